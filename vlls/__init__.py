@@ -1,0 +1,37 @@
+"""Variational learning and adaptive label smoothing: the package behind the book.
+
+The modules follow the paper: :mod:`vlls.families`, :mod:`vlls.posterior` and :mod:`vlls.regularizers` hold
+the mathematics, :mod:`vlls.glm` the models and updates of Theorems 1 and 2, :mod:`vlls.smoothing` the
+label-smoothing losses of Section 2, :mod:`vlls.noise` what can be said of the noise itself. Figures live in
+:mod:`vlls.plots`.
+"""
+
+from vlls.families import Bernoulli, Binomial, Categorical, Family, Gaussian, Poisson, VectorFamily
+from vlls.glm import GLM, Trajectory, fit, gd_step, newton_step, variational_gd_step, von_step
+from vlls.noise import monte_carlo_label_noise, second_order_label_noise, taylor_label_noise
+from vlls.posterior import GaussianPosterior
+from vlls.regularizers import Ridge
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GLM",
+    "Bernoulli",
+    "Binomial",
+    "Categorical",
+    "Family",
+    "Gaussian",
+    "GaussianPosterior",
+    "Poisson",
+    "Ridge",
+    "Trajectory",
+    "VectorFamily",
+    "fit",
+    "gd_step",
+    "monte_carlo_label_noise",
+    "newton_step",
+    "second_order_label_noise",
+    "taylor_label_noise",
+    "variational_gd_step",
+    "von_step",
+]

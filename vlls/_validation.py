@@ -1,0 +1,59 @@
+"""Checks of user input, shared by the package: one place that words the errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["as_float64", "check_finite", "check_rate", "check_symmetric", "quote"]
+
+
+def quote(values: Tensor, limit: int = 5) -> str:
+    """Name the first few distinct entries of ``values`` for an error message."""
+    distinct = values.flatten().unique()
+    shown = ", ".join(f"{v:g}" for v in distinct[:limit].tolist())
+    return shown + (", ..." if distinct.numel() > limit else "")
+
+
+def as_float64(value: Any, name: str) -> Tensor:
+    """Return ``value`` as a float64 tensor, on the device it is on."""
+    tensor = value if isinstance(value, Tensor) else torch.as_tensor(value)
+    if tensor.is_complex():
+        raise ValueError(f"{name} is complex ({tensor.dtype}); pass real numbers")
+    return tensor.to(torch.float64)
+
+
+def check_finite(tensor: Tensor, name: str) -> None:
+    """Raise a ValueError where ``tensor`` holds a NaN or an infinity."""
+    finite = torch.isfinite(tensor)
+    if not bool(finite.all()):
+        index = tuple((~finite).nonzero()[0].tolist())
+        where = ", ".join(str(i) for i in index)
+        bad = int((~finite).sum())
+        raise ValueError(
+            f"{name} holds {bad} value(s) that are NaN or infinite, the first at [{where}]; "
+            "remove or impute those rows before fitting"
+        )
+
+
+def check_rate(value: float, name: str, *, include_zero: bool) -> None:
+    """Raise a ValueError unless ``value`` lies in [0, 1], or in (0, 1] without zero."""
+    allowed = "[0, 1]" if include_zero else "(0, 1]"
+    inside = 0.0 <= value <= 1.0 if include_zero else 0.0 < value <= 1.0
+    if not inside:
+        raise ValueError(f"{name}={value!r} is outside {allowed}; choose a number in {allowed}")
+
+
+def check_symmetric(matrix: Tensor, name: str, size: int) -> None:
+    """Raise a ValueError unless ``matrix`` is a finite symmetric (size, size) matrix."""
+    if tuple(matrix.shape) != (size, size):
+        raise ValueError(f"{name} has shape {tuple(matrix.shape)}; the mean's {size} entries need ({size}, {size})")
+    check_finite(matrix, name)
+    scale = matrix.abs().max().clamp_min(torch.finfo(matrix.dtype).tiny)
+    asymmetry = float((matrix - matrix.T).abs().max() / scale)
+    if asymmetry > 1e-8:
+        raise ValueError(
+            f"{name} is not symmetric (relative asymmetry {asymmetry:.1e}); pass (M + M.T) / 2 if it is rounding"
+        )

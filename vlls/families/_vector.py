@@ -1,0 +1,205 @@
+"""Families with a vector of natural parameters, integrated by quasi-Monte Carlo: Categorical and one's own."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from vlls._quadrature import sobol_normal
+from vlls._validation import as_float64, check_finite, quote
+from vlls.families._base import Family
+
+
+class VectorFamily(Family):
+    r"""A family with a vector of natural parameters per example, integrated by quasi-Monte Carlo.
+
+    ``log_partition`` maps (..., K) to (...); derivatives default to automatic differentiation. Expectations under
+    :math:`f \sim \mathcal N(\mu, V)` use scrambled Sobol points with antithetic pairs and exact first and second
+    moments; the spread over independent scramblings gives their standard error. They are deterministic.
+
+    Args:
+        num_outputs: number K of natural parameters.
+        num_points: points of one replicate, an even number.
+        replicates: independent scramblings, at least 2.
+        seed: of the first scrambling.
+    """
+
+    def __init__(self, num_outputs: int, *, num_points: int = 128, replicates: int = 8, seed: int = 0) -> None:
+        for name, value, least in (("num_points", num_points, 2), ("replicates", replicates, 2)):
+            if value < least or value % 2:
+                raise ValueError(f"{name}={value!r}; pass an even number from {least}")
+        self._num_outputs = int(num_outputs)
+        self.num_points, self.replicates, self.seed = num_points, replicates, seed
+
+    @property
+    def num_outputs(self) -> int:
+        """Number K of natural parameters of one example."""
+        return self._num_outputs
+
+    def curvature(self, f: Tensor) -> Tensor:
+        """Return the (..., K, K) Hessian of A at ``f`` (..., K)."""
+        flat = f.reshape(-1, f.shape[-1])
+        return torch.func.vmap(torch.func.hessian(self.log_partition))(flat).reshape(*f.shape, f.shape[-1])
+
+    def expected_log_partition(self, mean: Tensor, var: Tensor) -> Tensor:
+        """Return E[A(f)] (N,); arguments as in :meth:`expected_mean`."""
+        return self._integrate(mean, var, value=True)[0].mean(0)
+
+    def expected_mean(self, mean: Tensor, var: Tensor) -> Tensor:
+        """Return E[A'(f)] (N, K) for f ~ N(mean, var).
+
+        Args:
+            mean: (N, K) or (K,) means.
+            var: covariances (N, K, K), or variances (N, K) of independent outputs.
+
+        Raises:
+            ValueError: for shapes that do not fit or a covariance with a negative eigenvalue.
+        """
+        return self._integrate(mean, var, first=True)[1].mean(0)
+
+    def expected_mean_with_error(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+        """Return E[A'(f)] and its standard error over the replicates, both (N, K).
+
+        Example:
+            >>> zero, cov = torch.zeros(1, 3, dtype=torch.float64), torch.eye(3, dtype=torch.float64)[None]
+            >>> value, error = Categorical(3).expected_mean_with_error(zero, cov)
+            >>> bool(((value - 1 / 3).abs() <= 5 * error).all())
+            True
+        """
+        values = self._integrate(mean, var, first=True)[1]
+        return values.mean(0), values.std(0) / math.sqrt(self.replicates)
+
+    def expected_curvature(self, mean: Tensor, var: Tensor) -> Tensor:
+        """Return E[A''(f)] (N, K, K); arguments as in :meth:`expected_mean`."""
+        return self._integrate(mean, var, second=True)[2].mean(0)
+
+    def expected_derivatives(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+        """Return E[A'(f)] (N, K) and E[A''(f)] (N, K, K) from the same points."""
+        _, first, second = self._integrate(mean, var, first=True, second=True)
+        return first.mean(0), second.mean(0)
+
+    def _second_moments(self, f: Tensor, mean: Tensor) -> Tensor:
+        """Average A'' over the points: (B, R, S, K) -> (R, B, K, K); ``mean`` is A'(f), where it helps."""
+        return self.curvature(f).mean(2).transpose(0, 1)
+
+    def _integrate(
+        self, mean: Tensor, var: Tensor, *, value: bool = False, first: bool = False, second: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Average A, A' or A'' over the points of each replicate: (R, N), (R, N, K) and (R, N, K, K)."""
+        k = self.num_outputs
+        mean, var = torch.as_tensor(mean), torch.as_tensor(var)
+        shape = mean.shape[:-1]
+        if mean.ndim == 0 or mean.shape[-1] != k or tuple(var.shape) not in {(*mean.shape,), (*mean.shape, k)}:
+            raise ValueError(
+                f"mean {tuple(mean.shape)} and var {tuple(var.shape)} do not fit {self!r}; "
+                f"pass (N, {k}) and (N, {k}, {k}), or (N, {k}) twice for independent outputs"
+            )
+        mean = mean.reshape(-1, k)
+        root = self._root(var.reshape(-1, *var.shape[len(shape) :]))
+        points = sobol_normal(k, self.num_points, self.replicates, self.seed).to(mean)
+        r, s = self.replicates, self.num_points
+        sums: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
+        rows = max(1, (1 << 21) // (r * s * k))
+        for m, b in zip(mean.split(rows), root.split(rows), strict=True):
+            f = m[:, None, None] + points @ b[:, None].mT  # (B, R, S, K)
+            if value:
+                sums[0].append(self.log_partition(f).mean(2).T)
+            if first or second:
+                p = self.mean(f)
+                if first:
+                    sums[1].append(p.mean(2).transpose(0, 1))
+                if second:
+                    sums[2].append(self._second_moments(f, p))
+        return tuple(  # type: ignore[return-value]
+            torch.cat(part, 1).reshape(r, *shape, *part[0].shape[2:]) if part else mean.new_empty(0) for part in sums
+        )
+
+    def _root(self, var: Tensor) -> Tensor:
+        """Return B with B Bᵀ = V, its columns ordered by variance, the largest first."""
+        if var.ndim == 2:
+            lowest = float(var.min()) if var.numel() else 0.0
+            root = torch.diag_embed(var.clamp_min(0).sqrt())
+        else:
+            eigenvalues, vectors = torch.linalg.eigh(var)
+            scale = eigenvalues.abs().amax(-1, keepdim=True)
+            relative = eigenvalues / scale.clamp_min(torch.finfo(var.dtype).tiny)
+            lowest = float(relative.min()) if var.numel() else 0.0
+            root = (vectors * eigenvalues.clamp_min(0).sqrt()[:, None]).flip(-1)
+        if lowest < -math.sqrt(torch.finfo(var.dtype).eps):
+            raise ValueError(f"var has a negative eigenvalue (relative {lowest:g}); pass a covariance matrix")
+        return root
+
+
+class Categorical(VectorFamily):
+    r"""K classes, the softmax cross-entropy: :math:`A(\mathbf f) = \log \sum_k e^{f_k}` (Eq. 4 is its gradient).
+
+    Targets are integer classes (N,), or (N, K) rows of probabilities that sum to 1.
+
+    Args:
+        num_classes: number K of classes, at least 2.
+        **quasi_monte_carlo: ``num_points``, ``replicates`` and ``seed`` of :class:`VectorFamily`.
+
+    Raises:
+        ValueError: if ``num_classes`` is not a whole number from 2.
+
+    Example:
+        >>> Categorical(3).mean(torch.zeros(1, 3))
+        tensor([[0.3333, 0.3333, 0.3333]])
+    """
+
+    def __init__(self, num_classes: int, **quasi_monte_carlo: int) -> None:
+        if isinstance(num_classes, bool) or int(num_classes) != num_classes or num_classes < 2:
+            raise ValueError(f"num_classes={num_classes!r}; pass a whole number of classes, at least 2")
+        super().__init__(num_classes, **quasi_monte_carlo)
+        self.support = f"whole classes 0 to {num_classes - 1}"  # type: ignore[misc]
+
+    def log_partition(self, f: Tensor) -> Tensor:
+        """Return log sum_k e^{f_k}: (..., K) -> (...)."""
+        return torch.logsumexp(f, -1)
+
+    def mean(self, f: Tensor) -> Tensor:
+        """Return softmax(f): (..., K) -> (..., K)."""
+        return torch.softmax(f, -1)
+
+    def curvature(self, f: Tensor) -> Tensor:
+        """Return diag(p) - p pᵀ with p = softmax(f): (..., K) -> (..., K, K)."""
+        p = self.mean(f)
+        return torch.diag_embed(p) - p[..., :, None] * p[..., None, :]
+
+    def nll(self, f: Tensor, y: Tensor) -> Tensor:
+        """Return -yᵀ f + A(f): (..., K) logits and (..., K) labels -> (...)."""
+        return -(y * torch.log_softmax(f, -1)).sum(-1) + (1 - y.sum(-1)) * self.log_partition(f)
+
+    def _second_moments(self, f: Tensor, mean: Tensor) -> Tensor:
+        p = mean.transpose(0, 1)  # (R, B, S, K)
+        return torch.diag_embed(p.mean(2)) - p.mT @ p / p.shape[2]
+
+    def check_targets(self, targets: Tensor, num_examples: int) -> Tensor:
+        """Return one-hot or soft labels (N, K) in float64; see :meth:`Family.check_targets`."""
+        k = self.num_outputs
+        y = as_float64(targets, "targets")
+        if tuple(y.shape) == (num_examples, k):
+            check_finite(y, "targets")
+            if bool((y < 0).any()):
+                raise ValueError(f"targets hold {quote(y[y < 0])}; soft labels are probabilities, so at least 0")
+            off = (y.sum(1) - 1).abs() > 1e-6
+            if bool(off.any()):
+                raise ValueError(
+                    f"rows of targets sum to {quote(y.sum(1)[off])}; soft labels must sum to 1, so divide by the sum"
+                )
+            return y
+        if tuple(y.shape) != (num_examples,):
+            raise ValueError(
+                f"targets have shape {tuple(y.shape)}; {num_examples} rows of features and {k} classes need "
+                f"({num_examples},) classes or ({num_examples}, {k}) probabilities"
+            )
+        y = super().check_targets(y, num_examples)
+        return torch.nn.functional.one_hot(y.long(), k).to(torch.float64)
+
+    def _in_support(self, y: Tensor) -> Tensor:
+        return (y >= 0) & (y < self.num_outputs) & (y == y.round())
+
+    def __repr__(self) -> str:
+        return f"Categorical({self.num_outputs})"

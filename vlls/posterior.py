@@ -1,0 +1,192 @@
+r"""Gaussian posteriors over parameters, :math:`q(\theta) = \mathcal N(\theta \mid \mathbf m, \Sigma)`.
+
+A posterior is given by its covariance or by its precision and keeps a Cholesky factor of whichever it got:
+variational GD keeps a covariance (Section 3.1), VON builds a precision (Eq. 18). Nothing is inverted where a
+triangular solve serves.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlls._validation import as_float64, check_finite, check_symmetric
+
+__all__ = ["GaussianPosterior"]
+
+
+class GaussianPosterior:
+    r"""A Gaussian over all parameters with a full covariance, in float64.
+
+    Args:
+        mean: (P,) parameters of a scalar family, or (P, K) of a vector family.
+        covariance: (D, D) for D = P or P K (row-major, as ``mean.flatten()``); a number stands for that multiple
+            of the identity.
+        precision: the inverse of the covariance, in the same forms; give one of the two.
+
+    Raises:
+        ValueError: if both or none are given, shapes differ, a value is not finite, or the matrix is not symmetric
+            positive definite.
+
+    Example:
+        >>> q = GaussianPosterior(torch.zeros(2), covariance=1.0)      # Theorem 1: covariance I
+        >>> mean, var = q.marginal(torch.tensor([[3.0, 4.0]]))          # Eq. 12
+        >>> float(var)
+        25.0
+    """
+
+    def __init__(self, mean: Any, covariance: Any = None, *, precision: Any = None) -> None:
+        self.mean: Tensor = as_float64(mean, "mean")
+        if self.mean.ndim not in (1, 2) or self.mean.numel() == 0:
+            raise ValueError(f"mean has shape {tuple(self.mean.shape)}; pass (P,) or (P, K) parameters, P, K >= 1")
+        check_finite(self.mean, "mean")
+        if (covariance is None) == (precision is None):
+            given = "neither" if covariance is None else "both"
+            raise ValueError(f"{given} of covariance and precision given; pass exactly one of them")
+        name, matrix = ("covariance", covariance) if precision is None else ("precision", precision)
+        self._holds_precision = precision is not None
+        self._cholesky = _cholesky(self._matrix(matrix, name), name)
+
+    def _matrix(self, matrix: Any, name: str) -> Tensor:
+        matrix = as_float64(matrix, name).to(self.mean.device)
+        if matrix.ndim == 0:
+            matrix = matrix * torch.eye(self.num_parameters, dtype=torch.float64, device=self.mean.device)
+        check_symmetric(matrix, name, self.num_parameters)
+        return matrix
+
+    # ------------------------------------------------------------------ the two forms of the matrix
+    @property
+    def num_parameters(self) -> int:
+        """Number D of parameters."""
+        return self.mean.numel()
+
+    @property
+    def covariance(self) -> Tensor:
+        """The (D, D) covariance; computed when asked for if the posterior was given by its precision."""
+        return torch.cholesky_inverse(self._cholesky) if self._holds_precision else self._square
+
+    @property
+    def precision(self) -> Tensor:
+        """The (D, D) inverse covariance; computed when asked for if given by the covariance."""
+        return self._square if self._holds_precision else torch.cholesky_inverse(self._cholesky)
+
+    @cached_property
+    def _square(self) -> Tensor:
+        return self._cholesky @ self._cholesky.T
+
+    @property
+    def variance(self) -> Tensor:
+        """Marginal variances of the parameters, in the shape of the mean."""
+        eye = torch.eye(self.num_parameters, dtype=torch.float64, device=self.mean.device)
+        return self._whiten(eye).square().sum(0).reshape(self.mean.shape)
+
+    @property
+    def log_det_covariance(self) -> Tensor:
+        """Log-determinant of the covariance, a scalar."""
+        half = self._cholesky.diagonal().log().sum()
+        return -2 * half if self._holds_precision else 2 * half
+
+    def _whiten(self, columns: Tensor) -> Tensor:
+        """Return Bᵀ columns for some B with B Bᵀ = covariance: squared norms are variances."""
+        if self._holds_precision:
+            return torch.linalg.solve_triangular(self._cholesky, columns, upper=False)
+        return self._cholesky.T @ columns
+
+    # ------------------------------------------------------------------ marginals of the natural parameter
+    def marginal(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Return mean and variance of :math:`f = \phi^\top \theta`, the Gaussian of Eqs. 12 and 19.
+
+        Args:
+            features: (N, P) feature vectors, one a row.
+
+        Returns:
+            Means and variances, (N,) and (N,); for a (P, K) mean (N, K) and covariances (N, K, K).
+
+        Raises:
+            ValueError: if ``features`` is not (N, P).
+        """
+        features = as_float64(features, "features")
+        p = self.mean.shape[0]
+        if features.ndim != 2 or features.shape[1] != p:
+            raise ValueError(f"features have shape {tuple(features.shape)}; this posterior needs (N, {p})")
+        means = features @ self.mean
+        if self.mean.ndim == 1:
+            return means, self._whiten(features.T).square_().sum(0)
+        k, d = self.mean.shape[1], self.num_parameters
+        eye = torch.eye(d, dtype=torch.float64, device=self.mean.device)
+        root = self._whiten(eye).T.reshape(p, k * d)  # rows of B, so that B Bᵀ is the covariance
+        jacobian = (features @ root).reshape(-1, k, d)
+        return means, jacobian @ jacobian.mT
+
+    # ------------------------------------------------------------------ draws and divergences
+    def sample(self, num_samples: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Draw parameters: (num_samples, P) or (num_samples, P, K).
+
+        Args:
+            num_samples: number of independent draws, at least 1.
+            generator: torch random generator, for reproducible draws.
+        """
+        if num_samples < 1:
+            raise ValueError(f"num_samples={num_samples!r}; draw at least 1")
+        shape = (self.num_parameters, num_samples)
+        noise = torch.randn(shape, dtype=torch.float64, device=self.mean.device, generator=generator)
+        return self.from_standard_normal(noise.T)
+
+    def from_standard_normal(self, noise: Tensor) -> Tensor:
+        """Map (S, D) standard normal numbers to S draws of the posterior, in the shape of the mean."""
+        if self._holds_precision:
+            deviation = torch.linalg.solve_triangular(self._cholesky.T, noise.T, upper=True).T
+        else:
+            deviation = noise @ self._cholesky.T
+        return self.mean + deviation.reshape(-1, *self.mean.shape)
+
+    def entropy(self) -> Tensor:
+        """Return the differential entropy in nats, a scalar."""
+        return 0.5 * (self.num_parameters * (1 + math.log(2 * math.pi)) + self.log_det_covariance)
+
+    def kl(self, other: GaussianPosterior) -> Tensor:
+        """Return the Kullback-Leibler divergence KL[self || other] in nats, a scalar (Eq. 7).
+
+        Raises:
+            ValueError: if the two have different numbers of parameters.
+
+        Example:
+            >>> q, p = GaussianPosterior([1.0], 1.0), GaussianPosterior([0.0], 1.0)
+            >>> float(q.kl(p))
+            0.5
+        """
+        if other.mean.shape != self.mean.shape:
+            raise ValueError(
+                f"means have shapes {tuple(self.mean.shape)} and {tuple(other.mean.shape)}; both must agree"
+            )
+        eye = torch.eye(self.num_parameters, dtype=torch.float64, device=self.mean.device)
+        root = self._whiten(eye).T
+        shift = (self.mean - other.mean).reshape(-1, 1)
+        columns = other._unwhiten(torch.cat([root, shift], 1))
+        distance = columns.square().sum()
+        return 0.5 * (distance - self.num_parameters + other.log_det_covariance - self.log_det_covariance)
+
+    def _unwhiten(self, columns: Tensor) -> Tensor:
+        """Return C columns with Cᵀ C = precision."""
+        if self._holds_precision:
+            return self._cholesky.T @ columns
+        return torch.linalg.solve_triangular(self._cholesky, columns, upper=False)
+
+    def __repr__(self) -> str:
+        form = "precision" if self._holds_precision else "covariance"
+        return f"GaussianPosterior(mean: {tuple(self.mean.shape)}, {form}: ({self.num_parameters},) * 2)"
+
+
+def _cholesky(matrix: Tensor, name: str) -> Tensor:
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if int(info) > 0:
+        smallest = float(torch.linalg.eigvalsh(matrix).min())
+        raise ValueError(
+            f"{name} is not positive definite: its smallest eigenvalue is {smallest:.3g}; "
+            "check how it was made, or add a small multiple of the identity"
+        )
+    return factor
