@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,10 +20,14 @@ def quote(values: Tensor, limit: int = 5) -> str:
 
 def as_float64(value: Any, name: str) -> Tensor:
     """Return ``value`` as a float64 tensor, on the device it is on."""
-    tensor = value if isinstance(value, Tensor) else torch.as_tensor(value)
-    if tensor.is_complex():
-        raise ValueError(f"{name} is complex ({tensor.dtype}); pass real numbers")
-    return tensor.to(torch.float64)
+    if not isinstance(value, Tensor):
+        array = np.array(value)  # a copy: the caller's own stays as it is
+        if array.dtype.kind not in "biufc":
+            raise ValueError(f"{name} has entries of type {array.dtype}; pass numbers")
+        value = torch.from_numpy(array)
+    if value.is_complex():
+        raise ValueError(f"{name} is complex ({value.dtype}); pass real numbers")
+    return value.to(torch.float64)
 
 
 def check_finite(tensor: Tensor, name: str) -> None:

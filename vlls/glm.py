@@ -22,6 +22,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -338,14 +339,20 @@ class Trajectory:
     """What :func:`fit` went through.
 
     Attributes:
+        glm: the model.
         states: parameters or posteriors, the start first.
-        objective: loss of every state, or L(q) of Eq. 7 for posteriors, in nats; a float64 tensor.
         converged: whether the tolerance was reached.
     """
 
+    glm: GLM = field(repr=False)
     states: list[Any] = field(repr=False)
-    objective: Tensor
     converged: bool
+
+    @cached_property
+    def objective(self) -> Tensor:
+        """Loss of every state (Eq. 6), or L(q) of every posterior (Eq. 7), in nats: (len(states),) float64."""
+        posterior = isinstance(self.states[0], GaussianPosterior)
+        return torch.stack([-self.glm.elbo(s) if posterior else self.glm.loss(s) for s in self.states])
 
     @property
     def final(self) -> Any:
@@ -411,9 +418,7 @@ def fit(
             "raise max_iter, or use a smaller lr if the objective oscillates",
             stacklevel=2,
         )
-    posterior = isinstance(init, GaussianPosterior)
-    objective = [-glm.elbo(s) if posterior else glm.loss(s) for s in states]
-    return Trajectory(states, torch.stack(objective), converged)
+    return Trajectory(glm, states, converged)
 
 
 def _change(old: Any, new: Any) -> float:

@@ -81,8 +81,7 @@ class GaussianPosterior:
     @property
     def variance(self) -> Tensor:
         """Marginal variances of the parameters, in the shape of the mean."""
-        eye = torch.eye(self.num_parameters, dtype=torch.float64, device=self.mean.device)
-        return self._whiten(eye).square().sum(0).reshape(self.mean.shape)
+        return self._root.square().sum(1).reshape(self.mean.shape)
 
     @property
     def log_det_covariance(self) -> Tensor:
@@ -95,6 +94,13 @@ class GaussianPosterior:
         if self._holds_precision:
             return torch.linalg.solve_triangular(self._cholesky, columns, upper=False)
         return self._cholesky.T @ columns
+
+    @cached_property
+    def _root(self) -> Tensor:
+        """A (D, D) triangular B with B Bᵀ = covariance, for the moments that need it whole."""
+        if not self._holds_precision:
+            return self._cholesky
+        return self._whiten(torch.eye(self.num_parameters, dtype=torch.float64, device=self.mean.device)).T
 
     # ------------------------------------------------------------------ marginals of the natural parameter
     def marginal(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,9 +123,7 @@ class GaussianPosterior:
         if self.mean.ndim == 1:
             return means, self._whiten(features.T).square_().sum(0)
         k, d = self.mean.shape[1], self.num_parameters
-        eye = torch.eye(d, dtype=torch.float64, device=self.mean.device)
-        root = self._whiten(eye).T.reshape(p, k * d)  # rows of B, so that B Bᵀ is the covariance
-        jacobian = (features @ root).reshape(-1, k, d)
+        jacobian = (features @ self._root.reshape(p, k * d)).reshape(-1, k, d)
         return means, jacobian @ jacobian.mT
 
     # ------------------------------------------------------------------ draws and divergences
@@ -163,10 +167,8 @@ class GaussianPosterior:
             raise ValueError(
                 f"means have shapes {tuple(self.mean.shape)} and {tuple(other.mean.shape)}; both must agree"
             )
-        eye = torch.eye(self.num_parameters, dtype=torch.float64, device=self.mean.device)
-        root = self._whiten(eye).T
         shift = (self.mean - other.mean).reshape(-1, 1)
-        columns = other._unwhiten(torch.cat([root, shift], 1))
+        columns = other._unwhiten(torch.cat([self._root, shift], 1))
         distance = columns.square().sum()
         return 0.5 * (distance - self.num_parameters + other.log_det_covariance - self.log_det_covariance)
 

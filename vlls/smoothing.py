@@ -34,7 +34,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlls._validation import check_rate, quote
+from vlls._validation import check_rate
 
 __all__ = [
     "ACLS",
@@ -585,7 +585,8 @@ def _check_probabilities(values: Tensor, num_classes: int, validate: bool, name:
         return
     bad = ~(values >= 0)  # true for NaN
     if bool(bad.any()):
-        raise ValueError(f"{name} hold {quote(values[bad])}, not a probability; pass softmax(...) or counts / sum")
+        value = float(values[bad][0])
+        raise ValueError(f"{name} hold {value:g}, not a probability; pass softmax(...) or counts / sum")
     sums = values.sum(dim=1, dtype=torch.promote_types(values.dtype, torch.float32))
     wrong = (sums - 1).abs() > max(1e-4, 4 * torch.finfo(values.dtype).eps)
     if bool(wrong.any()):

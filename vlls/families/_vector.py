@@ -103,7 +103,7 @@ class VectorFamily(Family):
         sums: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
         rows = max(1, (1 << 21) // (r * s * k))
         for m, b in zip(mean.split(rows), root.split(rows), strict=True):
-            f = m[:, None, None] + points @ b[:, None].mT  # (B, R, S, K)
+            f = m[:, None, None] + points @ b[:, None]  # (B, R, S, K)
             if value:
                 sums[0].append(self.log_partition(f).mean(2).T)
             if first or second:
@@ -117,7 +117,7 @@ class VectorFamily(Family):
         )
 
     def _root(self, var: Tensor) -> Tensor:
-        """Return B with B Bᵀ = V, its columns ordered by variance, the largest first."""
+        """Return the symmetric square root of V: a continuous function of V, so that iterations over it settle."""
         if var.ndim == 2:
             lowest = float(var.min()) if var.numel() else 0.0
             root = torch.diag_embed(var.clamp_min(0).sqrt())
@@ -126,7 +126,7 @@ class VectorFamily(Family):
             scale = eigenvalues.abs().amax(-1, keepdim=True)
             relative = eigenvalues / scale.clamp_min(torch.finfo(var.dtype).tiny)
             lowest = float(relative.min()) if var.numel() else 0.0
-            root = (vectors * eigenvalues.clamp_min(0).sqrt()[:, None]).flip(-1)
+            root = (vectors * eigenvalues.clamp_min(0).sqrt()[:, None]) @ vectors.mT
         if lowest < -math.sqrt(torch.finfo(var.dtype).eps):
             raise ValueError(f"var has a negative eigenvalue (relative {lowest:g}); pass a covariance matrix")
         return root
