@@ -139,7 +139,7 @@ def test_smooth_labels_at_the_ends_of_the_rate():
     assert torch.equal(smooth_labels(labels, 1.0, 4), torch.full((2, 4), 0.25))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(k=st.integers(2, 30), n=st.integers(0, 8), smoothing=st.floats(0, 1), seed=st.integers(0, 2**31), data=st.data())
 def test_smoothed_rows_are_probabilities(k, n, smoothing, seed, data):
     generator = torch.Generator().manual_seed(seed)

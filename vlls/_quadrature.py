@@ -157,9 +157,10 @@ def _wide_moments(mean: Tensor, std: Tensor, names: tuple[str, ...]) -> dict[str
         part = slice(start, start + rows)
         mu, s = mean[part], std[part]
         t = (mu - x[:, None]) / s
-        if "noise" in out:  # both halves of the odd integrand, so that the noise is odd in the mean
-            expected = 0.5 + 0.5 * (weights @ torch.erf(t * math.sqrt(0.5)))
-            out["noise"][part] = torch.sigmoid(mu) - expected
+        if "noise" in out:  # at a = |mean|, so that it is odd to the last bit: E_x[Phi((x - a) / std)] - sigma(-a)
+            a = mu.abs()
+            tail = 0.5 * (weights @ torch.erfc((a - x[:, None]) / (s * math.sqrt(2))))
+            out["noise"][part] = (tail - torch.sigmoid(-a)).clamp_min(0) * mu.sign()
         density = torch.exp(-0.5 * (t * t + _LOG_2PI)) if len(out) > ("noise" in out) else t
         if "curvature" in out:
             out["curvature"][part] = (weights @ density) / s

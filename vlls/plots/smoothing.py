@@ -82,8 +82,7 @@ def plot_smoothing_strategies(
         legend = figure.legend(
             handles, names, loc="outside upper center", ncols=len(names), frameon=False, markerscale=2
         )
-        for handle in legend.legend_handles:
-            handle.set_alpha(1)
+        plt.setp(legend.legend_handles, alpha=1)
     return figure
 
 
