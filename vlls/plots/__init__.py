@@ -1,1 +1,29 @@
 """The figures of the book, one function each; they return matplotlib figures and need the extra ``plots``."""
+
+from vlls.plots.glm import (
+    plot_digit_noise,
+    plot_expectation_error,
+    plot_family_noise,
+    plot_label_noise,
+    plot_noise_confidence,
+    plot_noise_factors,
+    plot_noise_peak,
+    plot_noisy_labels,
+    plot_taylor_noise,
+    plot_training_noise,
+    plot_update_difference,
+)
+
+__all__ = [
+    "plot_digit_noise",
+    "plot_expectation_error",
+    "plot_family_noise",
+    "plot_label_noise",
+    "plot_noise_confidence",
+    "plot_noise_factors",
+    "plot_noise_peak",
+    "plot_noisy_labels",
+    "plot_taylor_noise",
+    "plot_training_noise",
+    "plot_update_difference",
+]

@@ -1,0 +1,44 @@
+# Every target sets up what it needs in $(VENV); nothing else on the machine is touched.
+PYTHON ?= python3
+PORT ?= 8000
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help book test bench serve lint clean-notebooks clean
+
+help: ## say what can be made
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+book: $(INSTALLED) ## build the book: _build/html/index.html
+	$(BIN)/python book/build.py
+
+test: $(INSTALLED) ## run every test and every chapter
+	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=600
+
+bench: $(INSTALLED) ## run every benchmark: a table each
+	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+serve: book ## build the book and serve it on http://localhost:8000 (PORT=...)
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+lint: $(INSTALLED) ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean-notebooks: $(INSTALLED) ## strip what must not be committed from the chapters
+	$(BIN)/python book/clean_notebooks.py
+
+clean: ## remove what was built; the environment stays (rm -r .venv removes it)
+	rm -rf _build build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	  echo "vlls needs Python 3.10 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1)."; \
+	  echo "Name one that is, for instance: make $(or $(MAKECMDGOALS),test) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "'$(PYTHON) -m venv' failed: on Debian and Ubuntu, install the package python3-venv first."; exit 1; }
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	@touch $@

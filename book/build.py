@@ -1,0 +1,73 @@
+"""Build the book into ``_build/html``, check the result, and leave nothing behind that is not whole.
+
+``make book`` calls this. Two things jupyter-book does not do by itself are done here:
+
+* Its execution cache compares the cells of a notebook and nothing else. The cache is dropped when the package,
+  the recorded results, the data folder or an installed version changes, and kept otherwise.
+* It reports a warning only for pages that it reads again. After a build that failed or was interrupted, the
+  next one therefore starts from an empty site (executed chapters stay cached).
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import distributions
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "_build"
+HTML = BUILD / "html"
+DOCTREES = BUILD / ".doctrees"
+CACHE = BUILD / ".jupyter_cache"
+FINGERPRINT = CACHE / "made-with"
+COMPLETE = BUILD / ".complete"
+
+
+def fingerprint(root: Path = ROOT) -> str:
+    """Return a hash of what a chapter's outputs depend on beside its own cells."""
+    digest = hashlib.sha256()
+    for path in sorted([*root.glob("vlls/**/*.py"), *root.glob("book/results/**/*.*")]):
+        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    versions = sorted(f"{d.metadata['Name']}=={d.version}" for d in distributions())
+    digest.update("\0".join([sys.version, os.environ.get("VLLS_DATA", ""), *versions]).encode())
+    return digest.hexdigest()
+
+
+def drop(*folders: Path) -> None:
+    """Remove folders, as far as they are there."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(*command: str) -> bool:
+    """Run a Python module in the project's root and say whether it succeeded."""
+    return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False).returncode == 0
+
+
+def main() -> int:
+    """Build and check; return the exit code."""
+    made_with = fingerprint()
+    if not FINGERPRINT.exists() or FINGERPRINT.read_text() != made_with:
+        print("The package or its surroundings changed: every chapter runs again.")
+        drop(CACHE, DOCTREES, HTML)
+        CACHE.mkdir(parents=True)
+        FINGERPRINT.write_text(made_with)
+    if not COMPLETE.exists():
+        drop(DOCTREES, HTML)
+    COMPLETE.unlink(missing_ok=True)
+    (HTML / "index.html").unlink(missing_ok=True)
+
+    built = run("jupyter_book", "build", ".", "--nitpick", "--warningiserror", "--keep-going")
+    if not (built and run("pytest", "-p", "no:cacheprovider", "tests/book/site_checks.py")):
+        drop(DOCTREES, HTML)
+        print("\nThe book was NOT built: see the errors above. No site was left behind.", file=sys.stderr)
+        return 1
+    COMPLETE.touch()
+    print(f"\nThe book is ready: {(HTML / 'index.html').as_uri()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""Strip from the chapters what must not be committed: ``make clean-notebooks``.
+
+Kept are sources, tags and, in cells that start with ``# NBVAL_CHECK_OUTPUT``, plain-text outputs.
+"""
+
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+MARK = "# NBVAL_CHECK_OUTPUT"
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+def clean_output(output: NotebookNode) -> NotebookNode | None:
+    """Return the plain text of an output, or None where it has none that can be compared."""
+    if output.output_type == "stream":
+        return output if output.name == "stdout" else None
+    text = output.get("data", {}).get("text/plain")
+    if output.output_type != "execute_result" or text is None:
+        return None
+    return nbformat.v4.new_output("execute_result", data={"text/plain": text}, execution_count=None)
+
+
+def clean(notebook: NotebookNode) -> NotebookNode:
+    """Return the notebook as it is committed; a clean one comes back equal."""
+    notebook = nbformat.from_dict(notebook)
+    notebook.metadata = nbformat.from_dict(METADATA)
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags")
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        if cell.cell_type == "code":
+            cell.execution_count = None
+            kept = map(clean_output, cell.outputs) if cell.source.startswith(MARK) else []
+            cell.outputs = [output for output in kept if output is not None]
+    return notebook
+
+
+def main() -> None:
+    """Clean every chapter in place."""
+    for path in sorted(Path(__file__).parent.glob("*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        cleaned = clean(nbformat.from_dict(notebook))
+        if cleaned != notebook:
+            nbformat.write(cleaned, path)
+            print(f"cleaned {path.name}")
+
+
+if __name__ == "__main__":
+    main()
