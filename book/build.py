@@ -23,6 +23,8 @@ DOCTREES = BUILD / ".doctrees"
 CACHE = BUILD / ".jupyter_cache"
 FINGERPRINT = CACHE / "made-with"
 COMPLETE = BUILD / ".complete"
+# Of a chapter that fails, show the cell and its own traceback, not those of the tools around it.
+JUPYTER_BOOK = "import sys; sys.tracebacklimit = 0; from jupyter_book.cli.main import main; main()"
 
 
 def fingerprint(root: Path = ROOT) -> str:
@@ -41,9 +43,9 @@ def drop(*folders: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def run(*command: str) -> bool:
-    """Run a Python module in the project's root and say whether it succeeded."""
-    return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False).returncode == 0
+def run(*arguments: str) -> bool:
+    """Run this Python in the project's root and say whether it succeeded."""
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, check=False).returncode == 0
 
 
 def main() -> int:
@@ -59,8 +61,8 @@ def main() -> int:
     COMPLETE.unlink(missing_ok=True)
     (HTML / "index.html").unlink(missing_ok=True)
 
-    built = run("jupyter_book", "build", ".", "--nitpick", "--warningiserror", "--keep-going")
-    if not (built and run("pytest", "-p", "no:cacheprovider", "tests/book/site_checks.py")):
+    built = run("-c", JUPYTER_BOOK, "build", ".", "--nitpick", "--warningiserror", "--keep-going")
+    if not (built and run("-m", "pytest", "-p", "no:cacheprovider", "tests/book/site_checks.py")):
         drop(DOCTREES, HTML)
         print("\nThe book was NOT built: see the errors above. No site was left behind.", file=sys.stderr)
         return 1

@@ -43,7 +43,7 @@ def main() -> None:
     """Clean every chapter in place."""
     for path in sorted(Path(__file__).parent.glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
-        cleaned = clean(nbformat.from_dict(notebook))
+        cleaned = clean(notebook)
         if cleaned != notebook:
             nbformat.write(cleaned, path)
             print(f"cleaned {path.name}")

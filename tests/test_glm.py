@@ -162,7 +162,7 @@ def test_trajectory_tells_what_happened():
 
 def test_own_step_functions_can_be_fitted():
     glm = problem(Bernoulli())
-    noise = glm.label_noise(GaussianPosterior(torch.zeros(4), 1.0))
+    noise = glm.label_noise(GaussianPosterior(torch.ones(4), 1.0))
     noisy = fit(glm, lambda model, theta: newton_step(model, theta, label_noise=noise)).final
     assert glm.gradient(noisy, noise).abs().max() < 1e-9
     assert glm.gradient(noisy).abs().max() > 1e-3

@@ -11,17 +11,30 @@ from vlls.glm import GLM, Trajectory, fit, gd_step, newton_step, variational_gd_
 from vlls.noise import monte_carlo_label_noise, second_order_label_noise, taylor_label_noise
 from vlls.posterior import GaussianPosterior
 from vlls.regularizers import Ridge
+from vlls.smoothing import (
+    ACLS,
+    EntropySmoothing,
+    LabelSmoothingLoss,
+    MeanPredictionSmoothing,
+    OnlineLabelSmoothing,
+    smooth_labels,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ACLS",
     "GLM",
     "Bernoulli",
     "Binomial",
     "Categorical",
+    "EntropySmoothing",
     "Family",
     "Gaussian",
     "GaussianPosterior",
+    "LabelSmoothingLoss",
+    "MeanPredictionSmoothing",
+    "OnlineLabelSmoothing",
     "Poisson",
     "Ridge",
     "Trajectory",
@@ -31,6 +44,7 @@ __all__ = [
     "monte_carlo_label_noise",
     "newton_step",
     "second_order_label_noise",
+    "smooth_labels",
     "taylor_label_noise",
     "variational_gd_step",
     "von_step",

@@ -1,0 +1,224 @@
+"""The form of the chapters as they are committed: clean, short-celled, with the anatomy of CONTRIBUTING.md."""
+
+import ast
+import re
+import sys
+
+import nbformat
+import pytest
+from chapters import BOOK, GUARDS_HEADING, chapters, claims, items, pages, section
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+sys.path.insert(0, str(BOOK))
+from clean_notebooks import MARK, METADATA, clean
+
+LONGEST = 25  # lines of a code cell
+PAPER_NUMBER = re.compile(
+    r"(Theorem|Eqs?\.|Equations?|App\.|Appendix|Sec\.|Section|Fig\.|Figure)\s+\(?[A-C]?\.?\d|not in the paper"
+)
+LAST_SECTIONS = ["## Exercises", "## Summary", GUARDS_HEADING]
+
+
+def problems(notebook) -> list[str]:
+    """Return what a chapter lacks or holds too much of."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return [*hygiene(notebook, code), *opening(notebook, text), *parameters(code), *claims_(code, text), *ending(text)]
+
+
+def hygiene(notebook, code):
+    """Yield what must not be committed."""
+    if clean(notebook) != notebook:
+        yield "holds outputs, execution counts or metadata that are not committed: make clean-notebooks"
+    for cell in code:
+        first = cell.source.partition("\n")[0]
+        if (lines := len(cell.source.splitlines())) > LONGEST:
+            yield f"a code cell has {lines} lines, more than {LONGEST}: {first}"
+        if cell.source.startswith(MARK) and not cell.outputs:
+            yield f"a cell is marked {MARK} and holds no output to compare: {cell.source}"
+
+
+def opening(notebook, text):
+    """Yield what is wrong with the title and the preview."""
+    first = notebook.cells[0]
+    if first.cell_type != "markdown" or not re.match(r"(\([\w-]+\)=\n)?# \S", first.source):
+        yield "does not open with a title"
+    if len(re.findall(r"^# ", text, re.MULTILINE)) != 1:
+        yield "has not exactly one title"
+    if "{admonition}" not in first.source or not ("CPU" in first.source and "GPU" in first.source):
+        yield "has no preview in its first cell: an admonition with the running time on CPU and GPU"
+
+
+def parameters(code):
+    """Yield what keeps papermill from setting the parameters."""
+    tagged = [index for index, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        yield f"has {len(tagged)} code cells tagged parameters; it needs one"
+        return
+    for node in ast.parse(code[tagged[0]].source).body:
+        try:
+            assert isinstance(node, ast.Assign)
+            ast.literal_eval(node.value)
+        except (AssertionError, ValueError):
+            yield f"the parameters cell holds more than assignments of plain values: {ast.unparse(node)}"
+    for cell in code[: tagged[0]]:
+        if any(not isinstance(node, ast.Import | ast.ImportFrom) for node in ast.parse(cell.source).body):
+            yield f"more than imports stands before the parameters cell: {cell.source}"
+
+
+def claims_(code, text):
+    """Yield what is wrong with the claims and with what supports them."""
+    found = claims(text)
+    for claim, following in zip(found, [*found[1:], None], strict=True):
+        until = text.find("{prf:" + following.kind, claim.end) if following else len(text)
+        if "{prf:proof}" not in text[claim.end : until]:
+            yield f"the {claim.kind} '{claim.title}' has no proof before the next claim"
+        if claim.kind == "theorem" and not PAPER_NUMBER.search(claim.title + claim.body):
+            yield f"the theorem '{claim.title}' does not state the paper's number, nor that it is not in the paper"
+    trees = [(cell.source, ast.parse(re.sub(r"^[%!].*$", "", cell.source, flags=re.MULTILINE))) for cell in code]
+    asserts = [(source, node.test) for source, tree in trees for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+    source = "\n".join(source for source, _ in trees)
+    if not asserts:
+        yield "asserts nothing"
+    if not PAPER_NUMBER.search(text):
+        yield "names no equation, theorem or section of the paper"
+    if not re.search(r"^(import|from) vlls\b", source, re.MULTILINE):
+        yield "does not import vlls"
+    if "vlls.plots" not in source and not re.search(r"^from vlls import .*\bplots\b", source, re.MULTILINE):
+        yield "draws nothing with vlls.plots"
+    if not found:
+        return
+    if "sympy" not in source or not any(is_exact_zero(test) for _, test in asserts):
+        yield "has no sympy cell that asserts an exact zero (assert ... == 0)"
+    if not any("tolerance" in source and "print(" in source for source, _ in asserts):
+        yield "has no cell that asserts and prints the largest error beside its tolerance"
+
+
+def is_exact_zero(test: ast.expr) -> bool:
+    """Say whether an asserted expression compares something with zero exactly."""
+    return any(
+        isinstance(node, ast.Compare)
+        and isinstance(node.ops[-1], ast.Eq | ast.Is)
+        and re.fullmatch(r"0|(\w+\.)*(Integer\(0\)|S\.Zero|S\(0\)|zeros\(.*\))", ast.unparse(node.comparators[-1]))
+        for node in ast.walk(test)
+    )
+
+
+def ending(text):
+    """Yield what is wrong with the last three sections."""
+    headings = re.findall(r"^## .*$", text, re.MULTILINE)
+    if headings[-3:] != LAST_SECTIONS:
+        yield f"does not end with the sections {LAST_SECTIONS}"
+        return
+    exercises = section(text, "## Exercises")
+    solution = r"\{dropdown\} Solution|\{admonition\} Solution[^\n]*\n:class: [^\n]*\bdropdown\b"
+    if not re.search(solution, exercises):
+        yield "has no folded solution: :::{dropdown} Solution"
+    if (count := len(items(section(text, "## Summary")))) != 3:
+        yield f"has a summary of {count} list items; it needs three"
+
+
+# ------------------------------------------------------------------ the book
+def test_every_chapter_is_in_the_table_of_contents_and_every_page_exists():
+    assert [page for page in pages() if not page.exists()] == []
+    assert [page for page in pages() if page.suffix == ".ipynb"] == chapters()
+
+
+@pytest.mark.parametrize("path", chapters(), ids=lambda path: path.name)
+def test_chapter(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert problems(notebook) == []
+
+
+# ------------------------------------------------------------------ the checker itself
+TITLE = "# A chapter\n\n:::{admonition} What you will see\nIt. Running time: 1 s on two CPU cores, 1 s on a GPU.\n:::"
+CLAIM = ":::{prf:theorem} Theorem 9 of the paper\n:label: thm-nine\n\nWell.\n:::\n\n:::{prf:proof}\nWell.\n:::"
+IMPORTS = "import sympy as sp\nimport vlls.plots"
+PARAMETERS = "seed = 0  # of all draws"
+ZERO = "x = sp.Symbol('x')\nassert sp.expand((x + 1) ** 2 - x**2 - 2 * x - 1) == 0"
+NUMBER = "error, tolerance = 0.0, 1e-12\nassert error < tolerance\nprint(f'error {error}, tolerance {tolerance}')"
+CHECKED = f"{MARK}\nprint(1)"
+ENDING = (
+    "## Exercises\n\n1. Do it.\n\n:::{dropdown} Solution\nDone.\n:::\n\n"
+    f"## Summary\n\n- a\n- b\n- c\n\n{GUARDS_HEADING}\n\n- {{prf:ref}}`thm-nine`: `tests/test_nine.py::test_nine`"
+)
+
+
+def made_up():
+    """Return a chapter without faults."""
+    code = [IMPORTS, PARAMETERS, ZERO, NUMBER, CHECKED]
+    cells = [new_markdown_cell(TITLE), new_markdown_cell(CLAIM), *map(new_code_cell, code), new_markdown_cell(ENDING)]
+    cells[3].metadata["tags"] = ["parameters"]
+    cells[6].outputs = [new_output("stream", name="stdout", text="1\n")]
+    return new_notebook(cells=cells, metadata=METADATA)
+
+
+def test_a_chapter_without_faults_passes():
+    assert problems(made_up()) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("# A chapter", "A chapter", "does not open with a title"),
+        ("GPU", "board", "has no preview"),
+        ("Theorem 9 of the paper", "A theorem", "does not state the paper's number"),
+        (":::{prf:proof}", ":::{prf:remark}", "has no proof"),
+        ("import vlls.plots", "import vlls", "draws nothing"),
+        ("import vlls.plots", "import matplotlib", "does not import vlls"),
+        ("== 0", "is not None", "exact zero"),
+        ("tolerance", "bound", "beside its tolerance"),
+        ("seed = 0", "seed = hash('0')", "more than assignments"),
+        ("import sympy as sp", "import sympy as sp\nx = 1", "before the parameters cell"),
+        ("print(1)", "print(1)" + 25 * "\n", "lines, more than 25"),
+        ("{dropdown} Solution", "{dropdown} Hint", "folded solution"),
+        ("- c\n", "", "summary of 2"),
+        ("## Summary", "## The end", "does not end with"),
+    ],
+)
+def test_the_checker_finds_in_the_text(old, new, message):
+    notebook = made_up()
+    assert any(old in cell.source for cell in notebook.cells)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace(old, new)
+    assert any(message in problem for problem in problems(notebook)), problems(notebook)
+
+
+def image(notebook):
+    notebook.cells[5].outputs = [new_output("display_data", data={"image/png": "", "text/plain": "<Figure>"})]
+
+
+def count(notebook):
+    notebook.cells[5].execution_count = 3
+
+
+def unchecked_output(notebook):
+    notebook.cells[5].outputs = [new_output("stream", name="stdout", text="1\n")]
+
+
+def marked_without_output(notebook):
+    notebook.cells[6].outputs = []
+
+
+def untagged(notebook):
+    notebook.cells[3].metadata = {}
+
+
+@pytest.mark.parametrize("spoil", [image, count, unchecked_output, marked_without_output, untagged])
+def test_the_checker_finds_in_the_cells(spoil):
+    notebook = made_up()
+    spoil(notebook)
+    assert problems(notebook) != []
+
+
+def test_cleaning_keeps_what_is_compared_and_nothing_else():
+    notebook = made_up()
+    expected = made_up()
+    for cell, other in zip(notebook.cells, expected.cells, strict=True):
+        cell.id = other.id
+    for spoil in (image, count):
+        spoil(notebook)
+    notebook.cells[6].outputs.append(new_output("stream", name="stderr", text="warning"))
+    notebook.metadata["widgets"] = {}
+    assert clean(notebook) == expected

@@ -1,0 +1,76 @@
+"""Fixtures and settings for all tests."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import packages_distributions, requires
+
+import pytest
+import torch
+from hypothesis import settings
+from packaging.requirements import Requirement
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+settings.register_profile("vlls", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("vlls")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Give every test the same random numbers, whichever ran before it."""
+    torch.manual_seed(0)
+
+
+# Refuses, in a subprocess, whatever an environment made by `pip install vlls` would not have.
+BLOCKER = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(f"No module named {{name!r}} beside torch and numpy", name=name)
+
+BLOCKED = {blocked!r}
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def distribution(name: str) -> str:
+    """Return a distribution's name in the form that is compared."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def with_dependencies(*names: str) -> set[str]:
+    """Return these distributions and, in turn, everything that they require without an extra."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = distribution(waiting.pop())
+        if name in found:
+            continue
+        found.add(name)
+        for line in requires(name) or []:
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                waiting.append(requirement.name)
+    return found
+
+
+@pytest.fixture(scope="session")
+def run_bare(tmp_path_factory):
+    """Return a function that runs code where only torch, numpy, their dependencies and vlls can be imported."""
+    allowed = with_dependencies("vlls")
+    blocked = {
+        module
+        for module, owners in packages_distributions().items()
+        if not allowed.intersection(map(distribution, owners))
+    }
+
+    def run(code: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-I", "-c", BLOCKER.format(blocked=blocked) + code]
+        folder = tmp_path_factory.mktemp("bare")
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+
+    return run

@@ -1,0 +1,141 @@
+"""What is installed: its imports, its wheel, its docstrings, and the files that describe it."""
+
+import ast
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+import vlls
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+MODULES = [vlls.__name__, *(module.name for module in pkgutil.walk_packages(vlls.__path__, "vlls."))]
+PUBLIC = [name for name in MODULES if "._" not in name]
+EXTRAS = ("vlls.plots", "vlls.models", "vlls.train", "vlls.experiments", "vlls.cli")  # these need an extra
+CORE = [name for name in MODULES if not name.startswith(EXTRAS)]
+LAZY = {"vlls.data": {"torchvision"}}  # imported inside a function, when asked for
+
+
+# ------------------------------------------------------------------ imports
+@pytest.mark.parametrize("module", CORE)
+def test_core_modules_import_nothing_but_torch_and_numpy(module):
+    source = inspect.getsource(importlib.import_module(module))
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(node.module.partition(".")[0])
+    assert found <= {"torch", "numpy", "vlls"} | LAZY.get(module, set()) | set(sys.stdlib_module_names)
+
+
+def test_core_modules_import_without_anything_else_installed(run_bare):
+    done = run_bare("".join(f"import {module}\n" for module in CORE) + "print('imported')")
+    assert (done.stdout, done.returncode) == ("imported\n", 0), done.stderr
+
+
+def test_the_blocker_blocks(run_bare):
+    done = run_bare("import matplotlib")
+    assert done.returncode == 1
+    assert "beside torch and numpy" in done.stderr
+
+
+# ------------------------------------------------------------------ wheel
+def test_wheel_holds_the_package_its_types_and_nothing_else(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "vlls", source / "vlls", ignore=shutil.ignore_patterns("__pycache__"))
+    command = ["-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(source)]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("vlls-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "vlls/py.typed" in names
+    expected = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("vlls/**/*.py")}
+    assert {name for name in names if ".dist-info/" not in name} == expected | {"vlls/py.typed"}
+    assert any(name.endswith("LICENSE") for name in names)
+
+
+# ------------------------------------------------------------------ docstrings
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_names_exist_and_are_documented(module):
+    module = importlib.import_module(module)
+    assert module.__doc__, "the module has no docstring"
+    for name in getattr(module, "__all__", []):
+        thing = getattr(module, name)
+        if not (inspect.isclass(thing) or inspect.isfunction(thing)):
+            continue
+        assert inspect.getdoc(thing), f"{name} has no docstring"
+        for member, function in vars(thing).items() if inspect.isclass(thing) else ():
+            if not member.startswith("_") and isinstance(function, property) | inspect.isfunction(function):
+                assert inspect.getdoc(getattr(thing, member)), f"{name}.{member} has no docstring"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_docstring_examples_run(module):
+    options = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    assert doctest.testmod(importlib.import_module(module), optionflags=options).failed == 0
+
+
+# ------------------------------------------------------------------ the files that describe the package
+def test_versions_agree():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert vlls.__version__ == PROJECT["version"] == citation["version"]
+    assert vlls.__version__ in (ROOT / "CHANGELOG.md").read_text()
+
+
+def requirements(lines):
+    """Return {name: specifiers} of requirement lines; the package's own extras are followed."""
+    found = {}
+    for requirement in map(Requirement, lines):
+        if requirement.name == PROJECT["name"]:
+            for extra in requirement.extras:
+                found |= requirements(PROJECT["optional-dependencies"][extra])
+        else:
+            found[requirement.name.lower()] = str(requirement.specifier)
+    return found
+
+
+def test_conda_environment_agrees_with_pyproject():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    (pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    found = requirements(line for line in [*conda, *pip] if line != "-e .")
+    assert "-e ." in pip
+    assert found.pop("python") == PROJECT["requires-python"]
+    assert found.pop("pip") == found.pop("make") == ""
+    found["torch"] = found.pop("pytorch")  # conda's name for it
+    assert found == requirements([*PROJECT["dependencies"], "vlls[dev]"])
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_make_says_which_python_it_needs(tmp_path):
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    old = tmp_path / "python3.8"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.8.20" && exit 0\nexit 1\n')
+    old.chmod(0o755)
+    done = subprocess.run(
+        ["make", "test", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert re.search(r"needs Python 3\.10 or newer.*Python 3\.8\.20", done.stdout)
+    assert not (tmp_path / ".venv").exists()

@@ -1,0 +1,39 @@
+r"""Label smoothing and the adaptive strategies of Section 2, each stated as the noise it adds to the label.
+
+A strategy replaces the label :math:`y_i` by :math:`y_i + \epsilon_{i|t}` (Eq. 2). For the four whose noise
+sums to zero the loss *is* the cross-entropy with that label, so a class here needs to state its noise and
+nothing else:
+
+================================  ==================================  ==================================
+loss                              noise ε                             adapts to
+================================  ==================================  ==================================
+:class:`LabelSmoothingLoss`       α (1/K − y)                         nothing (Eq. 1)
+:class:`MeanPredictionSmoothing`  α (ū − y)                           mean prediction (Eqs. 3-5)
+:class:`OnlineLabelSmoothing`     (1 − α) (s_y − y)                   mean correct prediction of class y
+:class:`EntropySmoothing`         (1 − H(p)/log K) (u − y)            entropy of the prediction
+:class:`ACLS`                     linear in the logits past a margin  logits
+================================  ==================================  ==================================
+
+Sign, here and everywhere in ``vlls``: the gradient of the summed loss with respect to the logits is
+``softmax(logits) - (labels + noise)``. Chapter 1 of the book shows the strategies side by side.
+
+>>> import torch
+>>> logits = torch.tensor([[2.0, 0.0, 0.0, 0.0]])
+>>> LabelSmoothingLoss(0.2).label_noise(logits, torch.tensor([0]))
+tensor([[-0.1500,  0.0500,  0.0500,  0.0500]])
+"""
+
+from vlls.smoothing._base import SmoothingLoss, smooth_labels
+from vlls.smoothing._epoch import MeanPredictionSmoothing, OnlineLabelSmoothing
+from vlls.smoothing._example import ACLS, EntropySmoothing, LabelSmoothingLoss, entropy_rate
+
+__all__ = [
+    "ACLS",
+    "EntropySmoothing",
+    "LabelSmoothingLoss",
+    "MeanPredictionSmoothing",
+    "OnlineLabelSmoothing",
+    "SmoothingLoss",
+    "entropy_rate",
+    "smooth_labels",
+]

@@ -1,0 +1,199 @@
+"""Strategies without a memory: the noise of an example follows from its own label and logits."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlls._validation import check_rate
+from vlls.smoothing._base import SmoothingLoss, check_logits, check_probabilities, describe, readable
+
+__all__ = ["ACLS", "EntropySmoothing", "LabelSmoothingLoss", "entropy_rate"]
+
+
+class LabelSmoothingLoss(SmoothingLoss):
+    r"""Cross-entropy with the labels of Eq. 1, whose noise :math:`\alpha(1/K - y)` is not adaptive.
+
+    The value is that of ``F.cross_entropy(logits, labels, label_smoothing=smoothing)`` (Szegedy et al., 2016;
+    Chapter 1).
+
+    Args:
+        smoothing: the rate α in [0, 1].
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        validate: see :class:`SmoothingLoss`.
+
+    Example:
+        >>> logits, labels = torch.tensor([[1.0, 0.0], [0.0, 3.0]]), torch.tensor([0, 1])
+        >>> LabelSmoothingLoss(0.1)(logits, labels)
+        tensor(0.2809)
+    """
+
+    _settings = ("smoothing",)
+
+    def __init__(self, smoothing: float, *, reduction: str = "mean", validate: bool = True) -> None:
+        super().__init__(reduction=reduction, validate=validate)
+        check_rate(smoothing, "smoothing", include_zero=True)
+        self.smoothing = smoothing
+
+    def _noise(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return self.smoothing * (1 / targets.shape[1] - targets)
+
+
+def entropy_rate(logits: Tensor) -> Tensor:
+    r"""Return the smoothing rate :math:`1 - H(p)/\log K` of each example, p being the softmax of its logits.
+
+    This is the rate of Lee et al. (2022): 0 for a uniform prediction, which needs no smoothing, and 1 for a
+    one-hot prediction (Chapter 1).
+
+    Args:
+        logits: floats of shape (N, K), K at least 2.
+
+    Returns:
+        Rates in [0, 1], shape (N,), the dtype of ``logits``.
+
+    Raises:
+        ValueError: if ``logits`` are not floats of shape (N, K).
+
+    Example:
+        >>> entropy_rate(torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, -99.0, -99.0], [99.0, 0, 0, 0]]))
+        tensor([0.0000, 0.5000, 1.0000])
+    """
+    check_logits(logits)
+    entropy = torch.special.entr(logits.softmax(dim=1)).sum(dim=1)
+    return (1 - entropy / math.log(logits.shape[1])).clamp(0, 1)
+
+
+class EntropySmoothing(SmoothingLoss):
+    r"""Smoothing at a rate set by the entropy of each prediction: more for confident ones (Lee et al., 2022).
+
+    The noise is :math:`\epsilon = \alpha(p)\,(u - y)` with the rate :math:`\alpha(p) = 1 - H(p)/\log K` of
+    :func:`entropy_rate`, which is held constant in the gradient. The prior u is uniform, or the
+    self-knowledge of the paper: the prediction of an earlier, better-generalising checkpoint of the same
+    model (D. Lee, K. C. Cheung, N. L. Zhang, "Adaptive label smoothing with self-knowledge in natural
+    language generation", EMNLP 2022; Chapter 1).
+
+    Args:
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        validate: see :class:`SmoothingLoss`.
+
+    Example:
+        >>> logits, labels = torch.tensor([[9.0, 0.0], [0.5, 0.0]]), torch.tensor([0, 0])
+        >>> EntropySmoothing().label_noise(logits, labels)  # the confident prediction gets more
+        tensor([[-0.4991,  0.4991],
+                [-0.0219,  0.0219]])
+        >>> past = torch.tensor([[0.8, 0.2], [0.6, 0.4]])
+        >>> EntropySmoothing().label_noise(logits, labels, prior=past)
+        tensor([[-0.1996,  0.1996],
+                [-0.0175,  0.0175]])
+    """
+
+    def forward(self, logits: Tensor, labels: Tensor, prior: Tensor | None = None) -> Tensor:
+        """Return the loss.
+
+        Args:
+            logits: floats of shape (N, K).
+            labels: classes, integers of shape (N,), or probabilities, floats of shape (N, K).
+            prior: probabilities to smooth towards, floats of shape (N, K) or (K,); uniform unless given.
+        """
+        logits, targets = self._inputs(logits, labels)
+        prior = self._prior(prior, targets)
+        return self._cross_entropy(logits, targets + self._noise(logits.detach(), targets, prior))
+
+    @torch.no_grad()
+    def label_noise(self, logits: Tensor, labels: Tensor, prior: Tensor | None = None) -> Tensor:
+        """Return the noise added to the labels, shape (N, K); arguments as in :meth:`forward`."""
+        logits, targets = self._inputs(logits, labels)
+        return self._noise(logits, targets, self._prior(prior, targets))
+
+    def _noise(self, logits: Tensor, targets: Tensor, prior: Tensor | float | None = None) -> Tensor:
+        prior = 1 / targets.shape[1] if prior is None else prior
+        return entropy_rate(logits).unsqueeze(1) * (prior - targets)
+
+    def _prior(self, prior: Tensor | None, targets: Tensor) -> Tensor | None:
+        if prior is None:
+            return None
+        if not isinstance(prior, Tensor) or prior.ndim not in (1, 2):
+            raise ValueError(f"prior is {describe(prior)}; pass softmax(earlier_model(x), dim=1)")
+        prior = prior.detach().expand(len(targets), -1) if prior.ndim == 1 else prior.detach()
+        check_probabilities(prior, targets.shape[1], self.validate and readable(prior), "prior")
+        if len(prior) != len(targets):
+            raise ValueError(f"{len(targets)} labels meet {len(prior)} rows of prior; pass one row for each label")
+        return prior.to(targets.dtype)
+
+
+class ACLS(SmoothingLoss):
+    r"""Cross-entropy plus a penalty on large logits; its noise is linear in the logits (Park et al., 2023).
+
+    With :math:`\hat y` the predicted class, M the margin and :math:`[\cdot]_+` the positive part, the loss of
+    an example is
+
+    .. math::
+
+        -\sum_k y_k \log \mathcal S_k[f] + \alpha\Big(\lambda_1\,[f_{\hat y} - M]_+^2
+            + \frac{\lambda_2}{K-1} \sum_{j \ne \hat y}[f_{\hat y} - f_j - M]_+^2\Big),
+
+    where the second sum holds :math:`f_{\hat y}` constant. Its noise is
+    :math:`-2\alpha\lambda_1[f_{\hat y} - M]_+` for the predicted class, falling linearly as its logit grows,
+    and :math:`2\alpha\lambda_2[f_{\hat y} - f_j - M]_+/(K-1)` for the others: zero until a logit passes the
+    margin (*conditional*), and it need not sum to zero over the classes. The predicted logit is measured from
+    zero, so the loss changes when a constant is added to all logits. Formula and defaults are those of the
+    authors' release, github.com/cvlab-yonsei/ACLS (H. Park, J. Noh, Y. Oh, D. Baek, B. Ham, "ACLS:
+    Adaptive and conditional label smoothing for network calibration", ICCV 2023, arXiv:2308.11911;
+    Chapter 1).
+
+    Args:
+        alpha: weight α of the penalty, not negative.
+        margin: M, in units of the logits, not negative.
+        pos_weight: λ₁ of the predicted class, not negative.
+        neg_weight: λ₂ of the other classes, not negative.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        validate: see :class:`SmoothingLoss`.
+
+    Example:
+        >>> logits, labels = torch.tensor([[12.0, 1.0, 3.0]]), torch.tensor([0])
+        >>> ACLS(alpha=0.1, margin=10.0).label_noise(logits, labels)
+        tensor([[-0.4000,  0.0100,  0.0000]])
+    """
+
+    _settings = ("alpha", "margin", "pos_weight", "neg_weight")
+
+    def __init__(
+        self,
+        alpha: float = 0.1,
+        margin: float = 10.0,
+        pos_weight: float = 1.0,
+        neg_weight: float = 0.1,
+        *,
+        reduction: str = "mean",
+        validate: bool = True,
+    ) -> None:
+        super().__init__(reduction=reduction, validate=validate)
+        settings = {"alpha": alpha, "margin": margin, "pos_weight": pos_weight, "neg_weight": neg_weight}
+        for name, value in settings.items():
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name}={value!r} is not allowed; choose a finite number that is 0 or more")
+        self.alpha, self.margin, self.pos_weight, self.neg_weight = alpha, margin, pos_weight, neg_weight
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss; arguments as in :meth:`SmoothingLoss.forward`."""
+        logits, targets = self._inputs(logits, labels)
+        _, excess, gaps = self._beyond_margin(logits)
+        others = gaps.square().sum(dim=1) / (logits.shape[1] - 1)
+        penalty = self.pos_weight * excess.square() + self.neg_weight * others
+        return self._reduce(F.cross_entropy(logits, targets, reduction="none") + self.alpha * penalty)
+
+    def _noise(self, logits: Tensor, targets: Tensor) -> Tensor:
+        predicted, excess, gaps = self._beyond_margin(logits)
+        others = 2 * self.alpha * self.neg_weight / (logits.shape[1] - 1) * gaps
+        top = -2 * self.alpha * self.pos_weight * excess
+        return others.scatter_add(1, predicted.unsqueeze(1), top.unsqueeze(1))
+
+    def _beyond_margin(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the predicted class (N,), its logit's excess (N,) and the others' gaps (N, K) over the margin."""
+        top, predicted = logits.max(dim=1)
+        excess = F.relu(top - self.margin)
+        gaps = F.relu(top.detach().unsqueeze(1) - logits - self.margin)  # zero for the predicted class itself
+        return predicted, excess, gaps
