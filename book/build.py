@@ -27,11 +27,11 @@ COMPLETE = BUILD / ".complete"
 JUPYTER_BOOK = "import sys; sys.tracebacklimit = 0; from jupyter_book.cli.main import main; main()"
 
 
-def fingerprint(root: Path = ROOT) -> str:
+def fingerprint() -> str:
     """Return a hash of what a chapter's outputs depend on beside its own cells."""
     digest = hashlib.sha256()
-    for path in sorted([*root.glob("vlls/**/*.py"), *root.glob("book/results/**/*.*")]):
-        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    for path in sorted([*ROOT.glob("vlls/**/*.py"), *ROOT.glob("book/results/**/*.*")]):
+        digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     versions = sorted(f"{d.metadata['Name']}=={d.version}" for d in distributions())
     digest.update("\0".join([sys.version, os.environ.get("VLLS_DATA", ""), *versions]).encode())
     return digest.hexdigest()

@@ -277,6 +277,8 @@ def test_trials_must_be_a_positive_whole_number(make):
         (lambda: Categorical(3, num_points=3), "even number from 2"),
         (lambda: Categorical(3, replicates=0), "even number from 2"),
         (lambda: Bernoulli().expected_mean(tensor(0.0), tensor(-1.0)), "variance must be >= 0"),
+        (lambda: Bernoulli().expected_mean(tensor(0.0), tensor(math.nan)), "var holds nan"),
+        (lambda: Categorical(2).expected_mean(torch.zeros(1, 2), torch.full((1, 2), math.nan)), "var holds 2 value"),
         (lambda: Bernoulli().expected_mean(tensor(0.0, 1.0), tensor(1.0, 1.0, 1.0)), "do not broadcast"),
         (lambda: Categorical(3).expected_mean(torch.zeros(2, 4), torch.ones(2, 4)), "do not fit Categorical"),
         (lambda: Categorical(2).expected_mean(torch.zeros(1, 2), -torch.eye(2)[None]), "negative eigenvalue"),

@@ -133,9 +133,7 @@ def test_make_says_which_python_it_needs(tmp_path):
     old = tmp_path / "python3.8"
     old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.8.20" && exit 0\nexit 1\n')
     old.chmod(0o755)
-    done = subprocess.run(
-        ["make", "test", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["make", "test", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert re.search(r"needs Python 3\.10 or newer.*Python 3\.8\.20", done.stdout)
     assert not (tmp_path / ".venv").exists()

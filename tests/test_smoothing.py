@@ -7,14 +7,17 @@ import math
 import subprocess
 import sys
 
+import mpmath
 import numpy as np
 import pytest
+import sympy as sp
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vlls.smoothing
+from vlls.families import Categorical
 from vlls.smoothing import (
     ACLS,
     EntropySmoothing,
@@ -170,6 +173,134 @@ def test_label_smoothing_loss_is_torch_s(reduction, smoothing, soft):
     assert ours.shape == (logits.shape[:1] if reduction == "none" else ())
 
 
+# ------------------------------------------------------------------ Chapter 1: gradient, optimum and penalty of Eq. 1
+@pytest.fixture(scope="module")
+def symbols():
+    """Logits, a label whose entries sum to one, the softmax and the rate, for three classes, in sympy."""
+    alpha, logits = sp.symbols("alpha", positive=True), sp.Matrix(sp.symbols("f_1:4", real=True))
+    first, second = sp.symbols("y_1:3", real=True)
+    exps = logits.applyfunc(sp.exp)
+    return alpha, logits, sp.Matrix([first, second, 1 - first - second]), exps / sum(exps)
+
+
+def symbolic_gradient(label, logits, p):
+    return sp.Matrix([-sum(y * sp.log(q) for y, q in zip(label, p, strict=True))]).jacobian(logits).T
+
+
+@pytest.mark.guards("prop-ls-gradient")
+def test_gradient_of_label_smoothing(symbols):
+    alpha, logits, y, p = symbols
+    uniform = sp.ones(3, 1) / 3
+    difference = symbolic_gradient((1 - alpha) * y + alpha * uniform, logits, p) - (p - (y + alpha * (uniform - y)))
+    assert difference.applyfunc(sp.simplify) == sp.zeros(3, 1)
+
+    values, classes = batch(60, n=6)
+    for row, c in zip(values.tolist(), classes.tolist(), strict=True):
+        label = [0.7 * one + 0.3 / K for one in plain_one_hot(c)]
+        epsilon = [0.3 * (1 / K - one) for one in plain_one_hot(c)]
+        claimed = [q - one - e for q, one, e in zip(plain_softmax(row), plain_one_hot(c), epsilon, strict=True)]
+        with mpmath.workdps(40):  # central differences, exact to 1e-20
+            step = mpmath.mpf(10) ** -10
+            for k in range(K):
+
+                def loss(shift, row=row, label=label, k=k):
+                    moved = [mpmath.mpf(f) + (shift if j == k else 0) for j, f in enumerate(row)]
+                    log_total = mpmath.log(sum(map(mpmath.exp, moved)))
+                    return log_total - sum(t * f for t, f in zip(label, moved, strict=True))
+
+                assert abs((loss(step) - loss(-step)) / (2 * step) - claimed[k]) < 1e-14
+        at = torch.tensor([row], dtype=torch.float64, requires_grad=True)
+        criterion = LabelSmoothingLoss(0.3)
+        (gradient,) = torch.autograd.grad(criterion(at, torch.tensor([c])), at)
+        np.testing.assert_allclose(gradient[0], claimed, rtol=0, atol=1e-14)
+        np.testing.assert_allclose(criterion.label_noise(at, torch.tensor([c]))[0], epsilon, rtol=0, atol=1e-15)
+
+
+@pytest.mark.guards("prop-ls-optimum")
+@pytest.mark.parametrize("k", [2, 3, 10])
+@pytest.mark.parametrize("rate", [0.01, 0.1, 0.5, 1.0])
+def test_best_logits_under_label_smoothing_are_finite(k, rate):
+    alpha, size = sp.symbols("alpha K", positive=True)
+    odds = 1 + size * (1 - alpha) / alpha  # e to the gap
+    assert sp.simplify(odds / (odds + size - 1) - (1 - alpha + alpha / size)) == 0
+    assert sp.simplify(1 / (odds + size - 1) - alpha / size) == 0
+
+    gap = math.log(1 + k * (1 - rate) / rate)
+    logits, label = np.zeros(k), np.full(k, rate / k) + np.eye(k)[0] * (1 - rate)
+    for _ in range(50):  # Newton's method on the convex loss, from zero, with the constant direction filled in
+        p = np.exp(logits - logits.max())
+        p /= p.sum()
+        step = np.linalg.solve(np.diag(p) - np.outer(p, p) + np.ones((k, k)) / k, p - label)
+        logits -= step * min(1.0, 1 / np.abs(step).max() if step.any() else 1.0)
+    np.testing.assert_allclose(logits[0] - logits[1:], gap, rtol=0, atol=1e-10)
+
+    criterion, best = LabelSmoothingLoss(rate), torch.zeros(1, k, dtype=torch.float64)
+    best[0, 0] = gap
+    lowest = criterion(best, torch.tensor([0]))
+    moves = torch.randn(50, k, dtype=torch.float64, generator=torch.Generator().manual_seed(k))
+    elsewhere = LabelSmoothingLoss(rate, reduction="none")(best + moves, torch.zeros(50, dtype=torch.long))
+    assert torch.all(elsewhere > lowest)
+    torch.testing.assert_close(criterion(best + 7, torch.tensor([0])), lowest)
+
+
+@pytest.mark.guards("prop-ls-optimum")
+def test_without_smoothing_there_are_no_best_logits():
+    gaps = torch.arange(0, 60, 2, dtype=torch.float64)
+    logits = F.pad(gaps.unsqueeze(1), (0, K - 1))
+    losses = LabelSmoothingLoss(0.0, reduction="none")(logits, torch.zeros(len(gaps), dtype=torch.long))
+    closed = torch.log1p((K - 1) * torch.exp(-gaps))
+    torch.testing.assert_close(losses, closed, rtol=0, atol=1e-14)
+    assert torch.all(closed.diff() < 0) and 0 < closed[-1] < 1e-24
+
+
+@pytest.mark.guards("prop-ls-penalty")
+def test_label_smoothing_is_a_kl_penalty(symbols):
+    alpha, _, y, _ = symbols
+    p = sp.Matrix(sp.symbols("p_1:4", positive=True))
+    uniform = sp.ones(3, 1) / 3
+
+    def cross_entropy(label):
+        return -sum(t * sp.log(q) for t, q in zip(label, p, strict=True))
+
+    kl = sum(u * sp.log(u / q) for u, q in zip(uniform, p, strict=True))
+    right = (1 - alpha) * cross_entropy(y) + alpha * kl + alpha * sp.log(3)
+    assert sp.simplify(sp.expand(sp.expand_log(cross_entropy((1 - alpha) * y + alpha * uniform) - right))) == 0
+
+    values, classes = batch(61, n=9)
+    losses = LabelSmoothingLoss(0.3, reduction="none")(values, classes)
+    for loss, row, c in zip(losses, values.tolist(), classes.tolist(), strict=True):
+        divergence = sum(math.log(1 / K / q) / K for q in plain_softmax(row))
+        expected = 0.7 * plain_cross_entropy(plain_one_hot(c), row) + 0.3 * divergence + 0.3 * math.log(K)
+        assert float(loss) == pytest.approx(expected, rel=1e-13)
+
+
+@pytest.mark.guards("prop-target-noise")
+def test_noise_of_a_cross_entropy_with_noisy_labels(symbols):
+    _, logits, y, p = symbols
+    noise = sp.Matrix(sp.symbols("epsilon_1:4", real=True))
+    difference = (p - y - symbolic_gradient(y + noise, logits, p)) - (noise - sum(noise) * p)
+    assert difference.applyfunc(sp.simplify) == sp.zeros(3, 1)
+
+    values, classes = batch(62, n=9)
+    values.requires_grad_()
+    one_hot, prediction = F.one_hot(classes, K).double(), values.detach().softmax(dim=1)
+    for centred in (True, False):
+        epsilon = torch.randn(9, K, dtype=torch.float64, generator=torch.Generator().manual_seed(63))
+        epsilon = epsilon - epsilon.mean(dim=1, keepdim=True) if centred else epsilon
+        losses = {
+            "cross-entropy": F.cross_entropy(values, one_hot + epsilon, reduction="sum"),
+            "Eq. 15": Categorical(K).nll(values, one_hot + epsilon).sum(),
+        }
+        error = {}
+        for name, loss in losses.items():
+            (gradient,) = torch.autograd.grad(loss, values)
+            error[name] = prediction - one_hot - gradient - epsilon
+        assert error["Eq. 15"].abs().max() < 1e-14
+        expected = -epsilon.sum(dim=1, keepdim=True) * prediction
+        torch.testing.assert_close(error["cross-entropy"], expected, rtol=0, atol=1e-14)
+        assert (error["cross-entropy"].abs().max() < 1e-14) == centred
+
+
 # ------------------------------------------------------------------ online label smoothing
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_online_label_smoothing_follows_zhang_et_al_over_three_epochs(dtype):
@@ -289,6 +420,7 @@ def test_acls_follows_park_et_al(margin):
         assert float(loss) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.guards("prop-strategy-noise")
 def test_acls_noise_is_conditional_and_linear_in_the_logit():
     tops = torch.tensor([8.0, 10.0, 12.0, 14.0, 16.0])
     logits = torch.zeros(5, 4)
@@ -296,7 +428,8 @@ def test_acls_noise_is_conditional_and_linear_in_the_logit():
     noise = ACLS(alpha=0.1, margin=10.0, pos_weight=1.0, neg_weight=0.3).label_noise(logits, torch.full((5,), 2))
     torch.testing.assert_close(noise[:, 2], torch.tensor([0.0, 0.0, -0.4, -0.8, -1.2]))
     torch.testing.assert_close(noise[:, 0], torch.tensor([0.0, 0.0, 0.04, 0.08, 0.12]))
-    assert noise[4].sum() < -0.5  # unlike the other strategies' noise it does not sum to zero
+    assert noise[4].sum() < -0.5  # unlike the other strategies' noise it does not sum to zero,
+    assert noise[4, 2] + 1 < 0  # and the noisy label is not a probability
 
 
 def test_acls_alone_measures_logits_from_zero():
@@ -308,6 +441,7 @@ def test_acls_alone_measures_logits_from_zero():
 
 
 # ------------------------------------------------------------------ noise: analytic against automatic differentiation
+@pytest.mark.guards("prop-strategy-noise")
 @pytest.mark.parametrize(
     "name, soft", [(name, soft) for name in STRATEGIES for soft in (False, True) if not (soft and "ols" in name)]
 )
@@ -334,6 +468,7 @@ def test_gradient_with_a_prior_reaches_neither_the_rate_nor_the_prior():
     torch.testing.assert_close(gradient, logits.softmax(dim=1) - (F.one_hot(labels, K) + noise), rtol=0, atol=1e-12)
 
 
+@pytest.mark.guards("prop-strategy-noise")
 def test_closed_forms_of_the_noise():
     logits, labels = batch(15)
     y = F.one_hot(labels, K).double()
@@ -349,6 +484,7 @@ def test_closed_forms_of_the_noise():
         torch.testing.assert_close(criterion.label_noise(logits, labels), noise, rtol=0, atol=1e-15)
 
 
+@pytest.mark.guards("prop-strategy-noise")
 @settings(max_examples=40, deadline=None)
 @given(
     name=st.sampled_from(list(STRATEGIES)),
@@ -628,12 +764,12 @@ def test_strategy_panels_show_the_noise_of_every_example():
     confidence = logits.softmax(dim=1).gather(1, labels.unsqueeze(1)).squeeze(1)
     wrong = logits.argmax(dim=1) != labels
     noise = {name: make().label_noise(logits, labels) for name, make in STRATEGIES.items()}
-    figure = plots.plot_smoothing_strategies(noise, confidence, wrong)
+    figure = plots.plot_smoothing_strategies(noise, confidence, wrong, confidence_name="confidence in the label")
     try:
         assert [ax.get_title() for ax in figure.axes] == list(STRATEGIES)
         assert figure.get_facecolor() == (1, 1, 1, 1) and figure.axes[0].get_facecolor() == (1, 1, 1, 1)
-        assert figure.axes[0].get_ylabel().endswith("(probability)")
-        assert figure.axes[-1].get_xlabel().endswith("(probability)")
+        assert figure.get_supylabel().endswith("(probability)")
+        assert figure.get_supxlabel() == "confidence in the label (probability)"
         for ax, epsilon in zip(figure.axes, noise.values(), strict=True):
             for collection, rows in zip(ax.collections, (~wrong, wrong), strict=True):
                 shown = torch.as_tensor(collection.get_offsets().data)
@@ -665,6 +801,27 @@ def test_soft_label_heat_map_shows_the_matrix_on_a_log_scale():
         plots.plot_soft_labels(soft_labels, ["a", "b"])
     with pytest.raises(ValueError, match=r"shape \(2, 5\); pass a square matrix"):
         plots.plot_soft_labels(soft_labels[:2])
+
+
+def test_logit_gap_figure_shows_every_rate_and_its_limit():
+    plots = pytest.importorskip("vlls.plots.smoothing")
+    gaps = {0.0: torch.linspace(0, 9, 40), 0.1: torch.linspace(0, 4, 40)}
+    (ax,) = plots.plot_logit_gap(gaps, {0.0: math.inf, 0.1: 4.5}).axes
+    plain, smoothed, limit = ax.lines  # an infinite limit has no line
+    np.testing.assert_allclose(plain.get_ydata(), gaps[0.0])
+    np.testing.assert_allclose(smoothed.get_ydata(), gaps[0.1])
+    assert set(limit.get_ydata()) == {4.5} and limit.get_linestyle() == "--"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [r"$\alpha = 0$", r"$\alpha = 0.1$"]
+
+
+def test_accuracy_figure_joins_the_runs_of_a_seed():
+    plots = pytest.importorskip("vlls.plots.smoothing")
+    accuracy = {"plain": torch.tensor([80.0, 90.0]), "smoothed": torch.tensor([84.0, 91.0])}
+    (ax,) = plots.plot_accuracies(accuracy).axes
+    assert [list(line.get_xdata()) for line in ax.lines] == [[80, 84], [90, 91]]
+    assert [segment[0, 0] for segment in ax.collections[0].get_segments()] == [85, 87.5]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["plain", "smoothed"]
+    assert ax.lines[0].get_ydata()[0] > ax.lines[0].get_ydata()[1]  # the first strategy is on top
 
 
 def test_figure_docstring_examples_run():

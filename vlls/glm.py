@@ -49,7 +49,7 @@ class GLM:
         family: an exponential family of :mod:`vlls.families`, or one's own.
         features: (N, P) matrix, one feature vector a row.
         targets: (N,) labels, or (N, K) probabilities of a vector family.
-        regularizer: :class:`Ridge` (½‖θ‖² unless given), or any convex function of the parameters written in torch,
+        regularizer: :class:`.Ridge` (½‖θ‖² unless given), or any convex function of the parameters written in torch,
             (P,) or (P, K) to a scalar.
 
     Raises:
@@ -87,7 +87,7 @@ class GLM:
 
     @property
     def parameter_shape(self) -> tuple[int, ...]:
-        """Shape of the parameters: (P,), or (P, K) for a vector family."""
+        """Shape of the parameters, (P,) or (P, K) for a vector family."""
         k = self.family.num_outputs
         return (self.features.shape[1],) if k is None else (self.features.shape[1], k)
 
@@ -210,7 +210,7 @@ class GLM:
     def elbo(self, q: GaussianPosterior) -> Tensor:
         r"""Return the evidence lower bound :math:`-\mathcal L(q)`, the negative of Eq. 7, in nats.
 
-        The prior is :math:`p \propto \exp(-\mathcal R_0)`, normalised for :class:`Ridge`; for another regularizer
+        The prior is :math:`p \propto \exp(-\mathcal R_0)`, normalised for :class:`.Ridge`; for another regularizer
         its constant, which does not depend on ``q``, is left out, as is the base measure of the targets.
         """
         q = self._posterior(q)
@@ -350,7 +350,7 @@ class Trajectory:
 
     @cached_property
     def objective(self) -> Tensor:
-        """Loss of every state (Eq. 6), or L(q) of every posterior (Eq. 7), in nats: (len(states),) float64."""
+        """Loss of every state (Eq. 6), or L(q) of every posterior (Eq. 7), in nats, (len(states),) float64."""
         posterior = isinstance(self.states[0], GaussianPosterior)
         return torch.stack([-self.glm.elbo(s) if posterior else self.glm.loss(s) for s in self.states])
 

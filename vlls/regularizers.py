@@ -26,7 +26,7 @@ class Ridge:
 
     Args:
         precision: :math:`\delta`, a number or a tensor that broadcasts to the parameters, not negative. Zero
-            leaves a parameter unpenalised (an intercept): its prior is flat, and :meth:`GLM.elbo` then drops its
+            leaves a parameter unpenalised (an intercept): its prior is flat, and :meth:`.GLM.elbo` then drops its
             normalising constant.
 
     Raises:

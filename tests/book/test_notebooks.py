@@ -2,15 +2,12 @@
 
 import ast
 import re
-import sys
 
 import nbformat
 import pytest
-from chapters import BOOK, GUARDS_HEADING, chapters, claims, items, pages, section
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-
-sys.path.insert(0, str(BOOK))
+from chapters import GUARDS_HEADING, chapters, claims, items, pages, section
 from clean_notebooks import MARK, METADATA, clean
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 LONGEST = 25  # lines of a code cell
 PAPER_NUMBER = re.compile(

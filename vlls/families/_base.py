@@ -104,8 +104,8 @@ class Family(ABC):
             mean, var = torch.broadcast_tensors(mean, var)
         except RuntimeError:
             raise ValueError(f"mean {tuple(mean.shape)} and var {tuple(var.shape)} do not broadcast") from None
-        if bool((var < 0).any()):
-            raise ValueError(f"var holds {float(var.min()):g}; a variance must be >= 0")
+        if not bool((var >= 0).all()):
+            raise ValueError(f"var holds {quote(var[~(var >= 0)])}; a variance must be >= 0")
         if self.domain != (-math.inf, math.inf):
             raise ValueError(
                 f"{type(self).__name__} has natural parameters in {self.domain} only, and a Gaussian reaches past it: "

@@ -96,6 +96,7 @@ class VectorFamily(Family):
                 f"mean {tuple(mean.shape)} and var {tuple(var.shape)} do not fit {self!r}; "
                 f"pass (N, {k}) and (N, {k}, {k}), or (N, {k}) twice for independent outputs"
             )
+        check_finite(var, "var")
         mean = mean.reshape(-1, k)
         root = self._root(var.reshape(-1, *var.shape[len(shape) :]))
         points = sobol_normal(k, self.num_points, self.replicates, self.seed).to(mean)

@@ -13,16 +13,21 @@ from vlls.plots.glm import (
     plot_training_noise,
     plot_update_difference,
 )
+from vlls.plots.smoothing import plot_accuracies, plot_logit_gap, plot_smoothing_strategies, plot_soft_labels
 
 __all__ = [
+    "plot_accuracies",
     "plot_digit_noise",
     "plot_expectation_error",
     "plot_family_noise",
     "plot_label_noise",
+    "plot_logit_gap",
     "plot_noise_confidence",
     "plot_noise_factors",
     "plot_noise_peak",
     "plot_noisy_labels",
+    "plot_smoothing_strategies",
+    "plot_soft_labels",
     "plot_taylor_noise",
     "plot_training_noise",
     "plot_update_difference",

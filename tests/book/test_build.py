@@ -1,0 +1,71 @@
+"""book/build.py: when the execution cache is dropped, and what a failed build leaves."""
+
+import build
+import pytest
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Return a made-up project in which jupyter-book and the checks only record that they ran."""
+    (tmp_path / "vlls").mkdir()
+    (tmp_path / "vlls" / "glm.py").write_text("x = 1")
+    calls = []
+
+    def run(*arguments):
+        calls.append(arguments)
+        build.HTML.mkdir(parents=True, exist_ok=True)
+        (build.HTML / "index.html").touch()
+        return True
+
+    for name in ("BUILD", "HTML", "DOCTREES", "CACHE", "FINGERPRINT", "COMPLETE"):
+        monkeypatch.setattr(build, name, tmp_path / getattr(build, name).relative_to(build.ROOT))
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    monkeypatch.setattr(build, "run", run)
+    return calls
+
+
+def test_the_cache_is_kept_when_nothing_changed_and_dropped_with_the_package(project):
+    assert build.main() == 0
+    executed = build.CACHE / "an executed chapter"
+    executed.touch()
+    assert build.main() == 0
+    assert executed.exists()
+    (build.ROOT / "vlls" / "glm.py").write_text("x = 2")
+    assert build.main() == 0
+    assert not executed.exists()
+
+
+def test_the_cache_is_dropped_when_the_data_folder_or_a_result_changes(project, monkeypatch):
+    before = build.fingerprint()
+    monkeypatch.setenv("VLLS_DATA", "/elsewhere")
+    assert build.fingerprint() != before
+    before = build.fingerprint()
+    (build.ROOT / "book" / "results").mkdir(parents=True)
+    (build.ROOT / "book" / "results" / "runs.json").write_text("{}")
+    assert build.fingerprint() != before
+
+
+@pytest.mark.parametrize("failing", ["jupyter_book", "site_checks"])
+def test_a_failed_build_leaves_no_site_but_keeps_what_was_executed(project, monkeypatch, capsys, failing):
+    assert build.main() == 0
+    executed = build.CACHE / "an executed chapter"
+    executed.touch()
+    monkeypatch.setattr(build, "run", lambda *arguments: failing not in " ".join(arguments))
+    assert build.main() == 1
+    assert not build.HTML.exists()
+    assert executed.exists()
+    assert "NOT built" in capsys.readouterr().err
+
+
+def test_an_interrupted_build_starts_again_from_an_empty_site(project, monkeypatch):
+    def interrupted(*arguments):
+        (build.HTML / "half.html").touch()
+        raise KeyboardInterrupt
+
+    assert build.main() == 0
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(build, "run", interrupted)
+        build.main()
+    assert not (build.HTML / "index.html").exists()
+    assert build.main() == 0
+    assert not (build.HTML / "half.html").exists()

@@ -1,0 +1,37 @@
+"""Every Python block of the README runs with torch and numpy alone, and prints what the README says."""
+
+import re
+
+import pytest
+from chapters import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+EXAMPLES = [
+    (code, following[1] if following[0] == "text" else None)
+    for (language, code), following in zip(BLOCKS, [*BLOCKS[1:], ("", "")], strict=True)
+    if language == "python"
+]
+
+
+def test_the_readme_shows_an_example_with_its_output():
+    assert any(output for _, output in EXAMPLES)
+
+
+@pytest.mark.parametrize(("code", "output"), EXAMPLES)
+def test_example(run_bare, code, output):
+    done = run_bare(code)
+    assert done.returncode == 0, done.stderr
+    if output is not None:
+        assert done.stdout.strip() == output.strip()
+
+
+def test_every_make_target_of_the_readme_exists():
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {"book", "test"} <= named <= targets
+
+
+def test_every_file_that_the_readme_links_to_exists():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
