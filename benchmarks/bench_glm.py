@@ -17,9 +17,7 @@ features were made, as a multiple of the features' own size; each N runs in a pr
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
-import platform
 import resource
 import statistics
 import sys
@@ -28,6 +26,7 @@ import time
 from pathlib import Path
 
 import torch
+from record import write_record
 from torch import Tensor
 
 from vlls import GLM, Bernoulli, GaussianPosterior, newton_step, von_step
@@ -99,7 +98,7 @@ def measure(n: int, p: int, rounds: int, with_monte_carlo: bool) -> dict[str, fl
     if with_monte_carlo:
         methods["monte_carlo"] = lambda: monte_carlo_step(glm, q)
     times: dict[str, list[float]] = {name: [] for name in methods}
-    for name, method in methods.items():
+    for method in methods.values():
         method()
     for r in range(rounds):
         for name, method in methods.items():
@@ -120,14 +119,16 @@ def measure(n: int, p: int, rounds: int, with_monte_carlo: bool) -> dict[str, fl
 def main() -> None:
     """Measure every size, print the table, write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10**3, 10**4, 10**5, 10**6], help="numbers of examples N")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[10**3, 10**4, 10**5, 10**6], help="numbers of examples N"
+    )
     parser.add_argument("--features", type=int, default=50, help="number of features P")
     parser.add_argument("--rounds", type=int, default=15, help="rounds of alternating iterations")
     parser.add_argument("--monte-carlo-up-to", type=int, default=10**5, help="largest N for naive Monte Carlo")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "records" / "glm.json")
     arguments = parser.parse_args()
 
-    print(f"{'N':>9} {'newton ms':>10} {'von ms':>9} {'von/newton':>11} {'MC ms':>9} {'MC/von':>7} {'memory/features':>16}")
+    print(f"{'N':>9} {'newton ms':>10} {'von ms':>9} {'von/newton':>11} {'MC ms':>9} {'MC/von':>7} {'memory/X':>9}")
     rows = []
     context = multiprocessing.get_context("spawn")
     for n in arguments.sizes:
@@ -138,24 +139,10 @@ def main() -> None:
         mc = f"{1e3 * row['monte_carlo']:9.1f} {row['monte_carlo_over_von']:7.1f}" if "monte_carlo" in row else " " * 17
         print(
             f"{n:9d} {1e3 * row['newton']:10.2f} {1e3 * row['von']:9.2f} {row['von_over_newton']:11.2f} {mc} "
-            f"{row['memory_over_features']:16.2f}",
+            f"{row['memory_over_features']:9.2f}",
             flush=True,
         )
-    record = {
-        "question": __doc__.splitlines()[0],
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d"),
-        "rounds": arguments.rounds,
-        "draws": DRAWS,
-        "rows": rows,
-    }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = arguments.output.with_suffix(".tmp")
-    temporary.write_text(json.dumps(record, indent=1) + "\n")
-    temporary.replace(arguments.output)
-    print(f"record written to {arguments.output}")
+    write_record(arguments.output, __doc__, rounds=arguments.rounds, draws=DRAWS, rows=rows)
 
 
 if __name__ == "__main__":

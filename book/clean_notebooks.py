@@ -33,9 +33,9 @@ def clean(notebook: NotebookNode) -> NotebookNode:
         tags = cell.metadata.get("tags")
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
         if cell.cell_type == "code":
-            cell.execution_count = None
             kept = map(clean_output, cell.outputs) if cell.source.startswith(MARK) else []
             cell.outputs = [output for output in kept if output is not None]
+            cell.execution_count = 1 if cell.outputs else None  # nbval refuses outputs of a cell without a count
     return notebook
 
 

@@ -148,6 +148,7 @@ def made_up():
     cells = [new_markdown_cell(TITLE), new_markdown_cell(CLAIM), *map(new_code_cell, code), new_markdown_cell(ENDING)]
     cells[3].metadata["tags"] = ["parameters"]
     cells[6].outputs = [new_output("stream", name="stdout", text="1\n")]
+    cells[6].execution_count = 1
     return new_notebook(cells=cells, metadata=METADATA)
 
 
@@ -195,7 +196,7 @@ def unchecked_output(notebook):
 
 
 def marked_without_output(notebook):
-    notebook.cells[6].outputs = []
+    notebook.cells[6].outputs, notebook.cells[6].execution_count = [], None
 
 
 def untagged(notebook):

@@ -1,0 +1,44 @@
+"""What every benchmark writes: one JSON file that says what was measured, with what, and when."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def processor() -> str:
+    """Name the processor and how many threads torch uses on it."""
+    name = platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        models = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if line.startswith("model name")]
+        name = models[0] if models else name
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def write_record(path: Path, question: str, **measured: Any) -> None:
+    """Write the record beside the others: to a temporary file first, then in place.
+
+    Args:
+        path: the JSON file.
+        question: the benchmark's docstring, of which the first line is kept.
+        **measured: what was measured and how.
+    """
+    record = {
+        "question": question.splitlines()[0],
+        "machine": processor(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+        **measured,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(record, indent=1) + "\n")
+    temporary.replace(path)
+    print(f"record written to {path}")
