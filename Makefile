@@ -26,6 +26,7 @@ serve: book ## build the book and serve it on http://localhost:8000 (PORT=...)
 
 lint: $(INSTALLED) ## check style and types
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean-notebooks: $(INSTALLED) ## strip what must not be committed from the chapters

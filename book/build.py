@@ -4,8 +4,9 @@
 
 * Its execution cache compares the cells of a notebook and nothing else. The cache is dropped when the package,
   the recorded results, the data folder or an installed version changes, and kept otherwise.
-* It reports a warning only for pages that it reads again. After a build that failed or was interrupted, the
-  next one therefore starts from an empty site (executed chapters stay cached).
+* It reports a warning only for pages that it reads again, and reads none again for a new setting. After a build that
+  failed or was interrupted, or with another configuration, it therefore starts from an empty site (executed
+  chapters stay cached).
 """
 
 import hashlib
@@ -52,11 +53,12 @@ def main() -> int:
     """Build and check; return the exit code."""
     made_with = fingerprint()
     if not FINGERPRINT.exists() or FINGERPRINT.read_text() != made_with:
-        print("The package or its surroundings changed: every chapter runs again.")
+        print("The package or what it runs with is new: every chapter is executed.")
         drop(CACHE, DOCTREES, HTML)
         CACHE.mkdir(parents=True)
         FINGERPRINT.write_text(made_with)
-    if not COMPLETE.exists():
+    settings = (ROOT / "_config.yml").read_text() + (ROOT / "_toc.yml").read_text()
+    if not COMPLETE.exists() or COMPLETE.read_text() != settings:
         drop(DOCTREES, HTML)
     COMPLETE.unlink(missing_ok=True)
     (HTML / "index.html").unlink(missing_ok=True)
@@ -66,7 +68,7 @@ def main() -> int:
         drop(DOCTREES, HTML)
         print("\nThe book was NOT built: see the errors above. No site was left behind.", file=sys.stderr)
         return 1
-    COMPLETE.touch()
+    COMPLETE.write_text(settings)
     print(f"\nThe book is ready: {(HTML / 'index.html').as_uri()}")
     return 0
 

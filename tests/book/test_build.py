@@ -9,6 +9,8 @@ def project(tmp_path, monkeypatch):
     """Return a made-up project in which jupyter-book and the checks only record that they ran."""
     (tmp_path / "vlls").mkdir()
     (tmp_path / "vlls" / "glm.py").write_text("x = 1")
+    (tmp_path / "_config.yml").touch()
+    (tmp_path / "_toc.yml").touch()
     calls = []
 
     def run(*arguments):
@@ -43,6 +45,19 @@ def test_the_cache_is_dropped_when_the_data_folder_or_a_result_changes(project, 
     (build.ROOT / "book" / "results").mkdir(parents=True)
     (build.ROOT / "book" / "results" / "runs.json").write_text("{}")
     assert build.fingerprint() != before
+
+
+def test_another_setting_builds_every_page_again_and_executes_none(project):
+    assert build.main() == 0
+    page, executed = build.HTML / "page.html", build.CACHE / "an executed chapter"
+    page.touch()
+    executed.touch()
+    assert build.main() == 0
+    assert page.exists()
+    (build.ROOT / "_config.yml").write_text("title: another")
+    assert build.main() == 0
+    assert executed.exists()
+    assert not page.exists()
 
 
 @pytest.mark.parametrize("failing", ["jupyter_book", "site_checks"])
