@@ -14,9 +14,11 @@ from vlls.plots.glm import (
     plot_update_difference,
 )
 from vlls.plots.smoothing import plot_accuracies, plot_logit_gap, plot_smoothing_strategies, plot_soft_labels
+from vlls.plots.von import plot_adaptive_variance, plot_noise_plane, plot_von_convergence
 
 __all__ = [
     "plot_accuracies",
+    "plot_adaptive_variance",
     "plot_digit_noise",
     "plot_expectation_error",
     "plot_family_noise",
@@ -25,10 +27,12 @@ __all__ = [
     "plot_noise_confidence",
     "plot_noise_factors",
     "plot_noise_peak",
+    "plot_noise_plane",
     "plot_noisy_labels",
     "plot_smoothing_strategies",
     "plot_soft_labels",
     "plot_taylor_noise",
     "plot_training_noise",
     "plot_update_difference",
+    "plot_von_convergence",
 ]

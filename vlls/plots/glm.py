@@ -122,17 +122,21 @@ def plot_noise_factors(f: Tensor, norm: Tensor, noise: Tensor) -> Figure:
         noise: (N,) label noise.
     """
     f, norm, size = _array(f), _array(norm), np.abs(_array(noise))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.2), sharey=True)
-    grid = np.linspace(f.min(), f.max(), 801)
-    left.plot(grid, 0.5 * np.tanh(np.abs(grid) / 2), color=_INK, ls="--", lw=1, label=r"bound $\frac{1}{2}\tanh|f_t|/2$")
-    dots = left.scatter(f, size, c=norm, s=9, cmap="viridis", linewidths=0)
+    far = np.abs(f)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.9), sharey=True)
+    grid = np.linspace(f.min(), f.max(), 1601)
+    left.plot(grid, 0.5 * np.tanh(np.abs(grid) / 2), color=_INK, ls="--", lw=1)
+    left.annotate(
+        r"bound $\frac{1}{2}\,\tanh\,|f_t|/2$", (grid[-1], 0.5), xytext=(0, -13), textcoords="offset points", ha="right"
+    )
+    dots = left.scatter(f, size, c=norm, s=11, cmap="viridis_r", linewidths=0)
     left.set_xlabel("location $f_t$ (logit)")
     left.set_ylabel(r"label noise $|\epsilon|$ (probability)")
-    left.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16))
-    figure.colorbar(dots, ax=left, label=r"feature norm $\|\phi\|$", pad=0.02)
-    dots = right.scatter(norm, size, c=np.abs(f), s=9, cmap="viridis_r", linewidths=0, vmax=np.quantile(np.abs(f), 0.95))
-    right.set_xlabel(r"feature norm $\|\phi\|$ (standard deviation of $f$)")
-    figure.colorbar(dots, ax=right, label="distance from the boundary $|f_t|$", pad=0.02, extend="max")
+    bar = {"location": "top", "pad": 0.03, "shrink": 0.9}
+    figure.colorbar(dots, ax=left, label=r"colour: feature norm $\|\phi\|$", **bar)
+    dots = right.scatter(norm, size, c=far, s=11, cmap="viridis", linewidths=0, vmax=np.quantile(far, 0.95))
+    right.set_xlabel(r"feature norm $\|\phi\|$ (logit, s.d. of $f$)")
+    figure.colorbar(dots, ax=right, label="colour: distance from the boundary $|f_t|$", extend="max", **bar)
     return figure
 
 
@@ -200,6 +204,7 @@ def plot_taylor_noise(
     right.semilogx(n, average, color=_ORANGE, ls=":", lw=1.8, label=r"average of Eq. 14, $\pm$ 2 s.e.")
     right.axhline(exact, color=_INK, label="exact noise")
     right.axhline(0, color="0.6", lw=0.8)
+    right.set_ylim(-4 * abs(exact), 4 * abs(exact))
     right.set_xlabel("samples $e$ averaged")
     right.set_ylabel(r"$\epsilon$ (probability)")
     for ax in (left, right):
@@ -352,7 +357,9 @@ def plot_noise_confidence(panels: Mapping[str, tuple[Tensor, Tensor]], correct: 
         ax.set_ylim(bottom=0)
         ax.set_xlabel("confidence $\\max_k S_k$ (probability)")
     axes[0, 0].set_ylabel(r"noise $\|\epsilon\|_1$ (probability)")
-    legend = figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, markerscale=1.5)
+    legend = figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, markerscale=1.5
+    )
     for handle in legend.legend_handles:
         handle.set_alpha(1)
     return figure
