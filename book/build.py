@@ -66,7 +66,10 @@ def main() -> int:
     built = run("-c", JUPYTER_BOOK, "build", ".", "--nitpick", "--warningiserror", "--keep-going")
     if not (built and run("-m", "pytest", "-p", "no:cacheprovider", "tests/book/site_checks.py")):
         drop(DOCTREES, HTML)
-        print("\nThe book was NOT built: see the errors above. No site was left behind.", file=sys.stderr)
+        print(
+            "\nThe book was NOT built: see the errors above. No site was left behind.",
+            file=sys.stderr,
+        )
         return 1
     COMPLETE.write_text(settings)
     print(f"\nThe book is ready: {(HTML / 'index.html').as_uri()}")

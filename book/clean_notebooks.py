@@ -35,7 +35,9 @@ def clean(notebook: NotebookNode) -> NotebookNode:
         if cell.cell_type == "code":
             kept = map(clean_output, cell.outputs) if cell.source.startswith(MARK) else []
             cell.outputs = [output for output in kept if output is not None]
-            cell.execution_count = 1 if cell.outputs else None  # nbval refuses outputs of a cell without a count
+            cell.execution_count = (
+                1 if cell.outputs else None
+            )  # nbval refuses outputs of a cell without a count
     return notebook
 
 

@@ -1,4 +1,4 @@
-"""Generalized linear models: derivatives three ways, blocks, iteration, bad input. The theorems have files of their own."""
+"""Generalized linear models: derivatives, blocks, iteration, bad input. The theorems have files of their own."""
 
 import math
 import warnings
@@ -244,5 +244,5 @@ def test_a_singular_hessian_names_the_regularizer_as_the_remedy():
 
 def test_divergence_is_said_not_returned():
     glm = problem(Poisson())
-    with pytest.raises(ValueError, match="smaller lr|left the finite numbers"):
+    with pytest.raises(ValueError, match=r"smaller lr|left the finite numbers"):
         fit(glm, gd_step, lr=1e6)
