@@ -14,7 +14,7 @@ __all__ = ["PALETTE", "STYLE", "WIDTH", "styled"]
 
 PALETTE = sns.color_palette("colorblind")
 WIDTH = 7.0  # inches: 700 px in the book
-STYLE: dict[str, Any] = {
+STYLE: Any = {  # matplotlib's type for it is a list of all its settings
     "axes.facecolor": "white",
     "axes.grid": True,
     "axes.prop_cycle": plt.cycler(color=PALETTE),

@@ -3,6 +3,7 @@ r"""Figures of Chapters 2 and 3: the label noise of a generalized linear model, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -121,20 +122,20 @@ def plot_noise_factors(f: Tensor, norm: Tensor, noise: Tensor) -> Figure:
         norm: (N,) feature norms, the standard deviations of f under :math:`\mathcal N(\theta_t, I)`.
         noise: (N,) label noise.
     """
-    f, norm, size = _array(f), _array(norm), np.abs(_array(noise))
-    far = np.abs(f)
+    at, spread, size = _array(f), _array(norm), np.abs(_array(noise))
+    far = np.abs(at)
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.9), sharey=True)
-    grid = np.linspace(f.min(), f.max(), 1601)
+    grid = np.linspace(at.min(), at.max(), 1601)
     left.plot(grid, 0.5 * np.tanh(np.abs(grid) / 2), color=_INK, ls="--", lw=1)
     left.annotate(
         r"bound $\frac{1}{2}\,\tanh\,|f_t|/2$", (grid[-1], 0.5), xytext=(0, -13), textcoords="offset points", ha="right"
     )
-    dots = left.scatter(f, size, c=norm, s=11, cmap="viridis_r", linewidths=0)
+    dots = left.scatter(at, size, c=spread, s=11, cmap="viridis_r", linewidths=0)
     left.set_xlabel("location $f_t$ (logit)")
     left.set_ylabel(r"label noise $|\epsilon|$ (probability)")
-    bar = {"location": "top", "pad": 0.03, "shrink": 0.9}
+    bar: dict[str, Any] = {"location": "top", "pad": 0.03, "shrink": 0.9}
     figure.colorbar(dots, ax=left, label=r"colour: feature norm $\|\phi\|$", **bar)
-    dots = right.scatter(norm, size, c=far, s=11, cmap="viridis", linewidths=0, vmax=np.quantile(far, 0.95))
+    dots = right.scatter(spread, size, c=far, s=11, cmap="viridis", linewidths=0, vmax=np.quantile(far, 0.95))
     right.set_xlabel(r"feature norm $\|\phi\|$ (logit, s.d. of $f$)")
     figure.colorbar(dots, ax=right, label="colour: distance from the boundary $|f_t|$", extend="max", **bar)
     return figure
@@ -150,12 +151,12 @@ def plot_noisy_labels(f: Tensor, targets: Tensor, noise: Tensor, *, smoothing: f
         noise: (N,) label noise.
         smoothing: rate of the label smoothing drawn for comparison.
     """
-    f, y, noisy = _array(f), _array(targets), _array(targets) + _array(noise)
+    at, y, noisy = _array(f), _array(targets), _array(targets) + _array(noise)
     figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
     ax.axhspan(0, 1, color="0.93", zorder=0)
     for label, color, marker, name in ((1, _ORANGE, "^", "label 1"), (0, _BLUE, "o", "label 0")):
         ax.scatter(
-            f[y == label], noisy[y == label], s=14, color=color, marker=marker, alpha=0.6, linewidths=0, label=name
+            at[y == label], noisy[y == label], s=14, color=color, marker=marker, alpha=0.6, linewidths=0, label=name
         )
         ax.axhline(
             (1 - smoothing) * label + smoothing / 2,
@@ -168,8 +169,7 @@ def plot_noisy_labels(f: Tensor, targets: Tensor, noise: Tensor, *, smoothing: f
     ax.set_xlabel("location $f_t$ (logit)")
     ax.set_ylabel(r"label trained on, $y + \epsilon$")
     legend = figure.legend(loc="outside upper center", ncols=4)
-    for handle in legend.legend_handles:
-        handle.set_alpha(1)
+    plt.setp(legend.legend_handles, alpha=1)
     return figure
 
 
@@ -261,7 +261,12 @@ def plot_family_noise(
     """
     means = torch.linspace(*limits, 401, dtype=torch.float64)
     figure, axes = plt.subplots(
-        2, len(families), figsize=(1.85 * len(families), 4.0), sharex=True, height_ratios=(1.5, 1), squeeze=False
+        2,
+        len(families),
+        figsize=(max(WIDTH, 1.85 * len(families)), 4.0),
+        sharex=True,
+        height_ratios=(1.5, 1),
+        squeeze=False,
     )
     for (top, bottom), (name, family) in zip(axes.T, families.items(), strict=True):
         at_mean, expected = family.mean(means), family.expected_mean(means, torch.full_like(means, var))
@@ -341,7 +346,7 @@ def plot_digit_noise(images: Tensor, noise: Tensor, labels: Tensor, predicted: T
 
 @styled
 def plot_noise_confidence(panels: Mapping[str, tuple[Tensor, Tensor]], correct: Tensor) -> Figure:
-    r"""Draw, a panel a posterior, the size of the noise against the model's confidence in what it predicts.
+    r"""Draw, a panel a posterior, the size of the noise against the confidence, the largest class probability.
 
     Args:
         panels: by title, the confidences :math:`\max_k S_k` (N,) and the sizes :math:`\|\epsilon\|_1` (N,).
@@ -355,13 +360,12 @@ def plot_noise_confidence(panels: Mapping[str, tuple[Tensor, Tensor]], correct: 
         ax.scatter(x[~right_guess], amount[~right_guess], s=24, color=_ORANGE, marker="^", linewidths=0, label="wrong")
         ax.set_title(title, fontsize=10)
         ax.set_ylim(bottom=0)
-        ax.set_xlabel("confidence $\\max_k S_k$ (probability)")
+        ax.set_xlabel("confidence (probability)")
     axes[0, 0].set_ylabel(r"noise $\|\epsilon\|_1$ (probability)")
     legend = figure.legend(
         *axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, markerscale=1.5
     )
-    for handle in legend.legend_handles:
-        handle.set_alpha(1)
+    plt.setp(legend.legend_handles, alpha=1)
     return figure
 
 
