@@ -23,8 +23,18 @@ from vlls import (
     newton_step,
     von_step,
 )
+from vlls._quadrature import sobol_normal
 
 FAMILIES = [Bernoulli(), Binomial(7), Categorical(3), Gaussian(), Poisson()]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """The problems are small: two threads would wait for each other, and for whatever else runs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def problem(family, n=500, p=20, **options):
@@ -68,7 +78,7 @@ def doctor_visits():
 def digits():
     x, y = load_digits(return_X_y=True)
     x = x[:, x.std(0) > 0] / 16
-    return GLM(Categorical(10, num_points=64, replicates=4), np.c_[x, np.ones(len(x))], y)
+    return GLM(Categorical(10, num_points=64, replicates=2), np.c_[x, np.ones(len(x))], y)
 
 
 def laplace(glm):
@@ -246,7 +256,7 @@ def test_newton_is_statsmodels_multinomial_logit_on_digits(digits):
 def test_von_at_convergence_is_stationary_and_above_laplace(name, request):
     glm = request.getfixturevalue(name)
     reference = laplace(glm)
-    run = fit(glm, von_step, reference, lr=0.8, tol=1e-11, max_iter=150)
+    run = fit(glm, von_step, reference, lr=0.85, tol=1e-10, max_iter=150)
     q = run.final
     assert run.converged
     assert float(glm.expected_gradient(q).abs().max()) < 1e-8
@@ -260,3 +270,190 @@ def test_von_at_convergence_is_stationary_and_above_laplace(name, request):
             other = GLM(Categorical(10, num_points=64, replicates=2, seed=seed), glm.features, glm.targets.argmax(1))
             gains.append(float(other.elbo(q) - other.elbo(reference)))
         assert np.mean(gains) > 8 * np.std(gains, ddof=1) / 2
+
+
+# ------------------------------------------------------------------ VON without Eq. 18: natural gradients by autograd
+NODES = torch.arange(-12, 12, 0.02, dtype=torch.float64)
+WEIGHTS = 0.02 * torch.exp(-(NODES**2) / 2) / math.sqrt(2 * math.pi)
+PARTITIONS = {
+    "Bernoulli": lambda f: torch.nn.functional.softplus(f, threshold=40),
+    "Binomial": lambda f: 7 * torch.nn.functional.softplus(f, threshold=40),
+    "Gaussian": lambda f: f * f / 2,
+    "Poisson": torch.exp,
+}
+SCALAR = [family for family in FAMILIES if family.num_outputs is None]
+
+
+def plain_objective(glm, mean, covariance):
+    """L(q) up to a constant, by a dense sum over the marginals of f and nothing of the package but the data."""
+    x, y = glm.features, glm.targets
+    mu, v = x @ mean, ((x @ covariance) * x).sum(1)
+    f = mu[:, None] + v.sqrt()[:, None] * NODES
+    loss = (PARTITIONS[type(glm.family).__name__](f) @ WEIGHTS - y * mu).sum()
+    return loss + (mean @ mean + covariance.trace() - torch.logdet(covariance)) / 2
+
+
+@pytest.mark.guards("prop-von-natural-gradient", "thm-von-newton")
+@pytest.mark.parametrize("family", SCALAR, ids=repr)
+def test_von_is_natural_gradient_descent(family):
+    """Ten steps on the natural parameters along autograd's gradient in the expectation parameters; no Hessian of l."""
+    glm = problem(family)
+    q = start(glm)
+    linear, quadratic = torch.zeros(20, dtype=torch.float64), -0.5 * torch.eye(20, dtype=torch.float64)
+    for rho in (0.5, 1.0, 1.0, 0.1, 0.9, 1.0, 1.0, 0.3, 1.0, 1.0):
+        covariance = torch.linalg.inv(-2 * quadratic)
+        mean = covariance @ linear
+        first = mean.clone().requires_grad_()
+        second = (covariance + torch.outer(mean, mean)).requires_grad_()
+        objective = plain_objective(glm, first, second - torch.outer(first, first))
+        slopes = torch.autograd.grad(objective, (first, second))
+        linear = linear - rho * slopes[0]
+        quadratic = quadratic - rho * (slopes[1] + slopes[1].T) / 2
+        q = von_step(glm, q, lr=rho)
+        precision = -2 * quadratic
+        assert (q.mean - torch.linalg.solve(precision, linear)).abs().max() < 1e-9
+        assert (q.precision - precision).abs().max() < 1e-9 * precision.abs().max()
+
+
+@pytest.mark.guards("thm-von-newton")
+def test_von_of_a_vector_family_agrees_with_plain_loops():
+    """Eq. 18 for three classes, example by example in numpy, on the package's own quadrature points."""
+    glm = problem(Categorical(3), n=500, p=20)
+    x, y, q = glm.features.numpy(), glm.targets.numpy(), start(glm)
+    points = sobol_normal(3, 128, 8, 0).flatten(0, 1).numpy()
+    mean, covariance = np.zeros((20, 3)), np.eye(60)
+    for _ in range(3):
+        gradient, precision = mean.copy(), np.eye(60)
+        for phi, label in zip(x, y, strict=True):
+            lift = np.kron(phi[:, None], np.eye(3))  # theta.flatten() @ lift = f
+            values, vectors = np.linalg.eigh(lift.T @ covariance @ lift)
+            f = phi @ mean + points @ (vectors * np.sqrt(values)) @ vectors.T
+            p = np.exp(f - f.max(1, keepdims=True))
+            p /= p.sum(1, keepdims=True)
+            gradient += np.outer(phi, p.mean(0) - label)
+            precision += lift @ (np.diag(p.mean(0)) - p.T @ p / len(p)) @ lift.T
+        covariance = np.linalg.inv(precision)
+        mean = mean - (covariance @ gradient.ravel()).reshape(20, 3)
+        q = von_step(glm, q)
+        assert np.abs(q.mean.numpy() - mean).max() < 1e-9
+        assert np.abs(q.covariance.numpy() - covariance).max() < 1e-9
+
+
+@pytest.mark.guards("lem-price")
+def test_a_gaussian_density_solves_the_heat_equation():
+    """Differentiating in the covariance is half of differentiating twice in the mean; two dimensions, exact."""
+    x1, x2 = sp.symbols("x1 x2", real=True)
+    shift = sp.Matrix([x1 - m1, x2 - m2])
+    density = sp.exp(-(shift.T * S.inv() * shift)[0] / 2) / sp.sqrt(S.det())
+    for entry, half, (a, b) in ((s11, 2, (m1, m1)), (s22, 2, (m2, m2)), (s12, 1, (m1, m2))):
+        assert sp.simplify((density.diff(entry) - density.diff(a, b) / half) / density) == 0
+
+
+@pytest.mark.guards("lem-price")
+def test_price_s_theorem_for_a_vector_family():
+    """Differences of E[A] in the covariance against E[A''] / 2 by tensor Gauss-Hermite; the package beside."""
+    family, mean = Categorical(3), torch.tensor([[0.3, -0.5, 0.1]], dtype=torch.float64)
+    root = torch.tensor([[1.0, 0.0, 0.0], [0.4, 0.9, 0.0], [-0.3, 0.2, 0.8]], dtype=torch.float64)
+    nodes, weights = (torch.from_numpy(t) for t in np.polynomial.hermite_e.hermegauss(40))
+    points = torch.cartesian_prod(nodes, nodes, nodes)
+    weights = torch.cartesian_prod(weights, weights, weights).prod(1) / (2 * math.pi) ** 1.5
+
+    def expected(function, covariance):
+        f = mean + points @ torch.linalg.cholesky(covariance).T
+        return torch.tensordot(weights, function(f), 1)
+
+    covariance, h = root @ root.T, 1e-4
+    curvature = expected(family.curvature, covariance)
+    direction = torch.tensor([[1.0, 0.2, -0.4], [0.2, 0.5, 0.3], [-0.4, 0.3, -0.8]], dtype=torch.float64)
+    up, down = (expected(family.log_partition, covariance + s * h * direction) for s in (1, -1))
+    assert float(up - down) / (2 * h) == pytest.approx(float((curvature * direction).sum() / 2), rel=1e-6)
+    replicates = torch.stack(
+        [Categorical(3, seed=8 * s).expected_curvature(mean, covariance[None])[0] for s in range(16)]
+    )
+    error = replicates.std(0) / 4
+    assert ((replicates.mean(0) - curvature).abs() < 5 * error).all()
+
+
+# ------------------------------------------------------------------ convergence
+def flat(q):
+    rows, columns = torch.tril_indices(q.num_parameters, q.num_parameters)
+    return torch.cat([q.mean, q.precision[rows, columns]])
+
+
+def unflatten(values, p):
+    precision = torch.zeros(p, p, dtype=torch.float64)
+    rows, columns = torch.tril_indices(p, p)
+    precision[rows, columns] = precision[columns, rows] = values[p:]
+    return GaussianPosterior(values[:p], precision=precision)
+
+
+def jacobian(function, at, h=1e-4):
+    steps = h * torch.eye(len(at), dtype=torch.float64)
+    return torch.stack([(function(at + s) - function(at - s)) / (2 * h) for s in steps], 1)
+
+
+@pytest.mark.guards("prop-damping")
+@pytest.mark.parametrize("family", SCALAR, ids=repr)
+def test_the_step_size_scales_the_rates_of_convergence(family):
+    """Eigenvalues of VON's map at the fixed point: 1 - rho kappa, with kappa those of the Fisher matrix and L."""
+    p = 2
+    glm = problem(family, n=40, p=p)
+    fixed = fit(glm, von_step, lr=0.7, tol=1e-13, max_iter=300).final
+
+    def eigenvalues(rho):
+        map_ = jacobian(lambda values: flat(von_step(glm, unflatten(values, p), lr=rho)), flat(fixed))
+        values = torch.linalg.eigvals(map_)
+        assert values.imag.abs().max() < 1e-6
+        return values.real.sort().values
+
+    def natural(values):  # L as a function of the natural parameters (Sigma^-1 m, the lower half of -Sigma^-1 / 2)
+        lower = torch.zeros(p, p, dtype=torch.float64)
+        rows, columns = torch.tril_indices(p, p)
+        lower = lower.index_put((rows, columns), values[p:])
+        precision = -(lower + lower.T)
+        covariance = torch.linalg.inv(precision)
+        return covariance @ values[:p], covariance
+
+    def log_normalizer(values):
+        mean, covariance = natural(values)
+        return (mean @ values[:p] + torch.logdet(covariance)) / 2
+
+    # theta' Q theta with Q symmetric: off the diagonal each entry of the lower half counts once in (Q + Q') / 2
+    rows, columns = torch.tril_indices(p, p)
+    quadratic = -fixed.precision / 2
+    at = torch.cat([fixed.precision @ fixed.mean, (quadratic * (2 - torch.eye(p)))[rows, columns]])
+    fisher = torch.func.hessian(log_normalizer)(at)
+    curvature = torch.func.hessian(lambda values: plain_objective(glm, *natural(values)))(at)
+    kappa = torch.linalg.eigvals(torch.linalg.solve(fisher, curvature)).real.sort(descending=True).values
+    assert kappa.min() > 0
+    for rho in (1.0, 0.6, 0.25):
+        assert (eigenvalues(rho) - (1 - rho * kappa)).abs().max() < 1e-5
+    if isinstance(family, Gaussian):
+        assert (kappa - 1).abs().max() < 1e-9
+
+
+@pytest.mark.guards("prop-von-laplace")
+@pytest.mark.parametrize("family", SCALAR, ids=repr)
+def test_the_objective_is_strictly_convex_in_mean_and_cholesky_factor(family):
+    """So the fixed point of VON is its only minimum; midpoints of random pairs lie strictly below the chord."""
+    glm = problem(family, n=60, p=4)
+    for _ in range(50):
+        means, factors = torch.randn(2, 4, dtype=torch.float64), torch.randn(2, 4, 4, dtype=torch.float64).tril()
+        factors.diagonal(dim1=1, dim2=2).abs_().add_(0.05)
+        ends = [-glm.elbo(GaussianPosterior(m, c @ c.T)) for m, c in zip(means, factors, strict=True)]
+        middle = factors.mean(0)
+        assert -glm.elbo(GaussianPosterior(means.mean(0), middle @ middle.T)) < sum(ends) / 2
+
+
+@pytest.mark.guards("prop-von-laplace")
+def test_von_finds_the_same_posterior_from_every_start_and_none_is_better(breast_cancer):
+    starts = [laplace(breast_cancer), start(breast_cancer), GaussianPosterior(torch.full((31,), 2.0), 0.01)]
+    ends = [fit(breast_cancer, von_step, q, lr=0.8, tol=1e-11, max_iter=200).final for q in starts]
+    best = ends[0]
+    for other in ends[1:]:
+        assert (other.mean - best.mean).abs().max() < 1e-8
+        assert (other.precision - best.precision).abs().max() < 1e-8 * best.precision.abs().max()
+    for scale in (1e-3, 1e-1):  # neighbours: a shifted mean, a stretched covariance
+        shifted = GaussianPosterior(best.mean + scale * torch.randn(31), precision=best.precision)
+        stretched = GaussianPosterior(best.mean, precision=best.precision * (1 + scale))
+        assert max(breast_cancer.elbo(shifted), breast_cancer.elbo(stretched)) < breast_cancer.elbo(best)
