@@ -181,12 +181,14 @@ def check_probabilities(values: Tensor, num_classes: int, validate: bool, name: 
 
 
 def check_logits(logits: Tensor) -> None:
+    """Raise a ValueError unless ``logits`` are floats of shape (N, K) with K at least 2."""
     if not isinstance(logits, Tensor) or logits.ndim != 2 or not logits.is_floating_point():
         raise ValueError(f"logits are {describe(logits)}; pass floats of shape (N, K), a row for each example")
     check_num_classes(logits.shape[1], "the number of columns of logits")
 
 
 def check_num_classes(value: int, name: str) -> None:
+    """Raise a ValueError unless ``value`` is a whole number of classes, at least 2."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 2:
         raise ValueError(f"{name} is {value!r}; pass the number of classes, an integer of 2 or more")
 
@@ -199,6 +201,7 @@ def readable(tensor: Tensor) -> bool:
 
 
 def describe(value: object) -> str:
+    """Say what ``value`` is, for an error message."""
     if isinstance(value, Tensor):
         return f"of dtype {_name(value.dtype)} and shape {tuple(value.shape)}"
     return f"a {type(value).__name__}"
