@@ -12,8 +12,8 @@ from vlls.families._base import Elementwise, Family
 class Binomial(Family):
     r"""Number of successes in ``trials`` attempts: :math:`A(f) = n \log(1 + e^f)`.
 
-    Expectations are exact to 1e-14 n at any variance; the label noise is odd in the mean and keeps its relative
-    accuracy where it is tiny (Chapter 2).
+    Expectations are within 1e-13 n of the exact value at any variance; the label noise is odd in the mean and keeps
+    its relative accuracy where it is tiny (Chapter 2).
 
     Args:
         trials: number of attempts n of every example, a positive integer.
