@@ -2,14 +2,15 @@
 
 The modules follow the paper: :mod:`vlls.families`, :mod:`vlls.posterior` and :mod:`vlls.regularizers` hold
 the mathematics, :mod:`vlls.glm` the models and updates of Theorems 1 and 2, :mod:`vlls.smoothing` the
-label-smoothing losses of Section 2, :mod:`vlls.noise` what can be said of the noise itself. Figures live in
-:mod:`vlls.plots`.
+label-smoothing losses of Section 2, :mod:`vlls.optim` the optimizers IVON and SAM for networks,
+:mod:`vlls.noise` what can be said of the noise itself. Figures live in :mod:`vlls.plots`.
 """
 
 from vlls.families import Bernoulli, Binomial, Categorical, Family, Gaussian, Poisson, VectorFamily
 from vlls.glm import GLM, Trajectory, fit, gd_step, newton_step, variational_gd_step, von_step
 from vlls.noise import monte_carlo_label_noise, second_order_label_noise, taylor_label_noise
-from vlls.posterior import GaussianPosterior
+from vlls.optim import IVON, SAM, predict
+from vlls.posterior import DiagonalPosterior, GaussianPosterior
 from vlls.regularizers import Ridge
 from vlls.smoothing import (
     ACLS,
@@ -25,9 +26,12 @@ __version__ = "0.1.0"
 __all__ = [
     "ACLS",
     "GLM",
+    "IVON",
+    "SAM",
     "Bernoulli",
     "Binomial",
     "Categorical",
+    "DiagonalPosterior",
     "EntropySmoothing",
     "Family",
     "Gaussian",
@@ -43,6 +47,7 @@ __all__ = [
     "gd_step",
     "monte_carlo_label_noise",
     "newton_step",
+    "predict",
     "second_order_label_noise",
     "smooth_labels",
     "taylor_label_noise",

@@ -3,11 +3,15 @@ r"""Gaussian posteriors over parameters, :math:`q(\theta) = \mathcal N(\theta \m
 A posterior is given by its covariance or by its precision and keeps a Cholesky factor of whichever it got:
 variational GD keeps a covariance (Section 3.1), VON builds a precision (Eq. 18). Nothing is inverted where a
 triangular solve serves.
+
+For networks :class:`DiagonalPosterior` keeps a mean and a standard deviation for every weight, under the names of the
+model's parameters: what IVON learns (Alg. 1), and what any other diagonal approximation can be written as.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +20,7 @@ from torch import Tensor
 
 from vlls._validation import as_float64, check_finite, check_symmetric
 
-__all__ = ["GaussianPosterior"]
+__all__ = ["DiagonalPosterior", "GaussianPosterior"]
 
 
 class GaussianPosterior:
@@ -181,6 +185,71 @@ class GaussianPosterior:
     def __repr__(self) -> str:
         form = "precision" if self._holds_precision else "covariance"
         return f"GaussianPosterior(mean: {tuple(self.mean.shape)}, {form}: ({self.num_parameters},) * 2)"
+
+
+class DiagonalPosterior:
+    r"""A Gaussian with independent weights, :math:`\theta_j \sim \mathcal N(m_j, \sigma_j^2)`, by parameter name.
+
+    Args:
+        mean: the means, a tensor of any floating dtype for each name.
+        std: standard deviations >= 0, of the same names and shapes; 0 holds a weight at its mean.
+
+    Raises:
+        ValueError: if names or shapes differ, a value is not finite, or a standard deviation is negative.
+
+    Example:
+        >>> q = DiagonalPosterior({"weight": torch.zeros(2, 3)}, {"weight": torch.full((2, 3), 0.1)})
+        >>> q.num_parameters, q.sample()["weight"].shape
+        (6, torch.Size([2, 3]))
+    """
+
+    def __init__(self, mean: Mapping[str, Tensor], std: Mapping[str, Tensor]) -> None:
+        self.mean: dict[str, Tensor] = dict(mean)
+        self.std: dict[str, Tensor] = dict(std)
+        if not self.mean or self.mean.keys() != self.std.keys():
+            different = sorted(self.mean.keys() ^ self.std.keys())[:5]
+            raise ValueError(f"mean and std need the same names, at least one; these are in one only: {different}")
+        for name, centre in self.mean.items():
+            spread = self.std[name]
+            if centre.shape != spread.shape:
+                raise ValueError(
+                    f"{name!r} has a mean of shape {tuple(centre.shape)} and a std of shape {tuple(spread.shape)}; "
+                    "both need the parameter's"
+                )
+            check_finite(centre, f"mean of {name!r}")
+            check_finite(spread, f"std of {name!r}")
+            if bool((spread < 0).any()):
+                raise ValueError(f"std of {name!r} has entries below 0, such as {float(spread.min()):g}")
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of weights, over all names."""
+        return sum(tensor.numel() for tensor in self.mean.values())
+
+    def sample(self, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Draw one set of weights, for ``torch.func.functional_call``.
+
+        Args:
+            generator: torch random generator of the means' device, for reproducible draws.
+
+        Returns:
+            A tensor for each name, of its mean's shape and dtype.
+        """
+        draws = {}
+        for name, centre in self.mean.items():
+            noise = torch.randn(centre.shape, dtype=centre.dtype, device=centre.device, generator=generator)
+            draws[name] = centre + self.std[name].to(centre.dtype) * noise
+        return draws
+
+    def to(self, device: torch.device | str) -> DiagonalPosterior:
+        """Return the posterior with its tensors on ``device``."""
+        return DiagonalPosterior(
+            {name: tensor.to(device) for name, tensor in self.mean.items()},
+            {name: tensor.to(device) for name, tensor in self.std.items()},
+        )
+
+    def __repr__(self) -> str:
+        return f"DiagonalPosterior({len(self.mean)} names, {self.num_parameters} weights)"
 
 
 def _cholesky(matrix: Tensor, name: str) -> Tensor:

@@ -1,0 +1,598 @@
+"""SAM: against its definition, the two calls and their order, BatchNorm, resuming, every error."""
+
+import copy
+import io
+import math
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from vlls.optim.sam import SAM
+
+SGD = {"base_optimizer": torch.optim.SGD, "lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}
+ADAMW = {"base_optimizer": torch.optim.AdamW, "lr": 0.02, "weight_decay": 0.1}
+STATE = {"base_optimizer", "param_groups", "state"}
+
+
+def network(dtype=torch.float64):
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)).to(dtype)
+
+
+def data(dtype=torch.float64):
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(8, 4, generator=generator).to(dtype), torch.randn(8, 2, generator=generator).to(dtype)
+
+
+def closure_of(model, optimizer, inputs=None, targets=None):
+    inputs, targets = data(next(model.parameters()).dtype) if inputs is None else (inputs, targets)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (model(inputs) - targets).square().mean()
+        loss.backward()
+        return loss
+
+    return closure
+
+
+def groups_of(model):
+    """Two groups with their own rho and adaptive, the second by the defaults of the constructor."""
+    first, second = list(model[0].parameters()), list(model[2].parameters())
+    return [{"params": first, "rho": 0.3, "adaptive": True}, {"params": second}]
+
+
+def quadratic(values=(3.0, 4.0), **options):
+    """A parameter whose gradient is itself, and SAM on it."""
+    theta = nn.Parameter(torch.tensor(values, dtype=torch.float64))
+    optimizer = SAM([theta], **{"base_optimizer": torch.optim.SGD, "lr": 0.1, "rho": 0.5, **options})
+    theta.grad = theta.detach().clone()
+    return theta, optimizer
+
+
+def values(model):
+    return [p.detach().clone() for p in model.parameters()]
+
+
+def same(left, right):
+    return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+# ---------------------------------------------------------------------- the definition
+def reference(base, adaptives, rhos, steps):
+    """Weights after SAM in float64, entry by entry as the definition says, SGD and AdamW written out."""
+    model = network()
+    inputs, targets = data()
+    names = [name for name, _ in model.named_parameters()]
+    theta = {name: p.detach().clone() for name, p in model.named_parameters()}
+    first, second = ({name: torch.zeros_like(v) for name, v in theta.items()} for _ in range(2))
+
+    def gradient(at):
+        at = {name: v.clone().requires_grad_() for name, v in at.items()}
+        loss = (torch.func.functional_call(model, at, inputs) - targets).square().mean()
+        return dict(zip(names, torch.autograd.grad(loss, list(at.values())), strict=True))
+
+    for t in range(1, steps + 1):
+        g = gradient(theta)
+        total = 0.0
+        for name, adaptive in zip(names, adaptives, strict=True):
+            for value, slope in zip(theta[name].flatten().tolist(), g[name].flatten().tolist(), strict=True):
+                total += (abs(value) * slope if adaptive else slope) ** 2
+        moved = {}
+        for name, adaptive, rho in zip(names, adaptives, rhos, strict=True):
+            moved[name] = theta[name] + rho * (theta[name] ** 2 if adaptive else 1) * g[name] / math.sqrt(total)
+        g = gradient(moved)
+        for name in names:
+            if base is SGD:
+                slope = g[name] + 0.01 * theta[name]
+                first[name] = 0.9 * first[name] + slope
+                theta[name] = theta[name] - 0.05 * first[name]
+            else:
+                first[name] = 0.9 * first[name] + 0.1 * g[name]
+                second[name] = 0.999 * second[name] + 0.001 * g[name] ** 2
+                ratio = first[name] / (1 - 0.9**t) / ((second[name] / (1 - 0.999**t)).sqrt() + 1e-8)
+                theta[name] = theta[name] * (1 - 0.02 * 0.1) - 0.02 * ratio
+    return list(theta.values())
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("base", [SGD, ADAMW], ids=["sgd", "adamw"])
+def test_several_steps_are_the_definition(base, adaptive, foreach):
+    model = network()
+    optimizer = SAM(model.parameters(), rho=0.2, adaptive=adaptive, foreach=foreach, **base)
+    losses = [float(optimizer.step(closure_of(model, optimizer)).detach()) for _ in range(5)]
+    for ours, theirs in zip(model.parameters(), reference(base, [adaptive] * 4, [0.2] * 4, 5), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("base", [SGD, ADAMW], ids=["sgd", "adamw"])
+def test_each_group_has_its_rho_and_adaptive_under_one_norm(base, foreach):
+    model = network()
+    optimizer = SAM(groups_of(model), rho=0.05, foreach=foreach, **base)
+    for _ in range(5):
+        optimizer.step(closure_of(model, optimizer))
+    expected = reference(base, [True, True, False, False], [0.3, 0.3, 0.05, 0.05], 5)
+    for ours, theirs in zip(model.parameters(), expected, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("dtypes", [["float32"], ["bfloat16"], ["float64", "bfloat16", "float32", "bfloat16"]])
+def test_both_paths_agree_and_round_once(dtypes, adaptive):
+    """The moved parameter is the float64 one rounded to its dtype, give or take a unit in the last place."""
+    dtypes = [getattr(torch, name) for name in dtypes]
+    start = [torch.randn(5, 3).to(dtype) for dtype in dtypes]
+    grads = [torch.randn(5, 3).to(dtype) for dtype in dtypes]
+    weighted = [(p.double().abs() if adaptive else 1) * g.double() for p, g in zip(start, grads, strict=True)]
+    norm = torch.cat([w.flatten() for w in weighted]).square().sum().sqrt()
+    moved = []
+    for foreach in (False, True):
+        params = [nn.Parameter(p.clone()) for p in start]
+        optimizer = SAM(params, torch.optim.SGD, rho=0.7, adaptive=adaptive, foreach=foreach)
+        for p, g in zip(params, grads, strict=True):
+            p.grad = g.clone()
+        optimizer.first_step()
+        moved.append([p.detach().clone() for p in params])
+        optimizer.base_optimizer.param_groups[0]["lr"] = 0.0
+        optimizer.second_step()
+        assert same(params, start)
+    assert same(*moved)
+    for p, w, after in zip(start, weighted, moved[0], strict=True):
+        expected = p.double() + 0.7 * (p.double().abs() if adaptive else 1) * w / norm
+        eps = torch.finfo(p.dtype).eps
+        assert torch.allclose(after.double(), expected, rtol=0.51 * eps if p.dtype == torch.bfloat16 else 2 * eps)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_gradients_whose_squares_leave_float32(scale):
+    """Only the direction counts: a norm accumulated in float32 would be zero or infinite."""
+    for foreach in (False, True):
+        theta = nn.Parameter(torch.tensor([1.0, 1.0]))
+        optimizer = SAM([theta], torch.optim.SGD, rho=0.5, foreach=foreach)
+        theta.grad = torch.tensor([3.0, 4.0]) * scale
+        optimizer.first_step()
+        assert torch.allclose(theta, torch.tensor([1.3, 1.4]))
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_zero_gradients_move_nothing(adaptive, foreach):
+    theta, optimizer = quadratic(adaptive=adaptive, foreach=foreach)
+    theta.grad.zero_()
+    optimizer.first_step()
+    assert theta.tolist() == [3.0, 4.0]
+    optimizer.second_step()
+    assert theta.tolist() == [3.0, 4.0]
+
+
+def test_maximize_looks_for_the_worst_point_downhill():
+    theta, optimizer = quadratic(maximize=True)
+    optimizer.first_step()
+    assert theta.tolist() == pytest.approx([2.7, 3.6])
+
+
+def test_parameters_without_gradient_are_left_alone():
+    theta, silent, frozen = (nn.Parameter(torch.tensor([3.0, 4.0])) for _ in range(3))
+    optimizer = SAM([theta, silent, frozen], torch.optim.SGD, rho=0.5, lr=0.0)
+    theta.grad, frozen.grad = torch.tensor([3.0, 4.0]), torch.tensor([30.0, 40.0])
+    frozen.requires_grad_(False)
+    optimizer.first_step()
+    assert silent.tolist() == frozen.tolist() == [3.0, 4.0]
+    assert theta.tolist() == pytest.approx([3.3, 4.4])  # the frozen gradient is not in the norm either
+    optimizer.second_step()
+    optimizer.zero_grad()
+    optimizer.first_step()  # no gradient at all
+    assert theta.tolist() == [3.0, 4.0]
+
+
+# ---------------------------------------------------------------------- the two steps
+def test_two_calls_are_step_with_a_closure():
+    ours, theirs = network(), network()
+    with_closure, by_hand = SAM(ours.parameters(), **SGD), SAM(theirs.parameters(), **SGD)
+    inputs, targets = data()
+    for _ in range(3):
+        with_closure.step(closure_of(ours, with_closure))
+        (theirs(inputs) - targets).square().mean().backward()
+        by_hand.first_step(zero_grad=True)
+        assert all(p.grad is None for p in theirs.parameters())
+        (theirs(inputs) - targets).square().mean().backward()
+        by_hand.second_step(zero_grad=True)
+        assert all(p.grad is None for p in theirs.parameters())
+    assert same(values(ours), values(theirs))
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+def test_second_step_restores_the_bits_in_place(foreach):
+    """A subtraction would not: 1e-8 is lost in a perturbation of order one."""
+    image = nn.Parameter((1e-8 * torch.randn(2, 3, 4, 4)).to(memory_format=torch.channels_last))
+    rest = nn.Parameter(torch.randn(7).bfloat16())
+    optimizer = SAM([image, rest], torch.optim.SGD, rho=3.0, lr=0.0, foreach=foreach)
+    before = [p.detach().clone() for p in (image, rest)]
+    addresses = [p.data_ptr() for p in (image, rest)]
+    for p in (image, rest):
+        p.grad = torch.randn_like(p)
+    for step in (optimizer.first_step, optimizer.second_step):
+        step()
+        assert same((image, rest), before) == (step == optimizer.second_step)
+        assert [p.data_ptr() for p in (image, rest)] == addresses
+        assert image.is_contiguous(memory_format=torch.channels_last) and not image.is_contiguous()
+
+
+def test_step_returns_the_first_loss_and_enables_gradients():
+    theta, optimizer = quadratic()
+    seen = []
+
+    def closure():
+        assert torch.is_grad_enabled()
+        seen.append((theta.tolist(), theta.grad))
+        loss = theta.square().sum() / 2
+        loss.backward()
+        return loss
+
+    optimizer.zero_grad()
+    with torch.no_grad():
+        assert optimizer.step(closure).item() == 12.5
+    assert [point for point, _ in seen] == [[3.0, 4.0], pytest.approx([3.3, 4.4])]
+    assert seen[1][1] is None  # cleared between the two
+    assert theta.tolist() == pytest.approx([3.0 - 0.33, 4.0 - 0.44])
+
+
+class Failed(BaseException):
+    """Not an Exception, as KeyboardInterrupt is not."""
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_closure_that_fails_leaves_the_weights_and_the_statistics(failing):
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)).double()
+    optimizer = SAM(model.parameters(), rho=1.0, **SGD)
+    run, calls = closure_of(model, optimizer), []
+    before, statistics = values(model), []
+
+    def closure():
+        calls.append(1)
+        loss = run()
+        if len(calls) == 1:
+            statistics.extend(b.clone() for b in model[1].buffers())
+        if len(calls) == failing:
+            raise Failed
+        return loss
+
+    with pytest.raises(Failed):
+        optimizer.step(closure)
+    assert len(calls) == failing and same(values(model), before) and same(model[1].buffers(), statistics)
+    optimizer.step(closure)  # and it goes on
+    assert not same(values(model), before)
+    assert int(model[1].num_batches_tracked) == 2
+
+
+def test_a_perturbation_that_fails_moves_nothing(monkeypatch):
+    from vlls.optim import sam
+
+    theta, optimizer = quadratic()
+
+    def fail(params, *_):
+        params[0].add_(1)
+        raise MemoryError
+
+    monkeypatch.setattr(sam, "perturb_", fail)
+    with pytest.raises(MemoryError):
+        optimizer.first_step()
+    assert theta.tolist() == [3.0, 4.0]
+    monkeypatch.undo()
+    optimizer.first_step()
+
+
+def test_batchnorm_counts_each_step_once():
+    def make():
+        torch.manual_seed(3)
+        return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)).double()
+
+    ours, plain = make(), make()
+    optimizer = SAM(ours.parameters(), rho=1.0, **SGD)
+    for step in range(1, 4):
+        plain.load_state_dict(ours.state_dict())
+        plain(data()[0])  # one forward pass at theta
+        optimizer.step(closure_of(ours, optimizer))
+        assert same(ours[1].buffers(), plain[1].buffers())
+        assert int(ours[1].num_batches_tracked) == step
+
+
+# ---------------------------------------------------------------------- groups, schedulers, scalers
+def test_the_base_optimizer_shares_groups_and_state():
+    model = network()
+    optimizer = SAM(groups_of(model), **SGD)
+    optimizer.step(closure_of(model, optimizer))
+    for other in (optimizer, copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        other.load_state_dict(other.state_dict())
+        assert other.base_optimizer.param_groups is other.param_groups
+        assert other.base_optimizer.state is other.state and len(other.state) == 4
+    optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = 0.0
+    before = values(model)
+    optimizer.step(closure_of(model, optimizer))
+    assert same(values(model), before)
+    optimizer.state = type(optimizer.state)(dict)  # as some do to forget the momentum
+    optimizer.step(closure_of(model, optimizer))
+    assert len(optimizer.state) == 4
+
+
+def test_state_made_by_the_base_optimizers_constructor_is_kept():
+    theta, optimizer = quadratic(base_optimizer=torch.optim.Adagrad)
+    assert optimizer.state[theta]["sum"].tolist() == [0.0, 0.0]
+    optimizer.first_step()
+    optimizer.second_step()
+    assert optimizer.state[theta]["sum"].tolist() == [9.0, 16.0]
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_schedulers_attach_to_sam(by_hand):
+    theta, optimizer = quadratic(rho=0.0)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+    for factor in (1, 0.5, 0.25):
+        before = theta.tolist()
+        theta.grad = torch.ones_like(theta)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # torch warns of schedulers stepped before their optimizer
+            if by_hand:
+                optimizer.first_step()
+                optimizer.second_step()
+            else:
+                optimizer.step(lambda: setattr(theta, "grad", torch.ones_like(theta)))
+            scheduler.step()
+        assert theta.tolist() == pytest.approx([b - 0.1 * factor for b in before])
+
+
+def test_groups_can_be_added():
+    theta, optimizer = quadratic(rho=0.5, momentum=0.9)
+    more = nn.Parameter(torch.tensor([12.0], dtype=torch.float64))
+    given = {"params": more, "rho": 1.3, "lr": 1.0}
+    optimizer.add_param_group(given)
+    assert given == {"params": more, "rho": 1.3, "lr": 1.0}
+    assert optimizer.param_groups[1]["momentum"] == 0.9 and optimizer.param_groups[1]["adaptive"] is False
+    more.grad = more.detach().clone()
+    optimizer.first_step()
+    assert theta.tolist() == pytest.approx([3 + 0.5 * 3 / 13, 4 + 0.5 * 4 / 13])
+    assert more.tolist() == pytest.approx([12 + 1.3 * 12 / 13])
+    optimizer.second_step()
+    assert more.tolist() == [0.0]
+
+
+def test_named_parameters_are_taken():
+    model = network()
+    optimizer = SAM(model.named_parameters(), **SGD)
+    optimizer.step(closure_of(model, optimizer))
+    assert optimizer.param_groups[0]["param_names"][0] == "0.weight"
+
+
+def test_a_gradient_scaler_as_the_docstring_says():
+    ours, plain = network(torch.float32), network(torch.float32)
+    optimizer, other = SAM(ours.parameters(), **SGD), SAM(plain.parameters(), **SGD)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    inputs, targets = data(torch.float32)
+    for _ in range(2):
+        other.step(closure_of(plain, other))
+        for step in (optimizer.first_step, optimizer.second_step):
+            scaler.scale((ours(inputs) - targets).square().mean()).backward()
+            scaler.unscale_(optimizer)
+            step(zero_grad=True)
+            scaler.update()
+    assert all(torch.allclose(a, b, rtol=1e-6) for a, b in zip(values(ours), values(plain), strict=True))
+
+
+# ---------------------------------------------------------------------- saving and loading
+def through_torch(state):
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
+
+
+@pytest.mark.parametrize("route", [lambda d: d, copy.deepcopy, lambda d: pickle.loads(pickle.dumps(d)), through_torch])
+@pytest.mark.parametrize("base", [SGD, ADAMW], ids=["sgd", "adamw"])
+def test_resuming_is_bit_exact(base, route):
+    model = network()
+    optimizer = SAM(groups_of(model), rho=np.float64(0.1), **base)
+    for _ in range(3):
+        optimizer.step(closure_of(model, optimizer))
+    saved = optimizer.state_dict()
+    assert set(saved) == STATE and set(saved["state"][0]) <= {"momentum_buffer", "step", "exp_avg", "exp_avg_sq"}
+    resumed = copy.deepcopy(model)
+    other = SAM([{"params": p["params"]} for p in groups_of(resumed)], **base | {"lr": 9.0})
+    other.load_state_dict(route(saved))
+    for _ in range(3):  # side by side: the two must not share a buffer
+        optimizer.step(closure_of(model, optimizer))
+        other.step(closure_of(resumed, other))
+    assert same(values(model), values(resumed))
+
+
+@pytest.mark.parametrize("route", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+@pytest.mark.parametrize("base", [SGD, ADAMW], ids=["sgd", "adamw"])
+def test_copies_of_the_optimizer_go_on_alone(base, route):
+    model = network()
+    optimizer = SAM(groups_of(model), foreach=True, **base)
+    optimizer.step(closure_of(model, optimizer))
+    other_model, other = route((model, optimizer))
+    assert other.foreach is True
+    for _ in range(2):
+        optimizer.step(closure_of(model, optimizer))
+    after = values(model)
+    for _ in range(2):
+        other.step(closure_of(other_model, other))
+    assert same(values(model), after) and same(values(other_model), after)
+
+
+def adafactor():
+    model = network(torch.float32)
+    optimizer = SAM(model.parameters(), torch.optim.Adafactor)
+    optimizer.step(closure_of(model, optimizer))
+    return optimizer
+
+
+def test_reduced_buffers_of_adafactor_load():
+    optimizer = adafactor()
+    state = optimizer.state_dict()
+    assert state["state"][0]["row_var"].shape == (6, 1)
+    optimizer.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda d: d.pop("state"), "no 'state'"),
+        (lambda d: d.pop("base_optimizer"), "no 'base_optimizer'"),
+        (lambda d: d.update(base_optimizer="AdamW"), "has base_optimizer AdamW, this optimizer has SGD"),
+        (lambda d: d["param_groups"].pop(), r"by group \[2\], this optimizer has \[2, 2\]"),
+        (lambda d: d["param_groups"][1]["params"].pop(), r"by group \[2, 1\], this optimizer has \[2, 2\]"),
+        (lambda d: d["param_groups"][1].pop("rho"), "no 'rho'"),
+        (lambda d: d["param_groups"][1].update(rho=-1.0), "rho=-1.0"),
+        (lambda d: d["state"][2].update(momentum_buffer=torch.zeros(3, 6)), r"'momentum_buffer' of shape \(3, 6\)"),
+        (lambda d: d["state"][3].update(momentum_buffer=torch.zeros(6, 2)), r"parameter 3 has \(2,\)"),
+    ],
+)
+def test_a_dict_that_does_not_match_changes_nothing(spoil, message):
+    model = network()
+    optimizer = SAM(groups_of(model), **SGD)
+    optimizer.step(closure_of(model, optimizer))
+    before, spoilt = copy.deepcopy(optimizer.state_dict()), copy.deepcopy(optimizer.state_dict())
+    for group in spoilt["param_groups"]:
+        group["lr"] = 7.0
+    spoil(spoilt)
+    with pytest.raises(ValueError, match=message):
+        optimizer.load_state_dict(spoilt)
+    after = optimizer.state_dict()
+    assert after["param_groups"] == before["param_groups"]
+    for index, buffers in before["state"].items():
+        assert torch.equal(buffers["momentum_buffer"], after["state"][index]["momentum_buffer"])
+
+
+# ---------------------------------------------------------------------- bad calls and bad input
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda o: o.first_step(), "first_step was called after first_step.* call second_step"),
+        (lambda o: o.step(), r"call second_step\(\) first"),
+        (lambda o: o.step(lambda: 0.0), r"step was called .* call second_step\(\) first"),
+        (lambda o: o.state_dict(), "state_dict was called .* call second_step"),
+        (lambda o: o.load_state_dict({}), "load_state_dict was called .* call second_step"),
+        (copy.deepcopy, "copy or pickle was called .* call second_step"),
+        (pickle.dumps, "copy or pickle was called .* call second_step"),
+    ],
+)
+def test_between_the_steps_only_the_second_is_allowed(call, message):
+    theta, optimizer = quadratic()
+    optimizer.first_step()
+    moved = theta.tolist()
+    with pytest.raises(RuntimeError, match=message):
+        call(optimizer)
+    assert theta.tolist() == moved
+    optimizer.second_step()
+    assert theta.tolist() == pytest.approx([2.7, 3.6])
+
+
+def test_the_steps_name_their_order():
+    theta, optimizer = quadratic()
+    with pytest.raises(RuntimeError, match="call first_step"):
+        optimizer.second_step()
+    with pytest.raises(RuntimeError, match=r"call step\(closure\), or first_step and second_step"):
+        optimizer.step()
+    assert theta.tolist() == [3.0, 4.0]
+
+
+def test_sparse_gradients_are_refused_before_anything_moves():
+    dense, embedding = nn.Linear(3, 3), nn.Embedding(5, 3, sparse=True)
+    optimizer = SAM([*dense.parameters(), embedding.weight], torch.optim.SGD)
+    before = values(dense) + values(embedding)
+    dense(embedding(torch.tensor([1, 2]))).sum().backward()
+    with pytest.raises(ValueError, match=r"params\[2\] in group 0 is sparse .* sparse=False"):
+        optimizer.first_step()
+    assert same(values(dense) + values(embedding), before)
+    embedding.weight.grad = embedding.weight.grad.to_dense()
+    optimizer.first_step()
+
+
+def parameter(dtype=torch.float32):
+    return torch.zeros(2, dtype=dtype, requires_grad=dtype.is_floating_point or dtype.is_complex)
+
+
+TWICE = parameter()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rho": -0.1}, "rho=-0.1 .*>= 0"),
+        ({"rho": math.inf}, "rho=inf .*>= 0"),
+        ({"rho": math.nan}, "rho=nan .*>= 0"),
+        ({"rho": "0.1"}, "rho='0.1' .*>= 0"),
+        ({"rho": True}, "rho=True .*>= 0"),
+        ({"rho": None}, "rho=None .*>= 0"),
+        ({"params": [{"params": [parameter()], "rho": -2}]}, "rho=-2 "),
+        ({"adaptive": 1}, "adaptive=1; choose True or False"),
+        ({"foreach": "yes"}, "foreach='yes'"),
+        ({"params": []}, "params holds no parameter"),
+        ({"params": iter(())}, "params holds no parameter"),
+        ({"params": [{"params": []}]}, "params holds no parameter"),
+        ({"params": parameter()}, "params is a Tensor; pass a list"),
+        ({"params": {parameter()}}, "params is a set; pass a list"),
+        ({"params": nn.Linear(2, 2)}, r"params is a Linear; pass a list, as list\(model.parameters"),
+        ({"params": [1.0]}, "params holds a float at 0"),
+        ({"params": [parameter(), {"params": [parameter()]}]}, "params holds a dict at 1"),
+        ({"params": [{"rho": 0.1}]}, "no 'params'"),
+        ({"params": [TWICE, TWICE]}, "more than once"),
+        ({"params": [{"params": TWICE}, {"params": TWICE}]}, "more than one parameter group"),
+        ({"params": [parameter(torch.complex64)]}, "torch.complex64, torch.strided at 0; pass dense real"),
+        ({"params": [parameter(torch.int64)]}, "torch.int64"),
+        ({"params": [torch.zeros(2).to_sparse()]}, "torch.sparse_coo at 0; pass dense"),
+        ({"base_optimizer": torch.optim.SGD([parameter()])}, "an instance of SGD; pass the class"),
+        ({"base_optimizer": nn.Linear}, "Linear.*; pass the class of an optimizer"),
+        ({"base_optimizer": "SGD"}, "an instance of str; pass the class"),
+        ({"base_optimizer": torch.optim.LBFGS}, "base_optimizer=LBFGS needs a closure"),
+        ({"base_optimizer": torch.optim.Adadelta}, "Adadelta has an option 'rho'"),
+        ({"lr": -1.0}, "learning rate"),
+    ],
+)
+def test_bad_input_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        SAM(**{"params": [parameter()], "base_optimizer": torch.optim.SGD, **options})
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        ({"params": [parameter()], "rho": math.nan}, "rho=nan"),
+        ({"params": [parameter(torch.int32)]}, "torch.int32"),
+        ({"rho": 0.1}, "no 'params'"),
+        ({"params": [TWICE]}, "more than one parameter group"),
+    ],
+)
+def test_a_bad_group_is_not_added(group, message):
+    optimizer = SAM([TWICE], torch.optim.SGD)
+    with pytest.raises(ValueError, match=message):
+        optimizer.add_param_group(group)
+    assert len(optimizer.param_groups) == len(optimizer.base_optimizer.param_groups) == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("foreach", [None, False, True])
+def test_parameters_on_two_devices(foreach, adaptive):
+    """One norm over CPU and GPU, in three dtypes, as on the CPU alone."""
+    start = [torch.randn(5, 3).to(dtype) for dtype in (torch.float32, torch.bfloat16, torch.float64)] * 2
+    grads = [torch.randn_like(p) for p in start]
+    moved = []
+    for devices in (["cpu"] * 6, ["cpu"] * 2 + ["cuda"] * 4):
+        params = [nn.Parameter(p.to(device, copy=True)) for p, device in zip(start, devices, strict=True)]
+        for p, g in zip(params, grads, strict=True):
+            p.grad = g.to(p.device)
+        optimizer = SAM(params, torch.optim.SGD, rho=0.7, adaptive=adaptive, foreach=foreach, lr=0.0)
+        optimizer.first_step()
+        moved.append([p.detach().cpu().clone() for p in params])
+        optimizer.second_step()
+        assert same([p.cpu() for p in params], start)
+    for a, b in zip(*moved, strict=True):
+        assert torch.allclose(a, b, rtol=2 * torch.finfo(a.dtype).eps, atol=0)

@@ -1,0 +1,7 @@
+"""Optimizers that learn by sampling or perturbing the weights: IVON (Alg. 1) and SAM."""
+
+from vlls.optim.ivon import IVON
+from vlls.optim.predict import predict
+from vlls.optim.sam import SAM
+
+__all__ = ["IVON", "SAM", "predict"]

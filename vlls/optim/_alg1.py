@@ -1,0 +1,86 @@
+r"""Algorithm 1 (IVON) as pure functions of tensors.
+
+This is the whole mathematics of :class:`.IVON`, for tensors of any shape, element by element. The executors apply
+it to parameters: :func:`vlls.optim._executors.single_tensor` calls it, the list, C and Triton forms are tested
+against it, and it is tested against a reference written from the paper. Chapter 5 derives each line.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from torch import Tensor
+
+__all__ = ["HessApprox", "hess_estimate", "ivon_update", "posterior_std", "sample_statistic"]
+
+HessApprox = Literal["price", "gradsq"]
+
+
+def posterior_std(hess: Tensor, *, ess: float, weight_decay: float) -> Tensor:
+    r""":math:`\sigma = 1 / \sqrt{\lambda (h + \delta)}`, line 8 of Alg. 1, of the shape of ``hess``."""
+    return (hess + weight_decay).mul_(ess).rsqrt_()
+
+
+def sample_statistic(grad: Tensor, noise: Tensor, *, hess_approx: HessApprox) -> Tensor:
+    r"""What one sample adds to the Hessian estimate: :math:`\hat g\,(\theta - m)` or :math:`\hat g^2`.
+
+    It is linear in the distribution of the sample, so it is this that is averaged over samples and processes.
+    """
+    return grad * noise if hess_approx == "price" else grad.square()
+
+
+def hess_estimate(statistic: Tensor, hess: Tensor, *, ess: float, weight_decay: float, hess_approx: HessApprox) -> Tensor:
+    r""":math:`\hat h = \hat g\,(\theta - m) / \sigma^2` (price, line 3 of Alg. 1) or :math:`\lambda \hat g^2` (gradsq)."""
+    scaled = statistic * ess
+    return scaled.mul_(hess + weight_decay) if hess_approx == "price" else scaled
+
+
+def ivon_update(
+    mean: Tensor,
+    momentum: Tensor,
+    hess: Tensor,
+    grad: Tensor,
+    hess_hat: Tensor,
+    *,
+    lr: float | Tensor,
+    beta1: float,
+    beta2: float,
+    weight_decay: float,
+    bias_correction: float = 1.0,
+    clip_radius: float = math.inf,
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Lines 4 to 7 of Alg. 1: the new mean, momentum and Hessian.
+
+    .. math::
+
+        \begin{aligned}
+        g &\leftarrow \beta_1 g + (1 - \beta_1) \hat g \\
+        h &\leftarrow \beta_2 h + (1 - \beta_2) \hat h + \tfrac12 (1 - \beta_2)^2 (h - \hat h)^2 / (h + \delta) \\
+        m &\leftarrow m - \alpha\, \mathrm{clip}\!\left(\frac{g / (1 - \beta_1^t) + \delta m}{h + \delta}\right)
+        \end{aligned}
+
+    Args:
+        mean: m, any shape; every tensor has the same shape, dtype and device.
+        momentum: g, the running average of gradients.
+        hess: h, with h + weight_decay > 0; the result keeps that.
+        grad: the gradient averaged over the samples.
+        hess_hat: the estimate of the Hessian's diagonal, from :func:`hess_estimate`.
+        lr: the step size, already multiplied by h_0 + weight_decay where the optimizer rescales it.
+        beta1: decay of the momentum, in [0, 1).
+        beta2: decay of the Hessian, in [0, 1]; at 1 the Hessian and with it the covariance stay fixed.
+        weight_decay: the prior's precision divided by ``ess``.
+        bias_correction: 1 - beta1^t, or 1 for none.
+        clip_radius: bound on each entry of the preconditioned gradient.
+
+    Returns:
+        (mean, momentum, hess), new tensors.
+    """
+    momentum = momentum.lerp(grad, 1.0 - beta1)
+    gap = hess_hat - hess
+    correction = gap.square().div_(hess + weight_decay)
+    hess = hess.add(gap, alpha=1.0 - beta2).add_(correction, alpha=0.5 * (1.0 - beta2) ** 2)
+    direction = momentum.div(bias_correction).add_(mean, alpha=weight_decay).div_(hess + weight_decay)
+    if clip_radius < math.inf:
+        direction.clamp_(-clip_radius, clip_radius)
+    return mean - lr * direction, momentum, hess

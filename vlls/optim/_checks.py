@@ -1,0 +1,124 @@
+"""Checks of what is passed to :class:`.IVON`: each names the argument, its value, what is allowed and what to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["check_group", "check_options", "check_parameters", "check_state_dict"]
+
+# hyperparameter -> (lower, lower allowed, upper, upper allowed, what to do)
+RANGES: dict[str, tuple[float, bool, float, bool, str]] = {
+    "lr": (0.0, True, math.inf, False, "0.1 is a usual start"),
+    "ess": (1.0, True, math.inf, False, "use the number of training examples"),
+    "hess_init": (0.0, False, math.inf, False, "try 0.1 to 1"),
+    "beta1": (0.0, True, 1.0, False, "0.9 is usual"),
+    "beta2": (0.0, True, 1.0, True, "0.99999 is usual, 1 keeps the covariance fixed"),
+    "weight_decay": (0.0, True, math.inf, False, "1e-4 is usual, 0 for none"),
+    "clip_radius": (0.0, False, math.inf, True, "1e-3 is strong clipping, math.inf none"),
+}
+
+
+def _number(value: Any) -> float | None:
+    """``value`` as a float, or None if it is no real number."""
+    if isinstance(value, Tensor):
+        return float(value) if value.numel() == 1 and not value.is_complex() else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) and not hasattr(value, "__float__"):
+        return None
+    return None if isinstance(value, str) else float(value)
+
+
+def check_group(group: dict[str, Any]) -> None:
+    """Raise a ValueError if a hyperparameter of the group is missing or out of range."""
+    for name, (lower, with_lower, upper, with_upper, advice) in RANGES.items():
+        allowed = f"{'[' if with_lower else '('}{lower:g}, {upper:g}{']' if with_upper else ')'}"
+        value = group[name]
+        if isinstance(value, Tensor) and value.is_cuda and value.numel() == 1:
+            continue  # a scheduler's tensor: reading it would wait for the device
+        number = _number(value)
+        above = number is not None and (number > lower or (with_lower and number == lower))
+        below = number is not None and (number < upper or (with_upper and number == upper))
+        if not (above and below):
+            raise ValueError(f"{name}={value!r} is outside {allowed}; {advice}")
+    if group["hess_approx"] not in ("price", "gradsq"):
+        raise ValueError(f"hess_approx={group['hess_approx']!r} is unknown; choose 'price' or 'gradsq'")
+
+
+def check_parameters(params: Sequence[Any]) -> None:
+    """Raise a ValueError if one of the parameters cannot be optimized."""
+    for position, param in enumerate(params):
+        tensor = param[1] if isinstance(param, tuple) and len(param) == 2 else param  # (name, parameter)
+        if not isinstance(tensor, Tensor):
+            continue  # torch says what it needs
+        where = f"params[{position}], of shape {tuple(tensor.shape)},"
+        if not tensor.is_floating_point():
+            raise ValueError(f"{where} has dtype {tensor.dtype}; IVON needs real floating-point parameters")
+        if tensor.layout != torch.strided:
+            raise ValueError(f"{where} has layout {tensor.layout}; IVON needs dense parameters")
+
+
+def check_options(
+    *, params: Any, mc_samples: int, generator: Any, foreach: bool | None, fused: bool | None
+) -> None:
+    """Raise a ValueError if an option of the whole optimizer is out of range."""
+    if isinstance(params, Iterable) and not isinstance(params, (Tensor, dict)):
+        groups = list(params)
+        empty = all(isinstance(g, dict) and not _has_params(g) for g in groups)
+        if empty:
+            raise ValueError("params is empty; pass model.parameters() of a model that has some")
+    if isinstance(mc_samples, bool) or not isinstance(mc_samples, int) or mc_samples < 1:
+        raise ValueError(f"mc_samples={mc_samples!r} is not a whole number >= 1; 1 is usual")
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise ValueError(f"generator={generator!r} is no torch.Generator; pass torch.Generator().manual_seed(...)")
+    if foreach and fused:
+        raise ValueError("foreach=True and fused=True exclude each other; set one of them")
+
+
+def _has_params(group: dict[str, Any]) -> bool:
+    params = group.get("params", ())
+    return isinstance(params, Tensor) or not hasattr(params, "__len__") or len(params) > 0
+
+
+def check_state_dict(state_dict: dict[str, Any], groups: list[dict[str, Any]]) -> None:
+    """Raise a ValueError that names the first thing in which a saved state and the optimizer differ."""
+    if not isinstance(state_dict, dict) or not {"state", "param_groups"} <= state_dict.keys():
+        raise ValueError("state_dict has no 'state' and 'param_groups'; pass what IVON.state_dict() returned")
+    saved = state_dict["param_groups"]
+    if len(saved) != len(groups):
+        raise ValueError(
+            f"the saved state has {len(saved)} parameter group(s), this optimizer {len(groups)}; "
+            "make the optimizer with the groups it was saved with"
+        )
+    for g, (theirs, ours) in enumerate(zip(saved, groups, strict=True)):
+        missing = sorted({*RANGES, "hess_approx", "debias", "rescale_lr"} - theirs.keys())
+        if missing:
+            raise ValueError(f"group {g} of the saved state lacks {missing}; it was not saved by IVON")
+        if len(theirs["params"]) != len(ours["params"]):
+            raise ValueError(
+                f"group {g} has {len(theirs['params'])} parameters in the saved state and {len(ours['params'])} here; "
+                "the models differ"
+            )
+        try:
+            check_group(theirs)
+        except ValueError as error:
+            raise ValueError(f"group {g} of the saved state: {error}") from None
+        for k, (index, param) in enumerate(zip(theirs["params"], ours["params"], strict=True)):
+            _check_state(state_dict["state"].get(index), param, f"parameter {k} of group {g}")
+
+
+def _check_state(state: Any, param: Tensor, which: str) -> None:
+    if not state:
+        return  # had no gradient and no sample yet
+    missing = sorted({"step", "momentum", "hess"} - state.keys())
+    if missing:
+        raise ValueError(f"the saved state of {which} lacks {missing}; it was not saved by IVON")
+    for name in ("momentum", "hess", *(["mean"] if "mean" in state else [])):
+        if tuple(state[name].shape) != tuple(param.shape):
+            raise ValueError(
+                f"{name} of {which} has shape {tuple(state[name].shape)} in the saved state, "
+                f"the parameter {tuple(param.shape)}; the models differ"
+            )

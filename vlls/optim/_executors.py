@@ -1,0 +1,204 @@
+"""Executors that any tensor can use: one parameter at a time in pieces that fit a cache, or lists of tensors.
+
+An executor draws a sample into the parameters, takes it back and applies Alg. 1. These two keep the noise beside the
+mean, four numbers a parameter with momentum and Hessian, and draw it as one normal vector a parameter group, in the
+order of the parameters: the draws of the public IVON package. The fused ones (:mod:`vlls.optim._cpu`,
+:mod:`vlls.optim._triton`) keep three and make the noise in registers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlls.optim._alg1 import hess_estimate, ivon_update, posterior_std, sample_statistic
+from vlls.optim._slot import Slot
+
+__all__ = ["Executor", "Foreach", "SingleTensor"]
+
+PIECE = 2**16  # elements: a dozen pieces of float32 stay in a core's second-level cache
+
+
+class Executor:
+    """Draws, takes back and updates; this base keeps noise and mean apart, in ``slot.buffer``."""
+
+    def __init__(self) -> None:
+        self._draws: dict[Any, Tensor] = {}
+
+    def draw(self, slots: Sequence[Slot], generator: torch.Generator | None) -> None:
+        """Save the mean and write a sample of the posterior into each parameter."""
+        parts: dict[Any, list[Slot]] = {}
+        for slot in slots:
+            parts.setdefault((id(slot.group), slot.param.device, slot.dtype), []).append(slot)
+        for key, members in parts.items():
+            self._standard_normal(key, members, generator)
+        self._perturb(slots)
+
+    def _standard_normal(self, key: Any, slots: Sequence[Slot], generator: torch.Generator | None) -> None:
+        _, device, dtype = key
+        numel = sum(slot.param.numel() for slot in slots)
+        flat = self._draws.get(key)
+        if flat is None or flat.numel() != numel:
+            flat = self._draws[key] = torch.empty(numel, device=device, dtype=dtype)
+        if generator is None or generator.device.type == device.type:
+            flat.normal_(generator=generator)
+        else:  # a generator of another device: its numbers, copied
+            flat.copy_(torch.randn(numel, dtype=dtype, device=generator.device, generator=generator))
+        for slot, part in zip(slots, flat.split([slot.param.numel() for slot in slots]), strict=True):
+            if slot.param.is_contiguous():
+                slot.set_buffer("noise", part.view(slot.param.shape))
+            else:
+                slot.set_buffer("noise", torch.empty_like(slot.param, dtype=dtype).copy_(part.view(slot.param.shape)))
+
+    def _perturb(self, slots: Sequence[Slot]) -> None:
+        raise NotImplementedError
+
+    def restore(self, slots: Sequence[Slot]) -> None:
+        """Write the mean back; the noise stays for the update."""
+        for slot in slots:
+            slot.param.copy_(slot.state["mean"] if slot.keeps_master else slot.buffer("mean"))
+
+    def noise(self, slot: Slot, at_sample: bool) -> Tensor:
+        """The sample minus the mean, of the last draw."""
+        return slot.buffer("noise")
+
+    def update(
+        self, slots: Sequence[Slot], *, at_sample: bool, resample: bool, generator: torch.Generator | None
+    ) -> None:
+        """Apply Alg. 1 where the parameters hold the sample or the mean; leave the mean, or the next sample."""
+        if at_sample:
+            self.restore(slots)
+        self._update(slots)
+        if resample:
+            self.draw(slots, generator)
+
+    def _update(self, slots: Sequence[Slot]) -> None:
+        raise NotImplementedError
+
+
+def _pieces(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
+    """The same elements of every tensor, a piece at a time, as views."""
+    first = tensors[0]
+    dense = first.numel() > 1 and torch.ops.aten.is_non_overlapping_and_dense(first)
+    if not dense or any(t.stride() != first.stride() for t in tensors):
+        yield tensors
+        return
+    flat = [t.as_strided((t.numel(),), (1,)) for t in tensors]
+    yield from zip(*(t.split(PIECE) for t in flat), strict=True)  # type: ignore[misc]
+
+
+class SingleTensor(Executor):
+    """One parameter after the other, each in pieces: little memory beside the state, quickest on a CPU."""
+
+    def _perturb(self, slots: Sequence[Slot]) -> None:
+        for slot in slots:
+            group = slot.group
+            mean = slot.mean if slot.keeps_master else slot.buffer("mean").copy_(slot.param)
+            for param, centre, noise, hess in _pieces([slot.param.detach(), mean, slot.buffer("noise"), slot.state["hess"]]):
+                noise.mul_(posterior_std(hess, ess=group["ess"], weight_decay=group["weight_decay"]))
+                param.copy_(centre + noise)
+
+    def _update(self, slots: Sequence[Slot]) -> None:
+        for slot in slots:
+            group, state, grad = slot.group, slot.state, slot.grad
+            assert grad is not None
+            delta, approx = group["weight_decay"], group["hess_approx"]
+            lr, bias_correction = slot.lr, slot.bias_correction
+            last = slot.buffer("noise") if slot.statistic is None else slot.statistic
+            tensors = [slot.mean, state["momentum"], state["hess"], grad.to(slot.dtype), last]
+            for mean, momentum, hess, g, piece in _pieces(tensors):
+                seen = sample_statistic(g, piece, hess_approx=approx) if slot.statistic is None else piece
+                hess_hat = hess_estimate(seen, hess, ess=group["ess"], weight_decay=delta, hess_approx=approx)
+                new = ivon_update(
+                    mean,
+                    momentum,
+                    hess,
+                    g,
+                    hess_hat,
+                    lr=lr,
+                    beta1=group["beta1"],
+                    beta2=group["beta2"],
+                    weight_decay=delta,
+                    bias_correction=bias_correction,
+                    clip_radius=group["clip_radius"],
+                )
+                for old, value in zip((mean, momentum, hess), new, strict=True):
+                    old.copy_(value)
+            if slot.keeps_master:
+                slot.param.copy_(slot.mean)
+
+
+class Foreach(Executor):
+    """Lists of tensors, a kernel a group and operation, all in place: few launches on a GPU."""
+
+    def _groups(self, slots: Sequence[Slot]) -> Iterator[list[Slot]]:
+        parts: dict[Any, list[Slot]] = {}
+        for slot in slots:
+            parts.setdefault((id(slot.group), slot.param.device, slot.param.dtype), []).append(slot)
+        yield from parts.values()
+
+    def _perturb(self, slots: Sequence[Slot]) -> None:
+        for part in self._groups(slots):
+            group = part[0].group
+            params = [slot.param for slot in part]
+            noise = [slot.buffer("noise") for slot in part]
+            means = [slot.buffer("mean") for slot in part]
+            torch._foreach_copy_(means, [slot.state["hess"] for slot in part])  # scratch: 1 / sigma
+            torch._foreach_add_(means, group["weight_decay"])
+            torch._foreach_mul_(means, group["ess"])
+            torch._foreach_sqrt_(means)
+            torch._foreach_div_(noise, means)
+            centres = [slot.mean for slot in part]
+            torch._foreach_copy_(means, centres)
+            if part[0].keeps_master:
+                torch._foreach_add_(means, noise)
+                torch._foreach_copy_(params, means)
+            else:
+                torch._foreach_add_(params, noise)
+
+    def _update(self, slots: Sequence[Slot]) -> None:
+        for part in self._groups(slots):
+            group = part[0].group
+            delta, rate = group["weight_decay"], 1.0 - group["beta2"]
+            means = [slot.mean for slot in part]
+            momentum = [slot.state["momentum"] for slot in part]
+            hess = [slot.state["hess"] for slot in part]
+            grads = [slot.grad.to(slot.dtype) for slot in part if slot.grad is not None]
+            work = [slot.buffer("mean") for slot in part]  # free while the parameters hold the mean
+            gap = [slot.buffer("noise") for slot in part]
+
+            torch._foreach_lerp_(momentum, grads, 1.0 - group["beta1"])
+            torch._foreach_copy_(work, hess)
+            torch._foreach_add_(work, delta)  # h + delta
+            for slot, g, out in zip(part, grads, gap, strict=True):
+                if slot.statistic is not None:
+                    out.copy_(slot.statistic)
+                elif group["hess_approx"] == "gradsq":
+                    out.copy_(g)
+            if all(slot.statistic is None for slot in part):
+                torch._foreach_mul_(gap, grads)
+            torch._foreach_mul_(gap, group["ess"])
+            if group["hess_approx"] == "price":
+                torch._foreach_mul_(gap, work)  # h_hat
+            torch._foreach_sub_(gap, hess)
+            torch._foreach_add_(hess, gap, alpha=rate)
+            torch._foreach_mul_(gap, gap)
+            torch._foreach_addcdiv_(hess, gap, work, 0.5 * rate**2)
+
+            torch._foreach_copy_(work, momentum)
+            if group["debias"]:
+                torch._foreach_div_(work, [slot.bias_correction for slot in part])
+            torch._foreach_add_(work, means, alpha=delta)
+            torch._foreach_copy_(gap, hess)
+            torch._foreach_add_(gap, delta)
+            torch._foreach_div_(work, gap)
+            if group["clip_radius"] < math.inf:
+                torch._foreach_clamp_min_(work, -group["clip_radius"])
+                torch._foreach_clamp_max_(work, group["clip_radius"])
+            torch._foreach_add_(means, work, alpha=-float(part[0].lr))
+            if part[0].keeps_master:
+                torch._foreach_copy_([slot.param for slot in part], means)

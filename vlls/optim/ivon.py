@@ -1,0 +1,619 @@
+r"""IVON, the improved variational online Newton method (Alg. 1 of the paper; Shen et al., 2024), for any network.
+
+The class keeps state and checks input. The mathematics is in :mod:`vlls.optim._alg1`, what applies it to lists of
+parameters in the executors beside it. Chapter 5 derives the algorithm from VON; the page on gotchas answers what its
+users ask.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any, overload
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.optim import Optimizer
+
+from vlls.optim._alg1 import HessApprox, sample_statistic
+from vlls.optim._batchnorm import frozen_running_statistics
+from vlls.optim._checks import check_group, check_options, check_parameters, check_state_dict
+from vlls.optim._cpu import FusedCPU
+from vlls.optim._executors import Executor, Foreach, SingleTensor
+from vlls.optim._slot import Slot
+from vlls.posterior import DiagonalPosterior
+
+__all__ = ["IVON"]
+
+
+class IVON(Optimizer):
+    r"""Variational learning of a diagonal Gaussian :math:`q = \mathcal N(m, \mathrm{diag}(\sigma^2))` over weights.
+
+    Each step draws :math:`\theta \sim q`, takes the gradient there, and moves the mean by a Newton-like step with a
+    running estimate :math:`h` of the Hessian's diagonal, which also gives :math:`\sigma = 1/\sqrt{\lambda (h + \delta)}`
+    with :math:`\lambda` = ``ess`` and :math:`\delta` = ``weight_decay`` (Alg. 1, Chapter 5). Training at samples of the
+    weights is what smooths the labels adaptively (Eq. 20, Chapter 6).
+
+    Keywords and, with ``fused`` off, numbers agree with the public ``ivon-opt``: the same seed gives the same
+    trajectory on a CPU. Parameters are written in place: storage, address and memory format stay.
+
+    Args:
+        params: parameters of any floating dtype and device, or groups of them; every keyword up to ``clip_radius``
+            can be set for a group.
+        lr: step size, >= 0; a number, or a 0-d tensor that a scheduler writes.
+        ess: effective sample size :math:`\lambda` >= 1, usually the number of training examples; the loss is the mean
+            over a batch.
+        hess_init: initial Hessian :math:`h_0` > 0: the larger, the smaller the first noise.
+        beta1: decay of the gradient average, in [0, 1).
+        beta2: decay of the Hessian average, in [0, 1]. At 1 the covariance is fixed: the ablation of Fig. 6, and with
+            ``beta1=0`` variational gradient descent (Theorem 1).
+        weight_decay: prior precision divided by ``ess``, >= 0.
+        mc_samples: samples a step, >= 1, that :meth:`step` draws itself when given a closure.
+        hess_approx: ``"price"`` (unbiased, Alg. 1) or ``"gradsq"`` (squared gradients times ``ess``, biased by the
+            batch size; Chapter 5).
+        clip_radius: bound on each entry of the preconditioned gradient, > 0.
+        sync: average gradients and curvature over the processes of ``torch.distributed``, each with its own sample.
+        debias: divide the gradient average by :math:`1 - \beta_1^t`.
+        rescale_lr: multiply ``lr`` by ``hess_init + weight_decay``, so that the first steps are as long as SGD's.
+        generator: where the samples come from; torch's global generators if None. Its state is in ``state_dict()``.
+        foreach: apply each operation to lists of tensors. None: where all parameters are on a GPU.
+        fused: one kernel a step for float32 parameters, with other random numbers than ``foreach``: the quickest and
+            leanest (C on a CPU, Triton on a GPU). None: off.
+
+    Raises:
+        ValueError: if an argument is out of range, or a parameter complex, integer or not a leaf.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> x, y = torch.randn(64, 5), torch.randint(3, (64,))
+        >>> model = torch.nn.Linear(5, 3)
+        >>> optimizer = IVON(model.parameters(), lr=0.1, ess=64)
+        >>> for _ in range(20):
+        ...     with optimizer.sampled_params(train=True):
+        ...         loss = torch.nn.functional.cross_entropy(model(x), y)
+        ...         loss.backward()
+        ...     optimizer.step()
+        ...     optimizer.zero_grad()
+        >>> sorted(optimizer.posterior(model).std)
+        ['bias', 'weight']
+    """
+
+    _step_supports_amp_scaling = True  # GradScaler hands over its scale and found_inf; step() undoes and skips
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor,
+        ess: float,
+        *,
+        hess_init: float = 1.0,
+        beta1: float = 0.9,
+        beta2: float = 0.99999,
+        weight_decay: float = 1e-4,
+        mc_samples: int = 1,
+        hess_approx: HessApprox = "price",
+        clip_radius: float = math.inf,
+        sync: bool = False,
+        debias: bool = True,
+        rescale_lr: bool = True,
+        generator: torch.Generator | None = None,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None:
+        params = list(params) if not isinstance(params, (Tensor, dict)) else params
+        check_options(params=params, mc_samples=mc_samples, generator=generator, foreach=foreach, fused=fused)
+        self.mc_samples = mc_samples
+        self.sync = bool(sync)
+        self.generator = generator
+        self.foreach, self.fused = foreach, fused
+        self._reset()
+        defaults = {
+            "lr": lr,
+            "ess": ess,
+            "hess_init": hess_init,
+            "beta1": beta1,
+            "beta2": beta2,
+            "weight_decay": weight_decay,
+            "clip_radius": clip_radius,
+            "hess_approx": hess_approx,
+            "debias": debias,
+            "rescale_lr": rescale_lr,
+        }
+        check_group(defaults)
+        super().__init__(params, defaults)
+
+    def _reset(self) -> None:
+        """Forget samples and scratch memory; lasting state is in ``self.state``."""
+        self._slots: dict[Tensor, Slot] = {}
+        self._executors: dict[str, Executor] = {}
+        self._at_sample: list[Slot] | None = None  # the parameters hold a sample, not the mean
+        self._kept = False  # inside keep_sampled()
+        self._pending: list[Slot] | None = None  # a sample has been taken and waits for step()
+        self._count = 0  # samples in the running averages of the slots
+        self._averaged = False  # grad and statistic are averages; else grads are in param.grad, noise in buffers
+        self._same_seed_checked = False
+
+    # ------------------------------------------------------------------ parameters and their slots
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters, with their own hyperparameters if given, also after training has begun.
+
+        Args:
+            param_group: ``params`` and any keyword of the class up to ``clip_radius``.
+
+        Raises:
+            ValueError: if a hyperparameter is out of range or a parameter cannot be optimized; nothing is added.
+        """
+        if isinstance(param_group, dict):
+            params = param_group.get("params", [])
+            params = [params] if isinstance(params, Tensor) else list(params)
+            param_group = {**param_group, "params": params}
+            check_parameters(params)
+            check_group({**self.defaults, **param_group})
+        self._refuse_inside("add_param_group()")
+        super().add_param_group(param_group)
+
+    def _refresh(self) -> list[Slot]:
+        """The slot of every trainable parameter, state made or moved to where the parameter is now."""
+        slots, owners, index = [], {}, 0
+        for group in self.param_groups:
+            for param in group["params"]:
+                index += 1
+                if not param.requires_grad or param.numel() == 0:
+                    continue
+                # another Parameter on the very same memory is perturbed with its owner, once
+                place = (param.device, param.data_ptr(), tuple(param.shape), param.stride())
+                if owners.setdefault(place, param) is not param:
+                    self._slots[owners[place]].aliases.append(param)
+                    continue
+                slot = self._slots.setdefault(param, Slot(param))
+                slot.refresh(group, self.state[param], index)
+                slots.append(slot)
+        return slots
+
+    def _plan(self, slots: Sequence[Slot]) -> Iterator[tuple[Executor, list[Slot]]]:
+        """Which executor takes which of the slots."""
+        foreach = self.foreach if self.foreach is not None else all(slot.param.is_cuda for slot in slots)
+        parts: dict[str, list[Slot]] = {}
+        for slot in slots:
+            name = "foreach" if foreach else "single"
+            if self.fused and FusedCPU.supports(slot.param):
+                name = "cpu"
+            elif self.fused and slot.param.is_cuda and _fused_cuda().supports(slot.param):
+                name = "cuda"
+            parts.setdefault(name, []).append(slot)
+        for name, members in parts.items():
+            if name not in self._executors:
+                make: dict[str, Callable[[], Executor]] = {"foreach": Foreach, "single": SingleTensor, "cpu": FusedCPU}
+                self._executors[name] = make[name]() if name != "cuda" else _fused_cuda()()
+            yield self._executors[name], members
+
+    # ------------------------------------------------------------------ sampling
+    @contextmanager
+    def sampled_params(self, train: bool = False) -> Iterator[None]:
+        r"""Within the block the parameters are a sample :math:`\theta \sim q`; afterwards they are the mean again.
+
+        The mean comes back bit for bit, also when the block raises, returns or is interrupted. With ``train=True`` the
+        gradients that the block leaves in ``param.grad`` count as one sample for the next :meth:`step`; several blocks
+        before a step are averaged, several backward passes in one block add up as everywhere in torch. With
+        ``train=False`` nothing is recorded and no BatchNorm's running statistics change.
+
+        Args:
+            train: whether the gradients are to be learned from.
+
+        Raises:
+            RuntimeError: inside another sample, or if a gradient is sparse.
+        """
+        self._refuse_inside("sampled_params()")
+        slots = self._refresh()
+        self._begin(slots, train)
+        hooks = self._record_local_gradients(slots) if train else []
+        try:
+            self._draw(slots)
+            with nullcontext() if train else frozen_running_statistics():
+                yield
+        finally:
+            self._restore()
+            for hook in hooks:
+                hook.remove()
+        if train:
+            self._collect(slots, local=bool(hooks))
+
+    @contextmanager
+    def keep_sampled(self) -> Iterator[None]:
+        r"""Within the block the parameters stay at a sample from step to step; afterwards they are the mean.
+
+        This is the quickest way to train: the kernel that updates the mean draws the next sample as well, and a plain
+        ``loss.backward(); optimizer.step(); optimizer.zero_grad()`` is all that is needed. Evaluate after the block.
+
+        Raises:
+            RuntimeError: inside another sample, or if ``mc_samples`` is not 1.
+
+        Example:
+            >>> weight = torch.nn.Parameter(torch.ones(3))
+            >>> optimizer = IVON([weight], lr=0.1, ess=100.0)
+            >>> with optimizer.keep_sampled():
+            ...     for _ in range(3):
+            ...         optimizer.zero_grad()
+            ...         weight.square().sum().backward()
+            ...         optimizer.step()
+        """
+        self._refuse_inside("keep_sampled()")
+        if self.mc_samples != 1:
+            raise RuntimeError(
+                f"keep_sampled() holds one sample at a time but mc_samples={self.mc_samples}; "
+                "set mc_samples=1 or use step(closure) without it"
+            )
+        slots = self._refresh()
+        self._begin(slots, train=True)
+        self._discard()
+        self._kept = True
+        try:
+            self._draw(slots)
+            yield
+        finally:
+            self._restore()
+            self._kept = False
+
+    def _refuse_inside(self, call: str) -> None:
+        if self._at_sample is not None:
+            raise RuntimeError(
+                f"{call} was called while the parameters hold a sample; leave the block of sampled_params() or "
+                "keep_sampled() first (step(closure) samples by itself)"
+            )
+
+    @torch.no_grad()
+    def _begin(self, slots: list[Slot], train: bool) -> None:
+        """Make room for another sample: the last one's noise is about to be overwritten."""
+        if self._pending is not None and not self._averaged:
+            self._average_first()
+        if self._pending is not None and train:
+            for slot in slots:
+                slot.param.grad = None  # the average is kept in the slot
+                slot.norm = None
+
+    @torch.no_grad()
+    def _draw(self, slots: list[Slot]) -> None:
+        self._at_sample = slots
+        for executor, members in self._plan(slots):
+            executor.draw(members, self.generator)
+
+    @torch.no_grad()
+    def _restore(self) -> None:
+        if self._at_sample is not None:
+            for executor, members in self._plan(self._at_sample):
+                executor.restore(members)
+            self._at_sample = None
+
+    def _record_local_gradients(self, slots: list[Slot]) -> list[torch.utils.hooks.RemovableHandle]:
+        """Listen to this process's own gradients: DistributedDataParallel leaves only their average in param.grad."""
+        if not self._distributed():
+            return []
+        for slot in slots:
+            slot.buffer("local").zero_()
+        return [slot.param.register_hook(partial(_add_local, slot)) for slot in slots]
+
+    # ------------------------------------------------------------------ from gradients to averages over samples
+    @torch.no_grad()
+    def _collect(self, slots: list[Slot], local: bool = False) -> None:
+        """Count the gradients in param.grad as one sample."""
+        grads = [slot.gradient() for slot in slots]
+        if self._pending is None and not local:
+            self._pending, self._count, self._averaged = slots, 1, False
+            for slot, grad in zip(slots, grads, strict=True):
+                slot.held = grad
+            return
+        for slot in slots if self._pending is None else ():
+            slot.grad = slot.statistic = None
+        self._pending, self._averaged = slots, True
+        self._count += 1
+        for slot, grad, noise in zip(slots, grads, self._noise(slots), strict=True):
+            own = slot.buffer("local") if local and grad is not None else grad
+            self._add_sample(slot, grad, own, noise)
+            slot.show_average()
+
+    def _average_first(self) -> None:
+        """Turn the one sample that waits into running averages."""
+        assert self._pending is not None
+        self._count, self._averaged = 1, True
+        for slot, noise in zip(self._pending, self._noise(self._pending), strict=True):
+            slot.grad = slot.statistic = None
+            grad = slot.gradient(or_held=True)
+            self._add_sample(slot, grad, grad, noise)
+            slot.norm = None if slot.param.grad is None else slot.param.grad.norm(dtype=slot.dtype)
+
+    def _add_sample(self, slot: Slot, grad: Tensor | None, own: Tensor | None, noise: Tensor) -> None:
+        """Update the means over samples of gradient and statistic; a missing gradient is a zero."""
+        if grad is None and slot.grad is None:
+            return
+        if slot.grad is None or slot.statistic is None:
+            slot.grad, slot.statistic = slot.buffer("grad").zero_(), slot.buffer("statistic").zero_()
+        weight = 1.0 / self._count
+        if grad is None or own is None:
+            slot.grad.mul_(1.0 - weight)
+            slot.statistic.mul_(1.0 - weight)
+        else:
+            seen = sample_statistic(own.to(slot.dtype), noise, hess_approx=slot.group["hess_approx"])
+            slot.grad.lerp_(grad.to(slot.dtype), weight)
+            slot.statistic.lerp_(seen, weight)
+
+    def _noise(self, slots: list[Slot]) -> Iterator[Tensor]:
+        """The perturbation of every slot, in order."""
+        of = {slot: executor for executor, members in self._plan(slots) for slot in members}
+        return (of[slot].noise(slot, self._at_sample is not None) for slot in slots)
+
+    def _discard(self) -> None:
+        """Forget the samples taken since the last step."""
+        for slot in self._pending or ():
+            slot.held = slot.grad = slot.statistic = slot.norm = None
+        self._pending, self._count, self._averaged = None, 0, False
+
+    # ------------------------------------------------------------------ the step
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], Any]) -> Any: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        r"""Update mean and Hessian from the samples taken since the last step (Alg. 1, lines 3-8).
+
+        Args:
+            closure: clears the gradients, computes the loss, calls ``backward()`` and returns the loss. It is called
+                ``mc_samples`` times, each time at a new sample, and must not sample itself.
+
+        Returns:
+            The mean of the closure's losses, or None without a closure.
+
+        Raises:
+            RuntimeError: without a sample to learn from, inside a sample, or if a gradient is sparse. Nothing has
+                changed then.
+        """
+        loss = None
+        if self._kept:
+            loss = _call(closure) if closure is not None else None
+            assert self._at_sample is not None
+            self._collect_kept(self._at_sample)
+        elif closure is not None:
+            self._refuse_inside("step(closure)")
+            self._discard()
+            loss = self._sample_closure(closure)
+        else:
+            self._refuse_inside("step()")
+            if self._pending is None:
+                raise RuntimeError(
+                    "step() has no sample to learn from; compute the loss and call backward() inside "
+                    "`with optimizer.sampled_params(train=True):`, or call step(closure)"
+                )
+        try:
+            self._update()
+        finally:
+            if not self._kept:
+                self._restore()
+        return loss
+
+    def _collect_kept(self, slots: list[Slot]) -> None:
+        if self._distributed():
+            raise RuntimeError(
+                "keep_sampled() cannot separate this process's gradient from the average of all; "
+                "use sampled_params(train=True) or step(closure) with sync=True"
+            )
+        self._discard()
+        self._collect(slots)
+
+    def _sample_closure(self, closure: Callable[[], Any]) -> Any:
+        """Call the closure at ``mc_samples`` samples; the parameters are left at the last of them."""
+        total = None
+        try:
+            for sample in range(self.mc_samples):
+                self._restore()
+                slots = self._refresh()
+                self._begin(slots, train=True)
+                hooks = self._record_local_gradients(slots)
+                try:
+                    self._draw(slots)
+                    loss = _call(closure)
+                finally:
+                    for hook in hooks:
+                        hook.remove()
+                self._collect(slots, local=bool(hooks))
+                if isinstance(loss, Tensor):
+                    loss = loss.detach()
+                total = loss if sample == 0 else total + loss
+        except BaseException:
+            self._restore()
+            self._discard()
+            raise
+        return total / self.mc_samples if self.mc_samples > 1 and total is not None else total
+
+    def _update(self) -> None:
+        """Lines 3 to 8 of Alg. 1 for every parameter that has a gradient."""
+        assert self._pending is not None
+        slots, at_sample = self._pending, self._at_sample is not None
+        found_inf, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
+        if self._distributed():
+            self._check_samples_differ(slots)
+            if found_inf is not None:
+                dist.all_reduce(found_inf, op=dist.ReduceOp.MAX)
+        if found_inf is not None and float(found_inf) != 0.0:
+            self._discard()  # GradScaler's step with an infinity or a NaN: as if it had not been
+            return
+        inverse_scale = None if scale is None else 1.0 / float(scale)
+        for slot in slots:
+            if self._averaged:
+                slot.follow_shown_average()
+            else:
+                slot.grad, slot.statistic = slot.gradient(or_held=True), None
+            if inverse_scale is not None:
+                slot.rescale(inverse_scale)
+        if self._distributed():
+            self._synchronize(slots)
+        active = [slot for slot in slots if slot.grad is not None]
+        for slot in active:
+            slot.state["step"] += 1
+        for executor, members in self._plan(active):
+            executor.update(members, at_sample=at_sample, resample=self._kept, generator=self.generator)
+        rest = [slot for slot in slots if slot.grad is None]
+        if at_sample and rest:  # no gradient: back to the mean, unchanged, or to another sample of it
+            for executor, members in self._plan(rest):
+                executor.restore(members)
+                if self._kept:
+                    executor.draw(members, self.generator)
+        self._discard()
+        if not self._kept:
+            self._at_sample = None
+
+    # ------------------------------------------------------------------ several processes
+    def _distributed(self) -> bool:
+        return self.sync and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+    def _synchronize(self, slots: list[Slot]) -> None:
+        """Average gradient and statistic over the processes, with zeros where one has no gradient."""
+        device = slots[0].param.device
+        present = torch.tensor([slot.grad is not None for slot in slots], dtype=torch.float32, device=device)
+        dist.all_reduce(present, op=dist.ReduceOp.MAX)
+        waits, world = [], dist.get_world_size()
+        for slot, anywhere in zip(slots, present.tolist(), strict=True):
+            if not anywhere:
+                continue
+            if slot.grad is None or slot.statistic is None:
+                slot.grad, slot.statistic = slot.buffer("grad").zero_(), slot.buffer("statistic").zero_()
+            for tensor in (slot.grad, slot.statistic):
+                tensor.div_(world)
+                waits.append(dist.all_reduce(tensor, async_op=True))
+        for wait in waits:
+            wait.wait()
+
+    def _check_samples_differ(self, slots: list[Slot]) -> None:
+        """Warn once if all processes drew the same sample, which makes more of them no better than one."""
+        if self._same_seed_checked:
+            return
+        self._same_seed_checked = True
+        slot, noise = slots[0], next(self._noise(slots[:1]))
+        mine = noise.flatten()[:8].double().sum().reshape(1).to(slot.param.device)
+        least, most = mine.clone(), mine.clone()
+        dist.all_reduce(least, op=dist.ReduceOp.MIN)
+        dist.all_reduce(most, op=dist.ReduceOp.MAX)
+        if torch.equal(least, most):
+            warnings.warn(
+                "all processes drew the same sample of the weights; seed each its own way after the model is built, "
+                "for example torch.manual_seed(seed + torch.distributed.get_rank())",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
+    # ------------------------------------------------------------------ gradients, results, persistence
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients; samples already taken and not yet used by :meth:`step` are kept.
+
+        Args:
+            set_to_none: drop the gradients' memory rather than fill it with zeros.
+        """
+        if self._pending is not None and self._at_sample is None:
+            with torch.no_grad():
+                if not self._averaged:
+                    self._average_first()
+                for slot in self._pending:
+                    slot.norm = None
+        super().zero_grad(set_to_none)
+
+    @torch.no_grad()
+    def posterior(self, model: torch.nn.Module) -> DiagonalPosterior:
+        r"""The learned posterior :math:`\mathcal N(m, \mathrm{diag}(\sigma^2))` under the model's parameter names.
+
+        Args:
+            model: a module whose parameters this optimizer trains; parameters that it does not train are left out.
+
+        Returns:
+            A :class:`.DiagonalPosterior` of copies, on the parameters' devices.
+
+        Raises:
+            ValueError: if the optimizer trains none of the model's parameters.
+            RuntimeError: inside a sample.
+        """
+        self._refuse_inside("posterior()")
+        slots = {slot.param: slot for slot in self._refresh()}
+        named = {name: slots[p] for name, p in model.named_parameters() if p in slots}
+        if not named:
+            raise ValueError(
+                f"none of the parameters of {type(model).__name__} is trained by this optimizer; "
+                "pass the model whose parameters() the optimizer was made with"
+            )
+        return DiagonalPosterior(
+            {name: slot.mean.clone() for name, slot in named.items()},
+            {name: slot.std() for name, slot in named.items()},
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that :meth:`load_state_dict` needs to go on bit for bit, the state of ``generator`` included.
+
+        Raises:
+            RuntimeError: inside a sample, where the model's own state is not the mean.
+        """
+        self._refuse_inside("state_dict()")
+        saved = super().state_dict()
+        if self.generator is not None:
+            saved["generator"] = self.generator.get_state()
+        return saved
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a saved state; hyperparameters of the groups come with it, as everywhere in torch.
+
+        Args:
+            state_dict: what :meth:`state_dict` returned, from an optimizer of the same parameters.
+
+        Raises:
+            ValueError: naming what does not match; nothing has changed then.
+            RuntimeError: inside a sample.
+        """
+        self._refuse_inside("load_state_dict()")
+        check_state_dict(state_dict, self.param_groups)
+        super().load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})
+        params = [p for group in self.param_groups for p in group["params"]]
+        ids = [i for group in state_dict["param_groups"] for i in group["params"]]
+        for param, i in zip(params, ids, strict=True):  # torch would cast to the parameter's dtype
+            for name, value in state_dict["state"].get(i, {}).items():
+                device = value.device if name == "step" else param.device
+                self.state[param][name] = value.detach().to(device, copy=True)
+        if self.generator is not None and "generator" in state_dict:
+            self.generator.set_state(state_dict["generator"])
+        self._reset()
+
+    def __getstate__(self) -> dict[str, Any]:
+        options = ("mc_samples", "sync", "foreach", "fused")
+        own: dict[str, Any] = {name: getattr(self, name) for name in options}
+        if self.generator is not None:
+            own["generator_state"] = (str(self.generator.device), self.generator.get_state())
+        return {**super().__getstate__(), **own}  # type: ignore[no-untyped-call]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        if "defaults" in state:  # a whole optimizer (pickle, deepcopy), not torch's load_state_dict
+            self._reset()
+            self.generator = None
+            if "generator_state" in state:
+                device, value = state.pop("generator_state")
+                self.generator = torch.Generator(device)
+                self.generator.set_state(value)
+        super().__setstate__(state)
+
+
+def _call(closure: Callable[[], Any]) -> Any:
+    with torch.enable_grad():
+        return closure()
+
+
+def _add_local(slot: Slot, grad: Tensor) -> None:
+    with torch.no_grad():
+        slot.buffer("local").add_(grad)
+
+
+def _fused_cuda() -> Any:
+    from vlls.optim._triton import FusedCUDA  # triton is imported where it is used, and only there
+
+    return FusedCUDA

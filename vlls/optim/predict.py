@@ -1,0 +1,68 @@
+"""Predictions averaged over the posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlls.optim.ivon import IVON
+
+__all__ = ["predict"]
+
+
+@torch.no_grad()
+def predict(model: torch.nn.Module, optimizer: IVON, x: Any, num_samples: int = 32) -> Tensor:
+    r"""Class probabilities averaged over weights, :math:`\mathbb E_{q(\theta)}[p(y \mid x, \theta)]`.
+
+    The model is in evaluation mode meanwhile and afterwards as it was; nothing of it changes.
+
+    Args:
+        model: returns logits, (B, K) or (B, K, ...) for K >= 2 classes, (B,) or (B, 1) for two.
+        optimizer: the IVON optimizer that trains the model.
+        x: what the model takes: a batch of inputs.
+        num_samples: number S of draws of the weights, >= 1; the error falls as 1 / sqrt(S).
+
+    Returns:
+        Probabilities of the logits' shape, at least float32: softmax over the second axis, or the probability of
+        class 1 where there is one logit an example.
+
+    Raises:
+        ValueError: if ``num_samples`` is below 1.
+        RuntimeError: inside a sample.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Linear(5, 3)
+        >>> optimizer = IVON(model.parameters(), lr=0.1, ess=64)
+        >>> predict(model, optimizer, torch.randn(8, 5), num_samples=4).sum(1).allclose(torch.ones(8))
+        True
+    """
+    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
+        raise ValueError(f"num_samples={num_samples!r} is not a whole number >= 1; 8 to 64 are usual")
+    total: Tensor | None = None
+    with _evaluating(model):
+        for _ in range(num_samples):
+            with optimizer.sampled_params(train=False):
+                logits = model(x)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            binary = logits.ndim == 1 or logits.shape[1] == 1
+            probabilities = logits.sigmoid() if binary else logits.softmax(1)
+            total = probabilities if total is None else total.add_(probabilities)
+    assert total is not None
+    return total.div_(num_samples)
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode for every module, then each as it was."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,344 @@
+r"""Sharpness-aware minimization (Foret et al., 2021): descend along the gradient at the worst point nearby.
+
+.. math::
+    \min_\theta \max_{\lVert \mathbf T_\theta^{-1} \mathbf e \rVert \le \rho} \ell(\theta + \mathbf e), \qquad
+    \mathbf e = \rho \, \frac{\mathbf T_\theta^2 \mathbf g}{\lVert \mathbf T_\theta \mathbf g \rVert}, \qquad
+    \mathbf g = \nabla \ell(\theta),
+
+with :math:`\mathbf T_\theta = \mathbf I`, or :math:`\operatorname{diag} |\theta|` for the adaptive SAM of Kwon et al.
+(2021). The norm runs over all parameters, whatever their group, dtype and device.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import numbers
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from vlls.optim._batchnorm import FrozenRunningStatistics
+
+__all__ = ["SAM"]
+
+
+# ---------------------------------------------------------------------- the mathematics
+def _wide(tensors: list[Tensor]) -> list[Tensor]:
+    """Return half-precision tensors in float32 and the others as they are."""
+    return [t.to(torch.promote_types(t.dtype, torch.float32)) for t in tensors]
+
+
+def weighted_norms(params: list[Tensor], grads: list[Tensor], adaptive: bool, foreach: bool) -> list[Tensor]:
+    r"""Return :math:`\lVert \mathbf T_\theta \mathbf g \rVert` of each tensor, scalars on its device."""
+    # In float64, so that squares of large or tiny float32 gradients neither overflow nor vanish.
+    dtype = torch.float32 if grads[0].device.type == "mps" else torch.float64
+    grads, params = _wide(grads), _wide(params) if adaptive else params
+    if foreach:
+        weighted = torch._foreach_mul(torch._foreach_abs(params), grads) if adaptive else grads
+        return list(torch._foreach_norm(list(weighted), 2, dtype=dtype))
+    pairs = zip(params, grads, strict=True)
+    return [torch.linalg.vector_norm(p.abs() * g if adaptive else g, dtype=dtype) for p, g in pairs]
+
+
+def perturb_(
+    params: list[Tensor], grads: list[Tensor], norm: Tensor, rho: float, adaptive: bool, foreach: bool
+) -> None:
+    r"""Add :math:`\mathbf e` in place to parameters of one dtype and device; nothing where ``norm`` is 0."""
+    # Divided first: rho / norm overflows for tiny gradients. It stays a tensor: reading it would wait for the GPU.
+    norm = norm.masked_fill(norm == 0, 1.0).to(params[0].device, torch.promote_types(params[0].dtype, torch.float32))
+    if foreach:
+        steps = list(torch._foreach_div(_wide(grads), norm))
+        torch._foreach_mul_(steps, rho)
+        for _ in range(2 * adaptive):
+            torch._foreach_mul_(steps, _wide(params))
+        torch._foreach_add_(params, steps)
+        return
+    for p, g in zip(params, _wide(grads), strict=True):
+        step = g.div(norm).mul_(rho)
+        p.add_(step.mul_(p).mul_(p) if adaptive else step)
+
+
+# ---------------------------------------------------------------------- checks of what the user passes
+def _checked_group(group: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of a parameter group whose ``params`` are a list, ``rho`` and ``adaptive`` being valid."""
+    if missing := [key for key in ("params", "rho", "adaptive") if key not in group]:
+        raise ValueError(f"a group of params has no {missing[0]!r}, only {sorted(group)}; add it")
+    params, rho, adaptive = group["params"], group["rho"], group["adaptive"]
+    radius = float(rho) if isinstance(rho, numbers.Real) and not isinstance(rho, bool) else math.nan
+    if not 0 <= radius < math.inf:
+        raise ValueError(f"rho={rho!r} is not a radius; choose a finite number >= 0, such as 0.05")
+    if not isinstance(adaptive, bool):
+        raise ValueError(f"adaptive={adaptive!r}; choose True or False")
+    params = [params] if isinstance(params, Tensor) else list(params)
+    tensors = [p[1] if isinstance(p, tuple) else p for p in params]  # torch allows pairs (name, parameter)
+    for i, p in enumerate(tensors):
+        if not isinstance(p, Tensor):
+            raise ValueError(f"params holds a {type(p).__name__} at {i}; pass tensors, as model.parameters() does")
+        if not p.is_floating_point() or p.layout != torch.strided:
+            kind = f"{p.dtype}, {p.layout}"
+            raise ValueError(f"params holds a tensor of {kind} at {i}; pass dense real floating-point ones")
+    if len({id(p) for p in tensors}) < len(tensors):
+        raise ValueError("params holds a parameter more than once in a group; pass each once")
+    return {**group, "params": params, "rho": radius}  # torch.load(weights_only=True) reads no NumPy number
+
+
+def _checked_groups(params: Any, defaults: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return ``params``, in any form that torch's optimizers take, as a list of valid groups."""
+    if isinstance(params, (Tensor, set)) or not isinstance(params, Iterable):
+        raise ValueError(f"params is a {type(params).__name__}; pass a list, as list(model.parameters())")
+    entries: list[Any] = list(params)
+    given = entries if all(isinstance(entry, dict) for entry in entries) else [{"params": entries}]
+    groups = [_checked_group({**defaults, **group}) for group in given]
+    if not any(group["params"] for group in groups):
+        raise ValueError("params holds no parameter; pass at least one, as list(model.parameters())")
+    return groups
+
+
+def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
+    pairs = zip(reversed(shape), reversed(target), strict=False)
+    return len(shape) <= len(target) and all(have in (1, want) for have, want in pairs)
+
+
+class SAM(Optimizer):
+    r"""Sharpness-aware minimization on top of any first-order optimizer of torch.
+
+    Each step takes two gradients: at :math:`\theta`, and at :math:`\theta + \mathbf e` (see the module), where the
+    base optimizer gets the gradient with which it updates :math:`\theta`. Where a group of the base optimizer has
+    ``maximize=True`` the worst point lies downhill, and ``rho`` counts negative. BatchNorm's running statistics are
+    those of the passes at :math:`\theta`.
+
+    The base optimizer shares ``param_groups`` and ``state``: schedulers attach to this one. Gradients must be
+    unscaled: with a ``torch.amp.GradScaler`` call ``scaler.unscale_(optimizer)`` before, and ``scaler.update()``
+    after, each of :meth:`first_step` and :meth:`second_step`.
+
+    Args:
+        params: dense real parameters of any shapes, or groups of them; a group may set its own ``rho``, ``adaptive``
+            and options of the base optimizer.
+        base_optimizer: a class such as ``torch.optim.SGD``.
+        rho: radius :math:`\rho \ge 0` of the neighbourhood.
+        adaptive: whether the neighbourhood scales with each parameter's magnitude.
+        foreach: whether the perturbation uses torch's multi-tensor kernels; None: on CUDA only. The base optimizer
+            chooses for itself.
+        **kwargs: options of the base optimizer, such as ``lr``.
+
+    Raises:
+        ValueError: if ``rho`` is no finite number >= 0, a parameter is complex, of integers or sparse, there are none,
+            or ``base_optimizer`` is no optimizer class whose ``step`` runs without a closure.
+
+    Example:
+        >>> theta = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+        >>> optimizer = SAM([theta], torch.optim.SGD, rho=0.5, lr=0.1)
+        >>> def closure():
+        ...     optimizer.zero_grad()
+        ...     loss = theta.square().sum() / 2
+        ...     loss.backward()
+        ...     return loss
+        >>> optimizer.step(closure).item()              # the loss at theta, before the step
+        12.5
+        >>> theta.data                                 # theta - 0.1 (theta + 0.5 theta / 5)
+        tensor([2.6700, 3.5600])
+    """
+
+    _original: list[tuple[Tensor, Tensor]] | None = None  # parameters and their values, while they are perturbed
+    _frozen: FrozenRunningStatistics
+
+    def __init__(
+        self,
+        params: Any,
+        base_optimizer: type[Optimizer],
+        rho: float = 0.05,
+        adaptive: bool = False,
+        *,
+        foreach: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(base_optimizer, type) or not issubclass(base_optimizer, Optimizer):
+            is_class = isinstance(base_optimizer, type)
+            shown = repr(base_optimizer) if is_class else f"an instance of {type(base_optimizer).__name__}"
+            raise ValueError(f"base_optimizer is {shown}; pass the class of an optimizer, such as torch.optim.SGD")
+        name = base_optimizer.__name__
+        try:
+            inspect.signature(base_optimizer.step).bind(None)  # with self alone
+        except TypeError as error:
+            raise ValueError(
+                f"base_optimizer={name} needs a closure in step; pass one that does not, as SGD"
+            ) from error
+        if not isinstance(foreach, bool | None):
+            raise ValueError(f"foreach={foreach!r}; choose True, False or None")
+        own = {"rho": rho, "adaptive": adaptive}
+        base = base_optimizer(_checked_groups(params, own), **kwargs)
+        if clash := sorted(own.keys() & base.defaults.keys()):
+            raise ValueError(f"base_optimizer={name} has an option {clash[0]!r} of its own; choose another optimizer")
+        super().__init__(base.param_groups, {**base.defaults, **own})
+        self.base_optimizer, self.state, self.foreach = base, base.state, foreach
+        self._share()
+
+    def _share(self) -> None:
+        self.base_optimizer.param_groups, self.base_optimizer.state = self.param_groups, self.state
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters, with its own options where it holds some.
+
+        Raises:
+            ValueError: as the constructor does.
+        """
+        if "base_optimizer" in self.__dict__:
+            own = {name: self.defaults[name] for name in ("rho", "adaptive")}
+            self.base_optimizer.add_param_group(_checked_group({**own, **param_group}))
+        else:  # torch's constructor hands on the groups that the base optimizer has already
+            super().add_param_group(param_group)
+
+    # ------------------------------------------------------------------ the step
+    @torch.no_grad()
+    def first_step(self, zero_grad: bool = False) -> None:
+        r"""Move the parameters to :math:`\theta + \mathbf e`, in place.
+
+        Args:
+            zero_grad: whether to clear the gradients afterwards.
+
+        Raises:
+            RuntimeError: if the first step was taken already.
+            ValueError: if a gradient is sparse.
+        """
+        self._check_at_theta("first_step")
+        alike: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}  # parameters and gradients which move in one way
+        for i, group in enumerate(self.param_groups):
+            rho = -group["rho"] if group.get("maximize", False) else group["rho"]
+            for j, p in enumerate(group["params"]):
+                if p.grad is None or not p.requires_grad:
+                    continue
+                if p.grad.layout != torch.strided:
+                    where = f"the gradient of params[{j}] in group {i} is sparse ({p.grad.layout})"
+                    raise ValueError(f"{where}; SAM needs dense ones, as sparse=False in torch.nn.Embedding gives")
+                foreach = p.is_cuda if self.foreach is None else self.foreach
+                params, grads = alike.setdefault((rho, group["adaptive"], foreach, p.device, p.dtype), ([], []))
+                params.append(p)
+                grads.append(p.grad)
+
+        norms = [n for (_, *how, _, _), tensors in alike.items() for n in weighted_norms(*tensors, *how)]
+        self._original = [(p, p.clone()) for params, _ in alike.values() for p in params]
+        self._frozen = FrozenRunningStatistics()
+        self._frozen.start()
+        try:
+            if norms:
+                norm = torch.linalg.vector_norm(torch.stack([n.to(norms[0]) for n in norms]))
+                for (*how, _, _), tensors in alike.items():
+                    perturb_(*tensors, norm, *how)
+        except BaseException:  # out of memory, say: not half of the parameters moved
+            self._restore()
+            raise
+        if zero_grad:
+            self.zero_grad()
+
+    @torch.no_grad()
+    def second_step(self, zero_grad: bool = False) -> None:
+        r"""Put :math:`\theta` back, bit for bit, and update it by the base optimizer with the gradients now held.
+
+        Args:
+            zero_grad: whether to clear the gradients afterwards.
+
+        Raises:
+            RuntimeError: if the first step was not taken.
+        """
+        if self._original is None:
+            raise RuntimeError("second_step was called without a first step; call first_step, then backward, then it")
+        self._restore()
+        self._opt_called = True  # what torch's schedulers look at, to warn that they were stepped first
+        self._share()  # again, in case someone has assigned either
+        self.base_optimizer.step()
+        if zero_grad:
+            self.zero_grad()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        r"""Take both steps with the gradients that ``closure`` computes.
+
+        Args:
+            closure: clears the gradients, computes the loss, calls ``backward`` and returns the loss; runs twice.
+
+        Returns:
+            What ``closure`` returned at :math:`\theta`.
+
+        Raises:
+            RuntimeError: without a closure, or between :meth:`first_step` and :meth:`second_step`.
+        """
+        self._check_at_theta("step")
+        if closure is None:
+            raise RuntimeError("step was called without a closure; call step(closure), or first_step and second_step")
+        with torch.enable_grad():
+            loss = closure()
+        self.first_step(zero_grad=True)
+        try:
+            with torch.enable_grad():
+                closure()
+        except BaseException:
+            self._restore()
+            raise
+        self.second_step()
+        return loss
+
+    @torch.no_grad()
+    def _restore(self) -> None:
+        for p, original in self._original or ():
+            p.copy_(original)
+        self._original = None
+        self._frozen.stop()
+
+    def _check_at_theta(self, method: str) -> None:
+        if self._original is not None:
+            raise RuntimeError(f"{method} was called after first_step, at perturbed weights; call second_step() first")
+
+    # ------------------------------------------------------------------ saving and loading
+    def state_dict(self) -> dict[str, Any]:
+        """Return what torch's optimizers return, and the name of the base optimizer as ``base_optimizer``.
+
+        Raises:
+            RuntimeError: between :meth:`first_step` and :meth:`second_step`.
+        """
+        self._check_at_theta("state_dict")
+        return {**super().state_dict(), "base_optimizer": type(self.base_optimizer).__name__}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resume from a :meth:`state_dict`; tensors are copied.
+
+        Raises:
+            RuntimeError: between :meth:`first_step` and :meth:`second_step`.
+            ValueError: if the dict belongs to other parameters or another base optimizer; nothing has changed then.
+        """
+        self._check_at_theta("load_state_dict")
+        self._check_matches(state_dict)
+        super().load_state_dict(copy.deepcopy(state_dict))  # torch would share the tensors with the dict
+
+    def _check_matches(self, saved: dict[str, Any]) -> None:
+        if missing := [key for key in ("state", "param_groups", "base_optimizer") if key not in saved]:
+            raise ValueError(f"state_dict has no {missing[0]!r}; pass what SAM's state_dict() returned")
+        theirs, ours = ([group["params"] for group in groups] for groups in (saved["param_groups"], self.param_groups))
+        for what, their, our in (
+            ("base_optimizer", saved["base_optimizer"], type(self.base_optimizer).__name__),
+            ("numbers of parameters by group", [len(ps) for ps in theirs], [len(ps) for ps in ours]),
+        ):
+            if their != our:
+                raise ValueError(f"state_dict has {what} {their}, this optimizer has {our}; build it as the saved one")
+        for group, params in zip(saved["param_groups"], ours, strict=True):
+            _checked_group({**group, "params": params})
+        for index, p in zip(chain(*theirs), chain(*ours), strict=True):
+            for key, value in saved["state"].get(index, {}).items():
+                # A buffer has its parameter's shape, or a reduced one that broadcasts to it (Adafactor).
+                if isinstance(value, Tensor) and not _broadcasts(value.shape, p.shape):
+                    shapes = f"{tuple(value.shape)}, parameter {index} has {tuple(p.shape)}"
+                    raise ValueError(f"state_dict has {key!r} of shape {shapes}; load it for the saved model")
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._check_at_theta("copy or pickle")
+        return {**super().__getstate__(), "base_optimizer": self.base_optimizer, "foreach": self.foreach}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.base_optimizer.__setstate__({"state": self.state, "param_groups": self.param_groups})
+        self._share()
