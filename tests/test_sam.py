@@ -440,6 +440,18 @@ def test_reduced_buffers_of_adafactor_load():
     optimizer.load_state_dict(state)
 
 
+def test_a_dict_of_an_older_torch_loads():
+    """Flags that came later are filled in by the base optimizer itself."""
+    theta, optimizer = quadratic()
+    state = optimizer.state_dict()
+    for flag in ("nesterov", "maximize", "foreach", "differentiable", "fused"):
+        del state["param_groups"][0][flag]
+    optimizer.load_state_dict(state)
+    optimizer.first_step()
+    optimizer.second_step()
+    assert theta.tolist() == pytest.approx([2.7, 3.6])
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -548,9 +560,9 @@ TWICE = parameter()
         ({"params": [parameter(torch.complex64)]}, "torch.complex64, torch.strided at 0; pass dense real"),
         ({"params": [parameter(torch.int64)]}, "torch.int64"),
         ({"params": [torch.zeros(2).to_sparse()]}, "torch.sparse_coo at 0; pass dense"),
-        ({"base_optimizer": torch.optim.SGD([parameter()])}, "an instance of SGD; pass the class"),
-        ({"base_optimizer": nn.Linear}, "Linear.*; pass the class of an optimizer"),
-        ({"base_optimizer": "SGD"}, "an instance of str; pass the class"),
+        ({"base_optimizer": torch.optim.SGD([parameter()])}, r"a SGD instance, SGD \((.|\n)*pass an optimizer's class"),
+        ({"base_optimizer": nn.Linear}, "the class .*Linear.*; pass an optimizer's class"),
+        ({"base_optimizer": "SGD"}, "a str instance, 'SGD'; pass an optimizer's class"),
         ({"base_optimizer": torch.optim.LBFGS}, "base_optimizer=LBFGS needs a closure"),
         ({"base_optimizer": torch.optim.Adadelta}, "Adadelta has an option 'rho'"),
         ({"lr": -1.0}, "learning rate"),

@@ -12,14 +12,19 @@ from typing import Literal
 
 from torch import Tensor
 
-__all__ = ["HessApprox", "hess_estimate", "ivon_update", "posterior_std", "sample_statistic"]
+__all__ = ["HessApprox", "hess_estimate", "ivon_update", "posterior_noise", "posterior_std", "sample_statistic"]
 
 HessApprox = Literal["price", "gradsq"]
 
 
+def posterior_noise(normal: Tensor | float, hess: Tensor, *, ess: float, weight_decay: float) -> Tensor:
+    r""":math:`\theta - m = e / \sqrt{\lambda (h + \delta)}` for standard normal ``normal``, of the shape of ``hess``."""
+    return normal / (ess * (hess + weight_decay)).sqrt()
+
+
 def posterior_std(hess: Tensor, *, ess: float, weight_decay: float) -> Tensor:
     r""":math:`\sigma = 1 / \sqrt{\lambda (h + \delta)}`, line 8 of Alg. 1, of the shape of ``hess``."""
-    return (hess + weight_decay).mul_(ess).rsqrt_()
+    return posterior_noise(1.0, hess, ess=ess, weight_decay=weight_decay)
 
 
 def sample_statistic(grad: Tensor, noise: Tensor, *, hess_approx: HessApprox) -> Tensor:
@@ -32,8 +37,7 @@ def sample_statistic(grad: Tensor, noise: Tensor, *, hess_approx: HessApprox) ->
 
 def hess_estimate(statistic: Tensor, hess: Tensor, *, ess: float, weight_decay: float, hess_approx: HessApprox) -> Tensor:
     r""":math:`\hat h = \hat g\,(\theta - m) / \sigma^2` (price, line 3 of Alg. 1) or :math:`\lambda \hat g^2` (gradsq)."""
-    scaled = statistic * ess
-    return scaled.mul_(hess + weight_decay) if hess_approx == "price" else scaled
+    return (statistic * (hess + weight_decay) if hess_approx == "price" else statistic) * ess
 
 
 def ivon_update(
@@ -76,11 +80,10 @@ def ivon_update(
     Returns:
         (mean, momentum, hess), new tensors.
     """
-    momentum = momentum.lerp(grad, 1.0 - beta1)
-    gap = hess_hat - hess
-    correction = gap.square().div_(hess + weight_decay)
-    hess = hess.add(gap, alpha=1.0 - beta2).add_(correction, alpha=0.5 * (1.0 - beta2) ** 2)
-    direction = momentum.div(bias_correction).add_(mean, alpha=weight_decay).div_(hess + weight_decay)
+    momentum = beta1 * momentum + (1.0 - beta1) * grad
+    correction = 0.5 * (1.0 - beta2) ** 2 * (hess - hess_hat).square() / (hess + weight_decay)
+    hess = beta2 * hess + (1.0 - beta2) * hess_hat + correction
+    direction = (momentum / bias_correction + weight_decay * mean) / (hess + weight_decay)
     if clip_radius < math.inf:
-        direction.clamp_(-clip_radius, clip_radius)
+        direction = direction.clamp(-clip_radius, clip_radius)
     return mean - lr * direction, momentum, hess

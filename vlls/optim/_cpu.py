@@ -26,7 +26,7 @@ from torch import Tensor
 from vlls.optim._executors import Executor
 from vlls.optim._slot import Slot
 
-__all__ = ["FusedCPU", "compiler"]
+__all__ = ["FusedCPU", "compiler", "in_order", "new_key"]
 
 TILE = 4096  # of _ivon.c
 SOURCE = Path(__file__).with_name("_ivon.c")
@@ -196,8 +196,8 @@ class FusedCPU(Executor):
         if mode != UPDATE:
             return
         assert slot.grad is not None
-        grad = _like(slot.grad, slot, keep)
-        statistic = None if slot.statistic is None else _like(slot.statistic, slot, keep)
+        grad = in_order(slot.grad, slot, keep)
+        statistic = None if slot.statistic is None else in_order(slot.statistic, slot, keep)
         row.grad, row.statistic = _address(grad), _address(statistic)
         row.momentum = slot.state["momentum"].data_ptr()
         row.lr, row.clip = float(slot.lr), group["clip_radius"]
@@ -206,8 +206,8 @@ class FusedCPU(Executor):
         row.gradsq = group["hess_approx"] == "gradsq"
 
 
-def _like(tensor: Tensor, slot: Slot, keep: list[Tensor]) -> Tensor:
-    """The tensor in the parameter's own order of elements, kept alive for the kernel."""
+def in_order(tensor: Tensor, slot: Slot, keep: list[Tensor]) -> Tensor:
+    """The tensor in the parameter's own order of elements; ``keep`` holds a copy alive for the kernel."""
     if tensor.stride() != slot.param.stride() or tensor.dtype != torch.float32:
         tensor = torch.empty_like(slot.param, dtype=torch.float32, requires_grad=False).copy_(tensor)
         keep.append(tensor)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlls.optim._alg1 import hess_estimate, ivon_update, posterior_std, sample_statistic
+from vlls.optim._alg1 import hess_estimate, ivon_update, posterior_noise, sample_statistic
 from vlls.optim._slot import Slot
 
 __all__ = ["Executor", "Foreach", "SingleTensor"]
@@ -99,7 +99,7 @@ class SingleTensor(Executor):
             group = slot.group
             mean = slot.mean if slot.keeps_master else slot.buffer("mean").copy_(slot.param)
             for param, centre, noise, hess in _pieces([slot.param.detach(), mean, slot.buffer("noise"), slot.state["hess"]]):
-                noise.mul_(posterior_std(hess, ess=group["ess"], weight_decay=group["weight_decay"]))
+                noise.copy_(posterior_noise(noise, hess, ess=group["ess"], weight_decay=group["weight_decay"]))
                 param.copy_(centre + noise)
 
     def _update(self, slots: Sequence[Slot]) -> None:
@@ -171,7 +171,10 @@ class Foreach(Executor):
             work = [slot.buffer("mean") for slot in part]  # free while the parameters hold the mean
             gap = [slot.buffer("noise") for slot in part]
 
-            torch._foreach_lerp_(momentum, grads, 1.0 - group["beta1"])
+            torch._foreach_mul_(momentum, group["beta1"])
+            torch._foreach_copy_(work, grads)
+            torch._foreach_mul_(work, 1.0 - group["beta1"])
+            torch._foreach_add_(momentum, work)
             torch._foreach_copy_(work, hess)
             torch._foreach_add_(work, delta)  # h + delta
             for slot, g, out in zip(part, grads, gap, strict=True):

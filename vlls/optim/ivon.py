@@ -182,7 +182,7 @@ class IVON(Optimizer):
             name = "foreach" if foreach else "single"
             if self.fused and FusedCPU.supports(slot.param):
                 name = "cpu"
-            elif self.fused and slot.param.is_cuda and _fused_cuda().supports(slot.param):
+            elif self.fused and slot.param.device.type != "cpu" and _fused_cuda().supports(slot.param):
                 name = "cuda"
             parts.setdefault(name, []).append(slot)
         for name, members in parts.items():
@@ -331,14 +331,13 @@ class IVON(Optimizer):
             return
         if slot.grad is None or slot.statistic is None:
             slot.grad, slot.statistic = slot.buffer("grad").zero_(), slot.buffer("statistic").zero_()
-        weight = 1.0 / self._count
         if grad is None or own is None:
-            slot.grad.mul_(1.0 - weight)
-            slot.statistic.mul_(1.0 - weight)
+            slot.grad.mul_(1.0 - 1.0 / self._count)
+            slot.statistic.mul_(1.0 - 1.0 / self._count)
         else:
             seen = sample_statistic(own.to(slot.dtype), noise, hess_approx=slot.group["hess_approx"])
-            slot.grad.lerp_(grad.to(slot.dtype), weight)
-            slot.statistic.lerp_(seen, weight)
+            slot.grad.add_((grad.to(slot.dtype) - slot.grad) / self._count)
+            slot.statistic.add_((seen - slot.statistic) / self._count)
 
     def _noise(self, slots: list[Slot]) -> Iterator[Tensor]:
         """The perturbation of every slot, in order."""
@@ -453,8 +452,7 @@ class IVON(Optimizer):
         if self._distributed():
             self._synchronize(slots)
         active = [slot for slot in slots if slot.grad is not None]
-        for slot in active:
-            slot.state["step"] += 1
+        torch._foreach_add_([slot.state["step"] for slot in active], 1.0)
         for executor, members in self._plan(active):
             executor.update(members, at_sample=at_sample, resample=self._kept, generator=self.generator)
         rest = [slot for slot in slots if slot.grad is None]

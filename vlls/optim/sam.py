@@ -159,16 +159,15 @@ class SAM(Optimizer):
         **kwargs: Any,
     ) -> None:
         if not isinstance(base_optimizer, type) or not issubclass(base_optimizer, Optimizer):
-            is_class = isinstance(base_optimizer, type)
-            shown = repr(base_optimizer) if is_class else f"an instance of {type(base_optimizer).__name__}"
-            raise ValueError(f"base_optimizer is {shown}; pass the class of an optimizer, such as torch.optim.SGD")
+            kind = "the class" if isinstance(base_optimizer, type) else f"a {type(base_optimizer).__name__} instance,"
+            raise ValueError(
+                f"base_optimizer is {kind} {base_optimizer!r}; pass an optimizer's class, as torch.optim.SGD"
+            )
         name = base_optimizer.__name__
         try:
             inspect.signature(base_optimizer.step).bind(None)  # with self alone
         except TypeError as error:
-            raise ValueError(
-                f"base_optimizer={name} needs a closure in step; pass one that does not, as SGD"
-            ) from error
+            raise ValueError(f"base_optimizer={name} needs a closure in step; pass another, as SGD") from error
         if not isinstance(foreach, bool | None):
             raise ValueError(f"foreach={foreach!r}; choose True, False or None")
         own = {"rho": rho, "adaptive": adaptive}

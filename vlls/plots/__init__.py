@@ -13,15 +13,29 @@ from vlls.plots.glm import (
     plot_training_noise,
     plot_update_difference,
 )
+from vlls.plots.ivon import (
+    plot_diagonal_std,
+    plot_gradsq_ratio,
+    plot_hessian_positivity,
+    plot_hessian_start,
+    plot_hessian_variance,
+    plot_ivon_hyperparameters,
+)
 from vlls.plots.smoothing import plot_accuracies, plot_logit_gap, plot_smoothing_strategies, plot_soft_labels
 from vlls.plots.von import plot_adaptive_variance, plot_noise_plane, plot_von_convergence
 
 __all__ = [
     "plot_accuracies",
     "plot_adaptive_variance",
+    "plot_diagonal_std",
     "plot_digit_noise",
     "plot_expectation_error",
     "plot_family_noise",
+    "plot_gradsq_ratio",
+    "plot_hessian_positivity",
+    "plot_hessian_start",
+    "plot_hessian_variance",
+    "plot_ivon_hyperparameters",
     "plot_label_noise",
     "plot_logit_gap",
     "plot_noise_confidence",

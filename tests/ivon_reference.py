@@ -1,0 +1,52 @@
+"""Algorithm 1 in plain float64, line by line and without regard to speed: the twin that the optimizer is held against.
+
+The samples are handed in, so that it can follow any optimizer in lockstep.
+"""
+
+import math
+
+import numpy as np
+
+
+class ReferenceIVON:
+    """One parameter vector; `samples` of a step are pairs (theta, gradient of the mean loss at theta)."""
+
+    def __init__(
+        self,
+        mean,
+        lr,
+        ess,
+        hess_init=1.0,
+        beta1=0.9,
+        beta2=0.99999,
+        weight_decay=1e-4,
+        hess_approx="price",
+        clip_radius=math.inf,
+        debias=True,
+        rescale_lr=True,
+    ):
+        self.m = np.array(mean, dtype=np.float64)
+        self.g = np.zeros_like(self.m)
+        self.h = np.full_like(self.m, hess_init)
+        self.t = 0
+        self.ess, self.beta1, self.beta2, self.delta = ess, beta1, beta2, weight_decay
+        self.lr = lr * (hess_init + weight_decay) if rescale_lr else lr
+        self.hess_approx, self.clip_radius, self.debias = hess_approx, clip_radius, debias
+
+    @property
+    def sigma(self):
+        return 1.0 / np.sqrt(self.ess * (self.h + self.delta))
+
+    def step(self, samples):
+        self.t += 1
+        g_hat = np.mean([g for _, g in samples], axis=0)
+        if self.hess_approx == "price":
+            h_hat = np.mean([g * (theta - self.m) / self.sigma**2 for theta, g in samples], axis=0)
+        else:
+            h_hat = np.mean([self.ess * g**2 for _, g in samples], axis=0)
+        self.g = self.beta1 * self.g + (1 - self.beta1) * g_hat
+        correction = 0.5 * (1 - self.beta2) ** 2 * (self.h - h_hat) ** 2 / (self.h + self.delta)
+        self.h = self.beta2 * self.h + (1 - self.beta2) * h_hat + correction
+        g_bar = self.g / (1 - self.beta1**self.t) if self.debias else self.g
+        direction = (g_bar + self.delta * self.m) / (self.h + self.delta)
+        self.m = self.m - self.lr * np.clip(direction, -self.clip_radius, self.clip_radius)
