@@ -18,7 +18,7 @@ HessApprox = Literal["price", "gradsq"]
 
 
 def posterior_noise(normal: Tensor | float, hess: Tensor, *, ess: float, weight_decay: float) -> Tensor:
-    r""":math:`\theta - m = e / \sqrt{\lambda (h + \delta)}` for standard normal ``normal``, of the shape of ``hess``."""
+    r""":math:`\theta - m = e / \sqrt{\lambda (h + \delta)}` for standard normal e, of the shape of ``hess``."""
     return normal / (ess * (hess + weight_decay)).sqrt()
 
 
@@ -35,8 +35,10 @@ def sample_statistic(grad: Tensor, noise: Tensor, *, hess_approx: HessApprox) ->
     return grad * noise if hess_approx == "price" else grad.square()
 
 
-def hess_estimate(statistic: Tensor, hess: Tensor, *, ess: float, weight_decay: float, hess_approx: HessApprox) -> Tensor:
-    r""":math:`\hat h = \hat g\,(\theta - m) / \sigma^2` (price, line 3 of Alg. 1) or :math:`\lambda \hat g^2` (gradsq)."""
+def hess_estimate(
+    statistic: Tensor, hess: Tensor, *, ess: float, weight_decay: float, hess_approx: HessApprox
+) -> Tensor:
+    r"""Line 3 of Alg. 1: :math:`\hat g\,(\theta - m) / \sigma^2` (price), or :math:`\lambda \hat g^2` (gradsq)."""
     return (statistic * (hess + weight_decay) if hess_approx == "price" else statistic) * ess
 
 

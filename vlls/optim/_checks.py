@@ -27,7 +27,7 @@ def _number(value: Any) -> float | None:
     """``value`` as a float, or None if it is no real number."""
     if isinstance(value, Tensor):
         return float(value) if value.numel() == 1 and not value.is_complex() else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) and not hasattr(value, "__float__"):
+    if isinstance(value, bool) or (not isinstance(value, (int, float)) and not hasattr(value, "__float__")):
         return None
     return None if isinstance(value, str) else float(value)
 
@@ -61,9 +61,7 @@ def check_parameters(params: Sequence[Any]) -> None:
             raise ValueError(f"{where} has layout {tensor.layout}; IVON needs dense parameters")
 
 
-def check_options(
-    *, params: Any, mc_samples: int, generator: Any, foreach: bool | None, fused: bool | None
-) -> None:
+def check_options(*, params: Any, mc_samples: int, generator: Any, foreach: bool | None, fused: bool | None) -> None:
     """Raise a ValueError if an option of the whole optimizer is out of range."""
     if isinstance(params, Iterable) and not isinstance(params, (Tensor, dict)):
         groups = list(params)

@@ -38,7 +38,7 @@ _FLOATS = ("lr", "ess", "weight_decay", "beta1", "rate1", "rate2", "inverse_bias
 
 
 class _CSlot(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         *((name, ctypes.c_void_p) for name in _POINTERS),
         ("numel", ctypes.c_int64),
         ("stream", ctypes.c_int64),

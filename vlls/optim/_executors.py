@@ -49,10 +49,10 @@ class Executor:
         else:  # a generator of another device: its numbers, copied
             flat.copy_(torch.randn(numel, dtype=dtype, device=generator.device, generator=generator))
         for slot, part in zip(slots, flat.split([slot.param.numel() for slot in slots]), strict=True):
-            if slot.param.is_contiguous():
-                slot.set_buffer("noise", part.view(slot.param.shape))
-            else:
-                slot.set_buffer("noise", torch.empty_like(slot.param, dtype=dtype).copy_(part.view(slot.param.shape)))
+            noise = part.view(slot.param.shape)
+            if noise.stride() != slot.param.stride():
+                noise = torch.empty_like(slot.param, dtype=dtype).copy_(noise)
+            slot.set_buffer("noise", noise)
 
     def _perturb(self, slots: Sequence[Slot]) -> None:
         raise NotImplementedError
@@ -98,7 +98,9 @@ class SingleTensor(Executor):
         for slot in slots:
             group = slot.group
             mean = slot.mean if slot.keeps_master else slot.buffer("mean").copy_(slot.param)
-            for param, centre, noise, hess in _pieces([slot.param.detach(), mean, slot.buffer("noise"), slot.state["hess"]]):
+            for param, centre, noise, hess in _pieces(
+                [slot.param.detach(), mean, slot.buffer("noise"), slot.state["hess"]]
+            ):
                 noise.copy_(posterior_noise(noise, hess, ess=group["ess"], weight_decay=group["weight_decay"]))
                 param.copy_(centre + noise)
 

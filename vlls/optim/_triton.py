@@ -157,7 +157,9 @@ class _Table:
         capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
         if self.tensor is None or self.tensor.shape != values.shape or self.tensor.device != device:
             if capturing:
-                raise RuntimeError("take one step, or a few, before capturing a CUDA graph: IVON's tables are not made yet")
+                raise RuntimeError(
+                    "take one step, or a few, before capturing a CUDA graph: IVON's tables are not made yet"
+                )
             self.tensor = torch.empty_like(values, device=device)
             if device.type == "cuda":
                 self._pinned = [torch.empty_like(values).pin_memory() for _ in range(self.SPARE)]
@@ -229,9 +231,7 @@ class FusedCUDA(Executor):
             tiles = [[i, t] for i, slot in enumerate(members) for t in range(-(-slot.param.numel() // TILE))]
             which = (device, mode, gradsq)
             numbers = self._table((*which, "numbers"), torch.float32, [_numbers(slot) for slot in members], device)
-            for i, slot in enumerate(members):
-                if isinstance(slot.lr, Tensor):
-                    numbers[i, 0].copy_(slot.lr, non_blocking=True)
+            _write_device_lr(numbers, members)
             sampling = mode == SAVE_AND_SAMPLE or resample
             key = new_key(generator, device).to(device) if sampling else numbers
             with torch.cuda.device(device) if device.type == "cuda" else torch.no_grad():
@@ -256,7 +256,15 @@ class FusedCUDA(Executor):
         state = slot.state
         if state["step"].device != slot.param.device:
             state["step"] = state["step"].to(slot.param.device, torch.float32)
-        tensors: list[Tensor | None] = [slot.param, slot.buffer("other"), None, None, None, state["hess"], state["step"]]
+        tensors: list[Tensor | None] = [
+            slot.param,
+            slot.buffer("other"),
+            None,
+            None,
+            None,
+            state["hess"],
+            state["step"],
+        ]
         if mode == UPDATE:
             assert slot.grad is not None
             tensors[2] = in_order(slot.grad, slot, keep)
@@ -265,9 +273,20 @@ class FusedCUDA(Executor):
         return [0 if t is None else t.data_ptr() for t in tensors] + [slot.param.numel(), slot.index]
 
 
+def _write_device_lr(numbers: Tensor, slots: list[Slot]) -> None:
+    """Learning rates that are tensors, a group at a time: a CUDA graph reads them anew at every replay."""
+    first = 0
+    while first < len(slots):
+        group = slots[first].group
+        last = next((i for i in range(first, len(slots)) if slots[i].group is not group), len(slots))
+        if isinstance(group["lr"], Tensor):
+            numbers[first:last, 0].copy_(slots[first].lr, non_blocking=True)
+        first = last
+
+
 def _numbers(slot: Slot) -> list[float]:
     group = slot.group
     beta1, beta2 = group["beta1"], group["beta2"]
     log_beta1 = math.log(beta1) if group["debias"] and beta1 > 0 else -math.inf
-    lr = 0.0 if isinstance(slot.lr, Tensor) else float(slot.lr)
+    lr = 0.0 if isinstance(group["lr"], Tensor) else float(slot.lr)  # a tensor's value is written on the device
     return [lr, group["ess"], group["weight_decay"], beta1, 1.0 - beta1, 1.0 - beta2, log_beta1, group["clip_radius"]]

@@ -8,22 +8,28 @@ users ask.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from typing import Any, overload
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
-from vlls.optim._alg1 import HessApprox, sample_statistic
+from vlls.optim._alg1 import HessApprox
 from vlls.optim._batchnorm import frozen_running_statistics
 from vlls.optim._checks import check_group, check_options, check_parameters, check_state_dict
 from vlls.optim._cpu import FusedCPU
 from vlls.optim._executors import Executor, Foreach, SingleTensor
+from vlls.optim._processes import (
+    average_over_processes,
+    record_local_gradients,
+    several_processes,
+    warn_of_equal_samples,
+)
+from vlls.optim._samples import Samples
 from vlls.optim._slot import Slot
 from vlls.posterior import DiagonalPosterior
 
@@ -34,7 +40,7 @@ class IVON(Optimizer):
     r"""Variational learning of a diagonal Gaussian :math:`q = \mathcal N(m, \mathrm{diag}(\sigma^2))` over weights.
 
     Each step draws :math:`\theta \sim q`, takes the gradient there, and moves the mean by a Newton-like step with a
-    running estimate :math:`h` of the Hessian's diagonal, which also gives :math:`\sigma = 1/\sqrt{\lambda (h + \delta)}`
+    running estimate :math:`h` of the Hessian's diagonal. It also gives :math:`\sigma = 1/\sqrt{\lambda (h + \delta)}`
     with :math:`\lambda` = ``ess`` and :math:`\delta` = ``weight_decay`` (Alg. 1, Chapter 5). Training at samples of the
     weights is what smooths the labels adaptively (Eq. 20, Chapter 6).
 
@@ -132,10 +138,8 @@ class IVON(Optimizer):
         self._executors: dict[str, Executor] = {}
         self._at_sample: list[Slot] | None = None  # the parameters hold a sample, not the mean
         self._kept = False  # inside keep_sampled()
-        self._pending: list[Slot] | None = None  # a sample has been taken and waits for step()
-        self._count = 0  # samples in the running averages of the slots
-        self._averaged = False  # grad and statistic are averages; else grads are in param.grad, noise in buffers
-        self._same_seed_checked = False
+        self._samples = Samples(self._noise)  # taken, and waiting for step()
+        self._seeds_checked = False
 
     # ------------------------------------------------------------------ parameters and their slots
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -158,7 +162,9 @@ class IVON(Optimizer):
 
     def _refresh(self) -> list[Slot]:
         """The slot of every trainable parameter, state made or moved to where the parameter is now."""
-        slots, owners, index = [], {}, 0
+        slots: list[Slot] = []
+        owners: dict[Any, Tensor] = {}
+        index = 0
         for group in self.param_groups:
             for param in group["params"]:
                 index += 1
@@ -208,9 +214,7 @@ class IVON(Optimizer):
             RuntimeError: inside another sample, or if a gradient is sparse.
         """
         self._refuse_inside("sampled_params()")
-        slots = self._refresh()
-        self._begin(slots, train)
-        hooks = self._record_local_gradients(slots) if train else []
+        slots, hooks = self._begin(train)
         try:
             self._draw(slots)
             with nullcontext() if train else frozen_running_statistics():
@@ -220,7 +224,8 @@ class IVON(Optimizer):
             for hook in hooks:
                 hook.remove()
         if train:
-            self._collect(slots, local=bool(hooks))
+            with torch.no_grad():
+                self._samples.add(slots, local=bool(hooks))
 
     @contextmanager
     def keep_sampled(self) -> Iterator[None]:
@@ -247,9 +252,13 @@ class IVON(Optimizer):
                 f"keep_sampled() holds one sample at a time but mc_samples={self.mc_samples}; "
                 "set mc_samples=1 or use step(closure) without it"
             )
-        slots = self._refresh()
-        self._begin(slots, train=True)
-        self._discard()
+        if self.sync and several_processes():
+            raise RuntimeError(
+                "keep_sampled() cannot separate this process's gradient from the average of all; "
+                "use sampled_params(train=True) or step(closure) with sync=True"
+            )
+        self._samples.discard()
+        slots, _ = self._begin(train=True)
         self._kept = True
         try:
             self._draw(slots)
@@ -266,14 +275,15 @@ class IVON(Optimizer):
             )
 
     @torch.no_grad()
-    def _begin(self, slots: list[Slot], train: bool) -> None:
-        """Make room for another sample: the last one's noise is about to be overwritten."""
-        if self._pending is not None and not self._averaged:
-            self._average_first()
-        if self._pending is not None and train:
+    def _begin(self, train: bool) -> tuple[list[Slot], list[RemovableHandle]]:
+        """Make room for another sample: the last one's noise, and if it trains param.grad, will be overwritten."""
+        slots = self._refresh()
+        self._samples.keep_average()
+        if self._samples and train:
+            self._samples.take_from_grads()
             for slot in slots:
-                slot.param.grad = None  # the average is kept in the slot
-                slot.norm = None
+                slot.param.grad = None
+        return slots, record_local_gradients(slots) if train and self.sync and several_processes() else []
 
     @torch.no_grad()
     def _draw(self, slots: list[Slot]) -> None:
@@ -288,67 +298,10 @@ class IVON(Optimizer):
                 executor.restore(members)
             self._at_sample = None
 
-    def _record_local_gradients(self, slots: list[Slot]) -> list[torch.utils.hooks.RemovableHandle]:
-        """Listen to this process's own gradients: DistributedDataParallel leaves only their average in param.grad."""
-        if not self._distributed():
-            return []
-        for slot in slots:
-            slot.buffer("local").zero_()
-        return [slot.param.register_hook(partial(_add_local, slot)) for slot in slots]
-
-    # ------------------------------------------------------------------ from gradients to averages over samples
-    @torch.no_grad()
-    def _collect(self, slots: list[Slot], local: bool = False) -> None:
-        """Count the gradients in param.grad as one sample."""
-        grads = [slot.gradient() for slot in slots]
-        if self._pending is None and not local:
-            self._pending, self._count, self._averaged = slots, 1, False
-            for slot, grad in zip(slots, grads, strict=True):
-                slot.held = grad
-            return
-        for slot in slots if self._pending is None else ():
-            slot.grad = slot.statistic = None
-        self._pending, self._averaged = slots, True
-        self._count += 1
-        for slot, grad, noise in zip(slots, grads, self._noise(slots), strict=True):
-            own = slot.buffer("local") if local and grad is not None else grad
-            self._add_sample(slot, grad, own, noise)
-            slot.show_average()
-
-    def _average_first(self) -> None:
-        """Turn the one sample that waits into running averages."""
-        assert self._pending is not None
-        self._count, self._averaged = 1, True
-        for slot, noise in zip(self._pending, self._noise(self._pending), strict=True):
-            slot.grad = slot.statistic = None
-            grad = slot.gradient(or_held=True)
-            self._add_sample(slot, grad, grad, noise)
-            slot.norm = None if slot.param.grad is None else slot.param.grad.norm(dtype=slot.dtype)
-
-    def _add_sample(self, slot: Slot, grad: Tensor | None, own: Tensor | None, noise: Tensor) -> None:
-        """Update the means over samples of gradient and statistic; a missing gradient is a zero."""
-        if grad is None and slot.grad is None:
-            return
-        if slot.grad is None or slot.statistic is None:
-            slot.grad, slot.statistic = slot.buffer("grad").zero_(), slot.buffer("statistic").zero_()
-        if grad is None or own is None:
-            slot.grad.mul_(1.0 - 1.0 / self._count)
-            slot.statistic.mul_(1.0 - 1.0 / self._count)
-        else:
-            seen = sample_statistic(own.to(slot.dtype), noise, hess_approx=slot.group["hess_approx"])
-            slot.grad.add_((grad.to(slot.dtype) - slot.grad) / self._count)
-            slot.statistic.add_((seen - slot.statistic) / self._count)
-
     def _noise(self, slots: list[Slot]) -> Iterator[Tensor]:
         """The perturbation of every slot, in order."""
         of = {slot: executor for executor, members in self._plan(slots) for slot in members}
         return (of[slot].noise(slot, self._at_sample is not None) for slot in slots)
-
-    def _discard(self) -> None:
-        """Forget the samples taken since the last step."""
-        for slot in self._pending or ():
-            slot.held = slot.grad = slot.statistic = slot.norm = None
-        self._pending, self._count, self._averaged = None, 0, False
 
     # ------------------------------------------------------------------ the step
     @overload
@@ -376,14 +329,14 @@ class IVON(Optimizer):
         if self._kept:
             loss = _call(closure) if closure is not None else None
             assert self._at_sample is not None
-            self._collect_kept(self._at_sample)
+            self._samples.add(self._at_sample)
         elif closure is not None:
             self._refuse_inside("step(closure)")
-            self._discard()
+            self._samples.discard()
             loss = self._sample_closure(closure)
         else:
             self._refuse_inside("step()")
-            if self._pending is None:
+            if not self._samples:
                 raise RuntimeError(
                     "step() has no sample to learn from; compute the loss and call backward() inside "
                     "`with optimizer.sampled_params(train=True):`, or call step(closure)"
@@ -391,118 +344,61 @@ class IVON(Optimizer):
         try:
             self._update()
         finally:
+            self._samples.discard()
             if not self._kept:
                 self._restore()
         return loss
 
-    def _collect_kept(self, slots: list[Slot]) -> None:
-        if self._distributed():
-            raise RuntimeError(
-                "keep_sampled() cannot separate this process's gradient from the average of all; "
-                "use sampled_params(train=True) or step(closure) with sync=True"
-            )
-        self._discard()
-        self._collect(slots)
-
     def _sample_closure(self, closure: Callable[[], Any]) -> Any:
         """Call the closure at ``mc_samples`` samples; the parameters are left at the last of them."""
-        total = None
+        total: Any = None
         try:
             for sample in range(self.mc_samples):
                 self._restore()
-                slots = self._refresh()
-                self._begin(slots, train=True)
-                hooks = self._record_local_gradients(slots)
+                slots, hooks = self._begin(train=True)
                 try:
                     self._draw(slots)
                     loss = _call(closure)
                 finally:
                     for hook in hooks:
                         hook.remove()
-                self._collect(slots, local=bool(hooks))
-                if isinstance(loss, Tensor):
-                    loss = loss.detach()
+                self._samples.add(slots, local=bool(hooks))
+                loss = loss.detach() if isinstance(loss, Tensor) else loss
                 total = loss if sample == 0 else total + loss
         except BaseException:
             self._restore()
-            self._discard()
+            self._samples.discard()
             raise
         return total / self.mc_samples if self.mc_samples > 1 and total is not None else total
 
     def _update(self) -> None:
         """Lines 3 to 8 of Alg. 1 for every parameter that has a gradient."""
-        assert self._pending is not None
-        slots, at_sample = self._pending, self._at_sample is not None
         found_inf, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
-        if self._distributed():
-            self._check_samples_differ(slots)
-            if found_inf is not None:
-                dist.all_reduce(found_inf, op=dist.ReduceOp.MAX)
+        together = self.sync and several_processes()
+        if together and found_inf is not None:
+            dist.all_reduce(found_inf, op=dist.ReduceOp.MAX)
         if found_inf is not None and float(found_inf) != 0.0:
-            self._discard()  # GradScaler's step with an infinity or a NaN: as if it had not been
-            return
-        inverse_scale = None if scale is None else 1.0 / float(scale)
-        for slot in slots:
-            if self._averaged:
-                slot.follow_shown_average()
-            else:
-                slot.grad, slot.statistic = slot.gradient(or_held=True), None
-            if inverse_scale is not None:
-                slot.rescale(inverse_scale)
-        if self._distributed():
-            self._synchronize(slots)
+            return  # GradScaler's step with an infinity or a NaN: as if it had not been
+        slots = self._samples.finish(None if scale is None else 1.0 / float(scale))
+        if together:
+            if not self._seeds_checked:
+                warn_of_equal_samples(next(self._noise(slots[:1])))
+                self._seeds_checked = True
+            average_over_processes(slots)
         active = [slot for slot in slots if slot.grad is not None]
-        torch._foreach_add_([slot.state["step"] for slot in active], 1.0)
+        rest = [slot for slot in slots if slot.grad is None]
+        at_sample = self._at_sample is not None
+        if active:
+            torch._foreach_add_([slot.state["step"] for slot in active], 1.0)
         for executor, members in self._plan(active):
             executor.update(members, at_sample=at_sample, resample=self._kept, generator=self.generator)
-        rest = [slot for slot in slots if slot.grad is None]
-        if at_sample and rest:  # no gradient: back to the mean, unchanged, or to another sample of it
+        if at_sample:  # without a gradient: back to the mean, unchanged, or to another sample of it
             for executor, members in self._plan(rest):
                 executor.restore(members)
                 if self._kept:
                     executor.draw(members, self.generator)
-        self._discard()
         if not self._kept:
             self._at_sample = None
-
-    # ------------------------------------------------------------------ several processes
-    def _distributed(self) -> bool:
-        return self.sync and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-    def _synchronize(self, slots: list[Slot]) -> None:
-        """Average gradient and statistic over the processes, with zeros where one has no gradient."""
-        device = slots[0].param.device
-        present = torch.tensor([slot.grad is not None for slot in slots], dtype=torch.float32, device=device)
-        dist.all_reduce(present, op=dist.ReduceOp.MAX)
-        waits, world = [], dist.get_world_size()
-        for slot, anywhere in zip(slots, present.tolist(), strict=True):
-            if not anywhere:
-                continue
-            if slot.grad is None or slot.statistic is None:
-                slot.grad, slot.statistic = slot.buffer("grad").zero_(), slot.buffer("statistic").zero_()
-            for tensor in (slot.grad, slot.statistic):
-                tensor.div_(world)
-                waits.append(dist.all_reduce(tensor, async_op=True))
-        for wait in waits:
-            wait.wait()
-
-    def _check_samples_differ(self, slots: list[Slot]) -> None:
-        """Warn once if all processes drew the same sample, which makes more of them no better than one."""
-        if self._same_seed_checked:
-            return
-        self._same_seed_checked = True
-        slot, noise = slots[0], next(self._noise(slots[:1]))
-        mine = noise.flatten()[:8].double().sum().reshape(1).to(slot.param.device)
-        least, most = mine.clone(), mine.clone()
-        dist.all_reduce(least, op=dist.ReduceOp.MIN)
-        dist.all_reduce(most, op=dist.ReduceOp.MAX)
-        if torch.equal(least, most):
-            warnings.warn(
-                "all processes drew the same sample of the weights; seed each its own way after the model is built, "
-                "for example torch.manual_seed(seed + torch.distributed.get_rank())",
-                RuntimeWarning,
-                stacklevel=4,
-            )
 
     # ------------------------------------------------------------------ gradients, results, persistence
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -511,12 +407,9 @@ class IVON(Optimizer):
         Args:
             set_to_none: drop the gradients' memory rather than fill it with zeros.
         """
-        if self._pending is not None and self._at_sample is None:
+        if self._at_sample is None:
             with torch.no_grad():
-                if not self._averaged:
-                    self._average_first()
-                for slot in self._pending:
-                    slot.norm = None
+                self._samples.take_from_grads()
         super().zero_grad(set_to_none)
 
     @torch.no_grad()
@@ -604,11 +497,6 @@ class IVON(Optimizer):
 def _call(closure: Callable[[], Any]) -> Any:
     with torch.enable_grad():
         return closure()
-
-
-def _add_local(slot: Slot, grad: Tensor) -> None:
-    with torch.no_grad():
-        slot.buffer("local").add_(grad)
 
 
 def _fused_cuda() -> Any:

@@ -37,7 +37,9 @@ def plot_hessian_variance(distance: Tensor, measured: Tensor, predicted: Tensor,
     axes[0].loglog([low, high], [low, high], color="0.4", linewidth=1.0)
     axes[0].set(xlabel=r"std of $\hat h$, formula (nats)", ylabel=r"std of $\hat h$, measured (nats)")
     ratio = measured / value
-    axes[1].semilogy(distance, ratio.median(1).values, color=PALETTE[1], marker="o", markersize=4, label="median weight")
+    axes[1].semilogy(
+        distance, ratio.median(1).values, color=PALETTE[1], marker="o", markersize=4, label="median weight"
+    )
     axes[1].fill_between(distance, ratio.amin(1), ratio.amax(1), color=PALETTE[1], alpha=0.2, label="range of weights")
     axes[1].set(
         xlabel=r"distance of $\mathbf{m}$ from the optimum ($\sigma$)",
@@ -133,7 +135,9 @@ def plot_hessian_start(paths: Mapping[float, Mapping[float, Tensor]], target: fl
 
 
 @styled
-def plot_ivon_hyperparameters(results: Mapping[str, Mapping[float, Mapping[str, Tensor]]], default: Mapping[str, float]) -> Figure:
+def plot_ivon_hyperparameters(
+    results: Mapping[str, Mapping[float, Mapping[str, Tensor]]], default: Mapping[str, float]
+) -> Figure:
     """Draw what each hyperparameter does to the noise, the test loss and the accuracy; bands are one std over seeds.
 
     Args:
@@ -152,7 +156,9 @@ def plot_ivon_hyperparameters(results: Mapping[str, Mapping[float, Mapping[str, 
             ax = axes[row, column]
             for color, (key, label) in zip(PALETTE[2:] if row == 0 else PALETTE, keys.items(), strict=False):
                 found = [values[key] for values in by_value.values()]
-                centre, spread = (np.array([float(f(v)) for v in found]) for f in (lambda v: v.mean(), lambda v: v.std()))
+                centre, spread = (
+                    np.array([float(f(v)) for v in found]) for f in (lambda v: v.mean(), lambda v: v.std())
+                )
                 ax.plot(list(by_value), centre, color=color, marker="o", markersize=4, label=label)
                 ax.fill_between(list(by_value), centre - spread, centre + spread, color=color, alpha=0.2)
             ax.axvline(default[name], color="0.5", linewidth=1.0, linestyle="dotted")

@@ -1,0 +1,761 @@
+"""IVON in the situations that real training meets, with every executor."""
+
+import copy
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from ivon_problems import EXECUTORS, batch, cnn, executors, images, loss_of, mlp, state_of, train_step, weights
+from ivon_reference import ReferenceIVON
+from torch.nn import functional as F
+
+import vlls
+from vlls import IVON
+from vlls.optim import _alg1, _cpu
+
+
+# ---------------------------------------------------------------------------------------------- 1: persistence
+@executors
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_save_load_continue_is_bit_exact(executor, dtype, tmp_path):
+    def make(model):
+        return IVON(
+            model.parameters(), lr=0.1, ess=30.0, generator=torch.Generator().manual_seed(1), **EXECUTORS[executor]
+        )
+
+    data = batch(dtype=dtype)
+    model = mlp(dtype)
+    optimizer = make(model)
+    for _ in range(3):
+        train_step(model, optimizer, data)
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "run.pt")
+    other = mlp(dtype, seed=9)
+    resumed = make(other)
+    saved = torch.load(tmp_path / "run.pt", weights_only=True)
+    other.load_state_dict(saved["model"])
+    resumed.load_state_dict(saved["optimizer"])
+    for _ in range(4):
+        assert torch.equal(train_step(model, optimizer, data), train_step(other, resumed, data))
+    assert torch.equal(weights(model), weights(other))
+    for name in ("momentum", "hess", "step"):
+        assert torch.equal(state_of(model, optimizer, name), state_of(other, resumed, name))
+    assert all(optimizer.state[p]["step"] == 7 for p in model.parameters())
+
+
+def test_what_does_not_match_is_named_and_nothing_changes():
+    model = mlp()
+    optimizer = IVON(model.parameters(), lr=0.1, ess=30.0)
+    train_step(model, optimizer, batch())
+    before = copy.deepcopy(optimizer.state_dict())
+
+    def broken(change):
+        saved = copy.deepcopy(before)
+        change(saved)
+        return saved
+
+    adam = torch.optim.Adam(mlp().parameters())
+    cases = [
+        (adam.state_dict(), "not saved by IVON"),
+        ({"weights": 1}, "param_groups"),
+        (broken(lambda s: s["param_groups"].append(s["param_groups"][0])), "2 parameter group"),
+        (broken(lambda s: s["param_groups"][0]["params"].pop()), "3 parameters"),
+        (broken(lambda s: s["state"][1].pop("hess")), r"parameter 1 of group 0 lacks \['hess'\]"),
+        (broken(lambda s: s["state"][2].update(momentum=torch.zeros(5))), r"momentum of parameter 2.*\(5,\)"),
+        (broken(lambda s: s["param_groups"][0].update(ess=0.5)), "ess=0.5"),
+    ]
+    for saved, message in cases:
+        with pytest.raises(ValueError, match=message):
+            optimizer.load_state_dict(saved)
+        after = optimizer.state_dict()
+        assert after["param_groups"] == before["param_groups"]
+        for i, state in before["state"].items():
+            assert all(torch.equal(after["state"][i][name], value) for name, value in state.items())
+
+
+@executors
+def test_deepcopy_and_pickle_go_on_alike(executor):
+    model, data = mlp(), batch()
+    generator = torch.Generator().manual_seed(4)
+    optimizer = IVON(model.parameters(), lr=0.1, ess=30.0, generator=generator, mc_samples=2, **EXECUTORS[executor])
+    train_step(model, optimizer, data)
+    for copied in (copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))):
+        model2, optimizer2 = copied((model, optimizer))
+        assert optimizer2.mc_samples == 2 and optimizer2.fused == optimizer.fused
+        for _ in range(2):
+            train_step(model, optimizer, data, samples=2)
+            train_step(model2, optimizer2, data, samples=2)
+        assert torch.equal(weights(model), weights(model2))
+        assert torch.equal(state_of(model, optimizer, "hess"), state_of(model2, optimizer2, "hess"))
+
+
+# ---------------------------------------------------------------------------------------------- 2, 8, 15: the mean
+@executors
+@pytest.mark.parametrize("leave", ["end", "raise", "return", "interrupt"])
+@pytest.mark.parametrize("context", ["train", "predict", "kept", "closure"])
+def test_the_mean_comes_back_bit_for_bit(executor, leave, context):
+    model = mlp()
+    optimizer = IVON(model.parameters(), lr=0.1, ess=30.0, **EXECUTORS[executor])
+    before = weights(model)
+    addresses = [p.data_ptr() for p in model.parameters()]
+
+    def body():
+        assert not torch.equal(weights(model), before)
+        if leave == "raise":
+            raise ZeroDivisionError
+        if leave == "interrupt":
+            raise KeyboardInterrupt
+
+    def run():
+        if context == "closure":
+            if leave in ("end", "return"):
+                return  # then the mean moves
+            optimizer.step(body)
+        manager = {
+            "train": lambda: optimizer.sampled_params(train=True),
+            "predict": lambda: optimizer.sampled_params(train=False),
+            "kept": optimizer.keep_sampled,
+        }[context]
+        with manager():
+            body()
+            if leave == "return":
+                return
+
+    if leave in ("raise", "interrupt"):
+        with pytest.raises(ZeroDivisionError if leave == "raise" else KeyboardInterrupt):
+            run()
+    else:
+        run()
+    assert torch.equal(weights(model), before)
+    assert addresses == [p.data_ptr() for p in model.parameters()]
+    train_step(model, optimizer, batch())  # and it can go on
+    assert not torch.equal(weights(model), before)
+
+
+@executors
+def test_evaluation_between_steps_sees_the_mean(executor):
+    """The network after a step is the mean: two evaluations agree, with the posterior's mean too."""
+    model, data = mlp(), batch()
+    optimizer = IVON(model.parameters(), lr=0.1, ess=3.0, **EXECUTORS[executor])
+
+    def closure():
+        optimizer.zero_grad()
+        loss = loss_of(model, data)
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        optimizer.step(closure)
+        once = model(data[0])
+        with optimizer.sampled_params():
+            assert not torch.equal(model(data[0]), once)
+        assert torch.equal(model(data[0]), once)
+        posterior = optimizer.posterior(model)
+        assert torch.equal(torch.func.functional_call(model, posterior.mean, (data[0],)), once)
+
+
+@executors
+def test_in_place_channels_last_flat_views_and_tied_weights(executor):
+    """Addresses, memory format and sharing survive; a flat buffer behind the parameters stays one."""
+    model = cnn().to(memory_format=torch.channels_last)
+    model[0].weight = torch.nn.Parameter(torch.randn(6, 1, 3, 3).to(memory_format=torch.channels_last))
+    wide = torch.nn.Parameter(torch.randn(8, 6, 3, 3).to(memory_format=torch.channels_last))
+    flat = torch.randn(50)
+    views = [torch.nn.Parameter(flat[:20].view(4, 5)), torch.nn.Parameter(flat[21:50])]
+    tied = torch.nn.Linear(5, 5, bias=False)
+    again = torch.nn.Linear(5, 5, bias=False)
+    again.weight = tied.weight
+    column = torch.nn.Parameter(torch.randn(6, 4)[:, 1])  # not dense
+    params = [*model.parameters(), wide, *views, *torch.nn.Sequential(tied, again).parameters(), column]
+    addresses = [p.data_ptr() for p in params]
+    strides = [p.stride() for p in params]
+    optimizer = IVON(params, lr=0.1, ess=30.0, **EXECUTORS[executor])
+    gap = float(flat[20])
+
+    def loss():
+        out = loss_of(model, images()) + wide.square().sum() + sum(v.square().sum() for v in views)
+        return out + again(tied(torch.ones(5))).square().sum() + column.square().sum()
+
+    for _ in range(3):
+        with optimizer.sampled_params(train=True):
+            loss().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert addresses == [p.data_ptr() for p in params] and strides == [p.stride() for p in params]
+    assert wide.is_contiguous(memory_format=torch.channels_last)
+    assert float(flat[20]) == gap and torch.equal(flat[:20], views[0].detach().flatten())
+    assert again.weight is tied.weight
+    assert all(optimizer.state[p]["hess"].stride() == p.stride() for p in params if p is not column)
+
+
+@executors
+@pytest.mark.parametrize("channels", [4, 1])  # one channel: contiguous in both formats, with different strides
+def test_memory_order_does_not_change_the_update(executor, channels):
+    """The same perturbation and gradient give the same numbers in channels_last, whatever the gradient's order."""
+    start, gradient = torch.randn(5, channels, 3, 3), torch.randn(5, channels, 3, 3)
+    results = []
+    for p_last, g_last in [(False, False), (True, True), (True, False), (False, True)]:
+        form = torch.channels_last if p_last else torch.contiguous_format
+        p = torch.nn.Parameter(start.clone().contiguous(memory_format=form))
+        # the fused kernel makes noise in the order of memory, the others in that of the indices
+        setting = {"ess": 1e12, "hess_approx": "gradsq"} if executor == "fused" else {"ess": 30.0}
+        generator = torch.Generator().manual_seed(1)
+        optimizer = IVON([p], lr=0.1, beta2=0.99, generator=generator, **setting, **EXECUTORS[executor])
+        for _ in range(3):
+            with optimizer.sampled_params(train=True):
+                p.grad = gradient.clone().contiguous(
+                    memory_format=torch.channels_last if g_last else torch.contiguous_format
+                )
+            optimizer.step()
+        results.append((p.detach(), optimizer.state[p]["hess"]))
+    for p, h in results[1:]:
+        assert torch.allclose(p, results[0][0], rtol=1e-4, atol=1e-5) and torch.allclose(h, results[0][1], rtol=1e-5)
+
+
+@executors
+def test_two_parameters_on_the_same_memory_are_one(executor):
+    """Perturbed once, gradients added: as if the Parameter itself were shared."""
+
+    def run(shared):
+        p = torch.nn.Parameter(torch.linspace(0, 1, 40))
+        q = p if shared else torch.nn.Parameter(p.data)
+        params = [p] if shared else [p, q]
+        optimizer = IVON(params, lr=0.1, ess=30.0, generator=torch.Generator().manual_seed(2), **EXECUTORS[executor])
+        for _ in range(3):
+            with optimizer.sampled_params(train=True):
+                optimizer.zero_grad()
+                (p.square().sum() + (3 * q).sin().sum()).backward()
+            optimizer.step()
+        return p.detach()
+
+    assert torch.allclose(run(True), run(False), rtol=1e-6, atol=1e-7)
+
+
+# ---------------------------------------------------------------------------------------------- 3, 4: which parameters
+@executors
+def test_frozen_and_unused_parameters_stay(executor):
+    model = mlp()
+    unused = torch.nn.Parameter(torch.ones(7))
+    frozen = model[0].weight.requires_grad_(False)
+    optimizer = IVON([*model.parameters(), unused], lr=0.1, ess=3.0, weight_decay=0.5, **EXECUTORS[executor])
+    before = frozen.clone()
+    for how in ("context", "closure", "kept"):
+        if how == "context":
+            with optimizer.sampled_params(train=True):
+                assert torch.equal(frozen, before)
+                assert not torch.equal(unused, torch.ones(7))  # trainable, so it is sampled
+                loss_of(model, batch()).backward()
+            optimizer.step()
+        elif how == "closure":
+            optimizer.step(lambda: loss_of(model, batch()).backward())
+        else:
+            with optimizer.keep_sampled():
+                seen = []
+                for _ in range(3):
+                    seen.append(unused.detach().clone())
+                    loss_of(model, batch()).backward()
+                    optimizer.step()
+                assert not torch.equal(seen[1], seen[2])
+        optimizer.zero_grad()
+        assert torch.equal(frozen, before) and torch.equal(unused, torch.ones(7))
+    assert frozen not in optimizer.state or not optimizer.state[frozen]
+    assert optimizer.state[unused]["step"] == 0 and (optimizer.state[unused]["hess"] == 1.0).all()
+    assert set(optimizer.posterior(model).mean) == {"0.bias", "2.weight", "2.bias"}
+
+
+# ---------------------------------------------------------------------------------------------- 5: dtypes, devices
+@executors
+def test_mixed_dtypes_in_one_optimizer(executor):
+    dtypes = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.float32]
+    params = [torch.nn.Parameter(torch.linspace(-1, 1, 50 + i).to(d)) for i, d in enumerate(dtypes)]
+    optimizer = IVON(params, lr=0.05, ess=100.0, **EXECUTORS[executor])
+    for _ in range(200):
+        with optimizer.sampled_params(train=True):
+            optimizer.zero_grad()
+            sum((p.double() - 0.25).square().sum() for p in params).backward()
+        optimizer.step()
+    for p, dtype in zip(params, dtypes, strict=True):
+        assert p.dtype == dtype
+        assert optimizer.state[p]["hess"].dtype == torch.promote_types(dtype, torch.float32)
+        assert (p.double() - 0.25).abs().max() < 0.1
+
+
+@executors
+def test_bfloat16_curvature_moves_and_small_steps_add_up(executor):
+    """A Hessian near 1 that changes by 1e-5 a step would never move in bfloat16; nor would the mean by 1e-4."""
+    p = torch.nn.Parameter(torch.ones(4000, dtype=torch.bfloat16))
+    optimizer = IVON([p], lr=1e-4, ess=1e4, hess_init=1.0, beta2=0.999, weight_decay=0.0, **EXECUTORS[executor])
+    for _ in range(300):
+        with optimizer.sampled_params(train=True):
+            p.grad = (3.0 * (p.detach().float() - 1.0) + 0.05).bfloat16()  # a quadratic loss of curvature 3
+        optimizer.step()
+    expected = 3.0 - 2.0 * 0.999**300
+    assert abs(optimizer.state[p]["hess"].mean() - expected) < 0.05
+    mean = optimizer.state[p]["mean"].mean()
+    assert 0.9985 < mean < 0.9995  # half of bfloat16's resolution below 1 is 0.998
+    assert abs(p.float().mean() - 1.0) < 4e-3
+
+
+def test_bfloat16_weights_loaded_from_outside_become_the_mean():
+    p = torch.nn.Parameter(torch.ones(40, dtype=torch.bfloat16))
+    optimizer = IVON([p], lr=0.1, ess=1e9)
+    with optimizer.sampled_params():
+        pass
+    with torch.no_grad():
+        p[:20] = 5.0
+    with optimizer.sampled_params():
+        assert (p[:20] > 4.5).all() and (p[20:] < 1.5).all()
+    assert (p[:20] == 5.0).all() and (p[20:] == 1.0).all()
+
+
+@executors
+def test_late_move_to_another_dtype_or_layout(executor):
+    """model.to(...) after some steps: the state follows, whatever the move."""
+    model = mlp()
+    optimizer = IVON(model.parameters(), lr=0.1, ess=30.0, **EXECUTORS[executor])
+    train_step(model, optimizer, batch())
+    before = state_of(model, optimizer, "hess")
+    model.double()
+    train_step(model, optimizer, batch(dtype=torch.float64))
+    for p in model.parameters():
+        assert optimizer.state[p]["hess"].dtype == torch.float64
+    assert (state_of(model, optimizer, "hess") - before).abs().max() < 0.1
+    assert all(optimizer.state[p]["step"] == 2 for p in model.parameters())
+    image = cnn()
+    optimizer = IVON(image.parameters(), lr=0.1, ess=30.0, **EXECUTORS[executor])
+    train_step(image, optimizer, images())
+    image.to(memory_format=torch.channels_last)
+    train_step(image, optimizer, images())
+    assert torch.isfinite(weights(image)).all()
+
+
+# ---------------------------------------------------------------------------------------------- 6: GradScaler
+@executors
+@pytest.mark.parametrize("unscale", [False, True])
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("hess_approx", ["price", "gradsq"])
+def test_grad_scaler_unscales_and_skips_without_a_trace(executor, unscale, samples, hess_approx):
+    def run(scaled):
+        model, data = mlp(), batch()
+        generator = torch.Generator().manual_seed(1)
+        optimizer = IVON(
+            model.parameters(), lr=0.1, ess=30.0, beta2=0.9, hess_approx=hess_approx, generator=generator,
+            **EXECUTORS[executor],
+        )  # fmt: skip
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=2, enabled=scaled)
+        for step in range(5):
+            broken = scaled and step == 2
+            state = generator.get_state()
+            for attempt in range(2 if broken else 1):
+                generator.set_state(state)
+                before = weights(model)
+                for _ in range(samples):
+                    with optimizer.sampled_params(train=True):
+                        optimizer.zero_grad()
+                        loss = loss_of(model, data)
+                        scaler.scale(loss).backward()
+                        if broken and attempt == 0:
+                            model[0].weight.grad[1, 2] = math.inf
+                if unscale:
+                    scaler.unscale_(optimizer)
+                    if not (broken and attempt == 0):
+                        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+                scaler.step(optimizer)
+                scaler.update()
+                if broken and attempt == 0:
+                    assert torch.equal(weights(model), before)
+                    assert all(optimizer.state[p]["step"] == step for p in model.parameters())
+        return weights(model), state_of(model, optimizer, "hess")
+
+    if unscale:  # the plain run clips too
+        torch.testing.assert_close(run(True), run(False), rtol=2e-4, atol=2e-6)
+    else:
+        torch.testing.assert_close(run(True), run(False), rtol=2e-5, atol=2e-7)
+
+
+@executors
+@pytest.mark.parametrize("samples", [1, 2])
+def test_gradient_clipping_after_the_context_reaches_the_step(executor, samples):
+    model, data = mlp(), batch()
+    optimizer = IVON(model.parameters(), lr=0.1, ess=30.0, beta1=0.0, **EXECUTORS[executor])
+    for _ in range(samples):
+        with optimizer.sampled_params(train=True):
+            optimizer.zero_grad()
+            loss_of(model, data).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+    optimizer.step()
+    assert abs(state_of(model, optimizer, "momentum").norm() - 1e-3) < 1e-6
+
+
+# ---------------------------------------------------------------------------------------------- 9: accumulation
+@executors
+@pytest.mark.parametrize("hess_approx", ["price", "gradsq"])
+def test_micro_batches_in_one_context_equal_the_full_batch(executor, hess_approx):
+    x, y = batch(40)
+
+    def run(parts):
+        model = mlp()
+        optimizer = IVON(
+            model.parameters(), lr=0.1, ess=40.0, beta2=0.9, hess_approx=hess_approx,
+            generator=torch.Generator().manual_seed(1), **EXECUTORS[executor],
+        )  # fmt: skip
+        for _ in range(4):
+            with optimizer.sampled_params(train=True):
+                for a, b in zip(x.chunk(parts), y.chunk(parts), strict=True):
+                    (loss_of(model, (a, b)) / parts).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return weights(model), state_of(model, optimizer, "hess")
+
+    torch.testing.assert_close(run(4), run(1), rtol=2e-5, atol=2e-7)
+
+
+@executors
+@pytest.mark.parametrize("zero", ["inside", "before", "never", "module"])
+def test_several_contexts_average_and_equal_the_full_batch_at_equal_noise(executor, zero):
+    """Gradients of contexts are averaged wherever zero_grad() stands; with the same noise in each, four micro-batches
+    in four contexts are the full batch, gradient and curvature."""
+    x, y = batch(40)
+
+    def run(parts):
+        model = mlp()
+        generator = torch.Generator()
+        optimizer = IVON(model.parameters(), lr=0.1, ess=40.0, beta2=0.9, generator=generator, **EXECUTORS[executor])
+        for step in range(4):
+            for a, b in zip(x.chunk(parts), y.chunk(parts), strict=True):
+                generator.manual_seed(step)
+                if zero == "before":
+                    optimizer.zero_grad()
+                if zero == "module":
+                    model.zero_grad()
+                with optimizer.sampled_params(train=True):
+                    if zero == "inside":
+                        optimizer.zero_grad(set_to_none=False)
+                    loss_of(model, (a, b)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return weights(model), state_of(model, optimizer, "hess")
+
+    torch.testing.assert_close(run(4), run(1), rtol=2e-5, atol=2e-7)
+
+
+@executors
+def test_a_prediction_between_sample_and_step_changes_nothing(executor):
+    def run(predict):
+        model, data = mlp(), batch()
+        generator = torch.Generator()
+        optimizer = IVON(model.parameters(), lr=0.1, ess=30.0, beta2=0.9, generator=generator, **EXECUTORS[executor])
+        for step in range(3):
+            generator.manual_seed(step)
+            with optimizer.sampled_params(train=True):
+                optimizer.zero_grad()
+                loss_of(model, data).backward()
+            if predict:
+                vlls.predict(model, optimizer, data[0], num_samples=2)
+            optimizer.step()
+        return weights(model), state_of(model, optimizer, "hess")
+
+    torch.testing.assert_close(run(True), run(False), rtol=2e-5, atol=2e-7)
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+@executors
+def test_zero_grad_before_the_step_keeps_the_sample(executor, set_to_none):
+    def run(zero):
+        model = mlp()
+        generator = torch.Generator().manual_seed(1)
+        optimizer = IVON(model.parameters(), lr=0.1, ess=30.0, generator=generator, **EXECUTORS[executor])
+        for _ in range(2):
+            with optimizer.sampled_params(train=True):
+                loss_of(model, batch()).backward()
+            if zero:
+                optimizer.zero_grad(set_to_none)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none)
+        return weights(model)
+
+    torch.testing.assert_close(run(True), run(False), rtol=2e-5, atol=2e-7)
+
+
+# ---------------------------------------------------------------------------------------------- 10: misuse
+def test_step_without_a_sample_says_what_to_call():
+    model = mlp()
+    optimizer = IVON(model.parameters(), lr=0.1, ess=30.0)
+    with pytest.raises(RuntimeError, match=r"sampled_params\(train=True\).*step\(closure\)"):
+        optimizer.step()
+    with optimizer.sampled_params():  # for prediction: not a sample to learn from
+        loss_of(model, batch()).backward()
+    with pytest.raises(RuntimeError, match="no sample to learn from"):
+        optimizer.step()
+    train_step(model, optimizer, batch())
+    with pytest.raises(RuntimeError, match="no sample to learn from"):
+        optimizer.step()
+
+
+def test_calls_inside_a_sample_are_refused_and_change_nothing():
+    model, data = mlp(), batch()
+    optimizer = IVON(model.parameters(), lr=0.1, ess=30.0)
+    saved = optimizer.state_dict()
+    for outer in (lambda: optimizer.sampled_params(train=True), optimizer.sampled_params, optimizer.keep_sampled):
+        before = weights(model)
+        with outer():
+            inside = weights(model)
+            for call in (
+                lambda: optimizer.sampled_params().__enter__(),
+                lambda: optimizer.keep_sampled().__enter__(),
+                lambda: optimizer.posterior(model),
+                lambda: optimizer.state_dict(),
+                lambda: optimizer.load_state_dict(saved),
+                lambda: optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))]}),
+                lambda: vlls.predict(model, optimizer, data[0]),
+            ):
+                with pytest.raises(RuntimeError, match="while the parameters hold a sample"):
+                    call()
+            if outer != optimizer.keep_sampled:
+                for arguments in ((), (lambda: loss_of(model, data),)):
+                    with pytest.raises(RuntimeError, match="while the parameters hold a sample"):
+                        optimizer.step(*arguments)
+            assert torch.equal(weights(model), inside)
+        assert torch.equal(weights(model), before)
+    with pytest.raises(RuntimeError, match="samples by itself"):
+        optimizer.step(lambda: train_step(model, optimizer, data))
+    assert torch.equal(weights(model), before)
+    assert len(optimizer.param_groups) == 1
+
+
+BAD = [
+    ({"lr": -0.1}, r"lr=-0.1 is outside \[0, inf\)"),
+    ({"lr": math.nan}, "lr=nan"),
+    ({"lr": math.inf}, "lr=inf"),
+    ({"lr": "fast"}, "lr='fast'"),
+    ({"ess": 0.5}, r"ess=0.5 is outside \[1, inf\); use the number of training examples"),
+    ({"ess": -3}, "ess=-3"),
+    ({"ess": math.inf}, "ess=inf"),
+    ({"hess_init": 0.0}, r"hess_init=0.0 is outside \(0, inf\)"),
+    ({"hess_init": -1.0}, "hess_init=-1.0"),
+    ({"beta1": 1.0}, r"beta1=1.0 is outside \[0, 1\)"),
+    ({"beta1": -0.1}, "beta1=-0.1"),
+    ({"beta2": 1.01}, r"beta2=1.01 is outside \[0, 1\]"),
+    ({"beta2": -0.5}, "beta2=-0.5"),
+    ({"weight_decay": -1e-4}, "weight_decay=-0.0001"),
+    ({"clip_radius": 0.0}, r"clip_radius=0.0 is outside \(0, inf\]"),
+    ({"hess_approx": "fisher"}, "hess_approx='fisher' is unknown; choose 'price' or 'gradsq'"),
+    ({"mc_samples": 0}, "mc_samples=0"),
+    ({"mc_samples": 1.5}, "mc_samples=1.5"),
+    ({"generator": 3}, "generator=3"),
+    ({"foreach": True, "fused": True}, "exclude each other"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=lambda value: str(value)[:30])
+def test_hyperparameters_out_of_range(arguments, message):
+    p = torch.nn.Parameter(torch.ones(3))
+    with pytest.raises(ValueError, match=message):
+        IVON([p], **{"lr": 0.1, "ess": 10.0, **arguments})
+    optimizer = IVON([p], lr=0.1, ess=10.0)
+    if not {"mc_samples", "generator", "foreach"} & arguments.keys():
+        with pytest.raises(ValueError, match=message):
+            optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))], **arguments})
+        assert len(optimizer.param_groups) == 1
+
+
+def test_parameters_that_cannot_be_optimized():
+    for params in ([], iter([]), [{"params": []}]):
+        with pytest.raises(ValueError, match=r"params is empty; pass model.parameters\(\)"):
+            IVON(params, lr=0.1, ess=10.0)
+    bad = [
+        (torch.ones(3, dtype=torch.complex64, requires_grad=True), r"params\[1\].*complex64"),
+        (torch.ones(3, dtype=torch.int64), r"params\[1\].*int64"),
+        (torch.eye(3).to_sparse().requires_grad_(), r"params\[1\].*sparse"),
+    ]
+    for tensor, message in bad:
+        with pytest.raises(ValueError, match=message):
+            IVON([torch.ones(2, requires_grad=True), tensor], lr=0.1, ess=10.0)
+
+
+@executors
+def test_sparse_gradients_are_refused_and_nothing_changes(executor):
+    embedding = torch.nn.Embedding(10, 4, sparse=True)
+    optimizer = IVON(embedding.parameters(), lr=0.1, ess=10.0, **EXECUTORS[executor])
+    before = embedding.weight.detach().clone()
+    with (
+        pytest.raises(RuntimeError, match=r"sparse=False in torch\.nn\.Embedding"),
+        optimizer.sampled_params(train=True),
+    ):
+        embedding(torch.tensor([1, 2])).sum().backward()
+    assert torch.equal(embedding.weight, before)
+    with pytest.raises(RuntimeError, match="IVON needs dense gradients"):
+        optimizer.step(lambda: embedding(torch.tensor([1, 2])).sum().backward())
+    assert torch.equal(embedding.weight, before)
+    with pytest.raises(RuntimeError, match="no sample"):
+        optimizer.step()
+    assert optimizer.state[embedding.weight]["step"] == 0
+
+
+def test_fused_without_a_compiler_says_so(monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler")
+    _cpu._library.cache_clear()
+    try:
+        p = torch.nn.Parameter(torch.ones(3))
+        with pytest.raises(RuntimeError, match="fused=True needs a C compiler"):
+            IVON([p], lr=0.1, ess=10.0, fused=True).step(lambda: p.sum().backward())
+        assert torch.equal(p.detach(), torch.ones(3))
+    finally:
+        _cpu._library.cache_clear()
+
+
+# ---------------------------------------------------------------------------------------------- 12: BatchNorm
+@executors
+def test_batch_norm_statistics_untouched_by_predictive_sampling(executor):
+    model, data = cnn().train(), images()
+    optimizer = IVON(model.parameters(), lr=0.1, ess=30.0, **EXECUTORS[executor])
+    train_step(model, optimizer, data)
+    before = {name: b.clone() for name, b in model.named_buffers()}
+    with optimizer.sampled_params(train=False):
+        model(data[0])
+    assert vlls.predict(model, optimizer, data[0], num_samples=3).shape == (30, 4)
+    assert all(torch.equal(b, before[name]) for name, b in model.named_buffers())
+    assert model.training and all(module.training for module in model.modules())
+    train_step(model, optimizer, data)
+    assert int(model[1].num_batches_tracked) == 2
+
+
+# ---------------------------------------------------------------------------------------------- 13: groups
+@executors
+def test_groups_with_their_own_hyperparameters_and_late_ones(executor):
+    dtype = torch.float32 if executor == "fused" else torch.float64
+    params = [torch.nn.Parameter(torch.linspace(-1, 1, 30, dtype=dtype)) for _ in range(3)]
+    own = [
+        {"lr": 0.1, "ess": 30.0, "hess_init": 0.5, "weight_decay": 1e-3, "beta1": 0.9},
+        {"lr": 0.02, "ess": 200.0, "hess_init": 2.0, "weight_decay": 0.1, "beta1": 0.5},
+        {"lr": 0.05, "ess": 60.0, "hess_init": 0.1, "weight_decay": 0.0, "beta1": 0.0},
+    ]
+    optimizer = IVON(
+        [{"params": [params[0]], **own[0]}, {"params": [params[1]], **own[1]}], lr=1.0, ess=1.0, **EXECUTORS[executor]
+    )
+    references = [ReferenceIVON(p.detach().numpy(), **o) for p, o in zip(params, own, strict=True)]
+    for step in range(12):
+        if step == 5:
+            optimizer.add_param_group({"params": [params[2]], **own[2]})
+        active = params[: 2 if step < 5 else 3]
+        seen = []
+        with optimizer.sampled_params(train=True):
+            optimizer.zero_grad()
+            sum((p**4).sum() for p in active).backward()
+            seen = [(p.detach().double().numpy().copy(), p.grad.double().numpy().copy()) for p in active]
+        optimizer.step()
+        for reference, sample in zip(references, seen, strict=False):
+            reference.step([sample])
+    tolerance = 1e-11 if dtype == torch.float64 else 3e-5
+    for p, reference in zip(params, references, strict=True):
+        assert np.abs(p.detach().double().numpy() - reference.m).max() < tolerance
+
+
+# ---------------------------------------------------------------------------------------------- 14: generators
+@executors
+def test_a_generator_makes_it_reproducible_and_leaves_the_global_one(executor):
+    def run():
+        model = mlp()
+        generator = torch.Generator().manual_seed(11)
+        optimizer = IVON(model.parameters(), lr=0.1, ess=30.0, generator=generator, **EXECUTORS[executor])
+        for _ in range(3):
+            train_step(model, optimizer, batch())
+        return weights(model)
+
+    first = run()
+    before = torch.get_rng_state()
+    model = mlp()
+    state = torch.get_rng_state()
+    optimizer = IVON(
+        model.parameters(), lr=0.1, ess=30.0, generator=torch.Generator().manual_seed(11), **EXECUTORS[executor]
+    )
+    for _ in range(3):
+        train_step(model, optimizer, batch())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first, weights(model))
+    torch.set_rng_state(before)
+
+
+# ---------------------------------------------------------------------------------------------- beside other tools
+@executors
+def test_schedulers_and_tensor_learning_rates(executor):
+    """A scheduler changes the step; a learning rate held in a tensor is read at each step."""
+
+    def run(lr, schedule):
+        model = mlp()
+        optimizer = IVON(
+            model.parameters(), lr=lr, ess=30.0, generator=torch.Generator().manual_seed(1), **EXECUTORS[executor]
+        )
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+        for _ in range(4):
+            train_step(model, optimizer, batch())
+            if schedule:
+                scheduler.step()
+        return weights(model)
+
+    torch.testing.assert_close(run(torch.tensor(0.1), True), run(0.1, True), rtol=1e-5, atol=1e-7)
+    assert not torch.equal(run(0.1, True), run(0.1, False))
+    start = weights(mlp())
+    assert torch.equal(run(0.0, True), start)
+
+
+def test_one_cycle_scheduler_writes_beta1():
+    """OneCycleLR looks for 'momentum' or 'betas'; told not to cycle them it works."""
+    model = mlp()
+    optimizer = IVON(model.parameters(), lr=0.1, ess=30.0)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.2, total_steps=5, cycle_momentum=False)
+    for _ in range(4):
+        train_step(model, optimizer, batch())
+        scheduler.step()
+    assert optimizer.param_groups[0]["lr"] != 0.1
+
+
+def test_a_lightning_style_closure():
+    """The trainer's closure: forward, zero_grad, backward, run inside optimizer.step, loss returned through it."""
+    model, data = mlp(), batch()
+    optimizer = IVON(model.parameters(), lr=0.2, ess=30.0, mc_samples=2)
+    calls = []
+
+    class Closure:
+        def __call__(self):
+            loss = loss_of(model, data)
+            optimizer.zero_grad()
+            loss.backward()
+            calls.append(float(loss))
+            return loss.detach()
+
+    losses = [float(optimizer.step(closure=Closure())) for _ in range(30)]
+    assert len(calls) == 60 and losses[0] == pytest.approx(sum(calls[:2]) / 2)
+    assert losses[-1] < losses[0]
+
+
+def test_torch_compile_of_model_and_of_the_whole_step():
+    def run(compiled):
+        torch._dynamo.reset()
+        model, data = mlp(), batch()
+        optimizer = IVON(model.parameters(), lr=0.1, ess=30.0, generator=torch.Generator().manual_seed(1))
+        forward = torch.compile(model, backend="aot_eager") if compiled else model
+
+        def step():
+            with optimizer.sampled_params(train=True):
+                optimizer.zero_grad()
+                F.cross_entropy(forward(data[0]), data[1]).backward()
+            optimizer.step()
+
+        run_step = torch.compile(step, backend="eager") if compiled == "whole" else step
+        for _ in range(4):
+            run_step()
+        return weights(model)
+
+    torch.testing.assert_close(run("model"), run(False), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(run("whole"), run(False), rtol=1e-5, atol=1e-7)
+
+
+def test_the_pure_update_compiles_into_one_graph():
+    torch._dynamo.reset()
+    args = [torch.rand(100) + 0.5 for _ in range(5)]
+    given = {"lr": 0.1, "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.01, "bias_correction": 0.3, "clip_radius": 2.0}
+    compiled = torch.compile(_alg1.ivon_update, backend="aot_eager", fullgraph=True)
+    for fast, plain in zip(compiled(*args, **given), _alg1.ivon_update(*args, **given), strict=True):
+        torch.testing.assert_close(fast, plain)

@@ -1,0 +1,192 @@
+"""IVON over two processes, gloo on the CPU: each with its own sample, all with the same weights."""
+
+import os
+import sys
+import warnings
+from functools import partial
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.multiprocessing import get_context
+from torch.nn import functional as F
+
+from vlls import IVON
+from vlls.optim._cpu import compiler
+
+STEPS = 5
+
+
+def problem():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 10), torch.nn.Tanh(), torch.nn.Linear(10, 3))
+    model.unused = torch.nn.Parameter(torch.ones(4))
+    x, y = torch.randn(40, 6), torch.randint(3, (40,))
+    return model, x, y
+
+
+def make(model, **options):
+    return IVON([p for p in model.parameters()], lr=0.1, ess=40.0, beta2=0.9, hess_init=0.3, **options)
+
+
+def results(model, optimizer):
+    named = {f"{name}.mean": p.detach().clone() for name, p in model.named_parameters()}
+    for name, p in model.named_parameters():
+        named |= {f"{name}.{key}": value.clone() for key, value in optimizer.state[p].items()}
+    return named
+
+
+def train(model, forward, optimizer, x, y, how):
+    """One process: its own generator at seed 100 + 10 step + rank, so that another can draw the same."""
+    rank = dist.get_rank()
+    for step in range(STEPS):
+        optimizer.generator.manual_seed(100 + 10 * step + rank)
+
+        def closure():
+            optimizer.zero_grad()
+            loss = F.cross_entropy(forward(x[rank::2]), y[rank::2])
+            loss.backward()
+            return loss
+
+        if how == "closure":
+            optimizer.step(closure)
+        elif how == "micro":
+            with optimizer.sampled_params(train=True):
+                optimizer.zero_grad()
+                for part in (slice(0, 10), slice(10, 20)):
+                    (F.cross_entropy(forward(x[rank::2][part]), y[rank::2][part]) / 2).backward()
+            optimizer.step()
+        else:
+            with optimizer.sampled_params(train=True):
+                closure()
+            optimizer.step()
+
+
+def reference(**options):
+    """One process with two samples a step, one for each half of the batch."""
+    model, x, y = problem()
+    optimizer = make(model, generator=torch.Generator(), mc_samples=2, **options)
+    for step in range(STEPS):
+        for rank in range(2):
+            optimizer.generator.manual_seed(100 + 10 * step + rank)
+            with optimizer.sampled_params(train=True):
+                optimizer.zero_grad()
+                F.cross_entropy(model(x[rank::2]), y[rank::2]).backward()
+        optimizer.step()
+    return results(model, optimizer)
+
+
+def worker(rank, port, folder, jobs):
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    try:
+        for i, job in enumerate(jobs):
+            torch.save(job(), f"{folder}/{i}-{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def wrapped(how, ddp, options):
+    model, x, y = problem()
+    forward = model
+    if ddp:
+        forward = torch.nn.parallel.DistributedDataParallel(
+            model, find_unused_parameters=True, gradient_as_bucket_view=ddp == "views"
+        )
+    optimizer = make(model, sync=True, generator=torch.Generator(), **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # no complaint about equal samples
+        train(model, forward, optimizer, x, y, how)
+    return results(model, optimizer)
+
+
+def scaled(options):
+    """With a GradScaler and an infinity on one process only: all skip that step."""
+    model, x, y = problem()
+    optimizer = make(model, sync=True, generator=torch.Generator().manual_seed(dist.get_rank()), **options)
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+    for step in range(3):
+        with optimizer.sampled_params(train=True):
+            optimizer.zero_grad()
+            scaler.scale(F.cross_entropy(model(x), y)).backward()
+        if step == 1 and dist.get_rank() == 1:
+            model[0].weight.grad[0, 0] = float("inf")
+        scaler.step(optimizer)
+        scaler.update(16.0)
+    return results(model, optimizer)
+
+
+def same_seed():
+    model, x, y = problem()
+    optimizer = make(model, sync=True, generator=torch.Generator())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            optimizer.generator.manual_seed(5)
+            optimizer.step(lambda: F.cross_entropy(model(x), y).backward())
+    try:
+        with optimizer.keep_sampled():
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    except RuntimeError as error:
+        return {"warnings": [str(w.message) for w in caught], "kept": str(error)}
+    return {"warnings": [str(w.message) for w in caught], "kept": ""}
+
+
+FUSED = {"fused": True} if compiler() else {}
+CASES = [
+    ("context", "ddp", {}),
+    ("context", "views", {"hess_approx": "gradsq"}),
+    ("micro", "ddp", {}),
+    ("closure", "ddp", FUSED),
+    ("context", None, {"hess_approx": "gradsq", "foreach": True}),
+    ("closure", None, {}),
+]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """Both processes' results of every case, from one start."""
+    folder = tmp_path_factory.mktemp("ranks")
+    jobs = [partial(wrapped, *case) for case in CASES] + [partial(scaled, {}), same_seed]
+    with __import__("socket").socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    context = get_context("spawn")
+    processes = [context.Process(target=worker, args=(rank, port, str(folder), jobs)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert all(process.exitcode == 0 for process in processes), [p.exitcode for p in processes]
+    return [[torch.load(folder / f"{i}-{rank}.pt") for rank in range(2)] for i in range(len(jobs))]
+
+
+pytestmark = pytest.mark.skipif(
+    not dist.is_available() or not dist.is_gloo_available() or sys.platform == "win32", reason="needs gloo"
+)
+
+
+@pytest.mark.parametrize("case", range(len(CASES)), ids=[str(c) for c in CASES])
+def test_two_processes_stay_identical_and_equal_one_with_two_samples(ran, case):
+    first, second = ran[case]
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    options = {k: v for k, v in CASES[case][2].items()}
+    expected = reference(**options)
+    for name, value in expected.items():
+        scale = 1 + float(value.abs().max())
+        assert (first[name] - value).abs().max() < 1e-6 * scale, name
+    assert (expected["0.weight.hess"] - 0.3).abs().max() > 0.05  # the curvature has moved, so halving it would show
+
+
+def test_an_infinity_on_one_process_skips_the_step_on_all(ran):
+    first, second = ran[len(CASES)]
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert first["0.weight.step"] == 2
+
+
+def test_equal_samples_are_warned_of_once_and_keep_sampled_is_refused(ran):
+    for rank in ran[len(CASES) + 1]:
+        assert len(rank["warnings"]) == 1 and "torch.manual_seed(seed +" in rank["warnings"][0]
+        assert "cannot separate" in rank["kept"]

@@ -1,0 +1,135 @@
+"""The Triton kernel, run by Triton's interpreter on a CPU: started by test_ivon_triton.py in a process of its own."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from ivon_reference import ReferenceIVON
+from torch.nn import functional as F
+
+from vlls import IVON
+from vlls.optim._triton import INTERPRETED, FusedCUDA
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _triton_takes_all(monkeypatch):
+    assert INTERPRETED
+
+    def plan(self, slots):
+        slots = list(slots)
+        assert all(FusedCUDA.supports(slot.param) for slot in slots)
+        if slots:
+            yield self._executors.setdefault("cuda", FusedCUDA()), slots
+
+    monkeypatch.setattr(IVON, "_plan", plan)
+
+
+def vector(params):
+    return torch.cat([p.detach().flatten().double() for p in params]).numpy()
+
+
+@pytest.mark.parametrize("how", ["context", "closure", "kept"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {},
+        {"hess_approx": "gradsq"},
+        {"debias": False, "clip_radius": 0.02},
+        {"mc_samples": 2},
+        {"beta1": 0.0, "beta2": 1.0},
+    ],
+    ids=str,
+)
+def test_lockstep_with_the_float64_reference(how, setting):
+    setting = dict(setting)
+    samples = setting.pop("mc_samples", 1)
+    if how == "kept" and samples > 1:
+        pytest.skip("one sample at a time")
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 900), torch.nn.Tanh(), torch.nn.Linear(900, 3))
+    params = list(model.parameters())
+    x, y = torch.randn(30, 6), torch.randint(3, (30,))
+    given = {"lr": 0.05, "ess": 30.0, "hess_init": 0.5, "weight_decay": 1e-2, "beta2": 0.99, **setting}
+    lr = torch.tensor(given["lr"]) if how == "closure" else given["lr"]  # also a learning rate held on the device
+    optimizer = IVON(params, mc_samples=samples, fused=True, **{**given, "lr": lr})
+    reference = ReferenceIVON(vector(params), **given)
+    seen = []
+
+    def closure():
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        seen.append((vector(params), vector([p.grad for p in params])))
+        return loss
+
+    def follow():
+        reference.step(list(seen))
+        seen.clear()
+
+    def step():
+        if how == "closure":
+            optimizer.step(closure)
+        elif how == "kept":
+            closure()
+            optimizer.step()
+        else:
+            for _ in range(samples):
+                with optimizer.sampled_params(train=True):
+                    closure()
+            optimizer.step()
+        follow()
+
+    if how == "kept":
+        with optimizer.keep_sampled():
+            for _ in range(4):
+                step()
+    else:
+        for _ in range(4):
+            step()
+    for ours, theirs in [
+        (vector(params), reference.m),
+        (vector([optimizer.state[p]["hess"] for p in params]), reference.h),
+        (vector([optimizer.state[p]["momentum"] for p in params]), reference.g),
+    ]:
+        assert (np.abs(ours - theirs) / (1 + np.abs(theirs))).max() < 3e-5
+    assert all(float(optimizer.state[p]["step"]) == 4 for p in params)
+
+
+def test_samples_have_the_posterior_s_moments_and_streams_differ():
+    n = 60_001
+    params = [torch.nn.Parameter(torch.ones(n)) for _ in range(2)]
+    generator = torch.Generator().manual_seed(3)
+    optimizer = IVON(params, lr=0.1, ess=10.0, hess_init=0.3, weight_decay=0.2, fused=True, generator=generator)
+    draws = []
+    for _ in range(2):
+        with optimizer.sampled_params():
+            draws += [(p.detach().double() - 1) * math.sqrt(10.0 * 0.5) for p in params]
+        assert all(torch.equal(p.detach(), torch.ones(n)) for p in params)
+    for e in draws:
+        assert abs(e.mean()) < 4.5 / math.sqrt(n)
+        assert abs(e.square().mean() - 1) < 4.5 * math.sqrt(2 / n)
+        assert abs((e**4).mean() - 3) < 4.5 * math.sqrt(96 / n)
+    for i in range(4):
+        for j in range(i):
+            assert abs(torch.corrcoef(torch.stack([draws[i], draws[j]]))[0, 1]) < 4.5 / math.sqrt(n)
+    generator.manual_seed(3)
+    with optimizer.sampled_params():
+        assert torch.equal((params[1].detach().double() - 1) * math.sqrt(5.0), draws[1])
+
+
+def test_channels_last_and_a_parameter_without_gradient():
+    p = torch.nn.Parameter(torch.randn(4, 3, 5, 5).contiguous(memory_format=torch.channels_last))
+    unused = torch.nn.Parameter(torch.ones(7))
+    reference = ReferenceIVON(vector([p]), lr=0.1, ess=20.0)
+    optimizer = IVON([p, unused], lr=0.1, ess=20.0, fused=True)
+    for _ in range(3):
+        with optimizer.sampled_params(train=True):
+            p.grad = (p.detach() ** 3).contiguous()
+            theta = vector([p])
+        optimizer.step()
+        reference.step([(theta, theta**3)])
+    assert np.abs(vector([p]) - reference.m).max() < 1e-5
+    assert p.is_contiguous(memory_format=torch.channels_last) and torch.equal(unused.detach(), torch.ones(7))
