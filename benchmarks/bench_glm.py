@@ -18,48 +18,18 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import statistics
-import sys
-import threading
 import time
 from pathlib import Path
 
 import torch
+from memory import PeakMemory, resident_bytes
 from record import write_record
 from torch import Tensor
 
 from vlls import GLM, Bernoulli, GaussianPosterior, newton_step, von_step
 
 DRAWS = 1000
-
-
-def resident_bytes() -> int:
-    """Current resident memory of this process; its peak where the system does not tell the current one."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * resource.getpagesize()
-    except OSError:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-
-
-class PeakMemory:
-    """Samples resident memory every millisecond in a thread of its own."""
-
-    def __enter__(self) -> PeakMemory:
-        self.peak, self._stop = resident_bytes(), threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.001):
-            self.peak = max(self.peak, resident_bytes())
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
 
 def monte_carlo_step(glm: GLM, q: GaussianPosterior) -> GaussianPosterior:

@@ -23,17 +23,23 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-# Refuses, in a subprocess, whatever an environment made by `pip install vlls` would not have.
+# Hides, in a subprocess, whatever an environment made by `pip install vlls` would not have: to import it fails as if it
+# were not installed, and to look for it, as torch does for some, finds nothing.
 BLOCKER = """
 import sys
 
 class Blocker:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in BLOCKED:
-            raise ModuleNotFoundError(f"No module named {{name!r}} beside torch and numpy", name=name)
+        return None if name.partition(".")[0] in BLOCKED else self.finder.find_spec(name, path, target)
 
 BLOCKED = {blocked!r}
-sys.meta_path.insert(0, Blocker())
+sys.meta_path[:] = map(Blocker, sys.meta_path)
 """
 
 

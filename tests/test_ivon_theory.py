@@ -121,7 +121,7 @@ def test_the_variance_of_one_estimate_on_a_quadratic_loss():
     hessian, slope = root @ root.T, torch.tensor([0.0, 1.0, -2.0, 0.5], dtype=torch.float64)
     sigma = torch.tensor([0.2, 0.5, 1.0, 0.7], dtype=torch.float64)
     noise = torch.tensor([0.5, 0.0, 1.0, 2.0], dtype=torch.float64)  # std of the gradient noise
-    e, r = (torch.randn(100_000, 4, dtype=torch.float64, generator=g) for _ in range(2))
+    e, r = (torch.randn(400_000, 4, dtype=torch.float64, generator=g) for _ in range(2))
     h_hat = (slope + noise * r + (e * sigma) @ hessian) * e / sigma
     cross = (hessian.square() * sigma.square()).sum(1) / sigma.square() - hessian.diagonal().square()
     expected = (slope.square() + noise.square()) / sigma.square() + 2 * hessian.diagonal().square() + cross
@@ -193,7 +193,7 @@ def test_the_bias_has_the_limit_of_the_proposition():
 def test_ivon_ends_at_diagonal_von(patients, diagonal_von):
     """Means within sampling error, standard deviations within 3 %, and neither is full VON's."""
     m, h = diagonal_von
-    means, hessians = run(patients, 3000)
+    means, hessians = run(patients, 3000, hess_init=0.03)
     assert errors(means, m).abs().max() < 4
     assert ((means.mean(0) - m) / diagonal(m, h).variance.sqrt()).abs().max() < 0.03
     ratio = ((hessians.mean(0) + DELTA) / (h + DELTA)).rsqrt()
@@ -268,11 +268,9 @@ def test_a_fixed_covariance_is_variational_gradient_descent(patients, batch, rid
     theta = start.repeat(count, 1).requires_grad_()
     options = {"ess": N, "weight_decay": ridge / N, "hess_init": 1 / (N * variance) - ridge / N}
     optimizer = IVON([theta], 0.3, beta1=0.0, beta2=1.0, generator=g, **options)
-    for _ in range(1):
-        with optimizer.sampled_params(train=True):
-            assert abs(float(theta.std()) - 1) > 0  # a sample, not the mean
-            theta.grad = gradients(glm, theta.detach(), batch, g)
-        optimizer.step()
+    with optimizer.sampled_params(train=True):
+        theta.grad = gradients(glm, theta.detach(), batch, g)
+    optimizer.step()
     assert (optimizer.state[theta]["hess"] == options["hess_init"]).all()
     assert errors(theta.detach(), target).abs().max() < 4
     if batch == N:  # gradient descent at the mean, without the label noise, is somewhere else

@@ -45,7 +45,8 @@ def plot_hessian_variance(distance: Tensor, measured: Tensor, predicted: Tensor,
         xlabel=r"distance of $\mathbf{m}$ from the optimum ($\sigma$)",
         ylabel=r"std of one $\hat h$ over $\mathbb{E}\,\hat h$",
     )
-    axes[1].legend(loc="lower right")
+    axes[1].set_ylim(0, None)
+    axes[1].legend(loc="upper left")
     return figure
 
 
@@ -128,7 +129,7 @@ def plot_hessian_start(paths: Mapping[float, Mapping[float, Tensor]], target: fl
         ax.axhline(target, color="black", linewidth=1.0, linestyle="dashed")
         if 1 / (1 - beta2) < seen:
             ax.axvline(1 / (1 - beta2), color="0.5", linewidth=1.0, linestyle="dotted")
-        ax.set(title=rf"$\beta_2 = 1 - {1 - beta2:.0e}$", xlabel="step", xlim=(0, seen))
+        ax.set(title=rf"$1 - \beta_2 = {1 - beta2:.5g}$", xlabel="step", xlim=(0, seen))
     axes[0, 0].set_ylabel(r"$h$, mean over the weights (nats)")
     axes[0, -1].legend(title="hess_init", loc="upper right")
     return figure
@@ -163,7 +164,7 @@ def plot_ivon_hyperparameters(
                 ax.fill_between(list(by_value), centre - spread, centre + spread, color=color, alpha=0.2)
             ax.axvline(default[name], color="0.5", linewidth=1.0, linestyle="dotted")
             ax.set_xscale("log")
-        axes[2, column].set_xlabel(f"`{name}`".replace("`", ""))
+        axes[2, column].set_xlabel(name)
     for ax, label in zip(axes[:, 0], rows, strict=True):
         ax.set_ylabel(label)
     axes[0, 0].set_yscale("log")
