@@ -6,9 +6,9 @@ every round each method makes one iteration, in turn, in one process; quoted are
 - sgd, adamw: torch's own; sgd with momentum 0.9.
 - sam: `vlls.SAM` over fused SGD, both of its passes; sam plain is a reference with a clone and a loop.
 - ivon-opt: the public package, `with sampled_params(train=True)` and `step()`.
-- ivon: ours by executor. "context" is `sampled_params(train=True)` and `step()`; "closure" is `step(closure)`; "kept" is
-  `step()` within `keep_sampled()`, where the update draws the next sample. On a GPU the fused ones also run captured
-  in a CUDA graph.
+- ivon: ours by executor. "context" is `sampled_params(train=True)` and `step()`; "closure" is `step(closure)`; "kept"
+  is `step()` within `keep_sampled()`, where the update draws the next sample. On a GPU the fused ones also run
+  captured in a CUDA graph.
 
 The memory column is the peak beyond parameters and gradients, in bytes a parameter, of 4 iterations in a process of
 its own; there ivon-opt is timed alone as well, because in company it finds memory that others have mapped.

@@ -147,7 +147,8 @@ def test_both_paths_agree_and_round_once(dtypes, adaptive):
     for p, w, after in zip(start, weighted, moved[0], strict=True):
         expected = p.double() + 0.7 * (p.double().abs() if adaptive else 1) * w / norm
         eps = torch.finfo(p.dtype).eps
-        assert torch.allclose(after.double(), expected, rtol=0.51 * eps if p.dtype == torch.bfloat16 else 2 * eps)
+        rtol, atol = (0.51 * eps, 0.0) if p.dtype == torch.bfloat16 else (2 * eps, 2 * eps)
+        assert torch.allclose(after.double(), expected, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
@@ -363,6 +364,9 @@ def test_groups_can_be_added():
     assert more.tolist() == [0.0]
 
 
+@pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6), reason="torch's optimizers take names since 2.6"
+)
 def test_named_parameters_are_taken():
     model = network()
     optimizer = SAM(model.named_parameters(), **SGD)

@@ -20,7 +20,7 @@ from vlls.optim._slot import Slot
 
 __all__ = ["Executor", "Foreach", "SingleTensor"]
 
-PIECE = 2**16  # elements: a dozen pieces of float32 stay in a core's second-level cache
+PIECE = 2**17  # elements: long enough for the threads, short enough for the caches
 
 
 class Executor:

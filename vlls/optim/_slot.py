@@ -19,12 +19,11 @@ class Slot:
     float32); it is saved and restored. The rest is scratch memory, made when first needed and kept.
     """
 
-    __slots__ = ("_buffers", "aliases", "grad", "group", "held", "index", "norm", "param", "state", "statistic")
-
     def __init__(self, param: Tensor) -> None:
         self.param = param
         self.group: dict[str, Any] = {}
         self.state: dict[str, Any] = {}
+        self.dtype = torch.float32  # the state's: the parameter's, or float32 where that has fewer bits
         self.index = 0  # position among all parameters: the stream of its noise
         self.held: Tensor | None = None  # the gradient at the end of the context, should zero_grad() drop it
         self.grad: Tensor | None = None  # what the update reads, averaged over samples
@@ -34,11 +33,6 @@ class Slot:
         self._buffers: dict[str, Tensor] = {}
 
     @property
-    def dtype(self) -> torch.dtype:
-        """The state's dtype: the parameter's, or float32 where that has fewer bits."""
-        return torch.promote_types(self.param.dtype, torch.float32)
-
-    @property
     def keeps_master(self) -> bool:
         """Whether the mean has more bits than the parameter can hold."""
         return self.param.dtype != self.dtype
@@ -46,8 +40,9 @@ class Slot:
     def _fits(self, tensor: Tensor) -> bool:
         """Whether a buffer has the parameter's device and order of elements, and the state's dtype."""
         param = self.param
-        same_order = tensor.stride() == param.stride() or not torch.ops.aten.is_non_overlapping_and_dense(param)
-        return tensor.device == param.device and tensor.dtype == self.dtype and same_order
+        if tensor.device != param.device or tensor.dtype != self.dtype:
+            return False
+        return tensor.stride() == param.stride() or not torch.ops.aten.is_non_overlapping_and_dense(param)
 
     def buffer(self, name: str) -> Tensor:
         """Scratch memory of the parameter's layout, on its device, in the state's dtype."""
@@ -63,6 +58,7 @@ class Slot:
     def refresh(self, group: dict[str, Any], state: dict[str, Any], index: int) -> None:
         """Bring the state to where the parameter is now; make it on the first call."""
         param, self.group, self.state, self.index, self.aliases = self.param, group, state, index, []
+        self.dtype = torch.promote_types(param.dtype, torch.float32)
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32)
             state["momentum"] = torch.zeros_like(param, dtype=self.dtype, requires_grad=False)

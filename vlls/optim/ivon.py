@@ -8,7 +8,7 @@ users ask.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, overload
 
@@ -34,6 +34,8 @@ from vlls.optim._slot import Slot
 from vlls.posterior import DiagonalPosterior
 
 __all__ = ["IVON"]
+
+Plan = list[tuple[Executor, list[Slot]]]
 
 
 class IVON(Optimizer):
@@ -136,6 +138,7 @@ class IVON(Optimizer):
         """Forget samples and scratch memory; lasting state is in ``self.state``."""
         self._slots: dict[Tensor, Slot] = {}
         self._executors: dict[str, Executor] = {}
+        self._planned: tuple[list[Slot], Plan] = ([], [])  # of the last sample
         self._at_sample: list[Slot] | None = None  # the parameters hold a sample, not the mean
         self._kept = False  # inside keep_sampled()
         self._samples = Samples(self._noise)  # taken, and waiting for step()
@@ -180,8 +183,10 @@ class IVON(Optimizer):
                 slots.append(slot)
         return slots
 
-    def _plan(self, slots: Sequence[Slot]) -> Iterator[tuple[Executor, list[Slot]]]:
-        """Which executor takes which of the slots."""
+    def _plan(self, slots: list[Slot]) -> Plan:
+        """Which executor takes which of the slots: as at the last sample, or anew."""
+        if slots is self._planned[0]:
+            return self._planned[1]
         foreach = self.foreach if self.foreach is not None else all(slot.param.is_cuda for slot in slots)
         parts: dict[str, list[Slot]] = {}
         for slot in slots:
@@ -191,11 +196,10 @@ class IVON(Optimizer):
             elif self.fused and slot.param.device.type != "cpu" and _fused_cuda().supports(slot.param):
                 name = "cuda"
             parts.setdefault(name, []).append(slot)
-        for name, members in parts.items():
-            if name not in self._executors:
-                make: dict[str, Callable[[], Executor]] = {"foreach": Foreach, "single": SingleTensor, "cpu": FusedCPU}
-                self._executors[name] = make[name]() if name != "cuda" else _fused_cuda()()
-            yield self._executors[name], members
+        kinds: dict[str, type[Executor]] = {"foreach": Foreach, "single": SingleTensor, "cpu": FusedCPU}
+        for name in parts.keys() - self._executors.keys():
+            self._executors[name] = kinds[name]() if name in kinds else _fused_cuda()()
+        return [(self._executors[name], members) for name, members in parts.items()]
 
     # ------------------------------------------------------------------ sampling
     @contextmanager
@@ -278,6 +282,7 @@ class IVON(Optimizer):
     def _begin(self, train: bool) -> tuple[list[Slot], list[RemovableHandle]]:
         """Make room for another sample: the last one's noise, and if it trains param.grad, will be overwritten."""
         slots = self._refresh()
+        self._planned = slots, self._plan(slots)
         self._samples.keep_average()
         if self._samples and train:
             self._samples.take_from_grads()
@@ -385,8 +390,8 @@ class IVON(Optimizer):
                 warn_of_equal_samples(next(self._noise(slots[:1])))
                 self._seeds_checked = True
             average_over_processes(slots)
-        active = [slot for slot in slots if slot.grad is not None]
         rest = [slot for slot in slots if slot.grad is None]
+        active = [slot for slot in slots if slot.grad is not None] if rest else slots
         at_sample = self._at_sample is not None
         if active:
             torch._foreach_add_([slot.state["step"] for slot in active], 1.0)
