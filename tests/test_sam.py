@@ -126,7 +126,10 @@ def test_each_group_has_its_rho_and_adaptive_under_one_norm(base, foreach):
 @pytest.mark.parametrize("adaptive", [False, True])
 @pytest.mark.parametrize("dtypes", [["float32"], ["bfloat16"], ["float64", "bfloat16", "float32", "bfloat16"]])
 def test_both_paths_agree_and_round_once(dtypes, adaptive):
-    """The moved parameter is the float64 one rounded to its dtype, give or take a unit in the last place."""
+    """The moved parameter is the float64 one rounded to its dtype, give or take a unit in the last place.
+
+    A float64 parameter beside float32 ones shares a norm that was summed in float32.
+    """
     dtypes = [getattr(torch, name) for name in dtypes]
     start = [torch.randn(5, 3).to(dtype) for dtype in dtypes]
     grads = [torch.randn(5, 3).to(dtype) for dtype in dtypes]
@@ -146,7 +149,11 @@ def test_both_paths_agree_and_round_once(dtypes, adaptive):
     assert same(*moved)
     for p, w, after in zip(start, weighted, moved[0], strict=True):
         expected = p.double() + 0.7 * (p.double().abs() if adaptive else 1) * w / norm
-        eps = torch.finfo(p.dtype).eps
+        eps = (
+            torch.finfo(p.dtype).eps
+            if len(dtypes) == 1 or p.dtype == torch.bfloat16
+            else torch.finfo(torch.float32).eps
+        )
         rtol, atol = (0.51 * eps, 0.0) if p.dtype == torch.bfloat16 else (2 * eps, 2 * eps)
         assert torch.allclose(after.double(), expected, rtol=rtol, atol=atol)
 
