@@ -24,7 +24,7 @@ from ivon_reference import ReferenceIVON
 
 import vlls
 from vlls import IVON
-from vlls.optim import _alg1
+from vlls.optim import alg1
 
 
 # ---------------------------------------------------------------------------------------------- Alg. 1
@@ -58,16 +58,16 @@ def test_the_update_is_alg_1_symbolically():
 
         __radd__, __rmul__ = __add__, __mul__
 
-    std = _alg1.posterior_std(Symbol(h), ess=ess, weight_decay=delta).e
+    std = alg1.posterior_std(Symbol(h), ess=ess, weight_decay=delta).e
     assert sympy.simplify(std - 1 / sympy.sqrt(ess * (h + delta))) == 0
-    seen = _alg1.sample_statistic(Symbol(ghat), Symbol(noise), hess_approx="price")
-    price = _alg1.hess_estimate(seen, Symbol(h), ess=ess, weight_decay=delta, hess_approx="price").e
+    seen = alg1.sample_statistic(Symbol(ghat), Symbol(noise), hess_approx="price")
+    price = alg1.hess_estimate(seen, Symbol(h), ess=ess, weight_decay=delta, hess_approx="price").e
     assert sympy.simplify(price - ghat * noise / std**2) == 0
-    seen = _alg1.sample_statistic(Symbol(ghat), Symbol(noise), hess_approx="gradsq")
-    gradsq = _alg1.hess_estimate(seen, Symbol(h), ess=ess, weight_decay=delta, hess_approx="gradsq").e
+    seen = alg1.sample_statistic(Symbol(ghat), Symbol(noise), hess_approx="gradsq")
+    gradsq = alg1.hess_estimate(seen, Symbol(h), ess=ess, weight_decay=delta, hess_approx="gradsq").e
     assert sympy.simplify(gradsq - ess * ghat**2) == 0
     hhat = sympy.Symbol("hhat")
-    mean, momentum, hess = _alg1.ivon_update(
+    mean, momentum, hess = alg1.ivon_update(
         Symbol(m), Symbol(g), Symbol(h), Symbol(ghat), Symbol(hhat),
         lr=lr, beta1=b1, beta2=b2, weight_decay=delta, bias_correction=1 - b1**t,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import vlls
 from vlls import IVON
-from vlls.optim import _alg1, _cpu
+from vlls.optim import _cpu, alg1
 
 
 # ---------------------------------------------------------------------------------------------- 1: persistence
@@ -756,6 +756,6 @@ def test_the_pure_update_compiles_into_one_graph():
     torch._dynamo.reset()
     args = [torch.rand(100) + 0.5 for _ in range(5)]
     given = {"lr": 0.1, "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.01, "bias_correction": 0.3, "clip_radius": 2.0}
-    compiled = torch.compile(_alg1.ivon_update, backend="aot_eager", fullgraph=True)
-    for fast, plain in zip(compiled(*args, **given), _alg1.ivon_update(*args, **given), strict=True):
+    compiled = torch.compile(alg1.ivon_update, backend="aot_eager", fullgraph=True)
+    for fast, plain in zip(compiled(*args, **given), alg1.ivon_update(*args, **given), strict=True):
         torch.testing.assert_close(fast, plain)

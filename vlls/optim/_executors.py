@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlls.optim._alg1 import hess_estimate, ivon_update, posterior_noise, sample_statistic
 from vlls.optim._slot import Slot
+from vlls.optim.alg1 import hess_estimate, ivon_update, posterior_noise, sample_statistic
 
 __all__ = ["Executor", "Foreach", "SingleTensor"]
 

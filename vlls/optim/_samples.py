@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor
 
-from vlls.optim._alg1 import sample_statistic
 from vlls.optim._slot import Slot
+from vlls.optim.alg1 import sample_statistic
 
 __all__ = ["Samples"]
 

@@ -1,6 +1,6 @@
 r"""IVON, the improved variational online Newton method (Alg. 1 of the paper; Shen et al., 2024), for any network.
 
-The class keeps state and checks input. The mathematics is in :mod:`vlls.optim._alg1`, what applies it to lists of
+The class keeps state and checks input. The mathematics is in :mod:`vlls.optim.alg1`, what applies it to lists of
 parameters in the executors beside it. Chapter 5 derives the algorithm from VON; the page on gotchas answers what its
 users ask.
 """
@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from vlls.optim._alg1 import HessApprox
 from vlls.optim._batchnorm import frozen_running_statistics
 from vlls.optim._checks import check_group, check_options, check_parameters, check_state_dict
 from vlls.optim._cpu import FusedCPU
@@ -31,6 +30,7 @@ from vlls.optim._processes import (
 )
 from vlls.optim._samples import Samples
 from vlls.optim._slot import Slot
+from vlls.optim.alg1 import HessApprox
 from vlls.posterior import DiagonalPosterior
 
 __all__ = ["IVON"]

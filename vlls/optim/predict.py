@@ -27,7 +27,7 @@ def predict(model: torch.nn.Module, optimizer: IVON, x: Any, num_samples: int = 
         num_samples: number S of draws of the weights, >= 1; the error falls as 1 / sqrt(S).
 
     Returns:
-        Probabilities of the logits' shape, at least float32: softmax over the second axis, or the probability of
+        Probabilities of the logits' shape, in float32 or better; softmax over the second axis, or the probability of
         class 1 where there is one logit an example.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -37,9 +38,7 @@ def plot_hessian_variance(distance: Tensor, measured: Tensor, predicted: Tensor,
     axes[0].loglog([low, high], [low, high], color="0.4", linewidth=1.0)
     axes[0].set(xlabel=r"std of $\hat h$, formula (nats)", ylabel=r"std of $\hat h$, measured (nats)")
     ratio = measured / value
-    axes[1].semilogy(
-        distance, ratio.median(1).values, color=PALETTE[1], marker="o", markersize=4, label="median weight"
-    )
+    axes[1].plot(distance, ratio.median(1).values, color=PALETTE[1], marker="o", markersize=4, label="median weight")
     axes[1].fill_between(distance, ratio.amin(1), ratio.amax(1), color=PALETTE[1], alpha=0.2, label="range of weights")
     axes[1].set(
         xlabel=r"distance of $\mathbf{m}$ from the optimum ($\sigma$)",
@@ -79,7 +78,7 @@ def plot_diagonal_std(names: Sequence[str], stds: Mapping[str, Tensor]) -> Figur
         stds: for each approximation, (P,) standard deviations.
     """
     figure, ax = plt.subplots(figsize=(WIDTH, 3.0))
-    styles = [
+    styles: list[dict[str, Any]] = [
         {"marker": "s", "markersize": 7},
         {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.8},
         {"marker": "x", "markersize": 7, "markeredgewidth": 1.8},

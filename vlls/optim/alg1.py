@@ -1,8 +1,8 @@
 r"""Algorithm 1 (IVON) as pure functions of tensors.
 
-This is the whole mathematics of :class:`.IVON`, for tensors of any shape, element by element. The executors apply
-it to parameters: :func:`vlls.optim._executors.single_tensor` calls it, the list, C and Triton forms are tested
-against it, and it is tested against a reference written from the paper. Chapter 5 derives each line.
+This is the whole mathematics of :class:`.IVON`, for tensors of any shape, element by element. Executors apply
+it to parameters: the one that takes a tensor at a time calls these functions, the list, C and Triton forms are tested
+against the same reference, written from the paper. Chapter 5 derives each line.
 """
 
 from __future__ import annotations
