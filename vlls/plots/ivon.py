@@ -128,7 +128,7 @@ def plot_hessian_start(paths: Mapping[float, Mapping[float, Tensor]], target: fl
         ax.axhline(target, color="black", linewidth=1.0, linestyle="dashed")
         if 1 / (1 - beta2) < seen:
             ax.axvline(1 / (1 - beta2), color="0.5", linewidth=1.0, linestyle="dotted")
-        ax.set(title=rf"$1 - \beta_2 = {1 - beta2:.5g}$", xlabel="step", xlim=(0, seen))
+        ax.set(title=rf"$1 - \beta_2$ = {1 - beta2:.5g}", xlabel="step", xlim=(0, seen))
     axes[0, 0].set_ylabel(r"$h$, mean over the weights (nats)")
     axes[0, -1].legend(title="hess_init", loc="upper right")
     return figure
