@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlls.optim._executors import Executor
+from vlls.optim._executors import Fused
 from vlls.optim._slot import Slot
 
 __all__ = ["FusedCPU", "compiler", "in_order", "new_key"]
@@ -129,7 +129,7 @@ def new_key(generator: torch.Generator | None, device: torch.device | str | None
     return torch.empty((), dtype=torch.int64, device=device).random_(generator=generator)
 
 
-class FusedCPU(Executor):
+class FusedCPU(Fused):
     """Alg. 1, the mean's exchange and the next sample in one pass each; three numbers a parameter beside itself."""
 
     _last: tuple[Sequence[Slot], Any] | None = None  # the slots of the last call and their table
@@ -150,11 +150,6 @@ class FusedCPU(Executor):
     def restore(self, slots: Sequence[Slot]) -> None:
         """Exchange sample and mean: the noise is their difference."""
         self._run(EXCHANGE, slots, again=True)
-
-    def noise(self, slot: Slot, at_sample: bool) -> Tensor:
-        """The sample minus the mean, of the last draw."""
-        gap = slot.param.detach() - slot.buffer("other")
-        return gap if at_sample else gap.neg_()
 
     def update(
         self, slots: Sequence[Slot], *, at_sample: bool, resample: bool, generator: torch.Generator | None

@@ -18,7 +18,7 @@ from torch import Tensor
 from vlls.optim._slot import Slot
 from vlls.optim.alg1 import hess_estimate, ivon_update, posterior_noise, sample_statistic
 
-__all__ = ["Executor", "Foreach", "SingleTensor"]
+__all__ = ["Executor", "Foreach", "Fused", "SingleTensor"]
 
 PIECE = 2**17  # elements: long enough for the threads, short enough for the caches
 
@@ -80,6 +80,15 @@ class Executor:
         raise NotImplementedError
 
 
+class Fused(Executor):
+    """Kernels that keep the other of mean and sample in ``slot.buffer("other")``, and no noise."""
+
+    def noise(self, slot: Slot, at_sample: bool) -> Tensor:
+        """The sample minus the mean, of the last draw."""
+        gap = slot.param.detach() - slot.buffer("other")
+        return gap if at_sample else gap.neg_()
+
+
 def _pieces(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
     """The same elements of every tensor, a piece at a time, as views."""
     first = tensors[0]
@@ -92,7 +101,7 @@ def _pieces(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
 
 
 class SingleTensor(Executor):
-    """One parameter after the other, each in pieces: little memory beside the state, quickest on a CPU."""
+    """One parameter after the other, in pieces, by the pure functions: on a CPU the numbers of the public package."""
 
     def _perturb(self, slots: Sequence[Slot]) -> None:
         for slot in slots:
@@ -136,6 +145,12 @@ class SingleTensor(Executor):
 
 class Foreach(Executor):
     """Lists of tensors, a kernel a group and operation, all in place: few launches on a GPU."""
+
+    def restore(self, slots: Sequence[Slot]) -> None:
+        """Write the mean back; the noise stays for the update."""
+        for part in self._groups(slots):
+            means = [slot.state["mean"] if slot.keeps_master else slot.buffer("mean") for slot in part]
+            torch._foreach_copy_([slot.param for slot in part], means)
 
     def _groups(self, slots: Sequence[Slot]) -> Iterator[list[Slot]]:
         parts: dict[Any, list[Slot]] = {}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vlls.optim._cpu import EXCHANGE, SAVE_AND_SAMPLE, UPDATE, in_order, new_key
-from vlls.optim._executors import Executor
+from vlls.optim._executors import Fused
 from vlls.optim._slot import Slot
 
 try:
@@ -177,7 +177,7 @@ class _Table:
         return self.tensor
 
 
-class FusedCUDA(Executor):
+class FusedCUDA(Fused):
     """Alg. 1, the mean's exchange and the next sample, each one launch for all parameters of a device."""
 
     def __init__(self) -> None:
@@ -200,11 +200,6 @@ class FusedCUDA(Executor):
     def restore(self, slots: Sequence[Slot]) -> None:
         """Exchange sample and mean: the noise is their difference."""
         self._run(EXCHANGE, slots)
-
-    def noise(self, slot: Slot, at_sample: bool) -> Tensor:
-        """The sample minus the mean, of the last draw."""
-        gap = slot.param.detach() - slot.buffer("other")
-        return gap if at_sample else gap.neg_()
 
     def update(
         self, slots: Sequence[Slot], *, at_sample: bool, resample: bool, generator: torch.Generator | None
