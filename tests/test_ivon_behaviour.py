@@ -593,6 +593,48 @@ def test_sparse_gradients_are_refused_and_nothing_changes(executor):
     assert optimizer.state[embedding.weight]["step"] == 0
 
 
+@executors
+def test_a_draw_that_fails_or_is_interrupted_midway_leaves_the_mean(executor, monkeypatch):
+    """No memory for the second parameter's mean, an interrupt in the middle of the draw: weights and state stay."""
+    from vlls.optim import _executors, _slot
+
+    def attempt(error):
+        before = weights(model)
+        with pytest.raises(error), optimizer.sampled_params(train=True):
+            raise AssertionError("the block must not run")
+        assert torch.equal(weights(model), before)
+
+    model = mlp()
+    optimizer = IVON(model.parameters(), lr=0.1, ess=30.0, **EXECUTORS[executor])
+    buffer = _slot.Slot.buffer
+
+    def no_memory(self, name):
+        if self.param is model[2].weight:
+            raise MemoryError
+        return buffer(self, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_slot.Slot, "buffer", no_memory)
+        attempt(MemoryError)
+    if executor != "fused":  # the kernel's call is one piece
+        noise = _executors.posterior_noise if executor == "single" else torch._foreach_add_
+        calls = []
+
+        def interrupted(*args, **kwargs):
+            calls.append(1)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return noise(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            if executor == "single":
+                patch.setattr(_executors, "posterior_noise", interrupted)
+            else:
+                patch.setattr(torch, "_foreach_add_", interrupted)
+            attempt(KeyboardInterrupt)
+    train_step(model, optimizer, batch())
+
+
 def test_fused_without_a_compiler_says_so(monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")
     _cpu._library.cache_clear()
@@ -722,7 +764,7 @@ def test_a_lightning_style_closure():
             loss = loss_of(model, data)
             optimizer.zero_grad()
             loss.backward()
-            calls.append(float(loss))
+            calls.append(float(loss.detach()))
             return loss.detach()
 
     losses = [float(optimizer.step(closure=Closure())) for _ in range(30)]

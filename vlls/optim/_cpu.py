@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,11 @@ class FusedCPU(Fused):
             and torch.ops.aten.is_non_overlapping_and_dense(param)
         )
 
+    def save(self, slots: Sequence[Slot]) -> None:
+        """Make the memory that the kernel needs, and the kernel."""
+        _library()
+        super().save(slots)
+
     def draw(self, slots: Sequence[Slot], generator: torch.Generator | None) -> None:
         """Save the mean and write a sample of the posterior into each parameter."""
         self._run(SAVE_AND_SAMPLE, slots, key=int(new_key(generator)))
@@ -190,7 +195,10 @@ class FusedCPU(Fused):
             library.ivon_run(mode, address, len(slots), cuts[k], cuts[k + 1], key, at_sample, resample)
 
         others = [_threads(os.getpid()).submit(part, k) for k in range(1, threads)] if threads > 1 else []
-        part(0)
+        try:
+            part(0)
+        finally:  # also when interrupted: no thread may write after this returns
+            wait(others)
         for other in others:
             other.result()
 

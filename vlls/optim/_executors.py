@@ -29,8 +29,16 @@ class Executor:
     def __init__(self) -> None:
         self._draws: dict[Any, Tensor] = {}
 
+    saves_first = True  # save() holds the mean already, so that restore() is right at any time after it
+
+    def save(self, slots: Sequence[Slot]) -> None:
+        """Keep the mean, and make all memory that :meth:`draw` needs; the parameters do not change."""
+        for slot in slots:
+            if not slot.keeps_master:
+                slot.buffer("mean").copy_(slot.param)
+
     def draw(self, slots: Sequence[Slot], generator: torch.Generator | None) -> None:
-        """Save the mean and write a sample of the posterior into each parameter."""
+        """Write a sample of the posterior into each parameter, whose mean has been saved."""
         parts: dict[Any, list[Slot]] = {}
         for slot in slots:
             parts.setdefault((id(slot.group), slot.param.device, slot.dtype), []).append(slot)
@@ -74,6 +82,7 @@ class Executor:
             self.restore(slots)
         self._update(slots)
         if resample:
+            self.save(slots)
             self.draw(slots, generator)
 
     def _update(self, slots: Sequence[Slot]) -> None:
@@ -82,6 +91,13 @@ class Executor:
 
 class Fused(Executor):
     """Kernels that keep the other of mean and sample in ``slot.buffer("other")``, and no noise."""
+
+    saves_first = False  # the kernel that draws saves the mean
+
+    def save(self, slots: Sequence[Slot]) -> None:
+        """Make the memory that the kernel needs."""
+        for slot in slots:
+            slot.buffer("other")
 
     def noise(self, slot: Slot, at_sample: bool) -> Tensor:
         """The sample minus the mean, of the last draw."""
@@ -106,7 +122,7 @@ class SingleTensor(Executor):
     def _perturb(self, slots: Sequence[Slot]) -> None:
         for slot in slots:
             group = slot.group
-            mean = slot.mean if slot.keeps_master else slot.buffer("mean").copy_(slot.param)
+            mean = slot.mean if slot.keeps_master else slot.buffer("mean")
             for param, centre, noise, hess in _pieces(
                 [slot.param.detach(), mean, slot.buffer("noise"), slot.state["hess"]]
             ):
@@ -163,19 +179,17 @@ class Foreach(Executor):
             group = part[0].group
             params = [slot.param for slot in part]
             noise = [slot.buffer("noise") for slot in part]
-            means = [slot.buffer("mean") for slot in part]
-            torch._foreach_copy_(means, [slot.state["hess"] for slot in part])  # scratch: 1 / sigma
-            torch._foreach_add_(means, group["weight_decay"])
-            torch._foreach_mul_(means, group["ess"])
-            torch._foreach_sqrt_(means)
-            torch._foreach_div_(noise, means)
-            centres = [slot.mean for slot in part]
-            torch._foreach_copy_(means, centres)
+            means = [slot.mean if slot.keeps_master else slot.buffer("mean") for slot in part]
+            work = [slot.buffer("work") for slot in part] if part[0].keeps_master else params  # their mean is saved
+            torch._foreach_copy_(work, [slot.state["hess"] for slot in part])
+            torch._foreach_add_(work, group["weight_decay"])
+            torch._foreach_mul_(work, group["ess"])
+            torch._foreach_sqrt_(work)
+            torch._foreach_div_(noise, work)
+            torch._foreach_copy_(work, means)
+            torch._foreach_add_(work, noise)
             if part[0].keeps_master:
-                torch._foreach_add_(means, noise)
-                torch._foreach_copy_(params, means)
-            else:
-                torch._foreach_add_(params, noise)
+                torch._foreach_copy_(params, work)
 
     def _update(self, slots: Sequence[Slot]) -> None:
         for part in self._groups(slots):
@@ -185,7 +199,7 @@ class Foreach(Executor):
             momentum = [slot.state["momentum"] for slot in part]
             hess = [slot.state["hess"] for slot in part]
             grads = [slot.grad.to(slot.dtype) for slot in part if slot.grad is not None]
-            work = [slot.buffer("mean") for slot in part]  # free while the parameters hold the mean
+            work = [slot.buffer("work" if slot.keeps_master else "mean") for slot in part]  # free between samples
             gap = [slot.buffer("noise") for slot in part]
 
             torch._foreach_mul_(momentum, group["beta1"])

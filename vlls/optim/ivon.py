@@ -139,7 +139,7 @@ class IVON(Optimizer):
         self._slots: dict[Tensor, Slot] = {}
         self._executors: dict[str, Executor] = {}
         self._planned: tuple[list[Slot], Plan] = ([], [])  # of the last sample
-        self._at_sample: list[Slot] | None = None  # the parameters hold a sample, not the mean
+        self._at_sample: Plan | None = None  # the parameters that hold a sample, not the mean
         self._kept = False  # inside keep_sampled()
         self._samples = Samples(self._noise)  # taken, and waiting for step()
         self._seeds_checked = False
@@ -292,14 +292,21 @@ class IVON(Optimizer):
 
     @torch.no_grad()
     def _draw(self, slots: list[Slot]) -> None:
-        self._at_sample = slots
-        for executor, members in self._plan(slots):
+        plan = self._plan(slots)
+        for executor, members in plan:
+            executor.save(members)  # may fail for want of memory or a compiler: nothing has moved yet
+        self._at_sample = []
+        for executor, members in plan:
+            if executor.saves_first:
+                self._at_sample.append((executor, members))
             executor.draw(members, self.generator)
+            if not executor.saves_first:
+                self._at_sample.append((executor, members))
 
     @torch.no_grad()
     def _restore(self) -> None:
         if self._at_sample is not None:
-            for executor, members in self._plan(self._at_sample):
+            for executor, members in self._at_sample:
                 executor.restore(members)
             self._at_sample = None
 
@@ -333,8 +340,7 @@ class IVON(Optimizer):
         loss = None
         if self._kept:
             loss = _call(closure) if closure is not None else None
-            assert self._at_sample is not None
-            self._samples.add(self._at_sample)
+            self._samples.add(self._planned[0])
         elif closure is not None:
             self._refuse_inside("step(closure)")
             self._samples.discard()
@@ -401,6 +407,7 @@ class IVON(Optimizer):
             for executor, members in self._plan(rest):
                 executor.restore(members)
                 if self._kept:
+                    executor.save(members)
                     executor.draw(members, self.generator)
         if not self._kept:
             self._at_sample = None
