@@ -1,6 +1,7 @@
 """SAM: against its definition, the two calls and their order, BatchNorm, resuming, every error."""
 
 import copy
+import gc
 import io
 import math
 import pickle
@@ -619,3 +620,18 @@ def test_parameters_on_two_devices(foreach, adaptive):
         assert same([p.cpu() for p in params], start)
     for a, b in zip(*moved, strict=True):
         assert torch.allclose(a, b, rtol=2 * torch.finfo(a.dtype).eps, atol=0)
+
+
+def test_an_optimizer_dropped_between_its_steps_leaves_no_hook():
+    from torch.nn.modules.module import _global_forward_pre_hooks
+
+    gc.collect()
+    before = len(_global_forward_pre_hooks)
+    model = network()
+    optimizer = SAM(model.parameters(), **SGD)
+    closure_of(model, optimizer)()
+    optimizer.first_step()
+    assert len(_global_forward_pre_hooks) == before + 1
+    del optimizer
+    gc.collect()
+    assert len(_global_forward_pre_hooks) == before

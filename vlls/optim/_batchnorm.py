@@ -7,6 +7,7 @@ this listens to every module that runs.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,9 +31,19 @@ class FrozenRunningStatistics:
     def start(self) -> None:
         """Listen from now on; a second call without :meth:`stop` changes nothing."""
         if self._handle is None:
-            self._handle = register_module_forward_pre_hook(self._remember)
+            this = weakref.ref(self)  # an optimizer that is dropped between two steps takes its hook along
 
-    def _remember(self, module: torch.nn.Module, _: object) -> None:
+            def hook(module: torch.nn.Module, _: object) -> None:
+                if (alive := this()) is not None:
+                    alive._remember(module)
+
+            self._handle = register_module_forward_pre_hook(hook)
+
+    def __del__(self) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+
+    def _remember(self, module: torch.nn.Module) -> None:
         if isinstance(module, _BatchNorm) and module.training and module not in self._before:
             buffers = [b for b in (getattr(module, name, None) for name in _BUFFERS) if b is not None]
             self._before[module] = [(b, b.detach().clone()) for b in buffers]
