@@ -33,6 +33,11 @@ class ReferenceIVON:
         self.lr = lr * (hess_init + weight_decay) if rescale_lr else lr
         self.hess_approx, self.clip_radius, self.debias = hess_approx, clip_radius, debias
 
+    def error(self, mean, momentum, hess):
+        """The largest difference of the three from the reference's, relative to 1 + its magnitude."""
+        pairs = ((mean, self.m), (momentum, self.g), (hess, self.h))
+        return max((np.abs(np.asarray(ours) - theirs) / (1 + np.abs(theirs))).max() for ours, theirs in pairs)
+
     @property
     def sigma(self):
         return 1.0 / np.sqrt(self.ess * (self.h + self.delta))

@@ -92,7 +92,7 @@ def check_state_dict(state_dict: dict[str, Any], groups: list[dict[str, Any]]) -
             "make the optimizer with the groups it was saved with"
         )
     for g, (theirs, ours) in enumerate(zip(saved, groups, strict=True)):
-        missing = sorted({*RANGES, "hess_approx", "debias", "rescale_lr"} - theirs.keys())
+        missing = sorted({*RANGES, "hess_approx", "debias", "rescale_lr", "params"} - theirs.keys())
         if missing:
             raise ValueError(f"group {g} of the saved state lacks {missing}; it was not saved by IVON")
         if len(theirs["params"]) != len(ours["params"]):
@@ -115,6 +115,8 @@ def _check_state(state: Any, param: Tensor, which: str) -> None:
     if missing:
         raise ValueError(f"the saved state of {which} lacks {missing}; it was not saved by IVON")
     for name in ("momentum", "hess", *(["mean"] if "mean" in state else [])):
+        if not isinstance(state[name], Tensor):
+            raise ValueError(f"{name} of {which} is a {type(state[name]).__name__} in the saved state, not a tensor")
         if tuple(state[name].shape) != tuple(param.shape):
             raise ValueError(
                 f"{name} of {which} has shape {tuple(state[name].shape)} in the saved state, "

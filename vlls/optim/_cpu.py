@@ -119,10 +119,6 @@ def _threads(pid: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="vlls-ivon")
 
 
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
-
-
 def new_key(generator: torch.Generator | None, device: torch.device | str | None = None) -> Tensor:
     """A fresh 63-bit key for a counter-based draw, from ``generator`` or torch's own."""
     device = generator.device if generator is not None else device
@@ -160,10 +156,6 @@ class FusedCPU(Fused):
         self, slots: Sequence[Slot], *, at_sample: bool, resample: bool, generator: torch.Generator | None
     ) -> None:
         """Apply Alg. 1 in one pass; leave the mean, or the next sample of it."""
-        if resample and not at_sample:
-            self.update(slots, at_sample=False, resample=False, generator=generator)
-            self.draw(slots, generator)
-            return
         key = int(new_key(generator)) if resample else 0
         self._run(UPDATE, slots, key=key, at_sample=at_sample, resample=resample)
 
@@ -212,9 +204,8 @@ class FusedCPU(Fused):
         if mode != UPDATE:
             return
         assert slot.grad is not None
-        grad = in_order(slot.grad, slot, keep)
-        statistic = None if slot.statistic is None else in_order(slot.statistic, slot, keep)
-        row.grad, row.statistic = _address(grad), _address(statistic)
+        row.grad = in_order(slot.grad, slot, keep).data_ptr()
+        row.statistic = None if slot.statistic is None else in_order(slot.statistic, slot, keep).data_ptr()
         row.momentum = slot.state["momentum"].data_ptr()
         row.lr, row.clip = float(slot.lr), group["clip_radius"]
         row.beta1, row.rate1, row.rate2 = group["beta1"], 1.0 - group["beta1"], 1.0 - group["beta2"]

@@ -9,6 +9,7 @@ order of the parameters: the draws of the public IVON package. The fused ones (:
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,13 +24,60 @@ __all__ = ["Executor", "Foreach", "Fused", "SingleTensor"]
 PIECE = 2**17  # elements: long enough for the threads, short enough for the caches
 
 
-class Executor:
-    """Draws, takes back and updates; this base keeps noise and mean apart, in ``slot.buffer``."""
+class Executor(ABC):
+    """Draws, takes back and updates."""
+
+    saves_first: bool  # whether save() holds the mean already, so that restore() is right at any time after it
+
+    @abstractmethod
+    def save(self, slots: Sequence[Slot]) -> None:
+        """Make all memory that :meth:`draw` needs; the parameters do not change."""
+
+    @abstractmethod
+    def draw(self, slots: Sequence[Slot], generator: torch.Generator | None) -> None:
+        """Write a sample of the posterior into each parameter, after :meth:`save`; the mean is kept."""
+
+    @abstractmethod
+    def restore(self, slots: Sequence[Slot]) -> None:
+        """Write the mean back; what the update needs of the sample stays."""
+
+    @abstractmethod
+    def noise(self, slot: Slot, at_sample: bool) -> Tensor:
+        """The sample minus the mean, of the last draw."""
+
+    @abstractmethod
+    def update(
+        self, slots: Sequence[Slot], *, at_sample: bool, resample: bool, generator: torch.Generator | None
+    ) -> None:
+        """Apply Alg. 1 where the parameters hold the sample or the mean; leave the mean, or the next sample.
+
+        Only parameters that hold a sample (``at_sample``) can be left at another one (``resample``).
+        """
+
+
+class Fused(Executor):
+    """Kernels that keep the other of mean and sample in ``slot.buffer("other")``, and no noise."""
+
+    saves_first = False  # the kernel that draws saves the mean
+
+    def save(self, slots: Sequence[Slot]) -> None:
+        """Make the memory that the kernel needs."""
+        for slot in slots:
+            slot.buffer("other")
+
+    def noise(self, slot: Slot, at_sample: bool) -> Tensor:
+        """The sample minus the mean, of the last draw."""
+        gap = slot.param.detach() - slot.buffer("other")
+        return gap if at_sample else gap.neg_()
+
+
+class Stored(Executor):
+    """Keeps noise and mean apart, in ``slot.buffer``."""
+
+    saves_first = True
 
     def __init__(self) -> None:
         self._draws: dict[Any, Tensor] = {}
-
-    saves_first = True  # save() holds the mean already, so that restore() is right at any time after it
 
     def save(self, slots: Sequence[Slot]) -> None:
         """Keep the mean, and make all memory that :meth:`draw` needs; the parameters do not change."""
@@ -62,8 +110,9 @@ class Executor:
                 noise = torch.empty_like(slot.param, dtype=dtype).copy_(noise)
             slot.set_buffer("noise", noise)
 
+    @abstractmethod
     def _perturb(self, slots: Sequence[Slot]) -> None:
-        raise NotImplementedError
+        """Scale the standard normal numbers in the buffer "noise" and add them to the parameters."""
 
     def restore(self, slots: Sequence[Slot]) -> None:
         """Write the mean back; the noise stays for the update."""
@@ -85,24 +134,9 @@ class Executor:
             self.save(slots)
             self.draw(slots, generator)
 
+    @abstractmethod
     def _update(self, slots: Sequence[Slot]) -> None:
-        raise NotImplementedError
-
-
-class Fused(Executor):
-    """Kernels that keep the other of mean and sample in ``slot.buffer("other")``, and no noise."""
-
-    saves_first = False  # the kernel that draws saves the mean
-
-    def save(self, slots: Sequence[Slot]) -> None:
-        """Make the memory that the kernel needs."""
-        for slot in slots:
-            slot.buffer("other")
-
-    def noise(self, slot: Slot, at_sample: bool) -> Tensor:
-        """The sample minus the mean, of the last draw."""
-        gap = slot.param.detach() - slot.buffer("other")
-        return gap if at_sample else gap.neg_()
+        """Apply Alg. 1 where the parameters hold the mean."""
 
 
 def _pieces(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
@@ -116,7 +150,7 @@ def _pieces(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
     yield from zip(*(t.split(PIECE) for t in flat), strict=True)  # type: ignore[misc]
 
 
-class SingleTensor(Executor):
+class SingleTensor(Stored):
     """One parameter after the other, in pieces, by the pure functions: on a CPU the numbers of the public package."""
 
     def _perturb(self, slots: Sequence[Slot]) -> None:
@@ -159,7 +193,7 @@ class SingleTensor(Executor):
                 slot.param.copy_(slot.mean)
 
 
-class Foreach(Executor):
+class Foreach(Stored):
     """Lists of tensors, a kernel a group and operation, all in place: few launches on a GPU."""
 
     def restore(self, slots: Sequence[Slot]) -> None:

@@ -133,6 +133,6 @@ class Slot:
     def rescale(self, factor: float) -> None:
         """Multiply the gradient, and the statistic accordingly."""
         if self.grad is not None:
-            self.grad.mul_(factor)
+            self.grad = self.grad.to(self.dtype).mul_(factor)  # in half precision it could vanish
         if self.statistic is not None:
             self.statistic.mul_(factor if self.group["hess_approx"] == "price" else factor**2)

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -30,6 +32,8 @@ except ImportError as error:  # a torch without Triton: Windows, macOS, CPU-only
     ) from error
 
 __all__ = ["FusedCUDA"]
+
+Launch = tuple[torch.device, bool, bool, Tensor, Tensor, Tensor]  # gradsq, averaged; rows, numbers, tiles
 
 LANES = 1024  # normal numbers of one of Philox's four words
 TILE = 4 * LANES
@@ -151,7 +155,8 @@ class _Table:
         self._in_graphs: list[Tensor] = []  # a captured copy reads these again at every replay
 
     def send(self, rows: list[Any], device: torch.device) -> Tensor:
-        if self.tensor is not None and rows == self._rows and self.tensor.device == device:
+        same = rows is self._rows or rows == self._rows
+        if same and self.tensor is not None and self.tensor.device == device:
             return self.tensor
         values = torch.tensor(rows, dtype=self._dtype)
         capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
@@ -181,8 +186,8 @@ class FusedCUDA(Fused):
     """Alg. 1, the mean's exchange and the next sample, each one launch for all parameters of a device."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._tables: dict[Any, _Table] = {}
+        self._last: tuple[Sequence[Slot], list[Launch]] | None = None  # an exchange uses the draw's tables again
 
     @staticmethod
     def supports(param: Tensor) -> bool:
@@ -216,32 +221,42 @@ class FusedCUDA(Fused):
         at_sample: bool = False,
         resample: bool = False,
     ) -> None:
+        keep: list[Tensor] = []  # tensors made here live until the kernel is in the queue
+        if mode != EXCHANGE or self._last is None or self._last[0] is not slots:
+            self._last = slots, list(self._prepare(mode, slots, keep))
+        for device, gradsq, averaged, rows, numbers, tiles in self._last[1]:
+            sampling = mode == SAVE_AND_SAMPLE or resample
+            key = new_key(generator, device).to(device) if sampling else numbers
+            with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+                ivon_kernel[(len(tiles),)](
+                    rows,
+                    numbers,
+                    tiles,
+                    key,
+                    MODE=mode,
+                    AT_SAMPLE=at_sample,
+                    RESAMPLE=resample,
+                    AVERAGED=averaged,
+                    GRADSQ=gradsq,
+                    LANES=LANES,
+                )
+
+    def _prepare(self, mode: int, slots: Sequence[Slot], keep: list[Tensor]) -> Iterator[Launch]:
+        """The tables of each launch: one for each device and, in an update, Hessian approximation."""
         parts: dict[Any, list[Slot]] = {}
         for slot in slots:
             gradsq = mode == UPDATE and slot.group["hess_approx"] == "gradsq"
             parts.setdefault((slot.param.device, gradsq), []).append(slot)
         for (device, gradsq), members in parts.items():
-            keep: list[Tensor] = []  # tensors made here live until the kernel is in the queue
-            rows = [self._addresses(slot, mode, keep) for slot in members]
-            tiles = [[i, t] for i, slot in enumerate(members) for t in range(-(-slot.param.numel() // TILE))]
-            which = (device, mode, gradsq)
-            numbers = self._table((*which, "numbers"), torch.float32, [_numbers(slot) for slot in members], device)
+            name = (device, mode, gradsq)
+            rows = self._table(
+                (*name, "rows"), torch.int64, [self._addresses(slot, mode, keep) for slot in members], device
+            )
+            numbers = self._table((*name, "numbers"), torch.float32, [_numbers(slot) for slot in members], device)
             _write_device_lr(numbers, members)
-            sampling = mode == SAVE_AND_SAMPLE or resample
-            key = new_key(generator, device).to(device) if sampling else numbers
-            with torch.cuda.device(device) if device.type == "cuda" else torch.no_grad():
-                ivon_kernel[(len(tiles),)](
-                    self._table((*which, "rows"), torch.int64, rows, device),
-                    numbers,
-                    self._table((*which, "tiles"), torch.int32, tiles, device),
-                    key,
-                    MODE=mode,
-                    AT_SAMPLE=at_sample,
-                    RESAMPLE=resample,
-                    AVERAGED=mode == UPDATE and members[0].statistic is not None,
-                    GRADSQ=gradsq,
-                    LANES=LANES,
-                )
+            tiles = self._table((*name, "tiles"), torch.int32, _tiles(tuple(s.param.numel() for s in members)), device)
+            averaged = mode == UPDATE and members[0].statistic is not None
+            yield device, gradsq, averaged, rows, numbers, tiles
 
     def _table(self, name: Any, dtype: torch.dtype, rows: list[Any], device: torch.device) -> Tensor:
         return self._tables.setdefault(name, _Table(dtype)).send(rows, device)
@@ -266,6 +281,12 @@ class FusedCUDA(Fused):
             tensors[3] = None if slot.statistic is None else in_order(slot.statistic, slot, keep)
             tensors[4] = state["momentum"]
         return [0 if t is None else t.data_ptr() for t in tensors] + [slot.param.numel(), slot.index]
+
+
+@lru_cache(maxsize=16)
+def _tiles(numels: tuple[int, ...]) -> list[list[int]]:
+    """(parameter, tile) for each program of a launch; the same list for the same sizes."""
+    return [[i, tile] for i, numel in enumerate(numels) for tile in range(-(-numel // TILE))]
 
 
 def _write_device_lr(numbers: Tensor, slots: list[Slot]) -> None:
