@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["as_float64", "check_finite", "check_rate", "check_symmetric", "quote"]
+__all__ = ["as_float64", "check_finite", "check_known", "check_rate", "check_symmetric", "quote"]
 
 
 def quote(values: Tensor, limit: int = 5) -> str:
@@ -62,3 +64,13 @@ def check_symmetric(matrix: Tensor, name: str, size: int) -> None:
         raise ValueError(
             f"{name} is not symmetric (relative asymmetry {asymmetry:.1e}); pass (M + M.T) / 2 if it is rounding"
         )
+
+
+def check_known(value: object, known: Iterable[str], name: str) -> None:
+    """Raise a ValueError that lists the known names, and the closest, unless ``value`` is one of them."""
+    known = list(known)
+    if value in known:
+        return
+    close = difflib.get_close_matches(str(value).lower(), [k.lower() for k in known], n=1, cutoff=0.5)
+    hint = f" (did you mean {next(k for k in known if k.lower() == close[0])!r}?)" if close else ""
+    raise ValueError(f"{name}={value!r} is unknown{hint}; choose one of {', '.join(known)}")

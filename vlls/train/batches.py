@@ -1,0 +1,159 @@
+"""Where a step's images come from: a data set on the device, or files read by other processes.
+
+Both fill buffers that stay where they are, outside of the step, and hand out from them inside of it, so that a CUDA
+graph can hold the step.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from vlls.train.augment import Draw, center, crop_flip, draw, pad
+from vlls.train.prepare import Images, derive_seed
+
+__all__ = ["Batches", "DeviceBatches", "FileBatches"]
+
+PADDING = 4  # pixels on each side, the usual augmentation of CIFAR
+
+
+class Batches(ABC):
+    """Batches of one epoch after another, in an order that follows from the seed and the epoch alone.
+
+    Args:
+        count: number of training images.
+        batch_size: of all processes together.
+        rows: which of a batch's rows are this process's.
+        device: where the batches go.
+        seed: of the order.
+        room: pixels by which the images are larger than what the network sees.
+        augment: whether to cut at random places and flip.
+    """
+
+    image_size: int
+
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        rows: slice,
+        device: torch.device,
+        seed: int,
+        room: int,
+        augment: bool,
+    ) -> None:
+        if batch_size > count:
+            raise ValueError(f"batch_size={batch_size} exceeds the {count} training images; choose a smaller one")
+        self.count, self.batch_size, self.rows, self.device, self.seed = count, batch_size, rows, device, seed
+        self.room, self.augment = room, augment
+        self.generator = torch.Generator(device).manual_seed(derive_seed(seed, "augmentation"))
+        self.unreadable: set[int] = set()  # images whose file could not be read, and for which another was taken
+        self.steps = count // batch_size  # an incomplete last batch is left out: another part each epoch
+
+    def order(self, epoch: int) -> Tensor:
+        """The images of each batch, (steps, batch_size), on the CPU."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
+        order = torch.randperm(self.count, generator=generator)
+        return order[: self.steps * self.batch_size].view(self.steps, self.batch_size)
+
+    def _draw(self) -> Draw | None:
+        if not self.augment:
+            return None
+        top, left, flip = draw(self.batch_size, self.room, self.generator)
+        return top[self.rows], left[self.rows], flip[self.rows]
+
+    @abstractmethod
+    def start(self, epoch: int, step: int) -> None:
+        """Go to a step of an epoch."""
+
+    @abstractmethod
+    def fill(self) -> None:
+        """Fetch the next batch into the buffers."""
+
+    @abstractmethod
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """This process's images (B, H, W, C), uint8, augmented, and labels (B,), from the buffers."""
+
+
+class DeviceBatches(Batches):
+    """A data set that lies on the device as uint8; a batch is one gather.
+
+    Args:
+        data: arrays.
+        augment: crops after padding by 4 pixels, and flips.
+        options: see :class:`Batches`.
+    """
+
+    def __init__(self, data: Images, *, augment: bool, **options: Any) -> None:
+        room = 2 * PADDING if augment else 0
+        super().__init__(len(data), room=room, augment=augment, **options)
+        images = torch.from_numpy(np.ascontiguousarray(data.images))
+        self.image_size = images.shape[1]
+        self.images = (pad(images, PADDING) if augment else images).to(self.device)
+        self.labels = torch.from_numpy(data.given).to(self.device)
+        self._index = torch.zeros(self.rows.stop - self.rows.start, dtype=torch.int64, device=self.device)
+
+    def start(self, epoch: int, step: int) -> None:
+        """Go to a step of an epoch."""
+        self._order, self._next = self.order(epoch)[:, self.rows].to(self.device), step
+
+    def fill(self) -> None:
+        """Point to the next batch."""
+        self._index.copy_(self._order[self._next])
+        self._next += 1
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """Gather the images and labels."""
+        labels = self.labels[self._index]
+        if (how := self._draw()) is None:
+            return self.images[self._index], labels
+        return crop_flip(self.images, self._index, self.image_size, how), labels
+
+
+class FileBatches(Batches):
+    """A data set of files, decoded by ``workers`` processes of a DataLoader to images larger than what is cut out.
+
+    Args:
+        data: files.
+        image_size: pixels that the network sees.
+        workers: processes that decode.
+        augment: random crops, and flips.
+        options: see :class:`Batches`.
+    """
+
+    def __init__(self, data: Images, *, image_size: int, workers: int, augment: bool, **options: Any) -> None:
+        self.files: Any = data.images
+        super().__init__(len(data), room=self.files.size - image_size, augment=augment, **options)
+        self.image_size, self.workers = image_size, workers
+        self.given = torch.from_numpy(data.given)
+        shape = (self.rows.stop - self.rows.start, self.files.size, self.files.size, 3)
+        self._images = torch.zeros(shape, dtype=torch.uint8, device=self.device)
+        self._labels = torch.zeros(shape[0], dtype=torch.int64, device=self.device)
+        self._loaded: Iterator[Any] = iter(())
+
+    def start(self, epoch: int, step: int) -> None:
+        """Start the workers on an epoch, at a step of it."""
+        batches = self.order(epoch)[step:, self.rows].tolist()
+        self._asked = iter(batches)
+        pinned = self.device.type == "cuda"
+        self._loaded = iter(DataLoader(self.files, batch_sampler=batches, num_workers=self.workers, pin_memory=pinned))
+
+    def fill(self) -> None:
+        """Wait for the next batch and send it to the device."""
+        images, _, index, failed = next(self._loaded)
+        self.unreadable.update(i for i, bad in zip(next(self._asked), failed.tolist(), strict=True) if bad)
+        self._images.copy_(images, non_blocking=True)
+        self._labels.copy_(self.given[index], non_blocking=True)
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """Cut out the images that the network sees."""
+        if (how := self._draw()) is None:
+            return center(self._images, self.image_size), self._labels
+        rows = torch.arange(len(self._labels), device=self.device)
+        return crop_flip(self._images, rows, self.image_size, how), self._labels

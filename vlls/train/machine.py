@@ -1,0 +1,149 @@
+"""The machine that a run is on: its device, processes and signals, and what of them the record tells."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+import vlls
+
+if TYPE_CHECKING:
+    from vlls.train.trainer import Trainer
+
+__all__ = ["pick_device", "process_group", "provenance", "stop_signals"]
+
+
+def pick_device(device: str | torch.device = "auto") -> torch.device:
+    """The device that a run was asked for; each process that ``torchrun`` started gets a GPU of its own.
+
+    Args:
+        device: ``"auto"``, or as torch names them.
+
+    Raises:
+        ValueError: if there is no such device.
+
+    Example:
+        >>> pick_device("cpu")
+        device(type='cpu')
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        device = "cuda" if count else "cpu"
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        place = torch.device("meta")
+    if place.type not in ("cpu", "cuda"):
+        raise ValueError(f"device={str(device)!r} is unknown; choose auto, cpu, cuda or cuda:0")
+    if place.type == "cpu":
+        return place
+    if not count:
+        raise ValueError(f"device={str(device)!r} was asked for and torch finds no GPU; choose device=cpu or auto")
+    index = int(os.environ.get("LOCAL_RANK", 0)) if place.index is None else place.index
+    if index >= count:
+        raise ValueError(f"device=cuda:{index} was asked for and there are {count} GPUs; choose one below {count}")
+    return torch.device("cuda", index)
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[int]:
+    """The rank of this process; where ``torchrun`` started several, they are joined for the time being."""
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if several:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield dist.get_rank() if dist.is_initialized() else 0
+    finally:
+        if several:
+            dist.destroy_process_group()
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """The signals that have asked this process to stop; a second one stops it at once."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # Python handles signals in the main thread alone
+        return
+
+    def note(signum: int, _: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(signum)
+
+    before = {signum: signal.signal(signum, note) for signum in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def provenance(trainer: Trainer) -> dict[str, Any]:
+    """Device, peak memory, versions, commit and date."""
+    device = trainer.device
+    peak: int | None
+    if device.type == "cuda":
+        name, peak = torch.cuda.get_device_name(device), torch.cuda.max_memory_allocated(device)
+    else:
+        name, peak = processor(), _peak_resident()
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "processes": trainer.world,
+        "peak_memory_bytes": peak,
+        "cuda_graph": trainer.captured,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "vlls": vlls.__version__,
+        "commit": _commit(),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def processor() -> str:
+    """The name of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _peak_resident() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@lru_cache(maxsize=1)
+def _commit() -> str | None:
+    """The commit of the checkout that this package runs from, if it does."""
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()

@@ -1,0 +1,142 @@
+"""From a config to images and labels: the subset, the held-out part, the label errors."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from vlls.data import ImageArrays, ImageStream, load
+from vlls.data.corruption import corrupt
+from vlls.train.config import RunConfig
+
+if TYPE_CHECKING:
+    from vlls.data import ImageFiles
+
+__all__ = ["Images", "RunData", "derive_seed", "prepare"]
+
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images with the labels that are given and those that are correct.
+
+    ``images`` is an (N, H, W, C) uint8 array, or files that are read as they are needed.
+    """
+
+    images: npt.NDArray[np.uint8] | ImageFiles
+    given: Labels
+    clean: Labels | None
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run trains on and is measured on; labels of ``train`` and ``validation`` may be wrong."""
+
+    train: Images
+    validation: Images | None
+    test: Images
+    classes: tuple[str, ...]
+    skipped: int  # training images whose label is missing
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.classes)
+
+
+def derive_seed(seed: int, *purpose: str | int) -> int:
+    """A seed of 63 bits for one purpose of a run, so that no two share a stream of random numbers."""
+    digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def prepare(config: RunConfig, root: str | os.PathLike[str] | None = None) -> RunData:
+    """Load a run's data, draw its subset and corrupt its labels.
+
+    The labels of the whole training set are corrupted before a subset is drawn, in the data set's own order, so that
+    they are those of Yu et al. (2019) for this seed.
+
+    Args:
+        config: what to train on.
+        root: where data are, as :func:`.load` takes it.
+
+    Raises:
+        ValueError: if the data cannot be had, or are fewer than the config asks for.
+    """
+    path = Path(config.dataset).expanduser()
+    data = load(path if path.is_dir() and os.sep in config.dataset else config.dataset, root, labels=config.labels)
+    if isinstance(data, ImageStream):
+        return _of_stream(config, data)
+    return _of_arrays(config, data)
+
+
+def _of_arrays(config: RunConfig, data: ImageArrays) -> RunData:
+    given = _corrupted(config, data.train_y, data.num_classes)
+    train, held_out = _split(config, len(given))
+    images = data.train_x, given, data.clean_train_y
+    return RunData(
+        train=Images(*(part[train] for part in images)),
+        validation=Images(*(part[held_out] for part in images)) if len(held_out) else None,
+        test=Images(data.test_x, data.test_y, data.test_y),
+        classes=data.classes,
+        skipped=0,
+    )
+
+
+def _of_stream(config: RunConfig, data: ImageStream) -> RunData:
+    given = _corrupted(config, data.train.labels, data.num_classes)
+    # the labels of files are as they are found: right only where the corruption is ours
+    clean = data.train.labels if config.corruption != "none" else None
+    train, held_out = _split(config, len(given))
+
+    def part(rows: npt.NDArray[np.int64]) -> Images:
+        return Images(data.train.subset(rows), given[rows], None if clean is None else clean[rows])
+
+    validation = part(held_out) if len(held_out) else None
+    if validation is None and data.val is not None:
+        validation = Images(data.val, data.val.labels, data.val.labels)
+    return RunData(
+        train=part(train),
+        validation=validation,
+        test=Images(data.test, data.test.labels, data.test.labels),
+        classes=data.classes,
+        skipped=data.missing_labels.get("train", 0),
+    )
+
+
+def _corrupted(config: RunConfig, labels: Labels, num_classes: int) -> Labels:
+    return np.asarray(
+        corrupt(
+            labels,
+            config.corruption,
+            rate=config.rate,
+            rate_step=config.rate_step,
+            num_classes=num_classes,
+            seed=config.seed,
+        )
+    )
+
+
+def _split(config: RunConfig, available: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows of the training images and of the held-out ones."""
+    held_out = config.validation_size
+    size = available - held_out if config.train_size is None else config.train_size
+    if size + held_out > available or size < 1:
+        raise ValueError(
+            f"train_size={config.train_size} and validation_size={held_out} ask for more than the {available} "
+            f"training images of {config.dataset}; choose fewer"
+        )
+    if size == available:
+        return np.arange(available), np.arange(0)
+    order = np.random.RandomState(derive_seed(config.seed, "subset") % 2**32).permutation(available)
+    return np.sort(order[:size]), np.sort(order[size : size + held_out])

@@ -1,0 +1,361 @@
+"""One training run from config to record: progress, evaluations, checkpoints, signals."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from vlls.optim import IVON
+from vlls.posterior import DiagonalPosterior
+from vlls.smoothing import MeanPredictionSmoothing, OnlineLabelSmoothing
+from vlls.train.config import RunConfig
+from vlls.train.evaluate import evaluate
+from vlls.train.files import folder_lock, load_checkpoint, load_record, save_checkpoint, save_record
+from vlls.train.machine import pick_device, process_group, provenance, stop_signals
+from vlls.train.prepare import RunData, prepare
+from vlls.train.trainer import Trainer
+
+__all__ = ["Interrupted", "Reporter", "RunResult", "run"]
+
+CHECKPOINT, RECORD = "checkpoint.pt", "record.json"
+AGREE_EVERY = 10  # steps between the moments at which processes agree to stop or to save
+
+
+class Reporter:
+    """What a run tells while it goes on; subclass it and override what is of interest."""
+
+    def start(self, config: RunConfig, step: int, steps_per_epoch: int, images: dict[str, int]) -> None:
+        """The run begins, or goes on, before a step.
+
+        Args:
+            config: resolved.
+            step: number of steps taken already.
+            steps_per_epoch: steps an epoch.
+            images: number of images by part (``train``, ``test``, ...).
+        """
+
+    def step(self, step: int) -> None:
+        """That many steps have been taken (on a GPU, sent on their way)."""
+
+    def epoch(self, metrics: dict[str, float]) -> None:
+        """An epoch is over."""
+
+    def finish(self, result: RunResult) -> None:
+        """The run is over."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop by a signal, and has saved where it was.
+
+    Attributes:
+        signum: number of the signal.
+        checkpoint: the file, or None without a folder.
+    """
+
+    def __init__(self, signum: int, checkpoint: Path | None) -> None:
+        where = f"saved to {checkpoint}" if checkpoint is not None else "nothing was saved: the run has no folder"
+        super().__init__(f"stopped by {signal.Signals(signum).name}; {where}")
+        self.signum, self.checkpoint = signum, checkpoint
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run leaves.
+
+    Attributes:
+        config: resolved.
+        status: ``"finished"``, or ``"diverged"`` where the loss became NaN or infinite.
+        epochs: metrics of each epoch: ``epoch``, ``lr``, ``train_loss``, ``train_accuracy`` (both while training, with
+            augmentation and at the weights that the method trains at), and those of :func:`.evaluate` when it was time.
+        final: the last evaluation.
+        reason: why it is not finished.
+        counts: number of training images, and of those left out: without a label, or with an unreadable file.
+        machine: how long it took, images a second, peak memory, device, versions, commit and date.
+        folder: where its record and last checkpoint are, or None.
+        model: the network at the mean of its weights; None for a run that was finished before.
+        posterior: the learned one, for the variational methods.
+    """
+
+    config: RunConfig
+    status: str
+    epochs: list[dict[str, float]]
+    final: dict[str, float]
+    counts: dict[str, int]
+    machine: dict[str, Any]
+    reason: str = ""
+    folder: Path | None = None
+    model: torch.nn.Module | None = field(default=None, repr=False, compare=False)
+    posterior: DiagonalPosterior | None = field(default=None, repr=False, compare=False)
+
+    def record(self) -> dict[str, Any]:
+        """The JSON record; all but ``machine`` follows from the config on a CPU."""
+        return {
+            "key": self.config.key,
+            "config": self.config.to_dict(),
+            "status": self.status,
+            "reason": self.reason,
+            "counts": self.counts,
+            "epochs": self.epochs,
+            "final": self.final,
+            "machine": self.machine,
+        }
+
+
+def run(
+    config: RunConfig,
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    device: str | torch.device = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    reporters: Sequence[Reporter] = (),
+    checkpoint_seconds: float = 60.0,
+    workers: int = 2,
+    cuda_graph: bool = True,
+    data: RunData | None = None,
+) -> RunResult:
+    """Train, measure and record; a run that was finished in this folder is not trained again.
+
+    With a folder, the run keeps to a folder of its own in it, named after the config. It saves a checkpoint every
+    ``checkpoint_seconds`` and at every end; on a CPU a resumed run is the uninterrupted one, bit for bit. SIGTERM and
+    Ctrl-C save and raise :class:`Interrupted`. Started by ``torchrun``, the processes share each batch.
+
+    Args:
+        config: what to train.
+        folder: where runs are kept; None keeps nothing.
+        root: where data are, as :func:`.load` takes it.
+        device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+        resume: go on from the checkpoint, if there is one.
+        overwrite: forget an earlier checkpoint or record of this config.
+        reporters: told of progress, in the first process only.
+        checkpoint_seconds: time between checkpoints.
+        workers: processes that decode images, for data sets of files.
+        cuda_graph: whether a GPU's step is captured in a CUDA graph; turn off to look for errors.
+        data: what to train on, in place of what the config names.
+
+    Raises:
+        ValueError: for what the config, data, device or an earlier checkpoint do not allow.
+        OSError: if the folder cannot be written, or is full; what was saved before is kept.
+        Interrupted: after a signal.
+
+    Example:
+        >>> result = run(RunConfig(dataset="digits", method="sgd", epochs=1))
+        >>> result.status, sorted(result.final)[:2]
+        ('finished', ['clean_part_accuracy', 'test_accuracy'])
+    """
+    config = config.resolved()
+    place = pick_device(device)
+    own = None if folder is None else Path(folder) / config.name
+    with process_group(place) as rank, folder_lock(own) if own is not None and rank == 0 else nullcontext():
+        if own is not None and not overwrite and (own / RECORD).exists():
+            return finished_run(own)
+        state = None
+        if own is not None and overwrite:
+            for name in (RECORD, CHECKPOINT) if rank == 0 else ():
+                (own / name).unlink(missing_ok=True)
+        elif own is not None:
+            state = _earlier(config, own, resume)
+        if data is None:
+            data = prepare(config, root)
+        trainer = Trainer(config, data, place, workers=workers, cuda_graph=cuda_graph)
+        going = _Run(trainer, data, own, reporters if rank == 0 else (), checkpoint_seconds)
+        if state is not None:
+            going.load_state_dict(state)
+        return going.finish(*going.go())
+
+
+def finished_run(folder: Path) -> RunResult:
+    """What a run left that is over.
+
+    Raises:
+        ValueError: if its record cannot be read.
+    """
+    record = load_record(folder / RECORD)
+    values = {name: record[name] for name in ("status", "reason", "counts", "epochs", "final", "machine")}
+    return RunResult(RunConfig.from_dict(record["config"]), **values, folder=folder)
+
+
+def _earlier(config: RunConfig, own: Path, resume: bool) -> dict[str, Any] | None:
+    path = own / CHECKPOINT
+    if not path.exists():
+        return None
+    if not resume:
+        raise ValueError(
+            f"{own} holds an unfinished run of this config; pass --resume to go on, or --overwrite to start anew"
+        )
+    return load_checkpoint(path, config.key)
+
+
+class _Run:
+    """The loop, and what of it is saved."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        data: RunData,
+        folder: Path | None,
+        reporters: Sequence[Reporter],
+        checkpoint_seconds: float,
+    ) -> None:
+        self.trainer, self.data, self.folder, self.reporters = trainer, data, folder, reporters
+        self.config = trainer.config
+        self.checkpoint_seconds = checkpoint_seconds
+        self.step = 0
+        self.epochs: list[dict[str, float]] = []
+        self.final: dict[str, float] = {}
+        self.seconds = {"training": 0.0, "evaluation": 0.0}
+        self.saved_at = time.monotonic()
+
+    # ------------------------------------------------------------------ the loop
+    def go(self) -> tuple[str, str]:
+        """Train to the end; return the status and, where it is not ``finished``, the reason."""
+        trainer, steps = self.trainer, self.trainer.steps_per_epoch
+        images = {"train": len(self.data.train), "test": len(self.data.test)}
+        if self.data.validation is not None:
+            images["validation"] = len(self.data.validation)
+        for reporter in self.reporters:
+            reporter.start(self.config, self.step, steps, images)
+        assert self.config.epochs is not None
+        with stop_signals() as asked:
+            for epoch in range(self.step // steps, self.config.epochs):
+                began = time.perf_counter()
+                trainer.batches.start(epoch, self.step % steps)
+                while self.step < (epoch + 1) * steps:
+                    trainer.step(self.step)
+                    self.step += 1
+                    for reporter in self.reporters:
+                        reporter.step(self.step)
+                    if self.step % steps and self.step % self.look_every == 0:
+                        self.seconds["training"] += time.perf_counter() - began
+                        if not self._go_on(asked):
+                            return "diverged", self._reason()
+                        began = time.perf_counter()
+                loss, correct = trainer.epoch_sums()
+                self.seconds["training"] += time.perf_counter() - began
+                if not math.isfinite(loss):
+                    return "diverged", self._reason()
+                self._end_epoch(epoch, loss, correct)
+                self._go_on(asked)
+        return "finished", ""
+
+    @property
+    def look_every(self) -> int:
+        """Steps between looks at signals, the clock and the loss: rare where a look waits for others."""
+        if self.trainer.world > 1:
+            return AGREE_EVERY
+        return 1 if self.trainer.device.type == "cpu" else 50
+
+    def _end_epoch(self, epoch: int, loss: float, correct: float) -> None:
+        """Measure and note what the epoch brought."""
+        trainer, config = self.trainer, self.config
+        seen = trainer.steps_per_epoch * trainer.batches.batch_size
+        metrics: dict[str, float] = {
+            "epoch": epoch + 1,
+            "lr": trainer.learning_rate(self.step - 1),
+            "train_loss": loss / seen,
+            "train_accuracy": correct / seen,
+        }
+        if isinstance(trainer.criterion, (MeanPredictionSmoothing, OnlineLabelSmoothing)):
+            trainer.criterion.next_epoch()
+        if (epoch + 1) % config.eval_every == 0 or epoch + 1 == config.epochs:
+            began = time.perf_counter()
+            self.final = evaluate(trainer, self.data, epoch + 1)
+            self.seconds["evaluation"] += time.perf_counter() - began
+            metrics |= self.final
+        self.epochs.append(metrics)
+        for reporter in self.reporters:
+            reporter.epoch(metrics)
+
+    def _go_on(self, asked: list[int]) -> bool:
+        """Look at signals, the clock and the loss: leave, save, or tell that the loss is no number any more."""
+        signum = asked[0] if asked else 0
+        due = time.monotonic() - self.saved_at >= self.checkpoint_seconds
+        bad = not math.isfinite(float(self.trainer.sums[0]))
+        if self.trainer.world > 1:
+            flags = torch.tensor([signum, due, bad], dtype=torch.int64, device=self.trainer.device)
+            dist.all_reduce(flags, dist.ReduceOp.MAX)
+            signum, due, bad = int(flags[0]), bool(flags[1]), bool(flags[2])
+        if bad:
+            return False
+        if signum or due:
+            self.save()
+        if signum:
+            raise Interrupted(signum, None if self.folder is None else self.folder / CHECKPOINT)
+        return True
+
+    def _reason(self) -> str:
+        epoch = (self.step - 1) // self.trainer.steps_per_epoch + 1
+        return f"the loss was no finite number by step {self.step}, in epoch {epoch}; choose a smaller lr"
+
+    # ------------------------------------------------------------------ what stays
+    def save(self) -> None:
+        """Write the checkpoint; every process gives its random numbers."""
+        self.saved_at = time.monotonic()
+        state = self.trainer.state_dict()
+        samplers = state["samplers"]
+        if self.trainer.world > 1:
+            gathered: list[Any] = [None] * self.trainer.world
+            dist.all_gather_object(gathered, [s.cpu() for s in samplers])
+            state["samplers"] = [generator for generators in gathered for generator in generators]
+        if self.folder is None or self.trainer.rank != 0:
+            return
+        own = {"step": self.step, "epochs": self.epochs, "final": self.final, "seconds": self.seconds}
+        save_checkpoint(self.folder / CHECKPOINT, {"key": self.config.key, **own, **state})
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        trainer = self.trainer
+        each = len(trainer.samplers)
+        if len(state["samplers"]) != each * trainer.world:
+            raise ValueError(
+                f"the checkpoint was saved by {len(state['samplers']) // each} processes and there are "
+                f"{trainer.world}; resume it with as many, or pass --overwrite to start anew"
+            )
+        first = trainer.rank * each
+        trainer.load_state_dict({**state, "samplers": state["samplers"][first : first + each]})
+        self.step, self.epochs, self.final = state["step"], state["epochs"], state["final"]
+        self.seconds = state["seconds"]
+
+    def finish(self, status: str, reason: str) -> RunResult:
+        """Save the last checkpoint and the record."""
+        trainer = self.trainer
+        if status == "finished":
+            self.save()
+        images = self.step * trainer.batches.batch_size
+        machine = {
+            "wall_seconds": sum(self.seconds.values()),
+            "training_seconds": self.seconds["training"],
+            "images_per_second": images / max(self.seconds["training"], 1e-9),
+            **provenance(trainer),
+        }
+        counts = {"train_images": len(self.data.train), "unlabelled": self.data.skipped}
+        counts["unreadable"] = len(trainer.batches.unreadable)
+        optimizer = trainer.optimizer
+        result = RunResult(
+            config=self.config,
+            status=status,
+            reason=reason,
+            epochs=self.epochs,
+            final=self.final,
+            counts=counts,
+            machine=machine,
+            folder=self.folder,
+            model=trainer.model,
+            posterior=optimizer.posterior(trainer.model) if isinstance(optimizer, IVON) else None,
+        )
+        if self.folder is not None and trainer.rank == 0:
+            save_record(self.folder / RECORD, result.record())
+        for reporter in self.reporters:
+            reporter.finish(result)
+        return result

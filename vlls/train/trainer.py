@@ -1,0 +1,255 @@
+"""The training step: a batch, a loss, a method's optimizer; on a GPU all of it in one CUDA graph."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from vlls.models import build
+from vlls.optim import IVON
+from vlls.train.augment import normalize
+from vlls.train.batches import Batches, DeviceBatches, FileBatches
+from vlls.train.config import RunConfig
+from vlls.train.methods import make_criterion, make_optimizer
+from vlls.train.prepare import RunData, derive_seed
+from vlls.train.schedules import learning_rate
+
+__all__ = ["Trainer"]
+
+FILE_IMAGE_SIZE = 224  # pixels that the network sees of images from files
+WARMUP = 3  # steps taken as they come before the step is captured in a CUDA graph
+
+
+class Trainer:
+    """All that changes while a run trains, and the step that changes it.
+
+    Args:
+        config: resolved.
+        data: of :func:`.prepare`.
+        device: where to train.
+        workers: processes that decode images from files.
+        cuda_graph: whether to capture the step on a GPU; not across processes.
+
+    Attributes:
+        model: the network, its weights at the mean between steps.
+        optimizer: the method's.
+        criterion: the method's loss.
+        batches: where images come from.
+        sums: loss and number of correct predictions summed over the epoch's training images, on the device.
+    """
+
+    def __init__(
+        self, config: RunConfig, data: RunData, device: torch.device, *, workers: int = 2, cuda_graph: bool = True
+    ) -> None:
+        self.config, self.device, self.workers, self.num_classes = config, device, workers, data.num_classes
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        self._samples = config.mc_samples or 1
+        shares = self.world * self._samples
+        batch_size = config.batch_size
+        assert batch_size is not None and config.epochs is not None
+        if batch_size % shares:
+            raise ValueError(
+                f"batch_size={batch_size} cannot be shared by {self.world} processes with {self._samples} weight "
+                f"samples each; choose a multiple of {shares}"
+            )
+        self.share = batch_size // shares
+        own = slice(self.rank * self.share * self._samples, (self.rank + 1) * self.share * self._samples)
+        options: dict[str, Any] = {"batch_size": batch_size, "rows": own, "device": device, "seed": config.seed}
+        self.batches: Batches
+        if isinstance(data.train.images, np.ndarray):
+            channels = data.train.images.shape[3]
+            augment = channels == 3 if config.augment is None else config.augment
+            self.batches = DeviceBatches(data.train, augment=augment, **options)
+            mean, std = _moments(data.train.images)
+        else:
+            channels, augment = 3, config.augment is not False
+            size = min(FILE_IMAGE_SIZE, data.train.images.size)
+            self.batches = FileBatches(data.train, image_size=size, workers=workers, augment=augment, **options)
+            mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])  # ImageNet's
+        self.mean, self.std = (torch.tensor(v, dtype=torch.float32, device=device) for v in (mean, std))
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(config.seed, "weights"))
+            assert config.model is not None
+            model = build(
+                config.model,
+                data.num_classes,
+                in_channels=channels,
+                image_size=self.batches.image_size,
+                pretrained=bool(config.pretrained),
+            )
+        self.model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.criterion = make_criterion(config, data.num_classes).to(device)
+        self.optimizer = make_optimizer(config, self.model, len(data.train), together=self.world > 1)
+        first = self.rank * self._samples
+        self.samplers = [  # one stream of weight noise for each share of the batch, whatever process it is on
+            torch.Generator(device).manual_seed(derive_seed(config.seed, "samples", first + i))
+            for i in range(self._samples)
+        ]
+        if isinstance(self.optimizer, IVON):
+            self.optimizer.generator = self.samplers[0]
+        self._net: nn.Module = self.model
+        if self.world > 1:
+            self._net = nn.parallel.DistributedDataParallel(
+                self.model, device_ids=[device.index] if device.type == "cuda" else None
+            )
+        self.sums = torch.zeros(2, dtype=torch.float64, device=device)
+        self.steps_per_epoch = self.batches.steps
+        self.total_steps = self.steps_per_epoch * config.epochs
+        self._warm = 0
+        capturable = not isinstance(self.optimizer, IVON) or bool(self.optimizer.fused)
+        self._use_graph = cuda_graph and device.type == "cuda" and self.world == 1 and capturable
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._stream = torch.cuda.Stream(device) if self._use_graph else None
+
+    @property
+    def captured(self) -> bool:
+        """Whether steps are replays of a CUDA graph."""
+        return self._graph is not None
+
+    # ------------------------------------------------------------------ numbers
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision of forward passes."""
+        precision = self.config.precision
+        if precision == "bfloat16" or (precision == "auto" and self.device.type == "cuda"):
+            return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
+        return nullcontext()
+
+    def logits(self, net: nn.Module, images: Tensor) -> Tensor:
+        """Logits (B, K), float32, for images (B, H, W, C), uint8."""
+        with self.autocast():
+            logits = net(normalize(images, self.mean, self.std))
+        return logits.float()  # type: ignore[no-any-return]
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of a step of the run."""
+        config = self.config
+        assert config.lr is not None and config.schedule is not None and config.warmup_epochs is not None
+        return learning_rate(
+            step,
+            lr=config.lr,
+            total_steps=self.total_steps,
+            schedule=config.schedule,
+            warmup_steps=round(config.warmup_epochs * self.steps_per_epoch),
+            milestones=config.milestones or (),
+        )
+
+    # ------------------------------------------------------------------ the step
+    def step(self, step: int) -> None:
+        """Take a step of the run; the batches must stand at it."""
+        lr = self.learning_rate(step)
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
+        self.batches.fill()
+        if self._graph is not None:
+            self._graph.replay()
+        elif not self._use_graph:
+            self._take()
+        elif self._warm < WARMUP:
+            self._warm_up()
+        else:
+            self._capture()
+
+    def _take(self) -> None:
+        images, labels = self.batches.batch()
+        if self._samples > 1:
+            self._take_shares(images, labels)
+            return
+        first = True
+
+        def closure() -> Tensor:
+            nonlocal first
+            self.optimizer.zero_grad()
+            loss = self._loss(images, labels, count=first)
+            first = False  # SAM calls a second time, at other weights
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        self.optimizer.step(closure)  # type: ignore[arg-type]
+
+    def _take_shares(self, images: Tensor, labels: Tensor) -> None:
+        """Every sample sees its own rows, with its own stream of noise."""
+        assert isinstance(self.optimizer, IVON)
+        self.optimizer.zero_grad()
+        for i, sampler in enumerate(self.samplers):
+            rows = slice(i * self.share, (i + 1) * self.share)
+            self.optimizer.generator = sampler
+            with self.optimizer.sampled_params(train=True):
+                self._loss(images[rows], labels[rows]).backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+
+    def _loss(self, images: Tensor, labels: Tensor, count: bool = True) -> Tensor:
+        logits = self.logits(self._net, images)
+        loss: Tensor = self.criterion(logits, labels)
+        if count:
+            with torch.no_grad():
+                correct = (logits.argmax(dim=1) == labels).sum()
+                self.sums += torch.stack([loss.detach() * len(labels), correct]).to(self.sums.dtype)
+        return loss
+
+    def epoch_sums(self) -> tuple[float, float]:
+        """Loss and number of correct predictions summed over an epoch's images, of all processes; start anew."""
+        if self.world > 1:
+            dist.all_reduce(self.sums)
+        loss, correct = self.sums.tolist()
+        self.sums.zero_()
+        return loss, correct
+
+    def _warm_up(self) -> None:
+        assert self._stream is not None
+        self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._stream):
+            self._take()
+        torch.cuda.current_stream(self.device).wait_stream(self._stream)
+        self._warm += 1
+
+    def _capture(self) -> None:
+        graph = torch.cuda.CUDAGraph()
+        for generator in (self.batches.generator, *self.samplers):
+            graph.register_generator_state(generator)
+        self.optimizer.zero_grad()
+        with torch.cuda.graph(graph, stream=self._stream):
+            self._take()
+        self._graph = graph
+        graph.replay()
+
+    # ------------------------------------------------------------------ saving
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes but the position in the run and the record."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "criterion": self.criterion.state_dict(),
+            "augmentation": self.batches.generator.get_state(),
+            "samplers": [generator.get_state() for generator in self.samplers],
+            "sums": self.sums,
+            "unreadable": sorted(self.batches.unreadable),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.criterion.load_state_dict(state["criterion"])
+        self.batches.generator.set_state(state["augmentation"].cpu())
+        for generator, saved in zip(self.samplers, state["samplers"], strict=True):
+            generator.set_state(saved.cpu())
+        self.sums.copy_(state["sums"])
+        self.batches.unreadable = set(state["unreadable"])
+
+
+def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel, exact: from the counts of the 256 values."""
+    values = np.arange(256)
+    counts = [np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[3])]
+    mean = np.array([(n * values).sum() / n.sum() for n in counts])
+    variance = np.array([(n * (values - m) ** 2).sum() / n.sum() for n, m in zip(counts, mean, strict=True)])
+    return mean, np.maximum(np.sqrt(variance), 1.0)
