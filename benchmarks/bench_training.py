@@ -1,0 +1,257 @@
+"""How many images a second does the training engine learn from, beside a plain eager loop with ivon-opt?
+
+    python benchmarks/bench_training.py                       # on a CPU: the 3-layer CNN on images of MNIST's size
+    python benchmarks/bench_training.py --device cuda         # on a GPU: ResNet-34 on images of CIFAR-10's size
+
+The plain loop is what one writes first: torchvision's transforms in a DataLoader, float32, IVON from the public
+package. All train the same model with the same batch on the same made-up images, in alternating rounds of one process;
+medians are compared. On a GPU it also measures the device's matrix peak, what share of it is used, and several runs
+side by side, each a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import ivon
+import numpy as np
+import torch
+import torch.nn.functional as F
+from record import write_record
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import transforms
+
+from vlls.models import build
+from vlls.train.config import RunConfig
+from vlls.train.prepare import Images, RunData
+from vlls.train.trainer import Trainer
+
+PAPER_IMAGES = 200 * 50_000  # of a run on CIFAR-10
+
+
+def made_up(dataset: str, count: int = 10_000) -> RunData:
+    """Random images and labels of a data set's shape: speed does not depend on what they show."""
+    rng = np.random.default_rng(0)
+    shape = (28, 28, 1) if dataset == "mnist" else (32, 32, 3)
+    images = Images(rng.integers(0, 256, (count, *shape), dtype=np.uint8), rng.integers(0, 10, count), None)
+    return RunData(train=images, validation=None, test=images, classes=tuple("0123456789"), skipped=0)
+
+
+# ---------------------------------------------------------------------- what is compared
+class Plain(Dataset):
+    """The images as people hand them to a DataLoader."""
+
+    def __init__(self, data: RunData) -> None:
+        self.images, self.labels = data.train.images, data.train.given
+        colour = self.images.shape[3] == 3
+        crop = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()] if colour else []
+        scale = transforms.Normalize((0.5,) * self.images.shape[3], (0.25,) * self.images.shape[3])
+        self.transform = transforms.Compose([transforms.ToPILImage(), *crop, transforms.ToTensor(), scale])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        return self.transform(self.images[i]), int(self.labels[i])
+
+
+class PlainLoop:
+    """An eager loop with ivon-opt and a DataLoader; ``tuned`` adds bfloat16 autocast and channels_last."""
+
+    def __init__(self, config: RunConfig, data: RunData, device: torch.device, workers: int, tuned: bool) -> None:
+        self.device, self.tuned = device, tuned
+        self.batch_size = config.batch_size
+        channels = data.train.images.shape[3]
+        model = build(config.model, 10, in_channels=channels, image_size=data.train.images.shape[1]).to(device)
+        self.model = model.to(memory_format=torch.channels_last) if tuned else model
+        self.optimizer = ivon.IVON(self.model.parameters(), lr=config.lr, ess=len(data.train), weight_decay=1e-3)
+        self.loader = DataLoader(
+            Plain(data),
+            batch_size=self.batch_size,
+            shuffle=True,
+            drop_last=True,
+            num_workers=workers,
+            pin_memory=device.type == "cuda",
+            persistent_workers=workers > 0,
+        )
+        self.batches: Iterator[Any] = iter(())
+
+    def step(self) -> None:
+        try:
+            images, labels = next(self.batches)
+        except StopIteration:
+            self.batches = iter(self.loader)
+            images, labels = next(self.batches)
+        images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        if self.tuned:
+            images = images.to(memory_format=torch.channels_last)
+        with self.optimizer.sampled_params(train=True):
+            self.optimizer.zero_grad()
+            with torch.autocast(self.device.type, torch.bfloat16) if self.tuned else nullcontext():
+                loss = F.cross_entropy(self.model(images), labels)
+            loss.backward()
+        self.optimizer.step()
+
+
+class Engine:
+    """The engine, step by step."""
+
+    def __init__(self, config: RunConfig, data: RunData, device: torch.device, *, cuda_graph: bool = True) -> None:
+        self.trainer = Trainer(config, data, device, cuda_graph=cuda_graph)
+        self.batch_size = config.batch_size
+        self.taken = 0
+
+    def step(self) -> None:
+        if self.taken % self.trainer.steps_per_epoch == 0:
+            self.trainer.batches.start(self.taken // self.trainer.steps_per_epoch, 0)
+        self.trainer.step(self.taken % self.trainer.total_steps)
+        self.taken += 1
+
+
+def images_per_second(thing: Any, device: torch.device, seconds: float) -> float:
+    """Steps for about so many seconds; the device is waited for at both ends."""
+    wait: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
+    began, steps = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        for _ in range(10):
+            thing.step()
+        steps += 10
+        wait()
+    return steps * thing.batch_size / (time.perf_counter() - began)
+
+
+# ---------------------------------------------------------------------- ceilings
+def flops_per_image(config: RunConfig, data: RunData) -> float:
+    """Floating-point operations of a forward and backward pass, an image."""
+    size, channels = data.train.images.shape[1], data.train.images.shape[3]
+    model = build(config.model, 10, in_channels=channels, image_size=size)
+    with FlopCounterMode(display=False) as counter:
+        F.cross_entropy(model(torch.randn(2, channels, size, size)), torch.tensor([0, 1])).backward()
+    return counter.get_total_flops() / 2
+
+
+def matrix_peak(device: torch.device) -> float:
+    """FLOP/s of a large bfloat16 matrix product, the median of ten."""
+    n = 8192
+    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
+    times = []
+    for _ in range(12):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        a @ b
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    return 2 * n**3 / statistics.median(times[2:])
+
+
+# ---------------------------------------------------------------------- several runs side by side
+def _worker(options: dict[str, Any], device: str, seconds: float, barrier: Any, results: Any) -> None:
+    place = torch.device(device)
+    data = made_up(options["dataset"])
+    thing = Engine(RunConfig(**options), data, place)
+    images_per_second(thing, place, 3.0)
+    barrier.wait()
+    results.put(images_per_second(thing, place, seconds))
+
+
+def side_by_side(count: int, config: RunConfig, device: torch.device, seconds: float) -> float:
+    """Images a second of ``count`` runs together, each in a process of its own."""
+    context = torch.multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(count), context.Queue()
+    options = {**config.to_dict(), "milestones": None}
+    processes = [
+        context.Process(target=_worker, args=(options, str(device), seconds, barrier, results)) for _ in range(count)
+    ]
+    for process in processes:
+        process.start()
+    total = sum(results.get(timeout=300) for _ in processes)
+    for process in processes:
+        process.join()
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    parser.add_argument("--workers", type=int, default=None, help="processes of the plain loop's DataLoader")
+    parser.add_argument("--side-by-side", type=int, nargs="*", default=[2, 3, 4], help="numbers of runs (GPU)")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "records")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    cuda = device.type == "cuda"
+    workers = arguments.workers if arguments.workers is not None else (8 if cuda else 2)
+    dataset = "cifar10" if cuda else "mnist"
+    config = RunConfig(dataset=dataset, method="ivon", batch_size=50, epochs=200).resolved()
+    data = made_up(dataset)
+    things = {
+        "plain loop, ivon-opt, DataLoader": PlainLoop(config, data, device, workers, tuned=False),
+        "engine": Engine(config, data, device),
+        "engine, plain SGD": Engine(
+            RunConfig(dataset=dataset, method="sgd", batch_size=50, epochs=200).resolved(), data, device
+        ),
+    }
+    if cuda:
+        things["plain loop, bfloat16, channels_last"] = PlainLoop(config, data, device, workers, tuned=True)
+        things["engine without CUDA graph"] = Engine(config, data, device, cuda_graph=False)
+    measured: dict[str, list[float]] = {name: [] for name in things}
+    for round_ in range(arguments.rounds + 1):  # the first warms up
+        for name, thing in things.items():
+            speed = images_per_second(thing, device, arguments.seconds)
+            if round_:
+                measured[name].append(speed)
+    speeds = {name: statistics.median(values) for name, values in measured.items()}
+    base = speeds["plain loop, ivon-opt, DataLoader"]
+    print(f"{config.model}, batch {config.batch_size}, {device}: medians of {arguments.rounds} alternating rounds")
+    for name, speed in sorted(speeds.items(), key=lambda item: item[1]):
+        spread = f"{min(measured[name]):,.0f}-{max(measured[name]):,.0f}"
+        print(f"  {name:<38}{speed:>10,.0f} images/s  ({spread})  x {speed / base:.2f}")
+    result: dict[str, Any] = {
+        "device": torch.cuda.get_device_name(device) if cuda else "cpu",
+        "model": config.model,
+        "batch_size": config.batch_size,
+        "rounds": arguments.rounds,
+        "workers_of_the_plain_loop": workers,
+        "images_per_second": measured,
+        "medians": speeds,
+        "flops_per_image": flops_per_image(config, data),
+    }
+    if cuda:
+        del things
+        result |= on_gpu(speeds["engine"], result["flops_per_image"], config, device, arguments)
+    write_record(arguments.output / f"training-{device.type}.json", __doc__, **result)
+
+
+def on_gpu(
+    speed: float, flops: float, config: RunConfig, device: torch.device, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Epoch and run times, the share of the matrix peak, and runs side by side."""
+    peak = matrix_peak(device)
+    print(f"  matrix peak {peak / 1e12:.0f} TFLOP/s; {flops / 1e9:.2f} GFLOP an image; used {speed * flops / peak:.1%}")
+    print(f"  an epoch of 50,000 images {50_000 / speed:.1f} s, 200 epochs {PAPER_IMAGES / speed / 60:.1f} min")
+    together = {1: speed}
+    for count in arguments.side_by_side:
+        together[count] = side_by_side(count, config, device, 4 * arguments.seconds)
+        hours = together[count] * 3600 / PAPER_IMAGES
+        print(f"  {count} runs side by side {together[count]:,.0f} images/s, {hours:.1f} runs an hour")
+    return {
+        "matrix_peak_flops": peak,
+        "share_of_peak": speed * flops / peak,
+        "epoch_seconds": 50_000 / speed,
+        "run_minutes": PAPER_IMAGES / speed / 60,
+        "side_by_side_images_per_second": together,
+        "runs_an_hour": {count: value * 3600 / PAPER_IMAGES for count, value in together.items()},
+    }
+
+
+if __name__ == "__main__":
+    main()

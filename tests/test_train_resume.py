@@ -1,0 +1,274 @@
+"""A run that is cut, by whatever, goes on as if it had not been; what it wrote is whole at any moment."""
+
+import contextlib
+import errno
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+from training import differences, tiny, without_machine
+
+from vlls.train import Interrupted, Reporter, run
+from vlls.train import files as files_module
+from vlls.train.files import folder_lock, load_checkpoint, save_checkpoint, write_atomically
+
+VOLATILE = "seconds"  # the one entry of a checkpoint that the clock writes
+CASES = {
+    "ivon": {"method": "ivon"},
+    "ivon with two samples": {"method": "ivon", "mc_samples": 2},
+    "ols": {"method": "ols"},
+    "sam": {"method": "sam"},
+    "sgd with augmentation": {"method": "sgd", "augment": True},
+}
+
+
+def saved(folder):
+    """The run's last checkpoint without what the clock wrote, and the record's reproducible part."""
+    checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
+    checkpoint.pop(VOLATILE)
+    return checkpoint, without_machine(json.loads((folder / "record.json").read_text()))
+
+
+class StopAt(Reporter):
+    """Ask the run to stop after a step, as Ctrl-C or a scheduler does."""
+
+    def __init__(self, at, signum=signal.SIGTERM):
+        self.at, self.signum = at, signum
+
+    def step(self, step):
+        if step == self.at:
+            signal.raise_signal(self.signum)
+
+
+# ------------------------------------------------------------------ going on
+@pytest.mark.parametrize("case", CASES)
+def test_resumed_run_is_the_uninterrupted_one(tmp_path, case):
+    config = tiny(**CASES[case])
+    whole = run(config, tmp_path / "whole")
+    for at in (2, 6, 13):  # in the first epoch, at its end, in the last
+        with pytest.raises(Interrupted):
+            run(config, tmp_path / "cut", resume=True, reporters=[StopAt(at)])
+    cut = run(config, tmp_path / "cut", resume=True)
+    assert differences(saved(whole.folder), saved(cut.folder)) == []
+    assert differences(dict(whole.model.state_dict()), dict(cut.model.state_dict())) == []
+
+
+def _child(folder, config, checkpoint_seconds):
+    os.setpgid(0, 0)
+    run(config, folder, resume=True, checkpoint_seconds=checkpoint_seconds)
+
+
+def test_killed_at_twenty_random_moments_and_resumed(tmp_path):
+    config = tiny(method="ivon", epochs=30, train_size=600)
+    whole = run(config, tmp_path / "whole")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["vlls.train", "sklearn.datasets", "torchmetrics.functional.classification"])
+    folder, rng, kills, steps = tmp_path / "cut" / config.name, random.Random(0), 0, []
+    while kills < 20:
+        child = context.Process(target=_child, args=(tmp_path / "cut", config, 0.02))
+        child.start()
+        child.join(rng.uniform(0.05, 1.2))
+        if child.exitcode is None:
+            os.kill(child.pid, signal.SIGKILL)
+            child.join()
+            kills += 1
+        if (folder / "checkpoint.pt").exists():  # what is there can be read, whenever the kill came
+            steps.append(load_checkpoint(folder / "checkpoint.pt", config.key)["step"])
+        if (folder / "record.json").exists():  # quicker than the kills: begin again, they all count
+            assert differences(saved(whole.folder), saved(folder)) == []
+            shutil.rmtree(folder)
+    cut = run(config, tmp_path / "cut", resume=True)
+    assert len(set(steps)) > 3, "the kills never hit the middle of the run"
+    assert differences(saved(whole.folder), saved(cut.folder)) == []
+
+
+def test_ctrl_c_and_sigterm_save_and_say_where(tmp_path):
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        with pytest.raises(Interrupted, match=f"stopped by {signum.name}; saved to .*checkpoint.pt") as caught:
+            run(tiny(method="sgd", seed=int(signum)), tmp_path, reporters=[StopAt(4, signum)])
+        assert caught.value.signum == signum
+        assert load_checkpoint(caught.value.checkpoint, tiny(method="sgd", seed=int(signum)).key)["step"] == 4
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # handlers are put back
+    with pytest.raises(Interrupted, match="nothing was saved"):
+        run(tiny(method="sgd"), reporters=[StopAt(1)])
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path):
+    class Twice(Reporter):
+        def step(self, step):
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(method="sgd"), tmp_path, reporters=[Twice()])
+
+
+def test_runs_in_a_thread_of_a_program_leave_its_signals_alone():
+    results = []
+    thread = threading.Thread(target=lambda: results.append(run(tiny(method="sgd", epochs=1))))
+    thread.start()
+    thread.join()
+    assert results[0].status == "finished"
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    first = run(tiny(method="sgd"), tmp_path)
+    again = run(tiny(method="sgd"), tmp_path)
+    assert without_machine(first.record()) == without_machine(again.record())
+    assert again.machine == first.machine  # the very same run, dates and all
+    anew = run(tiny(method="sgd"), tmp_path, overwrite=True)
+    assert anew.model is not None and anew.final == first.final
+
+
+def test_an_unfinished_run_wants_to_be_told(tmp_path):
+    with pytest.raises(Interrupted):
+        run(tiny(method="sgd"), tmp_path, reporters=[StopAt(2)])
+    with pytest.raises(ValueError, match="unfinished run.*--resume to go on, or --overwrite"):
+        run(tiny(method="sgd"), tmp_path)
+    assert run(tiny(method="sgd"), tmp_path, overwrite=True).status == "finished"
+
+
+# ------------------------------------------------------------------ two at once
+def test_runs_that_share_a_folder_do_not_touch_each_other(tmp_path):
+    code = (
+        "import sys; from vlls.train import RunConfig, run\n"
+        "config = RunConfig.from_dict(__import__('json').loads(sys.argv[2]))\n"
+        "try: run(config, sys.argv[1], checkpoint_seconds=0.05)\n"
+        "except ValueError as error: print(error); sys.exit(2)\n"
+    )
+    configs = [tiny(method="sgd", seed=seed, epochs=12) for seed in (0, 1, 0)]
+    command = [sys.executable, "-c", code, str(tmp_path / "shared")]
+    processes = [
+        subprocess.Popen([*command, json.dumps(config.to_dict())], stdout=subprocess.PIPE, text=True)
+        for config in configs
+    ]
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    codes = [process.returncode for process in processes]
+    assert codes[1] == 0
+    # of the two that are the same run, one waits outside or finds it finished; none harms the other
+    assert sorted((codes[0], codes[2])) in ([0, 2], [0, 0])
+    assert all("another process is at work on this very run" in out for out, c in zip(outputs, codes, strict=True) if c)
+    for config in configs[:2]:
+        alone = run(config, tmp_path / "alone")
+        assert differences(saved(alone.folder), saved(tmp_path / "shared" / config.name)) == []
+
+
+def test_a_folder_is_held_by_one_process_and_freed_at_its_end(tmp_path):
+    code = f"from vlls.train.files import folder_lock; from pathlib import Path; import time\n" \
+           f"with folder_lock(Path({str(tmp_path)!r})): print('held', flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="another process is at work"), folder_lock(tmp_path):
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    with folder_lock(tmp_path):
+        assert (tmp_path / ".lock").exists()
+
+
+# ------------------------------------------------------------------ what can be wrong with a checkpoint or a disk
+def damaged(path, how):
+    content = path.read_bytes()
+    if how == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "foreign":
+        torch.save({"epoch": 3}, path)
+    elif how == "not even torch's":
+        path.write_text("hello")
+    elif how == "a pickle":
+        path.write_bytes(b"cos\nsystem\n(S'echo hacked'\ntR.")
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "foreign", "not even torch's", "a pickle"])
+def test_damaged_checkpoints_are_refused_in_one_line(tmp_path, how, capfd):
+    config = tiny(method="sgd")
+    with pytest.raises(Interrupted) as caught:
+        run(config, tmp_path, reporters=[StopAt(2)])
+    damaged(caught.value.checkpoint, how)
+    with pytest.raises(ValueError, match="checkpoint.*--overwrite to start anew") as error:
+        run(config, tmp_path, resume=True)
+    assert "\n" not in str(error.value)
+    assert "hacked" not in capfd.readouterr().out
+
+
+def test_checkpoint_of_another_config_is_refused(tmp_path):
+    config, other = tiny(method="sgd"), tiny(method="sgd", lr=0.01)
+    with pytest.raises(Interrupted) as caught:
+        run(config, tmp_path, reporters=[StopAt(2)])
+    (tmp_path / other.name).mkdir()
+    shutil.copy(caught.value.checkpoint, tmp_path / other.name / "checkpoint.pt")
+    with pytest.raises(ValueError, match=f"belongs to another config .key {config.key}, not {other.key}"):
+        run(other, tmp_path, resume=True)
+
+
+def test_a_full_disk_stops_in_one_line_and_keeps_what_was_there(tmp_path, monkeypatch):
+    config = tiny(method="sgd")
+    with pytest.raises(Interrupted) as caught:
+        run(config, tmp_path, reporters=[StopAt(2)])
+    before = caught.value.checkpoint.read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files_module.os, "fsync", full)
+    with pytest.raises(OSError, match=r"checkpoint.pt could not be written \(No space left on device\); .*kept"):
+        run(config, tmp_path, resume=True, checkpoint_seconds=0)
+    assert caught.value.checkpoint.read_bytes() == before
+    assert [path.name for path in caught.value.checkpoint.parent.iterdir() if "partial" in path.name] == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the size of files")
+def test_a_file_that_does_not_fit_leaves_the_old_one(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, {"key": "k", "x": torch.zeros(10)})
+    code = (
+        "import resource, signal, sys, torch; from pathlib import Path; from vlls.train.files import save_checkpoint\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))\n"
+        "try: save_checkpoint(Path(sys.argv[1]), {'key': 'k', 'x': torch.zeros(10**6)})\n"
+        "except OSError as error: print(error.strerror)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert "could not be written (File too large); the one before it is kept" in done.stdout
+    assert load_checkpoint(path, "k")["x"].numel() == 10
+    assert os.listdir(tmp_path) == ["checkpoint.pt"]
+
+
+def test_readers_never_see_half_a_file(tmp_path):
+    path, stop, seen = tmp_path / "file", threading.Event(), set()
+    contents = [bytes([i]) * 300_000 for i in range(8)]
+    write_atomically(path, contents[0])
+
+    def read():
+        while not stop.is_set():
+            seen.add(path.read_bytes())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    end = time.monotonic() + 0.5
+    while time.monotonic() < end:
+        for content in contents:
+            write_atomically(path, content)
+    stop.set()
+    reader.join()
+    assert seen <= set(contents) and len(seen) > 1
+
+
+def test_output_that_is_a_file_or_read_only(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="the folder .* could not be made"):
+        run(tiny(method="sgd"), tmp_path / "file")
+    with contextlib.suppress(FileNotFoundError):
+        assert (tmp_path / "file").read_text() == ""
