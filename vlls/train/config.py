@@ -37,6 +37,7 @@ class RunConfig:
         train_size: number of training images, drawn at random by ``seed``; None for all.
         validation_size: number of further training images held out, with their given labels, to choose
             hyperparameters by.
+        image_size: pixels that the network sees of images in files; None for 224.
         corruption: ``"none"``, ``"symmetric"``, ``"pair_flip"`` or ``"class_dependent"``; drawn by ``seed``.
         rate: share of corrupted labels, in [0, 1); :math:`\kappa` of Eq. 21 for class-dependent errors.
         rate_step: :math:`\beta` of Eq. 21; for class-dependent errors only.
@@ -82,6 +83,7 @@ class RunConfig:
     labels: str | None = None
     train_size: int | None = None
     validation_size: int = 0
+    image_size: int | None = None
     corruption: str = "none"
     rate: float = 0.0
     rate_step: float = 0.0
@@ -154,7 +156,7 @@ class RunConfig:
             )
 
     def _check_numbers(self) -> None:
-        whole = {"train_size": 1, "validation_size": 0, "epochs": 1, "batch_size": 1, "mc_samples": 1}
+        whole = {"image_size": 8, "train_size": 1, "validation_size": 0, "epochs": 1, "batch_size": 1, "mc_samples": 1}
         whole |= {"eval_every": 1, "eval_samples": 0, "seed": 0}
         for name, least in whole.items():
             value = getattr(self, name)

@@ -127,7 +127,7 @@ def _batches(trainer: Trainer, images: Images, first: int, last: int) -> Iterato
     count = max(1, BATCH.get(trainer.device.type, 500) * 32**2 // max(size, 32) ** 2)
     if isinstance(images.images, np.ndarray):
         for at in range(first, last, count):
-            batch = torch.from_numpy(images.images[at : min(at + count, last)]).to(trainer.device)
+            batch = torch.tensor(images.images[at : min(at + count, last)], device=trainer.device)
             yield batch, torch.ones(len(batch), dtype=torch.bool)
         return
     rows = [list(range(at, min(at + count, last))) for at in range(first, last, count)]

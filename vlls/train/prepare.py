@@ -5,22 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from vlls.data import ImageArrays, ImageStream, load
+from vlls.data import ImageArrays, ImageFiles, ImageStream, load
 from vlls.data.corruption import corrupt
 from vlls.train.config import RunConfig
 
-if TYPE_CHECKING:
-    from vlls.data import ImageFiles
-
-__all__ = ["Images", "RunData", "derive_seed", "prepare"]
+__all__ = ["FILE_IMAGE_SIZE", "Images", "RunData", "derive_seed", "prepare"]
 
 Labels = npt.NDArray[np.int64]
+FILE_IMAGE_SIZE = 224  # pixels that a network sees of images from files
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ class RunData:
     validation: Images | None
     test: Images
     classes: tuple[str, ...]
-    skipped: int  # training images whose label is missing
+    skipped: int  # images whose label is missing
 
     @property
     def num_classes(self) -> int:
@@ -73,10 +69,13 @@ def prepare(config: RunConfig, root: str | os.PathLike[str] | None = None) -> Ru
     Raises:
         ValueError: if the data cannot be had, or are fewer than the config asks for.
     """
-    path = Path(config.dataset).expanduser()
-    data = load(path if path.is_dir() and os.sep in config.dataset else config.dataset, root, labels=config.labels)
+    data = load(config.dataset, root, labels=config.labels)
     if isinstance(data, ImageStream):
         return _of_stream(config, data)
+    if config.image_size is not None:
+        raise ValueError(
+            f"image_size={config.image_size} is for images in files; {data.name}'s have their own, leave it out"
+        )
     return _of_arrays(config, data)
 
 
@@ -98,20 +97,19 @@ def _of_stream(config: RunConfig, data: ImageStream) -> RunData:
     # the labels of files are as they are found: right only where the corruption is ours
     clean = data.train.labels if config.corruption != "none" else None
     train, held_out = _split(config, len(given))
+    margin = (config.image_size or FILE_IMAGE_SIZE) * 8 // 7  # 256 pixels for crops of 224
 
     def part(rows: npt.NDArray[np.int64]) -> Images:
-        return Images(data.train.subset(rows), given[rows], None if clean is None else clean[rows])
+        files = data.train.subset(rows).resized(margin)
+        return Images(files, given[rows], None if clean is None else clean[rows])
+
+    def checked(files: ImageFiles) -> Images:
+        return Images(files.resized(margin), files.labels, files.labels)
 
     validation = part(held_out) if len(held_out) else None
     if validation is None and data.val is not None:
-        validation = Images(data.val, data.val.labels, data.val.labels)
-    return RunData(
-        train=part(train),
-        validation=validation,
-        test=Images(data.test, data.test.labels, data.test.labels),
-        classes=data.classes,
-        skipped=data.missing_labels.get("train", 0),
-    )
+        validation = checked(data.val)
+    return RunData(part(train), validation, checked(data.test), data.classes, sum(data.missing_labels.values()))
 
 
 def _corrupted(config: RunConfig, labels: Labels, num_classes: int) -> Labels:

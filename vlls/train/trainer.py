@@ -16,12 +16,11 @@ from vlls.train.augment import normalize
 from vlls.train.batches import Batches, DeviceBatches, FileBatches
 from vlls.train.config import RunConfig
 from vlls.train.methods import make_criterion, make_optimizer
-from vlls.train.prepare import RunData, derive_seed
+from vlls.train.prepare import FILE_IMAGE_SIZE, RunData, derive_seed
 from vlls.train.schedules import learning_rate
 
 __all__ = ["Trainer"]
 
-FILE_IMAGE_SIZE = 224  # pixels that the network sees of images from files
 WARMUP = 3  # steps taken as they come before the step is captured in a CUDA graph
 
 
@@ -68,7 +67,7 @@ class Trainer:
             mean, std = _moments(data.train.images)
         else:
             channels, augment = 3, config.augment is not False
-            size = min(FILE_IMAGE_SIZE, data.train.images.size)
+            size = config.image_size or FILE_IMAGE_SIZE
             self.batches = FileBatches(data.train, image_size=size, workers=workers, augment=augment, **options)
             mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])  # ImageNet's
         self.mean, self.std = (torch.tensor(v, dtype=torch.float32, device=device) for v in (mean, std))

@@ -1,0 +1,150 @@
+"""Configs, their keys and presets, schedules: what a run is before it begins."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from vlls.train import METHODS, RunConfig, hyperparameters
+from vlls.train.schedules import learning_rate
+
+# ------------------------------------------------------------------ the paper's numbers
+PAPER = [  # App. C.2 and Table 1, typed off the paper: data set, errors, rate, method, lr, weight decay, h_0
+    ("cifar10", "symmetric", 0.4, "ls", 0.05, 1e-3, None),
+    ("cifar10", "pair_flip", 0.2, "sam", 0.05, 1e-3, None),
+    ("cifar10", "class_dependent", 0.4, "ivon", 0.2, 1e-3, 0.9),
+    ("cifar100", "symmetric", 0.2, "ls", 0.1, 2e-4, None),
+    ("cifar100", "symmetric", 0.4, "ls", 0.1, 2e-4, None),
+    ("cifar100", "pair_flip", 0.2, "ls", 0.1, 5e-4, None),
+    ("cifar100", "symmetric", 0.2, "sam", 0.05, 2e-4, None),
+    ("cifar100", "symmetric", 0.4, "sam", 0.1, 2e-4, None),
+    ("cifar100", "pair_flip", 0.2, "sam", 0.1, 5e-4, None),
+    ("cifar100", "symmetric", 0.2, "ivon", 0.8, 2e-4, 0.2),
+    ("cifar100", "symmetric", 0.4, "ivon", 0.8, 2e-4, 0.2),
+    ("cifar100", "pair_flip", 0.2, "ivon", 0.5, 5e-4, 0.5),
+    ("cifar100", "pair_flip", 0.2, "ivon_fixed", 0.5, 5e-4, 0.5),
+]
+
+
+@pytest.mark.parametrize("dataset, corruption, rate, method, lr, weight_decay, hess_init", PAPER)
+def test_papers_hyperparameters(dataset, corruption, rate, method, lr, weight_decay, hess_init):
+    config = RunConfig(dataset=dataset, corruption=corruption, rate=rate, method=method).resolved()
+    assert (config.lr, config.weight_decay, config.hess_init) == (lr, weight_decay, hess_init)
+    assert (config.model, config.epochs, config.batch_size, config.momentum) == ("resnet34", 200, 50, 0.9)
+    if method.startswith("ivon"):
+        assert (config.schedule, config.warmup_epochs) == ("cosine", 5.0)
+        assert config.beta2 == (1 - 1e-5 if method == "ivon" else None)
+        assert config.ess is None  # the number of training images
+    else:
+        assert (config.schedule, config.milestones, config.warmup_epochs) == ("step", (0.5, 0.75), 0.0)
+
+
+def test_other_settings_take_the_nearest_column_of_table_1():
+    assert hyperparameters("cifar100", "sam", "symmetric", 0.6)["lr"] == 0.1
+    assert hyperparameters("cifar100", "sam", "none", 0.0)["lr"] == 0.05
+    assert hyperparameters("cifar100", "ivon", "pair_flip", 0.4)["hess_init"] == 0.5
+
+
+def test_clothing1m_is_a_resnet50_and_variational_gd_has_no_momentum():
+    assert RunConfig(dataset="clothing1m").resolved().model == "resnet50"
+    assert RunConfig(method="vgd").resolved().momentum == 0.0
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dataset", ["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "clothing1m"])
+def test_every_method_is_complete_on_every_data_set(dataset, method):
+    config = RunConfig(dataset=dataset, method=method).resolved()
+    decided_by_data = {"labels", "train_size", "image_size", "ess", "clip_radius", "augment"}
+    unread = {name for used in METHODS.values() for name in used} - set(METHODS[method])
+    if method in ("ivon_fixed", "vgd"):
+        unread |= {"beta2", "hess_approx"}
+    missing = {f.name for f in dataclasses.fields(config) if getattr(config, f.name) is None}
+    assert missing - decided_by_data == unread - decided_by_data
+
+
+# ------------------------------------------------------------------ identity
+def test_key_is_of_what_is_run_not_of_how_it_was_said():
+    short = RunConfig(dataset="cifar10", method="sam")
+    long = RunConfig(dataset="cifar10", method="sam", lr=0.05, rho=0.05, epochs=200, milestones=[0.5, 0.75])
+    assert short.key == long.key == short.resolved().key
+    assert RunConfig(method="sgd", lr=1).key == RunConfig(method="sgd", lr=1.0).key
+    changed = {"seed": 1, "rate": 0.2, "corruption": "symmetric", "lr": 0.1, "epochs": 7, "precision": "float32"}
+    base = RunConfig(method="sgd")
+    for name, value in changed.items():
+        extra = {"corruption": "symmetric"} if name == "rate" else {}
+        assert dataclasses.replace(base, **{name: value}, **extra).key != base.key, name
+
+
+def test_key_does_not_change_between_versions():
+    """A results folder is found again: change FORMAT in vlls.train.files when this must change."""
+    config = RunConfig(dataset="cifar10", method="ivon", corruption="symmetric", rate=0.4, seed=3)
+    assert config.name == f"cifar10-symmetric-0.4-ivon-seed3-{config.key}"
+    assert config.key == "5773b16c67fd"
+
+
+def test_survives_json():
+    config = RunConfig(dataset="mnist", method="ls", smoothing=0.3, milestones=(0.3, 0.6)).resolved()
+    assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    with pytest.raises(ValueError, match="field='smothing' is unknown .did you mean 'smoothing'"):
+        RunConfig.from_dict({"smothing": 0.1})
+
+
+def test_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RunConfig().lr = 0.3
+
+
+# ------------------------------------------------------------------ what is not allowed
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"method": "ivn"}, "method='ivn' is unknown .did you mean 'ivon'.*choose one of sgd, ls, ols"),
+        ({"corruption": "symetric"}, "corruption='symetric' is unknown .did you mean 'symmetric'"),
+        ({"model": "resnet43"}, "did you mean 'resnet34'"),
+        ({"schedule": "cosin"}, "did you mean 'cosine'"),
+        ({"precision": "bf16"}, "precision='bf16' is unknown.*auto, float32, bfloat16"),
+        ({"corruption": "symmetric", "rate": 1.0}, r"rate=1.0 is outside \[0, 1\)"),
+        ({"corruption": "symmetric", "rate": -0.1}, r"rate=-0.1 is outside \[0, 1\)"),
+        ({"corruption": "symmetric", "rate": math.nan}, "rate=nan is outside"),
+        ({"rate": 0.4}, "need a corruption; choose one of symmetric"),
+        ({"corruption": "symmetric", "rate": 0.2, "rate_step": 0.05}, "goes with corruption='class_dependent' only"),
+        ({"labels": "cifar10n:worse_label", "corruption": "symmetric", "rate": 0.2}, "no clean reference"),
+        ({"method": "sgd", "rho": 0.1}, "rho=0.1 is not read by method='sgd', only by sam"),
+        ({"method": "ivon_fixed", "beta2": 0.9}, "beta2=0.9 is not read by method='ivon_fixed', only by ivon"),
+        ({"epochs": 0}, "epochs=0 is not allowed; choose a whole number >= 1"),
+        ({"epochs": 2.5}, "epochs=2.5"),
+        ({"batch_size": True}, "batch_size=True"),
+        ({"seed": 2**32}, "below 2..32"),
+        ({"lr": -1.0}, "lr=-1.0 is not allowed"),
+        ({"lr": math.inf}, "lr=inf"),
+        ({"hess_init": 0.0}, "hess_init=0.0 is not allowed; choose a finite number > 0"),
+        ({"method": "ls", "smoothing": 1.5}, r"smoothing=1.5 is outside \[0, 1\]"),
+        ({"momentum": "0.9"}, "momentum='0.9' is no number"),
+        ({"milestones": (0.5, 1.0)}, r"choose numbers in \(0, 1\)"),
+        ({"epochs": 4, "warmup_epochs": 4.0}, "leaves nothing of epochs=4"),
+    ],
+)
+def test_errors_say_what_is_allowed(values, message):
+    with pytest.raises(ValueError, match=message) as error:
+        RunConfig(**values)
+    assert "\n" not in str(error.value)
+
+
+# ------------------------------------------------------------------ schedules
+def test_steps_at_epochs_100_and_150_of_200():
+    rates = {
+        epoch: learning_rate(epoch * 1000, lr=0.05, total_steps=200_000, schedule="step")
+        for epoch in (0, 99, 100, 149, 150, 199)
+    }
+    assert rates == pytest.approx({0: 0.05, 99: 0.05, 100: 0.005, 149: 0.005, 150: 0.0005, 199: 0.0005}, rel=1e-12)
+
+
+def test_warm_up_is_linear_and_cosine_ends_at_zero():
+    def rate(step):
+        return learning_rate(step, lr=0.2, total_steps=2000, schedule="cosine", warmup_steps=50)
+
+    rises = [rate(s + 1) - rate(s) for s in range(50)]
+    assert rises == pytest.approx([0.2 / 51] * 50) and rate(50) == 0.2
+    assert rate(1025) == pytest.approx(0.1) and 0 < rate(1999) < 1e-6
+    assert all(rate(s) > rate(s + 1) for s in range(50, 1999))

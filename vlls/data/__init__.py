@@ -1,0 +1,23 @@
+"""Data sets by name, folders of images, and label errors to put into them.
+
+:func:`load` returns arrays for data sets that fit into memory (:class:`ImageArrays`) and files that are decoded
+when asked for, for those that do not (:class:`ImageStream` of :class:`ImageFiles`). Nothing but torch and numpy
+is needed until a data set is loaded with scikit-learn, torchvision or Pillow. :mod:`vlls.data.corruption` holds
+the label errors of Section 4.3.
+
+>>> data = load("digits")
+>>> data.train_x.shape, data.num_classes
+((1437, 8, 8, 1), 10)
+>>> noisy = corruption.pair_flip(data.train_y, rate=0.2, num_classes=10, seed=0)
+>>> round(float((noisy != data.clean_train_y).mean()), 3)
+0.209
+"""
+
+from vlls.data import corruption
+from vlls.data._arrays import ImageArrays
+from vlls.data._errors import DataError
+from vlls.data._known import NAMES
+from vlls.data._load import default_root, load
+from vlls.data._streams import ImageFiles, ImageStream
+
+__all__ = ["NAMES", "DataError", "ImageArrays", "ImageFiles", "ImageStream", "corruption", "default_root", "load"]

@@ -1,0 +1,133 @@
+"""Images small enough to hold in memory: the arrays, their checks, and the arrays file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlls.data._errors import DataError, reading
+
+__all__ = ["ImageArrays", "as_labels", "load_npz", "read_npz"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageArrays:
+    """A data set of images in memory.
+
+    Args:
+        name: of the data set.
+        train_x: training images, uint8 of shape (N, H, W, C) with 1 or 3 channels.
+        train_y: their labels, int64 of shape (N,), 0 to K - 1.
+        test_x: test images, uint8 of shape (M, H, W, C).
+        test_y: their labels, int64 of shape (M,).
+        classes: the K class names, in the order of the labels.
+        clean_train_y: correct labels of the training images, int64 of shape (N,). They are ``train_y`` unless
+            that holds labels with errors.
+
+    Raises:
+        ValueError: if an array has another dtype or shape, is empty, or holds labels outside 0 to K - 1.
+
+    Example:
+        >>> images, labels = np.zeros((4, 2, 2, 1), np.uint8), np.array([0, 1, 0, 1])
+        >>> ImageArrays("squares", images, labels, images[:2], labels[:2], ("black", "white"), labels)
+        ImageArrays(name='squares', train=4, test=2, image=2x2x1, classes=2)
+    """
+
+    name: str
+    train_x: np.ndarray
+    train_y: np.ndarray
+    test_x: np.ndarray
+    test_y: np.ndarray
+    classes: tuple[str, ...]
+    clean_train_y: np.ndarray
+
+    def __post_init__(self) -> None:
+        for split, labels in (("train", "train_y"), ("train", "clean_train_y"), ("test", "test_y")):
+            _check_images(getattr(self, f"{split}_x"), f"{self.name}: {split}_x")
+            _check_labels(getattr(self, labels), f"{self.name}: {labels}", len(getattr(self, f"{split}_x")), self)
+        if self.train_x.shape[1:] != self.test_x.shape[1:]:
+            raise DataError(
+                f"{self.name}: train_x holds images of shape {self.train_x.shape[1:]} and test_x of shape "
+                f"{self.test_x.shape[1:]}; make both the same"
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """The number K of classes."""
+        return len(self.classes)
+
+    def __repr__(self) -> str:
+        image = "x".join(map(str, self.train_x.shape[1:]))
+        sizes = f"train={len(self.train_x)}, test={len(self.test_x)}, image={image}, classes={self.num_classes}"
+        return f"ImageArrays(name={self.name!r}, {sizes})"
+
+
+def _check_images(images: Any, name: str) -> None:
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+        kind = getattr(images, "dtype", type(images).__name__)
+        raise DataError(f"{name} is {kind}; images must be uint8, 0 to 255")
+    if images.ndim != 4 or images.shape[3] not in (1, 3):
+        raise DataError(f"{name} has shape {images.shape}; images must be (N, H, W, C), channels last, with C 1 or 3")
+    if images.size == 0:
+        raise DataError(f"{name} has shape {images.shape}, so it is empty; put at least one image there")
+
+
+def _check_labels(labels: Any, name: str, number: int, data: ImageArrays) -> None:
+    if not isinstance(labels, np.ndarray) or labels.dtype != np.int64:
+        raise DataError(f"{name} is {getattr(labels, 'dtype', type(labels).__name__)}; labels must be int64")
+    if labels.shape != (number,):
+        raise DataError(f"{name} has shape {labels.shape} beside {number} images; pass one label for each image")
+    outside = labels[(labels < 0) | (labels >= data.num_classes)]
+    if outside.size:
+        raise DataError(
+            f"{name} holds {outside.size} label(s) outside 0 to {data.num_classes - 1}, the first {outside[0]}, but "
+            f"there are {data.num_classes} classes; correct the labels or the class names"
+        )
+
+
+def as_labels(labels: np.ndarray, name: str) -> np.ndarray:
+    """Return integer labels of any width as int64; raise a DataError for what is no integer."""
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"{name} is {labels.dtype}; labels must be integers 0 to K - 1")
+    if labels.dtype == np.uint64 and labels.size and labels.max() > np.iinfo(np.int64).max:
+        raise DataError(f"{name} holds the label {labels.max()}; labels must be integers 0 to K - 1")
+    return labels.astype(np.int64)
+
+
+# ------------------------------------------------------------------ files
+def read_npz(path: Path, keys: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    """Return the arrays of a .npz file: all of ``keys``, and those of ``optional`` that it holds."""
+
+    def read() -> dict[str, np.ndarray]:
+        opened = np.load(path, allow_pickle=False)
+        if not isinstance(opened, np.lib.npyio.NpzFile):
+            raise ValueError("it holds a single array")
+        with opened as file:
+            missing = [key for key in keys if key not in file.files]
+            if missing:
+                raise DataError(
+                    f"{path} lacks {', '.join(missing)} and holds {', '.join(file.files) or 'nothing'}; "
+                    f"write it with np.savez(path, {', '.join(f'{key}=...' for key in keys)})"
+                )
+            return {key: file[key] for key in (*keys, *optional) if key in file.files}
+
+    return reading(path, read, "an arrays file (.npz)")
+
+
+def load_npz(path: Path, name: str, known_classes: tuple[str, ...]) -> ImageArrays:
+    """Return the data set of an arrays file, with the known class names where the file has none."""
+    arrays = read_npz(path, ("train_x", "train_y", "test_x", "test_y"), ("classes",))
+    where = str(path)
+    images = {key: array[..., None] if array.ndim == 3 else array for key, array in arrays.items() if key[-1] == "x"}
+    labels = {key: as_labels(arrays[key], f"{where}: {key}") for key in ("train_y", "test_y")}
+    classes = arrays.get("classes", np.array(known_classes))
+    if classes.ndim != 1 or classes.dtype.kind not in "US":
+        raise DataError(f"{where}: classes is {classes.dtype} of shape {classes.shape}; it must be the names, str (K,)")
+    names = tuple(c.decode() if isinstance(c, bytes) else c for c in classes.tolist())
+    try:
+        return ImageArrays(name, **images, **labels, classes=names, clean_train_y=labels["train_y"].copy())
+    except DataError as error:
+        raise DataError(f"{where}, {error}") from None

@@ -1,0 +1,49 @@
+"""The errors of this package, and the places where those of others become one of them."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar
+
+__all__ = ["DataError", "MissingDataError", "needs", "one_line", "reading"]
+
+T = TypeVar("T")
+
+
+class DataError(ValueError):
+    """A data set is missing, damaged or not of the form that it should be."""
+
+
+class MissingDataError(DataError):
+    """A data set, or the library that reads it, is not there."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an error on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def reading(path: Path, read: Callable[[], T], form: str) -> T:
+    """Return ``read()``, with one error for whatever goes wrong when ``path`` is not of its ``form``."""
+    try:
+        return read()
+    except DataError:
+        raise
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise DataError(
+            f"{path} cannot be read as {form} ({one_line(error)}); replace it by a complete file that you may read"
+        ) from error
+
+
+def needs(module: str, purpose: str) -> Any:
+    """Import a module that the core of ``vlls`` does without; say how to get it where it is not there."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        name = module.partition(".")[0]
+        library = {"sklearn": "scikit-learn", "PIL": "Pillow"}.get(name, name)
+        raise MissingDataError(f"{purpose} needs {library} ({one_line(error)}); pip install 'vlls[train]'") from error

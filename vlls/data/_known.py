@@ -1,0 +1,72 @@
+"""What is known beforehand of the data sets: names, classes, folders and files."""
+
+from __future__ import annotations
+
+__all__ = ["ARRAYS", "CLASSES", "HUMAN_LABELS", "NAMES", "TORCHVISION"]
+
+_DIGITS = tuple(str(digit) for digit in range(10))
+
+CLASSES = {
+    "digits": _DIGITS,
+    "mnist": _DIGITS,
+    "fashion_mnist": (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
+    # the order in which pair flip moves the labels (App. C.2)
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "cifar100": tuple(
+        """
+        apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
+        castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
+        elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster
+        man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck
+        pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
+        skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger
+        tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+        """.split()
+    ),
+    "clothing1m": (
+        "T-Shirt",
+        "Shirt",
+        "Knitwear",
+        "Chiffon",
+        "Sweater",
+        "Hoodie",
+        "Windbreaker",
+        "Jacket",
+        "Downcoat",
+        "Suit",
+        "Shawl",
+        "Dress",
+        "Vest",
+        "Underwear",
+    ),
+}
+NAMES = tuple(CLASSES)
+ARRAYS = tuple(name for name in NAMES if name != "clothing1m")
+
+# torchvision's class for a data set, and the folder that it makes under the root
+TORCHVISION = {
+    "mnist": ("MNIST", "MNIST"),
+    "fashion_mnist": ("FashionMNIST", "FashionMNIST"),
+    "cifar10": ("CIFAR10", "cifar-10-batches-py"),
+    "cifar100": ("CIFAR100", "cifar-100-python"),
+}
+
+# sets of human labels: the data set that they belong to, and their keys (Wei et al., 2022)
+HUMAN_LABELS = {
+    "cifar10n": (
+        "cifar10",
+        ("clean_label", "aggre_label", "random_label1", "random_label2", "random_label3", "worse_label"),
+    ),
+    "cifar100n": ("cifar100", ("clean_label", "noisy_label")),
+}

@@ -1,0 +1,236 @@
+"""Where a data set is looked for, and what it is read with."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, overload
+
+import numpy as np
+
+from vlls._validation import check_known
+from vlls.data._arrays import ImageArrays, as_labels, load_npz, read_npz
+from vlls.data._clothing1m import load_clothing1m
+from vlls.data._errors import DataError, MissingDataError, needs, one_line
+from vlls.data._folders import load_folder
+from vlls.data._idx import FILES, find_idx, load_idx
+from vlls.data._known import ARRAYS, CLASSES, HUMAN_LABELS, NAMES, TORCHVISION
+from vlls.data._streams import ImageStream
+from vlls.data._torchvision import download as download_with_torchvision
+from vlls.data._torchvision import load_cifar
+
+__all__ = ["default_root", "load"]
+
+_ArrayName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100"]
+_TRAIN_DIGITS = 1437  # of 1797: four of five
+
+
+@overload
+def load(
+    name: _ArrayName,
+    root: str | os.PathLike[str] | None = ...,
+    *,
+    labels: str | None = ...,
+    fallback: str | None = ...,
+    download: bool = ...,
+) -> ImageArrays: ...
+@overload
+def load(
+    name: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = ...,
+    *,
+    labels: str | None = ...,
+    fallback: str | None = ...,
+    download: bool = ...,
+) -> ImageArrays | ImageStream: ...
+
+
+def load(
+    name: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    *,
+    labels: str | None = None,
+    fallback: str | None = None,
+    download: bool = True,
+) -> ImageArrays | ImageStream:
+    """Return a data set by its name, or a folder of images by class.
+
+    ``"digits"`` comes with scikit-learn: 1797 images of 8 x 8 pixels, scaled to 0 to 255, of which a fixed
+    shuffle puts 1437 into the training set and 360 into the test set. The others are looked for under
+    ``root``: first an arrays file ``<name>.npz`` with ``train_x``, ``train_y``, ``test_x``, ``test_y`` and,
+    if it likes, ``classes``; then torchvision's own layout (``MNIST/raw``, ``FashionMNIST/raw``,
+    ``cifar-10-batches-py``, ``cifar-100-python``). What is not there torchvision downloads into ``root``.
+    Clothing1M and folders are read image by image, see :class:`.ImageStream`.
+
+    Args:
+        name: ``"digits"``, ``"mnist"``, ``"fashion_mnist"``, ``"cifar10"``, ``"cifar100"``, ``"clothing1m"`` or
+            the path of a folder that holds ``train/<class>/*`` and ``test/<class>/*`` (or ``val``), or
+            ``<class>/*``, of which every fifth image is then for testing.
+        root: folder with the data sets. Without it, that of the environment variable ``VLLS_DATA``, or else
+            ``vlls`` in the user's cache folder. A path as ``name`` needs none.
+        labels: human labels with errors in place of the training labels (Wei et al., 2022; Chapter 12), read from
+            ``cifar10n.npz`` or ``cifar100n.npz`` under ``root``: ``"cifar10n:worse_label"``,
+            ``"cifar10n:aggre_label"``, ``"cifar10n:random_label1"`` to 3, ``"cifar100n:noisy_label"``.
+        fallback: name of the data set to return, with a warning, where the one asked for cannot be had. One that
+            is there but damaged is an error all the same.
+        download: whether to download what is not there.
+
+    Returns:
+        An :class:`.ImageArrays`; for Clothing1M and folders an :class:`.ImageStream`.
+
+    Raises:
+        ValueError: if the name is unknown, or the data set is missing, damaged or not of the form above.
+
+    Example:
+        >>> data = load("digits")
+        >>> data
+        ImageArrays(name='digits', train=1437, test=360, image=8x8x1, classes=10)
+        >>> data.train_x.dtype, data.train_y[:8]
+        (dtype('uint8'), array([2, 8, 2, 6, 6, 7, 1, 9]))
+        >>> load("cifar")
+        Traceback (most recent call last):
+        ValueError: name='cifar' is unknown (did you mean 'cifar10'?); choose one of digits, mnist, ...
+    """
+    if fallback is not None:
+        check_known(fallback, ARRAYS, "fallback")
+    folder = _folder(name)
+    if folder is None:
+        check_known(name, NAMES, "name")
+    if labels is not None:
+        _check_human_labels(labels, str(name))
+    try:
+        if folder is not None:
+            return load_folder(folder)
+        where = default_root() if root is None else Path(root).expanduser()
+        if name == "clothing1m":
+            return load_clothing1m(where)
+        data = _load_arrays(str(name), where, download)
+        return data if labels is None else _with_human_labels(data, where, labels)
+    except MissingDataError as error:
+        if fallback is None or fallback == name:
+            raise
+        lost = "" if labels is None else f" without labels={labels!r}"
+        warnings.warn(f"{error}; going on with {fallback!r}{lost} instead", UserWarning, stacklevel=2)
+        return load(fallback, root, download=download)
+    except OSError as error:  # a folder that may not be looked into, a disk that went away
+        raise DataError(f"{name} cannot be read ({one_line(error)}); check the folder and its permissions") from error
+
+
+def default_root() -> Path:
+    """Return the folder with the data sets: ``$VLLS_DATA``, or else ``vlls`` in the user's cache folder.
+
+    Example:
+        >>> default_root().is_absolute() or "VLLS_DATA" in os.environ
+        True
+    """
+    chosen = os.environ.get("VLLS_DATA")
+    if chosen:
+        return Path(chosen).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache).expanduser() if cache else Path.home() / ".cache") / "vlls"
+
+
+def _folder(name: str | os.PathLike[str]) -> Path | None:
+    """Return the folder that ``name`` means, or None where it is no path."""
+    if isinstance(name, os.PathLike):
+        return Path(name).expanduser()
+    if not isinstance(name, str):
+        return None
+    separators = [separator for separator in (os.sep, os.altsep) if separator]
+    is_path = any(separator in name for separator in separators) or name in (".", "..", "~")
+    path = Path(name).expanduser()
+    return path if is_path or (name and name not in NAMES and path.is_dir()) else None
+
+
+def _load_arrays(name: str, root: Path, download: bool) -> ImageArrays:
+    """Return a data set that is held in memory from the first place that has it."""
+    if name == "digits":
+        return _digits()
+    data = _found(name, root)
+    if data is None and download:
+        try:
+            download_with_torchvision(root, name)
+        except MissingDataError as error:
+            raise MissingDataError(f"{_absent(name, root)}; {error}") from error
+        data = _found(name, root)
+    if data is None:
+        raise MissingDataError(_absent(name, root) + ("" if download else "; or allow download=True"))
+    return data
+
+
+def _found(name: str, root: Path) -> ImageArrays | None:
+    """Return the data set where it lies under ``root``: the arrays file, or else torchvision's layout."""
+    arrays_file = root / f"{name}.npz"
+    if arrays_file.exists():
+        return load_npz(arrays_file, name, CLASSES[name])
+    folder = root / TORCHVISION[name][1]
+    if name in ("mnist", "fashion_mnist"):
+        files = find_idx(folder / "raw")
+        return load_idx(files, name, CLASSES[name]) if len(files) == len(FILES) else None
+    return load_cifar(root, name) if folder.is_dir() and any(folder.iterdir()) else None
+
+
+def _absent(name: str, root: Path) -> str:
+    """Say what was looked for, where, and what to put there."""
+    folder = root / TORCHVISION[name][1]
+    if name in ("mnist", "fashion_mnist"):
+        lacking = ", ".join(file for key, file in FILES.items() if key not in find_idx(folder / "raw"))
+        layout = f"{folder / 'raw'} with the original files (there is no {lacking}, with or without .gz)"
+    else:
+        layout = f"{folder} of the original archive"
+    return (
+        f"{name} is not under {root}; put there {name}.npz with train_x (uint8), train_y, test_x, test_y and classes, "
+        f"or {layout}, or set VLLS_DATA to the folder that has it"
+    )
+
+
+def _digits() -> ImageArrays:
+    """Return scikit-learn's digits, shuffled once and for all and split."""
+    bunch = needs("sklearn.datasets", "the digits data set").load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    labels = bunch.target.astype(np.int64)
+    order = np.random.RandomState(0).permutation(len(labels))  # the same in every version of numpy
+    train, test = order[:_TRAIN_DIGITS], order[_TRAIN_DIGITS:]
+    return ImageArrays(
+        "digits", images[train], labels[train], images[test], labels[test], CLASSES["digits"], labels[train]
+    )
+
+
+# ------------------------------------------------------------------ human labels
+def _check_human_labels(labels: str, name: str) -> None:
+    """Raise a ValueError unless ``labels`` names a set, and a key of it, that belongs to this data set."""
+    check_known(labels, [f"{kind}:{key}" for kind, (_, keys) in HUMAN_LABELS.items() for key in keys], "labels")
+    owner = HUMAN_LABELS[labels.partition(":")[0]][0]
+    if owner != name:
+        raise ValueError(f"labels={labels!r} belong to {owner!r}, not to {name!r}; load {owner!r}, or leave labels out")
+
+
+def _with_human_labels(data: ImageArrays, root: Path, labels: str) -> ImageArrays:
+    """Return the data set with these labels, after a check that they are of the same images in the same order."""
+    kind, _, key = labels.partition(":")
+    path = root / f"{kind}.npz"
+    if not path.exists():
+        raise MissingDataError(
+            f"{kind} is not under {root}; put there {path.name} with clean_label and {key}, integers in the order of "
+            f"the training images (they are published at github.com/UCSC-REAL/cifar-10-100n)"
+        )
+    arrays = {k: as_labels(v, f"{path}: {k}") for k, v in read_npz(path, tuple({"clean_label", key})).items()}
+    clean = arrays["clean_label"]
+    for which, values in arrays.items():
+        if values.shape != data.train_y.shape:
+            raise DataError(
+                f"{path}: {which} has shape {values.shape} beside {len(data.train_y)} training images; use the labels "
+                "of all training images"
+            )
+    different = int((clean != data.train_y).sum())
+    if different:
+        raise DataError(
+            f"{path}: clean_label differs from the labels of {data.name} for {different} of {len(clean)} images, so "
+            "the order differs; use the images and the labels in the original order"
+        )
+    try:
+        return replace(data, train_y=arrays[key].copy(), clean_train_y=clean)
+    except DataError as error:
+        raise DataError(f"{path}, {key} as {error}") from None

@@ -1,0 +1,184 @@
+"""Images read from files one by one, for data sets too large to hold in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vlls.data._errors import DataError, MissingDataError, needs, one_line
+
+__all__ = ["ImageFiles", "ImageStream"]
+
+_TRIES = 100  # images in a row that may be unreadable before it is no accident
+
+
+class ImageFiles(Dataset[tuple[Tensor, int, int, bool]]):
+    """Images in files with their labels, decoded when asked for; a million of them take 50 bytes each.
+
+    ``files[i]`` is ``(image, label, index, failed)``. The image is uint8 of shape (size, size, 3), RGB: the
+    largest centred square, scaled to ``size`` bilinearly. Where file i cannot be read, because it is missing,
+    truncated, no image, or has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``, the next one that can is
+    returned with its own label and index, and ``failed`` is True. So training goes on, and the caller counts.
+
+    Args:
+        root: folder that the paths start from.
+        paths: paths of the images relative to ``root``, str or bytes.
+        labels: their classes, integers of shape (N,).
+        size: height and width of the images returned, in pixels.
+
+    Raises:
+        ValueError: if there are no paths, as many labels are not given, or ``size`` is not a positive integer.
+
+    Example:
+        >>> files = ImageFiles("photos", ["cat/1.jpg", "dog/7.jpg", "dog/8.jpg"], [0, 1, 1], size=224)
+        >>> len(files), files.subset([1, 2]).labels, files.path(1).as_posix()
+        (3, array([1, 1]), 'photos/dog/7.jpg')
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        paths: Sequence[str | bytes] | np.ndarray,
+        labels: Sequence[int] | np.ndarray,
+        size: int = 256,
+    ) -> None:
+        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+            raise ValueError(f"size={size!r} is not allowed; choose a number of pixels, such as 256")
+        self.root, self.size = Path(root), int(size)
+        # One array of bytes: a list of str takes twice the memory, and every worker process would copy all of it,
+        # because reading a Python object writes to its reference count.
+        if not isinstance(paths, np.ndarray) or paths.dtype.kind != "S":
+            paths = np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
+        self._paths: np.ndarray = paths
+        given = np.asarray(labels)
+        if len(self._paths) == 0:
+            raise DataError(f"there are no images for {self.root}; pass at least one path")
+        if given.shape != self._paths.shape or given.dtype.kind not in "iu":
+            raise DataError(
+                f"labels are {given.dtype} of shape {given.shape} beside {len(self._paths)} paths; "
+                "pass one integer for each"
+            )
+        self.labels = given.astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __repr__(self) -> str:
+        return f"ImageFiles({str(self.root)!r}, {len(self)} images, size={self.size})"
+
+    def path(self, index: int) -> Path:
+        """Return the path of an image."""
+        return self.root / os.fsdecode(bytes(self._paths[index]))
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> ImageFiles:
+        """Return the images with these indices, integers of shape (M,), in this order."""
+        chosen = np.asarray(indices)
+        outside = chosen.dtype.kind not in "iu" or chosen.ndim != 1 or len(chosen) == 0
+        if outside or chosen.min() < 0 or chosen.max() >= len(self):
+            raise ValueError(
+                f"indices are {chosen.dtype} of shape {chosen.shape}; pass at least one integer of 0 to {len(self) - 1}"
+            )
+        return ImageFiles(self.root, self._paths[chosen], self.labels[chosen], self.size)
+
+    def resized(self, size: int) -> ImageFiles:
+        """Return the same images at another size in pixels."""
+        return ImageFiles(self.root, self._paths, self.labels, size)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int, bool]:
+        number = len(self)
+        if not -number <= index < number:
+            raise IndexError(f"index {index} is outside 0 to {number - 1}")
+        first = int(index) % number
+        reason = ""
+        for step in range(min(_TRIES, number)):
+            i = (first + step) % number
+            try:
+                image = decode(self.path(i), self.size)
+            except (MemoryError, MissingDataError):  # not the file's fault
+                raise
+            except Exception as error:  # Pillow's decoders raise SyntaxError, struct.error, ZeroDivisionError, ...
+                reason = reason or one_line(error)
+                continue
+            return image, int(self.labels[i]), i, step > 0
+        tried = min(_TRIES, number)
+        raise DataError(
+            f"{self.path(first)} and the {tried - 1} images after it cannot be read ({reason}); check that "
+            f"the images are under {self.root}"
+        )
+
+
+def decode(path: Path, size: int) -> Tensor:
+    """Return the centred square of an image file, uint8 of shape (size, size, 3); raise where it is damaged."""
+    image_module, file_module = needs("PIL.Image", "reading images"), needs("PIL.ImageFile", "reading images")
+    # Elsewhere in the process truncated images may be welcome: here they would be grey in part, and unnoticed.
+    lenient, file_module.LOAD_TRUNCATED_IMAGES = file_module.LOAD_TRUNCATED_IMAGES, False
+    try:
+        with image_module.open(path) as image:
+            width, height = image.size
+            limit = image_module.MAX_IMAGE_PIXELS
+            if limit is not None and width * height > limit:
+                raise ValueError(f"{width} x {height} pixels are more than PIL.Image.MAX_IMAGE_PIXELS")
+            image.draft("RGB", (size, size))  # a JPEG is decoded at 1/2, 1/4 or 1/8, never below the size asked for
+            rgb = image.convert("RGB")
+    finally:
+        file_module.LOAD_TRUNCATED_IMAGES = lenient
+    width, height = rgb.size
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    # Crop and resize in one step: a strip of 1 x 60,000 pixels never grows to its full length.
+    square = rgb.resize((size, size), image_module.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    return torch.from_numpy(np.array(square))
+
+
+@dataclass(frozen=True, eq=False)
+class ImageStream:
+    """A data set of images in files, Clothing1M or a folder of images by class.
+
+    Args:
+        name: of the data set.
+        train: training images with the labels to train on.
+        test: test images.
+        classes: the K class names, in the order of the labels.
+        val: validation images, where the data set has them apart from the test images.
+        clean_train: further training images with labels that were checked, where there are any (Clothing1M).
+        missing_labels: for each list of images of which some were left out for want of a label, their number.
+
+    Raises:
+        ValueError: if a label is outside 0 to K - 1.
+
+    Example:
+        >>> train = ImageFiles("photos", ["cat/1.jpg", "dog/7.jpg"], [0, 1])
+        >>> test = ImageFiles("photos", ["dog/8.jpg"], [1])
+        >>> ImageStream("photos", train, test, ("cat", "dog")).num_classes
+        2
+    """
+
+    name: str
+    train: ImageFiles
+    test: ImageFiles
+    classes: tuple[str, ...]
+    val: ImageFiles | None = None
+    clean_train: ImageFiles | None = None
+    missing_labels: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for split in ("train", "test", "val", "clean_train"):
+            files: Any = getattr(self, split)
+            if files is not None and not 0 <= files.labels.min() <= files.labels.max() < self.num_classes:
+                raise DataError(
+                    f"{self.name}: {split} has labels from {files.labels.min()} to {files.labels.max()}, but there are "
+                    f"{self.num_classes} classes; correct the labels or the class names"
+                )
+
+    @property
+    def num_classes(self) -> int:
+        """The number K of classes."""
+        return len(self.classes)
