@@ -38,7 +38,7 @@ def test_small_image_resnets_see_full_resolution():
 
 def test_new_stem_is_initialised_as_the_other_convolutions():
     torch.manual_seed(0)
-    weights = torch.cat([models.resnet18().conv1.weight.flatten() for _ in range(10)])
+    weights = torch.cat([models.resnet18().conv1.weight.detach().flatten() for _ in range(10)])
     expected = (2 / (64 * 9)) ** 0.5  # Kaiming, fan out
     standard_error = expected / (2 * weights.numel()) ** 0.5
     assert abs(float(weights.std()) - expected) < 4 * standard_error

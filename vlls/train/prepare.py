@@ -82,10 +82,13 @@ def prepare(config: RunConfig, root: str | os.PathLike[str] | None = None) -> Ru
 def _of_arrays(config: RunConfig, data: ImageArrays) -> RunData:
     given = _corrupted(config, data.train_y, data.num_classes)
     train, held_out = _split(config, len(given))
-    images = data.train_x, given, data.clean_train_y
+
+    def part(rows: npt.NDArray[np.int64]) -> Images:
+        return Images(data.train_x[rows], given[rows], data.clean_train_y[rows])
+
     return RunData(
-        train=Images(*(part[train] for part in images)),
-        validation=Images(*(part[held_out] for part in images)) if len(held_out) else None,
+        train=part(train),
+        validation=part(held_out) if len(held_out) else None,
         test=Images(data.test_x, data.test_y, data.test_y),
         classes=data.classes,
         skipped=0,

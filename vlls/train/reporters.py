@@ -1,0 +1,218 @@
+"""What watches a run: progress on the terminal, and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from vlls.train.config import RunConfig
+from vlls.train.run import Reporter, RunResult
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["Progress", "TensorBoard"]
+
+SHOWN = {  # what of an epoch's metrics is told, and how it is called there
+    "train_loss": "loss",
+    "train_accuracy": "training",
+    "validation_accuracy": "held out",
+    "test_accuracy": "test",
+    "posterior_accuracy": "posterior-averaged",
+}
+
+
+class Progress(Reporter):
+    """A bar on a terminal; one plain line an epoch where the console is none (log files, ``torchrun``).
+
+    Use it as a context manager, so that the terminal is as it was however the run ends.
+
+    Args:
+        console: where to write; None for stderr.
+
+    Example:
+        >>> import sys
+        >>> from vlls.train import RunConfig, run
+        >>> config = RunConfig(dataset="digits", method="sgd", epochs=2, train_size=200)
+        >>> with Progress(Console(file=sys.stdout)) as progress:
+        ...     result = run(config, reporters=[progress])  # doctest: +ELLIPSIS
+        digits-none-sgd-seed0-...: 200 training images, 2 epochs
+        epoch 1/2: loss ...
+        epoch 2/2: loss ...
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = Console(stderr=True) if console is None else console
+        self._live: Live | None = None
+        self._metrics: dict[str, float] = {}
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------ what the run tells
+    def start(self, config: RunConfig, step: int, steps_per_epoch: int, images: dict[str, int]) -> None:
+        """Name the run and show the bar."""
+        assert config.epochs is not None and config.batch_size is not None
+        self._epochs, self._batch_size, self._steps_per_epoch = config.epochs, config.batch_size, steps_per_epoch
+        self._total = config.epochs * steps_per_epoch
+        self._first = self._step = step
+        self._began = self._mark_time = time.perf_counter()
+        self._mark_step = step
+        self._images_per_second: float | None = None
+        self._metrics = {}
+        epochs = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"
+        if step:
+            epochs = f"going on at step {step + 1:,} of {self._total:,} ({epochs})"
+        self._line(f"{config.name}: {images['train']:,} training images, {epochs}")
+        if self.console.file.isatty() and not self.console.is_dumb_terminal:
+            self._live = Live(
+                get_renderable=self._view, console=self.console, refresh_per_second=8, transient=True, screen=False
+            )
+            self._live.start()
+
+    def step(self, step: int) -> None:
+        """Count; the bar looks at it from its own thread."""
+        self._step = step
+        seconds = time.perf_counter() - self._mark_time
+        self._images_per_second = (step - self._mark_step) * self._batch_size / max(seconds, 1e-9)
+
+    def epoch(self, metrics: dict[str, float]) -> None:
+        """Show the epoch's metrics; without a bar, as a line."""
+        self._metrics = metrics
+        if self._live is None:
+            self._line(f"epoch {metrics['epoch']:g}/{self._epochs}: {', '.join(self._facts())}")
+        self._mark_time, self._mark_step = time.perf_counter(), self._step  # the evaluation is not the training's time
+
+    def finish(self, result: RunResult) -> None:
+        """Take the bar away."""
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar away; also where the run has not finished."""
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+
+    # ------------------------------------------------------------------ how it looks
+    def _line(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+    def _seconds_left(self) -> float | None:
+        done = self._step - self._first
+        if not done:
+            return None
+        return (time.perf_counter() - self._began) / done * (self._total - self._step)
+
+    def _pace(self) -> list[str]:
+        """Speed and time left."""
+        left = self._seconds_left()
+        pace = [] if self._images_per_second is None else [f"{self._images_per_second:,.0f} images/s"]
+        return pace if left is None else [*pace, f"{_clock(left)} left"]
+
+    def _facts(self) -> list[str]:
+        return [*_told(self._metrics), *self._pace()]
+
+    def _view(self) -> Group:
+        epoch = min(self._step // self._steps_per_epoch + 1, self._epochs)
+        row = Table.grid(padding=(0, 1), expand=True)
+        for _ in range(2):
+            row.add_column(no_wrap=True)
+        row.add_column(ratio=1)
+        row.add_column(no_wrap=True, justify="right")
+        share = f"{100 * self._step / max(self._total, 1):3.0f} %"
+        bar = ProgressBar(total=self._total, completed=self._step)
+        row.add_row(f"epoch {epoch}/{self._epochs}", share, bar, ", ".join(self._pace()))
+        if not self._metrics:
+            return Group(row)
+        last = f"epoch {self._metrics['epoch']:g}: {', '.join(_told(self._metrics))}"
+        return Group(row, Text(last, style="dim", no_wrap=True, overflow="ellipsis"))
+
+
+def _told(metrics: dict[str, float]) -> list[str]:
+    """The loss and the accuracies of an epoch, in words."""
+    told = []
+    for name, word in SHOWN.items():
+        if (value := metrics.get(name)) is not None:
+            told.append(f"{word} {value:.4f}" if name.endswith("loss") else f"{word} {100 * value:.2f} %")
+    return told
+
+
+def _clock(seconds: float) -> str:
+    minutes, whole = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{whole:02d}"
+
+
+class TensorBoard(Reporter):
+    """Writes every metric of every epoch for TensorBoard, each run to a sub-folder of its name.
+
+    The step of TensorBoard's axis is the epoch; ``images_seen`` is kept beside the metrics. A run that goes on, or
+    that is trained anew, replaces the epochs that were written before it was stopped.
+
+    Args:
+        folder: that ``tensorboard --logdir`` is given.
+
+    Raises:
+        ValueError: if the package ``tensorboard`` is not installed.
+        OSError: if the folder cannot be made.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ValueError(f"TensorBoard's package is not installed ({error}); pip install tensorboard") from error
+        self.folder = Path(folder).expanduser()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"the folder {self.folder} could not be made ({error.strerror}); choose another one"
+            raise OSError(error.errno, message) from error
+        self._make, self._writer = SummaryWriter, None  # type: tuple[type[SummaryWriter], SummaryWriter | None]
+
+    def __enter__(self) -> TensorBoard:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self, config: RunConfig, step: int, steps_per_epoch: int, images: dict[str, int]) -> None:
+        """Open the run's file and write its config as text."""
+        assert config.batch_size is not None
+        self._epoch_images = steps_per_epoch * config.batch_size
+        purge = step // steps_per_epoch + 1  # the first epoch that is to come
+        self._writer = self._make(log_dir=str(self.folder / config.name), purge_step=purge)
+        text = json.dumps(config.to_dict(), indent=1)
+        self._writer.add_text("config", "    " + text.replace("\n", "\n    "), global_step=purge)
+
+    def epoch(self, metrics: dict[str, float]) -> None:
+        """Write the epoch's metrics."""
+        if self._writer is None:
+            return
+        epoch = int(metrics["epoch"])
+        for name, value in metrics.items():
+            if name != "epoch":
+                self._writer.add_scalar(name, value, global_step=epoch)
+        self._writer.add_scalar("images_seen", epoch * self._epoch_images, global_step=epoch)
+        self._writer.flush()
+
+    def finish(self, result: RunResult) -> None:
+        """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; also where the run has not finished."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
