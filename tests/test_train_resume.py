@@ -163,8 +163,10 @@ def test_runs_that_share_a_folder_do_not_touch_each_other(tmp_path):
 
 
 def test_a_folder_is_held_by_one_process_and_freed_at_its_end(tmp_path):
-    code = f"from vlls.train.files import folder_lock; from pathlib import Path; import time\n" \
-           f"with folder_lock(Path({str(tmp_path)!r})): print('held', flush=True); time.sleep(60)"
+    code = (
+        f"from vlls.train.files import folder_lock; from pathlib import Path; import time\n"
+        f"with folder_lock(Path({str(tmp_path)!r})): print('held', flush=True); time.sleep(60)"
+    )
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"

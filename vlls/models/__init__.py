@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
-import torchvision.models as tv
+from typing import TYPE_CHECKING, Any
+
 from torch import nn
 
 from vlls._validation import check_known
+
+if TYPE_CHECKING:
+    from torchvision.models import ResNet
 
 __all__ = ["NAMES", "build", "cnn3", "resnet18", "resnet34", "resnet50"]
 
@@ -86,7 +90,7 @@ def resnet18(num_classes: int = 10, *, in_channels: int = 3) -> nn.Module:
         >>> sum(parameter.numel() for parameter in resnet18().parameters())
         11173962
     """
-    return _for_small_images(tv.resnet18(num_classes=num_classes), in_channels)
+    return _for_small_images(_torchvision().resnet18(num_classes=num_classes), in_channels)
 
 
 def resnet34(num_classes: int = 10, *, in_channels: int = 3) -> nn.Module:
@@ -100,7 +104,7 @@ def resnet34(num_classes: int = 10, *, in_channels: int = 3) -> nn.Module:
         >>> sum(parameter.numel() for parameter in resnet34().parameters())
         21282122
     """
-    return _for_small_images(tv.resnet34(num_classes=num_classes), in_channels)
+    return _for_small_images(_torchvision().resnet34(num_classes=num_classes), in_channels)
 
 
 def resnet50(num_classes: int = 14, *, in_channels: int = 3, pretrained: bool = False) -> nn.Module:
@@ -115,6 +119,8 @@ def resnet50(num_classes: int = 14, *, in_channels: int = 3, pretrained: bool = 
     Raises:
         ValueError: if the weights cannot be had, or ``pretrained`` meets images without three channels.
     """
+    tv = _torchvision()
+    model: ResNet
     if not pretrained:
         model = tv.resnet50(num_classes=num_classes)
         if in_channels != 3:
@@ -133,7 +139,14 @@ def resnet50(num_classes: int = 14, *, in_channels: int = 3, pretrained: bool = 
     return model
 
 
-def _for_small_images(model: tv.ResNet, in_channels: int) -> nn.Module:
+def _torchvision() -> Any:
+    """torchvision's models, imported when a network is made: it takes seconds, and names need none of it."""
+    from torchvision import models
+
+    return models
+
+
+def _for_small_images(model: ResNet, in_channels: int) -> nn.Module:
     model.conv1 = _convolution(nn.Conv2d(in_channels, 64, 3, stride=1, padding=1, bias=False))
     model.maxpool = nn.Identity()
     return model

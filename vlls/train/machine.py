@@ -23,7 +23,7 @@ import vlls
 if TYPE_CHECKING:
     from vlls.train.trainer import Trainer
 
-__all__ = ["pick_device", "process_group", "provenance", "stop_signals"]
+__all__ = ["gathered", "pick_device", "process_group", "provenance", "stop_signals"]
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
@@ -71,6 +71,15 @@ def process_group(device: torch.device) -> Iterator[int]:
     finally:
         if several:
             dist.destroy_process_group()
+
+
+def gathered(value: Any) -> list[Any]:
+    """A value of every process, in the order of their ranks; all must call."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 @contextmanager

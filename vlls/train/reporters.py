@@ -6,7 +6,6 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -17,17 +16,14 @@ from rich.text import Text
 from vlls.train.config import RunConfig
 from vlls.train.run import Reporter, RunResult
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["Progress", "TensorBoard"]
 
 SHOWN = {  # what of an epoch's metrics is told, and how it is called there
     "train_loss": "loss",
-    "train_accuracy": "training",
+    "train_accuracy": "train",
     "validation_accuracy": "held out",
     "test_accuracy": "test",
-    "posterior_accuracy": "posterior-averaged",
+    "posterior_accuracy": "posterior",
 }
 
 
@@ -107,7 +103,7 @@ class Progress(Reporter):
 
     # ------------------------------------------------------------------ how it looks
     def _line(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True, markup=False, highlight=False)
+        self.console.print(text, soft_wrap=not self.console.file.isatty(), markup=False, highlight=False)
 
     def _seconds_left(self) -> float | None:
         done = self._step - self._first
@@ -126,7 +122,9 @@ class Progress(Reporter):
 
     def _view(self) -> Group:
         epoch = min(self._step // self._steps_per_epoch + 1, self._epochs)
-        row = Table.grid(padding=(0, 1), expand=True)
+        width = max(20, self.console.width - 3)  # room for the terminal's own ^C, which would push the bar out of place
+        row = Table.grid(padding=(0, 1))
+        row.width = width
         for _ in range(2):
             row.add_column(no_wrap=True)
         row.add_column(ratio=1)
@@ -136,8 +134,9 @@ class Progress(Reporter):
         row.add_row(f"epoch {epoch}/{self._epochs}", share, bar, ", ".join(self._pace()))
         if not self._metrics:
             return Group(row)
-        last = f"epoch {self._metrics['epoch']:g}: {', '.join(_told(self._metrics))}"
-        return Group(row, Text(last, style="dim", no_wrap=True, overflow="ellipsis"))
+        last = Text(f"epoch {self._metrics['epoch']:g}: {', '.join(_told(self._metrics))}", style="dim", no_wrap=True)
+        last.truncate(width, overflow="ellipsis")
+        return Group(row, last)
 
 
 def _told(metrics: dict[str, float]) -> list[str]:
@@ -179,7 +178,8 @@ class TensorBoard(Reporter):
         except OSError as error:
             message = f"the folder {self.folder} could not be made ({error.strerror}); choose another one"
             raise OSError(error.errno, message) from error
-        self._make, self._writer = SummaryWriter, None  # type: tuple[type[SummaryWriter], SummaryWriter | None]
+        self._make = SummaryWriter
+        self._writer: SummaryWriter | None = None
 
     def __enter__(self) -> TensorBoard:
         return self

@@ -21,7 +21,7 @@ from vlls.smoothing import MeanPredictionSmoothing, OnlineLabelSmoothing
 from vlls.train.config import RunConfig
 from vlls.train.evaluate import evaluate
 from vlls.train.files import folder_lock, load_checkpoint, load_record, save_checkpoint, save_record
-from vlls.train.machine import pick_device, process_group, provenance, stop_signals
+from vlls.train.machine import gathered, pick_device, process_group, provenance, stop_signals
 from vlls.train.prepare import RunData, prepare
 from vlls.train.trainer import Trainer
 
@@ -52,6 +52,9 @@ class Reporter:
 
     def finish(self, result: RunResult) -> None:
         """The run is over."""
+
+    def close(self) -> None:
+        """Let go of what is held; called at the end, however the run ended."""
 
 
 class Interrupted(Exception):
@@ -172,7 +175,12 @@ def run(
         going = _Run(trainer, data, own, reporters if rank == 0 else (), checkpoint_seconds)
         if state is not None:
             going.load_state_dict(state)
-        return going.finish(*going.go())
+        try:
+            with stop_signals() as asked:
+                return going.finish(*going.go(asked))
+        finally:
+            for reporter in going.reporters:
+                reporter.close()
 
 
 def finished_run(folder: Path) -> RunResult:
@@ -182,8 +190,11 @@ def finished_run(folder: Path) -> RunResult:
         ValueError: if its record cannot be read.
     """
     record = load_record(folder / RECORD)
-    values = {name: record[name] for name in ("status", "reason", "counts", "epochs", "final", "machine")}
-    return RunResult(RunConfig.from_dict(record["config"]), **values, folder=folder)
+    try:
+        values = {name: record[name] for name in ("status", "reason", "counts", "epochs", "final", "machine")}
+        return RunResult(RunConfig.from_dict(record["config"]), **values, folder=folder)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the record {folder / RECORD} lacks {error}; remove it to run anew") from error
 
 
 def _earlier(config: RunConfig, own: Path, resume: bool) -> dict[str, Any] | None:
@@ -218,8 +229,8 @@ class _Run:
         self.saved_at = time.monotonic()
 
     # ------------------------------------------------------------------ the loop
-    def go(self) -> tuple[str, str]:
-        """Train to the end; return the status and, where it is not ``finished``, the reason."""
+    def go(self, asked: list[int]) -> tuple[str, str]:
+        """Train to the end, or until a signal asks; return the status and, where not ``finished``, the reason."""
         trainer, steps = self.trainer, self.trainer.steps_per_epoch
         images = {"train": len(self.data.train), "test": len(self.data.test)}
         if self.data.validation is not None:
@@ -227,26 +238,25 @@ class _Run:
         for reporter in self.reporters:
             reporter.start(self.config, self.step, steps, images)
         assert self.config.epochs is not None
-        with stop_signals() as asked:
-            for epoch in range(self.step // steps, self.config.epochs):
-                began = time.perf_counter()
-                trainer.batches.start(epoch, self.step % steps)
-                while self.step < (epoch + 1) * steps:
-                    trainer.step(self.step)
-                    self.step += 1
-                    for reporter in self.reporters:
-                        reporter.step(self.step)
-                    if self.step % steps and self.step % self.look_every == 0:
-                        self.seconds["training"] += time.perf_counter() - began
-                        if not self._go_on(asked):
-                            return "diverged", self._reason()
-                        began = time.perf_counter()
-                loss, correct = trainer.epoch_sums()
-                self.seconds["training"] += time.perf_counter() - began
-                if not math.isfinite(loss):
-                    return "diverged", self._reason()
-                self._end_epoch(epoch, loss, correct)
-                self._go_on(asked)
+        for epoch in range(self.step // steps, self.config.epochs):
+            began = time.perf_counter()
+            trainer.batches.start(epoch, self.step % steps)
+            while self.step < (epoch + 1) * steps:
+                trainer.step(self.step)
+                self.step += 1
+                for reporter in self.reporters:
+                    reporter.step(self.step)
+                if self.step % steps and self.step % self.look_every == 0:
+                    self.seconds["training"] += time.perf_counter() - began
+                    if not self._go_on(asked):
+                        return "diverged", self._reason()
+                    began = time.perf_counter()
+            loss, correct = trainer.epoch_sums()
+            self.seconds["training"] += time.perf_counter() - began
+            if not math.isfinite(loss):
+                return "diverged", self._reason()
+            self._end_epoch(epoch, loss, correct)
+            self._go_on(asked)
         return "finished", ""
 
     @property
@@ -303,11 +313,6 @@ class _Run:
         """Write the checkpoint; every process gives its random numbers."""
         self.saved_at = time.monotonic()
         state = self.trainer.state_dict()
-        samplers = state["samplers"]
-        if self.trainer.world > 1:
-            gathered: list[Any] = [None] * self.trainer.world
-            dist.all_gather_object(gathered, [s.cpu() for s in samplers])
-            state["samplers"] = [generator for generators in gathered for generator in generators]
         if self.folder is None or self.trainer.rank != 0:
             return
         own = {"step": self.step, "epochs": self.epochs, "final": self.final, "seconds": self.seconds}
@@ -315,15 +320,7 @@ class _Run:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        trainer = self.trainer
-        each = len(trainer.samplers)
-        if len(state["samplers"]) != each * trainer.world:
-            raise ValueError(
-                f"the checkpoint was saved by {len(state['samplers']) // each} processes and there are "
-                f"{trainer.world}; resume it with as many, or pass --overwrite to start anew"
-            )
-        first = trainer.rank * each
-        trainer.load_state_dict({**state, "samplers": state["samplers"][first : first + each]})
+        self.trainer.load_state_dict(state)
         self.step, self.epochs, self.final = state["step"], state["epochs"], state["final"]
         self.seconds = state["seconds"]
 
@@ -340,8 +337,11 @@ class _Run:
             **provenance(trainer),
         }
         counts = {"train_images": len(self.data.train), "unlabelled": self.data.skipped}
-        counts["unreadable"] = len(trainer.batches.unreadable)
+        counts["unreadable"] = len(set().union(*gathered(trainer.batches.unreadable)))
         optimizer = trainer.optimizer
+        posterior = None
+        if isinstance(optimizer, IVON) and status == "finished":  # after a divergence there is none
+            posterior = optimizer.posterior(trainer.model)
         result = RunResult(
             config=self.config,
             status=status,
@@ -352,7 +352,7 @@ class _Run:
             machine=machine,
             folder=self.folder,
             model=trainer.model,
-            posterior=optimizer.posterior(trainer.model) if isinstance(optimizer, IVON) else None,
+            posterior=posterior,
         )
         if self.folder is not None and trainer.rank == 0:
             save_record(self.folder / RECORD, result.record())

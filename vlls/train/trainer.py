@@ -15,6 +15,7 @@ from vlls.optim import IVON
 from vlls.train.augment import normalize
 from vlls.train.batches import Batches, DeviceBatches, FileBatches
 from vlls.train.config import RunConfig
+from vlls.train.machine import gathered
 from vlls.train.methods import make_criterion, make_optimizer
 from vlls.train.prepare import FILE_IMAGE_SIZE, RunData, derive_seed
 from vlls.train.schedules import learning_rate
@@ -222,27 +223,37 @@ class Trainer:
 
     # ------------------------------------------------------------------ saving
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes but the position in the run and the record."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "criterion": self.criterion.state_dict(),
-            "augmentation": self.batches.generator.get_state(),
-            "samplers": [generator.get_state() for generator in self.samplers],
-            "sums": self.sums,
+        """Everything that changes but the position in the run and the record; every process must call it."""
+        own = {
+            "criterion": {name: value.cpu() for name, value in self.criterion.state_dict().items()},
+            "augmentation": self.batches.generator.get_state().cpu(),
+            "samplers": [generator.get_state().cpu() for generator in self.samplers],
+            "sums": self.sums.tolist(),
             "unreadable": sorted(self.batches.unreadable),
         }
+        model, optimizer = self.model.state_dict(), self.optimizer.state_dict()
+        return {"model": model, "optimizer": optimizer, "processes": gathered(own)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
+        """Go on from :meth:`state_dict`.
+
+        Raises:
+            ValueError: if another number of processes saved it.
+        """
+        if len(state["processes"]) != self.world:
+            raise ValueError(
+                f"the checkpoint was saved by {len(state['processes'])} processes and there are {self.world}; "
+                "resume it with as many, or pass --overwrite to start anew"
+            )
+        own = state["processes"][self.rank]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.criterion.load_state_dict(state["criterion"])
-        self.batches.generator.set_state(state["augmentation"].cpu())
-        for generator, saved in zip(self.samplers, state["samplers"], strict=True):
-            generator.set_state(saved.cpu())
-        self.sums.copy_(state["sums"])
-        self.batches.unreadable = set(state["unreadable"])
+        self.criterion.load_state_dict(own["criterion"])
+        self.batches.generator.set_state(own["augmentation"])
+        for generator, saved in zip(self.samplers, own["samplers"], strict=True):
+            generator.set_state(saved)
+        self.sums.copy_(torch.tensor(own["sums"], dtype=self.sums.dtype))
+        self.batches.unreadable = set(own["unreadable"])
 
 
 def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

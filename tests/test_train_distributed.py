@@ -1,0 +1,92 @@
+"""Two processes that share each batch learn what one process with two weight samples does."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from training import TINY, differences, tiny, without_machine
+
+from vlls.train import run
+
+CODE = """
+import json, sys
+from vlls.train import RunConfig, run
+run(RunConfig.from_dict(json.loads(sys.argv[2])), sys.argv[1], resume=True, checkpoint_seconds=float(sys.argv[3]))
+"""
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "train.py"
+    path.write_text(CODE)
+    return path
+
+
+def command(script, folder, config, checkpoint_seconds=60.0):
+    values = json.dumps(config.to_dict())
+    return [sys.executable, *TORCHRUN, str(script), str(folder), values, str(checkpoint_seconds)]
+
+
+def two_processes(script, folder, config):
+    done = subprocess.run(
+        command(script, folder, config), capture_output=True, text=True, timeout=240, env=ONE_THREAD, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = json.loads((folder / config.name / "record.json").read_text())
+    return record, torch.load(folder / config.name / "checkpoint.pt", weights_only=True)
+
+
+def relative_difference(a, b):
+    a, b = (torch.cat([v.double().reshape(-1) for v in state.values()]) for state in (a, b))
+    return float((a - b).norm() / b.norm())
+
+
+def test_two_ranks_are_one_process_with_two_samples(tmp_path, script):
+    record, state = two_processes(script, tmp_path / "two", tiny(method="ivon"))
+    alone = run(tiny(method="ivon", mc_samples=2), tmp_path / "one")
+    assert record["machine"]["processes"] == 2
+    assert relative_difference(state["model"], alone.model.state_dict()) < 1e-5
+    one = torch.load(alone.folder / "checkpoint.pt", weights_only=True)
+    for i, slot in one["optimizer"]["state"].items():  # the learned variances too
+        assert torch.allclose(state["optimizer"]["state"][i]["hess"], slot["hess"], rtol=1e-5, atol=1e-7)
+    single = run(tiny(method="ivon"))  # a sample, where there were two
+    assert relative_difference(single.model.state_dict(), alone.model.state_dict()) > 1e-3
+    for ours, theirs in zip(record["epochs"], alone.epochs, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=3e-3)  # a prediction on the edge may tip over
+
+
+@pytest.mark.parametrize("method", ["sgd", "sam", "ols"])
+def test_other_methods_do_not_depend_on_the_number_of_processes(tmp_path, script, method):
+    config = tiny(method=method, augment=True)
+    record, state = two_processes(script, tmp_path / "two", config)
+    alone = run(config)
+    assert relative_difference(state["model"], alone.model.state_dict()) < (1e-5 if method == "sgd" else 1e-3)
+    assert record["final"] == pytest.approx(alone.final, rel=1e-2, abs=2e-2)
+
+
+def test_stopped_and_resumed_together(tmp_path, script):
+    config = tiny(**{**TINY, "method": "ivon", "epochs": 40, "eval_every": 20})
+    folder = tmp_path / "cut"
+    process = subprocess.Popen(
+        command(script, folder, config, 0.2), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ONE_THREAD
+    )
+    end = time.monotonic() + 120
+    while not (folder / config.name / "checkpoint.pt").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=60)
+    state = torch.load(folder / config.name / "checkpoint.pt", weights_only=True)
+    assert 0 < state["step"] <= 240 and len(state["processes"]) == 2
+    with pytest.raises(ValueError, match="was saved by 2 processes and there are 1"):
+        run(config, folder, resume=True)
+    record, state = two_processes(script, folder, config)
+    whole_record, whole = two_processes(script, tmp_path / "whole", config)
+    assert differences(without_machine(record), without_machine(whole_record)) == []
+    assert differences(state["model"], whole["model"]) == []

@@ -1,0 +1,70 @@
+"""The commands, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import vlls
+from vlls.cli._errors import Failed, one_line, rank
+from vlls.cli._train import EXAMPLES, train
+
+__all__ = ["app"]
+
+
+class Commands(TyperGroup):
+    """The group of commands; whatever a user did wrong ends as one line and exit code 2."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run a command and leave with its exit code."""
+        standalone_mode = options.pop("standalone_mode", True)
+        try:
+            code = super().main(*args, **{**options, "standalone_mode": False})
+        except Exception as error:
+            told = isinstance(error, (ValueError, OSError, Failed)) or hasattr(error, "format_message")
+            if not told or not standalone_mode:
+                raise
+            if os.environ.get("VLLS_TRACEBACK", "0") not in ("", "0"):
+                traceback.print_exc()
+            if rank() == 0 or isinstance(error, Failed):
+                print(f"error: {one_line(error)}", file=sys.stderr)
+            code = 2
+        if not standalone_mode:
+            return code
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Variational learning and adaptive label smoothing: train the paper's networks.\n\n" + EXAMPLES,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"vlls {vlls.__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _vlls(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help(), end="")
+        raise typer.Exit
+
+
+app.command(name="train", rich_help_panel="Commands")(train)

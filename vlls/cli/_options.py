@@ -1,0 +1,113 @@
+"""An option for every field of :class:`.RunConfig`, with the help that its docstring gives."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+import typer
+from rich.markup import escape
+
+from vlls.data import NAMES as DATASETS
+from vlls.models import NAMES as MODELS
+from vlls.train import METHODS, RunConfig
+
+__all__ = ["PANELS", "run_config_help", "with_run_options"]
+
+PANELS = {
+    "Data": "dataset labels train_size validation_size image_size augment",
+    "Label errors": "corruption rate rate_step",
+    "Method": "method model pretrained momentum weight_decay smoothing alpha margin rho "
+    "ess hess_init beta2 hess_approx clip_radius mc_samples seed",
+    "Schedule": "epochs batch_size lr schedule warmup_epochs milestones",
+    "Measuring": "eval_every eval_samples",
+    "Machine": "precision",
+}
+_listed = " ".join(PANELS.values()).split()
+if _others := [field.name for field in fields(RunConfig) if field.name not in _listed]:
+    PANELS["Further"] = " ".join(_others)  # a new field has its option at once, and its place later
+_METAVAR = {int: "N", float: "X", str: "NAME", tuple: "X,..."}
+_LISTS = {"load": DATASETS, "METHODS": tuple(METHODS), "NAMES": MODELS}  # what the docstring refers to
+_SYMBOLS = {"kappa": "κ", "beta": "β", "delta": "δ", "lambda": "λ", "sigma": "σ"}
+_SMALL = str.maketrans("012", "₀₁₂")
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+def with_run_options(command: F) -> F:
+    """Give a command an option for every field of :class:`.RunConfig`; what is not set on the command line is None.
+
+    Args:
+        command: takes its own options by keyword, and those of the config as ``**fields``.
+    """
+    hints, helps = get_type_hints(RunConfig), run_config_help()
+    defaults = {field.name: field.default for field in fields(RunConfig)}
+    parameters = []
+    for panel, names in PANELS.items():
+        for name in names.split():
+            kind = next(k for k in get_args(hints[name]) or [hints[name]] if k is not type(None))
+            kind = tuple if kind not in (bool, int, float, str) else kind
+            flag = "--" + name.replace("_", "-")
+            option = typer.Option(
+                f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
+                help=escape(helps[name] + ("" if defaults[name] is None else f" [default: {defaults[name]}]")),
+                metavar=_METAVAR.get(kind),
+                show_default=False,
+                rich_help_panel=panel,
+            )
+            parameters.append(_keyword(name, Annotated[str | None if kind is tuple else kind | None, option]))  # type: ignore[misc]
+    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    signature = inspect.Signature([*parameters, *own])
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+    return command
+
+
+def _kind(hint: Any) -> type:
+    """The type of a field without its None; tuple for a tuple of anything."""
+    kind = next(kind for kind in get_args(hint) or [hint] if kind is not type(None))
+    return get_origin(kind) or kind
+
+
+def _keyword(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def run_config_help() -> dict[str, str]:
+    """What the docstring of :class:`.RunConfig` says of each field, as plain text.
+
+    Example:
+        >>> run_config_help()["weight_decay"]
+        'of SGD and SAM; δ of IVON'
+    """
+    document = inspect.getdoc(RunConfig) or ""
+    arguments = document.partition("\nArgs:\n")[2].partition("\nRaises:")[0]
+    found = dict.fromkeys((field.name for field in fields(RunConfig)), "")  # no docstrings under python -OO
+    for entry in re.split(r"\n(?=    \w)", "\n" + arguments):
+        name, colon, text = entry.strip().partition(": ")
+        if colon:
+            found[name] = _plain(text)
+    return found
+
+
+def _plain(text: str) -> str:
+    """Turn reStructuredText into what a terminal shows."""
+    text = " ".join(text.split())
+    text = re.sub(r" \(:\w+:`[^`]*`\)", "", text)
+    text = re.sub(r"a (?:name|key) of :\w+:`([^`]*)`", _one_of, text)
+    text = re.sub(r":math:`([^`]*)`", _math, text)
+    text = re.sub(r":\w+:`~?\.?([^`]*)`", r"\1", text)
+    text = re.sub(r'``"?([^`"]*)"?``', r"\1", text)
+    return text.replace("; None for ", "; without it: ").removesuffix(".")
+
+
+def _one_of(match: re.Match[str]) -> str:
+    return "one of " + ", ".join(_LISTS[match[1].rpartition(".")[2]])
+
+
+def _math(match: re.Match[str]) -> str:
+    text = re.sub(r"\\(\w+?)(?![a-z])", lambda symbol: _SYMBOLS.get(symbol[1], symbol[1]), match[1])
+    return re.sub(r"_([012])", lambda index: index[1].translate(_SMALL), text).replace("^2", "²")

@@ -1,0 +1,143 @@
+"""What is printed of runs: tables, and sentences that follow from their numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from vlls.cli._options import PANELS
+from vlls.train import RunConfig, RunResult
+
+__all__ = ["comparison", "describe", "plan", "results_table"]
+
+_NAMES = {"ivon": "IVON", "sgd": "SGD", "ls": "LS", "ols": "OLS", "acls": "ACLS", "sam": "SAM", "vgd": "VGD"}
+_PREDICTIONS = {"test": "at the mean", "posterior": "averaged over\nthe posterior", "validation": "held-out part"}
+_SCORES = {  # at each way to predict
+    "accuracy": ("test accuracy", "percent"),
+    "nll": ("negative log-likelihood", "nats"),
+    "ece": ("calibration error (ECE)", "percent"),
+    "brier": ("Brier score (0 to 2)", "plain"),
+}
+_LABELS = {  # of the training images, at the mean
+    "memorised": "wrong labels memorised",
+    "recovered": "wrong labels recovered",
+    "clean_part_accuracy": "right labels learned",
+}
+
+
+def _name(method: str) -> str:
+    return _NAMES.get(method, method.replace("_", " ").replace("ivon", "IVON"))
+
+
+def describe(config: RunConfig) -> str:
+    """What a run is, in a few words.
+
+    Example:
+        >>> describe(RunConfig(dataset="digits", corruption="pair_flip", rate=0.2, epochs=1))
+        'IVON on digits, 20 % pair flip label errors, 1 epoch, seed 0'
+    """
+    parts = [f"{_name(config.method)} on {config.dataset}"]
+    if config.labels:
+        parts.append(f"labels {config.labels}")
+    if config.corruption != "none":
+        parts.append(f"{100 * config.rate:g} % {config.corruption.replace('_', ' ')} label errors")
+    epochs = config.epochs or 0
+    return ", ".join([*parts, f"{epochs} epoch{'s' if epochs != 1 else ''}", f"seed {config.seed}"])
+
+
+# ---------------------------------------------------------------------- finished runs
+def results_table(results: Sequence[RunResult]) -> Table:
+    """What runs came to: a row a measure, a column a way to predict of a run."""
+    together = len(results) > 1
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column()
+    columns: list[tuple[RunResult, str]] = []
+    for result in results:
+        prefixes = [prefix for prefix in _PREDICTIONS if f"{prefix}_accuracy" in result.final] or ["test"]
+        for prefix in prefixes:
+            columns.append((result, prefix))
+            way = _PREDICTIONS[prefix]
+            if prefix == "test" and "posterior" not in prefixes:
+                way = ""
+            head = "\n".join(part for part in (_name(result.config.method) if together else "", way) if part)
+            table.add_column(head or _name(result.config.method), justify="right")
+    held_out = any(prefix == "validation" for _, prefix in columns)
+    for score, (label, unit) in _SCORES.items():
+        label = label.replace("test accuracy", "accuracy") if held_out else label
+        table.add_row(label, *(_number(r.final.get(f"{prefix}_{score}"), unit) for r, prefix in columns))
+    table.add_section()
+
+    def once(label: str, cells: Sequence[str]) -> None:
+        """A row of what there is once a run."""
+        if any(cells):
+            shown = zip(columns, cells, strict=True)
+            table.add_row(label, *(cell if prefix == "test" else "" for (_, prefix), cell in shown))
+
+    wrong = any("memorised" in result.final for result in results)
+    for key, label in _LABELS.items():
+        label = label if wrong else "training accuracy"
+        once(label, [_number(r.final[key], "percent") if key in r.final else "" for r, _ in columns])
+    once("training speed", [f"{r.machine['images_per_second']:,.0f} images/s" for r, _ in columns])
+    once("training time", [_seconds(r.machine["training_seconds"]) for r, _ in columns])
+    once("measuring time", [_seconds(r.machine["wall_seconds"] - r.machine["training_seconds"]) for r, _ in columns])
+    return table
+
+
+def _number(value: float | None, unit: str) -> str:
+    if value is None or not math.isfinite(value):
+        return "–"
+    if unit == "percent":
+        return f"{100 * value:.2f} %"
+    return f"{value:.4f} nats" if unit == "nats" else f"{value:.4f}"
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def comparison(ours: RunResult, plain: RunResult) -> str:
+    """What is seen of two runs on the same wrong labels, in words that follow from the numbers."""
+    (high, first), (low, second) = sorted(
+        ((r.final["test_accuracy"], _name(r.config.method)) for r in (plain, ours)), reverse=True
+    )
+    ahead = round(100 * high, 2) - round(100 * low, 2)
+    errors = f"Trained with {100 * ours.config.rate:g} % of the labels wrong"
+    if ahead < 0.005:
+        text = f"{errors}, {first} and {second} name {100 * high:.2f} % of the clean test images right, both alike."
+    else:
+        text = (
+            f"{errors}, {first} names {100 * high:.2f} % of the clean test images right and {second} "
+            f"{100 * low:.2f} %: {first} is ahead by {ahead:.2f} points."
+        )
+    learned = [(r.final.get("memorised"), _name(r.config.method)) for r in (plain, ours)]
+    known = sorted(((share, name) for share, name in learned if share is not None), reverse=True)
+    if len(known) < 2:
+        return text
+    (most, who), (least, other) = known
+    return f"{text} {who} has learned {100 * most:.2f} % of the wrong labels by heart, {other} {100 * least:.2f} %."
+
+
+# ---------------------------------------------------------------------- runs to come
+def plan(config: RunConfig, given: set[str]) -> Table:
+    """What a run would be: each field that has a value, and which of them were asked for.
+
+    Args:
+        config: resolved.
+        given: names of the fields that the user set.
+    """
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for panel, names in PANELS.items():
+        rows = [(name, getattr(config, name)) for name in names.split()]
+        rows = [(name, value) for name, value in rows if value is not None]
+        table.add_row(f"[bold]{panel}[/bold]")
+        for name, value in rows:
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            table.add_row(f"  {name}", Text(text), "given" if name in given else "")
+    return table

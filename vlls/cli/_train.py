@@ -1,0 +1,262 @@
+"""``vlls train``."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+from vlls.cli._errors import Failed, one_line, rank
+from vlls.cli._options import with_run_options
+from vlls.cli._report import comparison, describe, plan, results_table
+from vlls.train import Interrupted, Reporter, RunConfig, RunResult, run
+from vlls.train.files import load_record
+from vlls.train.reporters import Progress, TensorBoard
+from vlls.train.run import CHECKPOINT, RECORD
+
+__all__ = ["EXAMPLES", "train"]
+
+EXAMPLES = """[bold]Examples[/bold]
+
+IVON beside SGD on digits with wrong labels, in under a minute:
+  [cyan]vlls train[/cyan]
+The paper's CIFAR-10 run:
+  [cyan]vlls train --dataset cifar10 --method ivon[/cyan]
+Label errors on MNIST:
+  [cyan]vlls train --dataset mnist --corruption symmetric --rate 0.4[/cyan]
+Human labels:
+  [cyan]vlls train --dataset cifar10 --labels cifar10n:worse_label[/cyan]
+Go on after an interruption: the same command and --resume
+  [cyan]vlls train --dataset cifar10 --method ivon --resume[/cyan]
+Two GPUs, or processes, that share each batch:
+  [cyan]torchrun --nproc-per-node=2 -m vlls.cli train --dataset cifar10[/cyan]
+"""
+_PARAGRAPH = (
+    "An option that is left out takes the paper's value for the data set, the method and the label errors; --dry-run "
+    "shows them. Without any that says what to train, IVON and plain SGD are trained on digits with 40 % of the labels "
+    "wrong. A run that is finished is not trained again."
+)
+HELP = f"""Train a network as the paper does, measure it and keep a record.
+
+{_PARAGRAPH}
+
+{EXAMPLES}
+[bold]Exit codes[/bold]: 0 finished, 1 diverged, 2 wrong use, 128 + signal stopped (130 by Ctrl-C, 143 by SIGTERM).
+"""
+
+# ---------------------------------------------------------------------- the command
+MACHINE, OUTPUT = "Machine", "Output"
+
+
+@with_run_options
+def train(
+    *,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="VLLS_DATA",
+            metavar="DIR",
+            help="folder with the data sets",
+            rich_help_panel="Data",
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1, ...", rich_help_panel=MACHINE)
+    ] = "auto",
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=0, help="processes that decode images from files", rich_help_panel=MACHINE)
+    ] = 2,
+    threads: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="of the CPU, for torch; small networks want 1", rich_help_panel=MACHINE),
+    ] = None,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(metavar="X", min=0, help="time between checkpoints", rich_help_panel=MACHINE)
+    ] = 60.0,
+    output: Annotated[
+        Path, typer.Option(metavar="DIR", help="folder of runs, each in its own", rich_help_panel=OUTPUT)
+    ] = Path("runs"),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on from the last checkpoint", rich_help_panel=OUTPUT)
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="train anew what is there already", rich_help_panel=OUTPUT)
+    ] = False,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="write the metrics for TensorBoard", rich_help_panel=OUTPUT, show_default=False
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print the record as JSON on stdout, nothing else", rich_help_panel=OUTPUT)
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="print errors only", rich_help_panel=OUTPUT)] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print what would be trained, and stop", rich_help_panel=OUTPUT)
+    ] = False,
+    **fields: Any,
+) -> None:
+    """Train, report, and leave with the exit code."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    if "milestones" in given:
+        given["milestones"] = _numbers("milestones", given["milestones"])
+    if resume and overwrite:
+        raise ValueError("--resume goes on and --overwrite starts anew; choose one of them")
+    configs = [RunConfig(**given).resolved()] if given else demonstration()
+    speaks = rank() == 0
+    notes = Console(stderr=True, quiet=quiet or not speaks)
+    tables = Console(quiet=(quiet and not dry_run) or as_json or not speaks)
+    if not tables.file.isatty():
+        tables.width = 160  # of a file, so that a table is never cut
+    if dry_run:
+        _tell_plans(configs, set(given), output, tables, as_json and speaks)
+        return
+    if not given:
+        line = "Nothing was named to train: IVON beside plain SGD on digits with 40 % of the labels wrong"
+        _note(notes, f"{line} (vlls train --help shows what else there is)")
+        threads = threads or 1  # images of 8x8 pixels: a second thread costs more than it brings
+    options = {"root": data, "device": device, "workers": workers, "checkpoint_seconds": checkpoint_seconds}
+    with _threads(threads), ExitStack() as stack:
+        reporters: list[Reporter] = [stack.enter_context(Progress(notes))]
+        if tensorboard is not None and speaks:
+            reporters.append(stack.enter_context(TensorBoard(tensorboard)))
+        if as_json:
+            stack.enter_context(redirect_stdout(sys.stderr))
+        results = [
+            _train(config, output, notes, resume=resume, overwrite=overwrite, reporters=reporters, **options)
+            for config in configs
+        ]
+    raise typer.Exit(_tell_results(results, notes, tables, as_json and speaks))
+
+
+train.__doc__ = HELP
+
+
+def demonstration() -> list[RunConfig]:
+    """The runs of ``vlls train`` alone."""
+    errors: dict[str, Any] = {"dataset": "digits", "corruption": "symmetric", "rate": 0.4}
+    return [RunConfig(method=method, **errors).resolved() for method in ("ivon", "sgd")]
+
+
+def _numbers(name: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"{name}={text!r} is no list of numbers; pass fractions of the run, such as 0.5,0.75"
+        ) from None
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# ---------------------------------------------------------------------- one run
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, where it is not the run that listens."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM stop this process as Ctrl-C does; while it trains, the run listens itself and saves."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _train(config: RunConfig, output: Path, notes: Console, **options: Any) -> RunResult:
+    """Train a run; one that cannot be done, or is stopped, leaves with what to do on one line."""
+    try:
+        with _terminable():
+            result = run(config, output, **options)
+    except (ValueError, OSError) as error:
+        process = f"process {rank()}: " if rank() else ""
+        raise Failed(process + one_line(error)) from error
+    except torch.cuda.OutOfMemoryError as error:
+        raise Failed("the GPU has not enough memory for this run; choose a smaller --batch-size") from error
+    except Interrupted as stopped:
+        _say(f"{stopped}; go on with the same command and --resume")
+        raise typer.Exit(128 + stopped.signum) from None
+    except KeyboardInterrupt as stopped:
+        signum = signal.SIGTERM if isinstance(stopped, _Terminated) else signal.SIGINT
+        kept = (output / config.name / CHECKPOINT).exists()
+        then = "go on from the last checkpoint with the same command and --resume" if kept else "nothing was saved"
+        _say(f"stopped by {signum.name} at once; {then}")
+        raise typer.Exit(128 + signum) from None
+    if result.model is None:
+        was = "was finished" if result.status == "finished" else "had diverged"
+        _note(notes, f"{config.name} {was} before and is not trained again (--overwrite trains it anew)")
+    return result
+
+
+def _note(console: Console, line: str) -> None:
+    """Print a sentence: wrapped between words on a terminal, whole elsewhere."""
+    console.print(line, soft_wrap=not console.file.isatty(), markup=False, highlight=False)
+
+
+def _say(line: str) -> None:
+    if rank() == 0:
+        print(line, file=sys.stderr)
+
+
+# ---------------------------------------------------------------------- what is told
+def _tell_plans(configs: Sequence[RunConfig], given: set[str], output: Path, tables: Console, as_json: bool) -> None:
+    plans = [{"config": config.to_dict(), "folder": str(output / config.name)} for config in configs]
+    if as_json:
+        print(json.dumps(plans if len(plans) > 1 else plans[0], indent=1))
+        return
+    for config in configs:
+        folder = output / config.name
+        state = "finished" if (folder / RECORD).exists() else "unfinished" if (folder / CHECKPOINT).exists() else "new"
+        tables.print(describe(config), style="bold", markup=False, highlight=False)
+        tables.print(plan(config, given))
+        tables.print(f"kept in {folder} ({state})\n", soft_wrap=True, markup=False, highlight=False)
+
+
+def _tell_results(results: Sequence[RunResult], notes: Console, tables: Console, as_json: bool) -> int:
+    """Print tables and records; return the exit code."""
+    if as_json:
+        records = [load_record(result.folder / RECORD) for result in results if result.folder is not None]
+        print(json.dumps(records if len(records) > 1 else records[0], indent=1))
+    finished = [result for result in results if result.status == "finished"]
+    if len(finished) == 1:
+        tables.print(describe(finished[0].config), style="bold", markup=False, highlight=False)
+    if finished:
+        tables.print(results_table(finished))
+    if len(finished) > 1:
+        _note(tables, comparison(*finished))
+    for result in finished:
+        tables.print(f"record: {result.folder}/{RECORD}", soft_wrap=True, markup=False, highlight=False)
+    for result in results:
+        if result.status != "finished":
+            _say(
+                f"error: {describe(result.config)}: {result.status}: {result.reason}; its record is in {result.folder}"
+            )
+    return 0 if len(finished) == len(results) else 1
