@@ -1,6 +1,6 @@
 """How many images a second does the training engine learn from, beside a plain eager loop with ivon-opt?
 
-    python benchmarks/bench_training.py                       # on a CPU: the 3-layer CNN on images of MNIST's size
+    python benchmarks/bench_training.py                       # on a CPU: the 3-layer CNN, images of 8×8 and 28×28
     python benchmarks/bench_training.py --device cuda         # on a GPU: ResNet-34 on images of CIFAR-10's size
 
 The plain loop is what one writes first: torchvision's transforms in a DataLoader, float32, IVON from the public
@@ -33,13 +33,14 @@ from vlls.train.config import RunConfig
 from vlls.train.prepare import Images, RunData
 from vlls.train.trainer import Trainer
 
+PLAIN, ENGINE = "plain loop, ivon-opt, DataLoader", "engine"
 PAPER_IMAGES = 200 * 50_000  # of a run on CIFAR-10
 
 
 def made_up(dataset: str, count: int = 10_000) -> RunData:
     """Random images and labels of a data set's shape: speed does not depend on what they show."""
     rng = np.random.default_rng(0)
-    shape = (28, 28, 1) if dataset == "mnist" else (32, 32, 3)
+    shape = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar10": (32, 32, 3)}[dataset]
     images = Images(rng.integers(0, 256, (count, *shape), dtype=np.uint8), rng.integers(0, 10, count), None)
     return RunData(train=images, validation=None, test=images, classes=tuple("0123456789"), skipped=0)
 
@@ -190,15 +191,30 @@ def main() -> None:
     device = torch.device(arguments.device)
     cuda = device.type == "cuda"
     workers = arguments.workers if arguments.workers is not None else (8 if cuda else 2)
-    dataset = "cifar10" if cuda else "mnist"
+    results = {
+        dataset: compare(dataset, device, workers, arguments)
+        for dataset in (["cifar10"] if cuda else ["digits", "mnist"])
+    }
+    write_record(
+        arguments.output / f"training-{device.type}.json",
+        __doc__,
+        device=torch.cuda.get_device_name(device) if cuda else "cpu",
+        rounds=arguments.rounds,
+        workers_of_the_plain_loop=workers,
+        **results,
+    )
+
+
+def compare(dataset: str, device: torch.device, workers: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Throughput of each way to train on images of a data set's size."""
+    cuda = device.type == "cuda"
     config = RunConfig(dataset=dataset, method="ivon", batch_size=50, epochs=200).resolved()
     data = made_up(dataset)
-    things = {
-        "plain loop, ivon-opt, DataLoader": PlainLoop(config, data, device, workers, tuned=False),
-        "engine": Engine(config, data, device),
-        "engine, plain SGD": Engine(
-            RunConfig(dataset=dataset, method="sgd", batch_size=50, epochs=200).resolved(), data, device
-        ),
+    sgd = RunConfig(dataset=dataset, method="sgd", batch_size=50, epochs=200).resolved()
+    things: dict[str, Any] = {
+        PLAIN: PlainLoop(config, data, device, workers, tuned=False),
+        ENGINE: Engine(config, data, device),
+        "engine, plain SGD": Engine(sgd, data, device),
     }
     if cuda:
         things["plain loop, bfloat16, channels_last"] = PlainLoop(config, data, device, workers, tuned=True)
@@ -210,25 +226,19 @@ def main() -> None:
             if round_:
                 measured[name].append(speed)
     speeds = {name: statistics.median(values) for name, values in measured.items()}
-    base = speeds["plain loop, ivon-opt, DataLoader"]
-    print(f"{config.model}, batch {config.batch_size}, {device}: medians of {arguments.rounds} alternating rounds")
+    size = data.train.images.shape[1]
+    what = f"{config.model}, {size}×{size} pixels, batch {config.batch_size}"
+    print(f"{what}, {device}: medians of {arguments.rounds} alternating rounds")
     for name, speed in sorted(speeds.items(), key=lambda item: item[1]):
         spread = f"{min(measured[name]):,.0f}-{max(measured[name]):,.0f}"
-        print(f"  {name:<38}{speed:>10,.0f} images/s  ({spread})  x {speed / base:.2f}")
-    result: dict[str, Any] = {
-        "device": torch.cuda.get_device_name(device) if cuda else "cpu",
-        "model": config.model,
-        "batch_size": config.batch_size,
-        "rounds": arguments.rounds,
-        "workers_of_the_plain_loop": workers,
-        "images_per_second": measured,
-        "medians": speeds,
-        "flops_per_image": flops_per_image(config, data),
-    }
+        print(f"  {name:<38}{speed:>10,.0f} images/s  ({spread})  x {speed / speeds[PLAIN]:.2f}")
+    flops = flops_per_image(config, data)
+    found = {"model": config.model, "batch_size": config.batch_size, "flops_per_image": flops}
+    found |= {"images_per_second": measured, "medians": speeds, "ratio": speeds[ENGINE] / speeds[PLAIN]}
     if cuda:
         del things
-        result |= on_gpu(speeds["engine"], result["flops_per_image"], config, device, arguments)
-    write_record(arguments.output / f"training-{device.type}.json", __doc__, **result)
+        found |= on_gpu(speeds[ENGINE], flops, config, device, arguments)
+    return found
 
 
 def on_gpu(

@@ -32,7 +32,7 @@ if importlib.util.find_spec("triton") is None:  # comes with torch where there c
 PUBLIC = [name for name in MODULES if "._" not in name]
 EXTRAS = ("vlls.plots", "vlls.models", "vlls.train", "vlls.experiments", "vlls.cli")  # these need an extra
 CORE = [name for name in MODULES if not name.startswith(EXTRAS)]
-LAZY = {"vlls.data": {"torchvision"}, "vlls.optim._triton": {"triton"}}  # imported inside a function, when asked for
+LAZY = {"vlls.optim._triton": {"triton"}}  # imported inside a function, when asked for
 
 
 # ------------------------------------------------------------------ imports

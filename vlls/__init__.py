@@ -3,8 +3,13 @@
 The modules follow the paper: :mod:`vlls.families`, :mod:`vlls.posterior` and :mod:`vlls.regularizers` hold
 the mathematics, :mod:`vlls.glm` the models and updates of Theorems 1 and 2, :mod:`vlls.smoothing` the
 label-smoothing losses of Section 2, :mod:`vlls.optim` the optimizers IVON and SAM for networks,
-:mod:`vlls.noise` what can be said of the noise itself. Figures live in :mod:`vlls.plots`.
+:mod:`vlls.noise` what can be said of the noise itself. :mod:`vlls.data` loads data sets and puts errors into their
+labels; :mod:`vlls.models` and :mod:`vlls.train` (the extra ``train``) hold the paper's networks and its training
+runs. Figures live in :mod:`vlls.plots` (the extra ``plots``).
 """
+
+from importlib import import_module
+from types import ModuleType
 
 from vlls.families import Bernoulli, Binomial, Categorical, Family, Gaussian, Poisson, VectorFamily
 from vlls.glm import GLM, Trajectory, fit, gd_step, newton_step, variational_gd_step, von_step
@@ -22,6 +27,8 @@ from vlls.smoothing import (
 )
 
 __version__ = "0.1.0"
+
+_LAZY = ("data", "models", "plots", "train")  # imported when first named: some need an extra
 
 __all__ = [
     "ACLS",
@@ -54,3 +61,9 @@ __all__ = [
     "variational_gd_step",
     "von_step",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _LAZY:
+        return import_module(f"vlls.{name}")
+    raise AttributeError(f"module 'vlls' has no attribute {name!r}")

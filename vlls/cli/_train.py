@@ -20,8 +20,8 @@ from vlls.cli._options import with_run_options
 from vlls.cli._report import comparison, describe, plan, results_table
 from vlls.train import Interrupted, Reporter, RunConfig, RunResult, run
 from vlls.train.files import load_record
+from vlls.train.loop import CHECKPOINT, RECORD
 from vlls.train.reporters import Progress, TensorBoard
-from vlls.train.run import CHECKPOINT, RECORD
 
 __all__ = ["EXAMPLES", "train"]
 

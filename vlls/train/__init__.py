@@ -5,7 +5,7 @@ train`` is the same from a terminal.
 """
 
 from vlls.train.config import RunConfig
+from vlls.train.loop import Interrupted, Reporter, RunResult, run
 from vlls.train.presets import METHODS, hyperparameters
-from vlls.train.run import Interrupted, Reporter, RunResult, run
 
 __all__ = ["METHODS", "Interrupted", "Reporter", "RunConfig", "RunResult", "hyperparameters", "run"]

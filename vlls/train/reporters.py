@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vlls.train.config import RunConfig
-from vlls.train.run import Reporter, RunResult
+from vlls.train.loop import Reporter, RunResult
 
 __all__ = ["Progress", "TensorBoard"]
 

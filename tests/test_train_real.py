@@ -1,0 +1,75 @@
+"""Real images: MNIST and CIFAR-10 where ``VLLS_DATA`` has them, through the same call that users make.
+
+Five seeds of the comparison are in ``benchmarks/bench_label_errors.py`` and its record; here it is one, and shorter.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from vlls.data import DataError, load
+from vlls.train import RunConfig, run
+
+RECORD = Path(__file__).resolve().parent.parent / "benchmarks" / "records" / "label-errors.json"
+
+
+def needs(name):
+    try:
+        if not os.environ.get("VLLS_DATA"):
+            raise DataError("not set")
+        load(name, download=False)
+    except DataError:
+        return pytest.mark.skip(reason=f"VLLS_DATA has no {name}")
+    return pytest.mark.skipif(False, reason="")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Two threads on busy cores take several times as long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@needs("mnist")
+def test_mnist_reaches_98_5_percent():
+    result = run(RunConfig(dataset="mnist", method="ivon", epochs=1, eval_samples=2))
+    assert result.counts["train_images"] == 60_000
+    assert result.final["test_accuracy"] >= 0.985
+    assert result.final["posterior_accuracy"] >= 0.985
+
+
+@needs("mnist")
+def test_ivon_beats_sgd_where_labels_are_wrong():
+    config = {"dataset": "mnist", "corruption": "symmetric", "rate": 0.4, "train_size": 3000, "epochs": 16}
+    ivon, sgd = (run(RunConfig(method=m, eval_every=16, eval_samples=0, **config)).final for m in ("ivon", "sgd"))
+    assert ivon["test_accuracy"] > sgd["test_accuracy"] + 0.05
+    assert ivon["memorised"] < 0.1 < sgd["memorised"]
+
+
+def test_recorded_comparison_is_five_seeds_and_five_points():
+    record = json.loads(RECORD.read_text())
+    assert len(record["gains"]) == 5 and min(record["gains"]) >= 0.05
+    assert record["clean"]["test_accuracy"] >= 0.985
+    configs = [RunConfig.from_dict(entry["config"]) for entry in record["runs"]]
+    assert {(c.method, c.seed) for c in configs} == {(m, s) for m in ("ivon", "sgd") for s in range(5)}
+    assert {(c.dataset, c.corruption, c.rate, c.train_size, c.epochs) for c in configs} == {
+        ("mnist", "symmetric", 0.4, 6000, 20)
+    }
+    for entry, config in zip(record["runs"], configs, strict=True):
+        assert entry["key"] == config.key
+
+
+@needs("cifar10")
+@pytest.mark.parametrize("method", ["ivon", "sgd"])
+def test_cifar10_is_learned_on_a_cpu(method):
+    config = RunConfig(
+        dataset="cifar10", model="cnn3", method=method, train_size=4000, epochs=4, eval_every=4, eval_samples=2,
+        lr=0.2 if method == "ivon" else 0.05, hess_init=0.5 if method == "ivon" else None,
+    )  # fmt: skip
+    result = run(config)
+    assert result.final["test_accuracy"] > 0.35  # chance is 0.1
