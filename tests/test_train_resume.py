@@ -132,7 +132,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
 def test_an_unfinished_run_wants_to_be_told(tmp_path):
     with pytest.raises(Interrupted):
         run(tiny(method="sgd"), tmp_path, reporters=[StopAt(2)])
-    with pytest.raises(ValueError, match="unfinished run.*--resume to go on, or --overwrite"):
+    with pytest.raises(ValueError, match="unfinished run.*--resume to go on or --overwrite"):
         run(tiny(method="sgd"), tmp_path)
     assert run(tiny(method="sgd"), tmp_path, overwrite=True).status == "finished"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,8 @@ def read_npz(path: Path, keys: tuple[str, ...], optional: tuple[str, ...] = ()) 
     """Return the arrays of a .npz file: all of ``keys``, and those of ``optional`` that it holds."""
 
     def read() -> dict[str, np.ndarray]:
+        if not zipfile.is_zipfile(path):  # np.load would take it for a pickle, and say how to run it
+            raise ValueError("it is truncated, or of another kind")
         opened = np.load(path, allow_pickle=False)
         if not isinstance(opened, np.lib.npyio.NpzFile):
             raise ValueError("it holds a single array")

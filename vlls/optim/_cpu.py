@@ -27,7 +27,7 @@ from torch import Tensor
 from vlls.optim._executors import Fused
 from vlls.optim._slot import Slot
 
-__all__ = ["FusedCPU", "compiler", "in_order", "new_key"]
+__all__ = ["FusedCPU", "available", "compiler", "in_order", "new_key"]
 
 TILE = 4096  # of _ivon.c
 SOURCE = Path(__file__).with_name("_ivon.c")
@@ -111,6 +111,15 @@ def _library() -> ctypes.CDLL:
         ctypes.c_int,
     ]
     return library
+
+
+def available() -> bool:
+    """Whether the kernel can be had here: there is a compiler, and it compiles."""
+    try:
+        _library()
+    except (OSError, RuntimeError):
+        return False
+    return True
 
 
 @lru_cache(maxsize=1)

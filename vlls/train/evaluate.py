@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from vlls.optim import IVON
 from vlls.train.augment import center
 from vlls.train.metrics import classification_metrics, memorisation
-from vlls.train.prepare import Images, RunData, derive_seed
+from vlls.train.prepare import Images, derive_seed
 from vlls.train.trainer import Trainer
 
 __all__ = ["evaluate", "predict_probabilities"]
@@ -24,21 +24,20 @@ BATCH = {"cpu": 500, "cuda": 2000}  # images of 32×32 pixels; fewer of larger o
 
 
 @torch.no_grad()
-def evaluate(trainer: Trainer, data: RunData, epoch: int) -> dict[str, float]:
+def evaluate(trainer: Trainer, epoch: int) -> dict[str, float]:
     """Measure on clean test data, on the held-out part, and on the wrongly and rightly labelled training images.
 
     Every process works on its part; all get the result.
 
     Args:
         trainer: between steps.
-        data: of the run.
         epoch: which, for the posterior's samples: the training's own random numbers are not touched.
 
     Returns:
         ``test_accuracy``, ``test_nll``, ``test_ece``, ``test_brier`` at the mean; the same with ``posterior_`` for
         ``test_``, averaged over samples; with ``validation_``; and those of :func:`.memorisation`.
     """
-    config = trainer.config
+    config, data = trainer.config, trainer.data
     found: dict[str, float] = {}
     sets = {"test": data.test, "validation": data.validation}
     for name, images in sets.items():
@@ -73,7 +72,7 @@ def predict_probabilities(
         samples: number of weight samples to average over; 0 for the mean of the weights.
         epoch: which, for the samples.
     """
-    total = torch.zeros(len(images), trainer.num_classes)
+    total = torch.zeros(len(images), trainer.data.num_classes)
     read = torch.ones(len(images), dtype=torch.bool)
     at, last = (len(images) * rank // trainer.world for rank in (trainer.rank, trainer.rank + 1))
     with _evaluating(trainer):

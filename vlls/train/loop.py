@@ -160,27 +160,19 @@ def run(
     config = config.resolved()
     place = pick_device(device)
     own = None if folder is None else Path(folder) / config.name
-    with process_group(place) as rank, folder_lock(own) if own is not None and rank == 0 else nullcontext():
-        if own is not None and not overwrite and (own / RECORD).exists():
-            return finished_run(own)
-        state = None
-        if own is not None and overwrite:
-            for name in (RECORD, CHECKPOINT) if rank == 0 else ():
-                (own / name).unlink(missing_ok=True)
-        elif own is not None:
-            state = _earlier(config, own, resume)
-        if data is None:
-            data = prepare(config, root)
-        trainer = Trainer(config, data, place, workers=workers, cuda_graph=cuda_graph)
-        going = _Run(trainer, data, own, reporters if rank == 0 else (), checkpoint_seconds)
-        if state is not None:
-            going.load_state_dict(state)
-        try:
-            with stop_signals() as asked:
-                return going.finish(*going.go(asked))
-        finally:
-            for reporter in going.reporters:
-                reporter.close()
+    with process_group(place) as rank:
+        if own is not None and not overwrite:
+            if (own / RECORD).exists():
+                return finished_run(own)
+            if (own / CHECKPOINT).exists() and not resume:
+                raise ValueError(
+                    f"{own} holds an unfinished run of this config; pass --resume to go on or --overwrite to start anew"
+                )
+        # what can be wrong with data and config is found before anything is written
+        trainer = Trainer(config, data or prepare(config, root), place, workers=workers, cuda_graph=cuda_graph)
+        going = _Run(trainer, own, reporters if rank == 0 else (), checkpoint_seconds)
+        with folder_lock(own) if own is not None and rank == 0 else nullcontext():
+            return going.from_start_to_end(overwrite)
 
 
 def finished_run(folder: Path) -> RunResult:
@@ -197,29 +189,17 @@ def finished_run(folder: Path) -> RunResult:
         raise ValueError(f"the record {folder / RECORD} lacks {error}; remove it to run anew") from error
 
 
-def _earlier(config: RunConfig, own: Path, resume: bool) -> dict[str, Any] | None:
-    path = own / CHECKPOINT
-    if not path.exists():
-        return None
-    if not resume:
-        raise ValueError(
-            f"{own} holds an unfinished run of this config; pass --resume to go on, or --overwrite to start anew"
-        )
-    return load_checkpoint(path, config.key)
-
-
 class _Run:
     """The loop, and what of it is saved."""
 
     def __init__(
         self,
         trainer: Trainer,
-        data: RunData,
         folder: Path | None,
         reporters: Sequence[Reporter],
         checkpoint_seconds: float,
     ) -> None:
-        self.trainer, self.data, self.folder, self.reporters = trainer, data, folder, reporters
+        self.trainer, self.data, self.folder, self.reporters = trainer, trainer.data, folder, reporters
         self.config = trainer.config
         self.checkpoint_seconds = checkpoint_seconds
         self.step = 0
@@ -227,6 +207,23 @@ class _Run:
         self.final: dict[str, float] = {}
         self.seconds = {"training": 0.0, "evaluation": 0.0}
         self.saved_at = time.monotonic()
+
+    def from_start_to_end(self, overwrite: bool) -> RunResult:
+        """Take up what was saved, or forget it; train; record."""
+        if self.folder is not None and overwrite and self.trainer.rank == 0:
+            for name in (RECORD, CHECKPOINT):
+                (self.folder / name).unlink(missing_ok=True)
+        elif self.folder is not None and not overwrite:
+            if self.trainer.world == 1 and (self.folder / RECORD).exists():  # another process was quicker
+                return finished_run(self.folder)
+            if (self.folder / CHECKPOINT).exists():
+                self.load_state_dict(load_checkpoint(self.folder / CHECKPOINT, self.config.key))
+        try:
+            with stop_signals() as asked:
+                return self.finish(*self.go(asked))
+        finally:
+            for reporter in self.reporters:
+                reporter.close()
 
     # ------------------------------------------------------------------ the loop
     def go(self, asked: list[int]) -> tuple[str, str]:
@@ -280,7 +277,7 @@ class _Run:
             trainer.criterion.next_epoch()
         if (epoch + 1) % config.eval_every == 0 or epoch + 1 == config.epochs:
             began = time.perf_counter()
-            self.final = evaluate(trainer, self.data, epoch + 1)
+            self.final = evaluate(trainer, epoch + 1)
             self.seconds["evaluation"] += time.perf_counter() - began
             metrics |= self.final
         self.epochs.append(metrics)

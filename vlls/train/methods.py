@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vlls.optim import IVON, SAM
-from vlls.optim._cpu import compiler
+from vlls.optim._cpu import available
 from vlls.smoothing import (
     ACLS,
     EntropySmoothing,
@@ -81,5 +81,5 @@ def make_optimizer(
         values["hess_approx"] = config.hess_approx
     if config.clip_radius is not None:
         values["clip_radius"] = config.clip_radius
-    fused = importlib.util.find_spec("triton") is not None if cuda else compiler() is not None
+    fused = importlib.util.find_spec("triton") is not None if cuda else available()
     return IVON(params, lr, config.ess or num_train, **values, sync=together, fused=fused)

@@ -46,7 +46,7 @@ class Trainer:
     def __init__(
         self, config: RunConfig, data: RunData, device: torch.device, *, workers: int = 2, cuda_graph: bool = True
     ) -> None:
-        self.config, self.device, self.workers, self.num_classes = config, device, workers, data.num_classes
+        self.config, self.data, self.device, self.workers = config, data, device, workers
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self._samples = config.mc_samples or 1
         shares = self.world * self._samples
@@ -258,8 +258,11 @@ class Trainer:
 
 def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel, exact: from the counts of the 256 values."""
-    values = np.arange(256)
-    counts = [np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[3])]
-    mean = np.array([(n * values).sum() / n.sum() for n in counts])
-    variance = np.array([(n * (values - m) ** 2).sum() / n.sum() for n, m in zip(counts, mean, strict=True)])
+    values, counts = np.arange(256), np.zeros((images.shape[3], 256), dtype=np.int64)
+    for start in range(0, len(images), 4096):  # counting makes each byte eight
+        for channel, count in enumerate(counts):
+            count += np.bincount(images[start : start + 4096, ..., channel].ravel(), minlength=256)
+    total = counts.sum(axis=1)
+    mean = (counts * values).sum(axis=1) / total
+    variance = (counts * (values - mean[:, None]) ** 2).sum(axis=1) / total
     return mean, np.maximum(np.sqrt(variance), 1.0)
