@@ -274,3 +274,18 @@ def test_output_that_is_a_file_or_read_only(tmp_path):
         run(tiny(method="sgd"), tmp_path / "file")
     with contextlib.suppress(FileNotFoundError):
         assert (tmp_path / "file").read_text() == ""
+
+
+def test_checkpoint_of_other_data_under_the_same_name(tmp_path):
+    from test_train_engine import photographs
+
+    from vlls.train import RunConfig
+
+    root = photographs(tmp_path / "photos", each=10)
+    values = {"model": "cnn3", "pretrained": False, "image_size": 8, "epochs": 2, "batch_size": 4}
+    config = RunConfig(dataset=str(root), method="sgd", **values)
+    with pytest.raises(Interrupted):
+        run(config, tmp_path / "runs", reporters=[StopAt(2)])
+    photographs(root, classes=("bird",), each=10)  # a third class has come
+    with pytest.raises(ValueError, match="does not fit this model and data .*have the data changed"):
+        run(config, tmp_path / "runs", resume=True)

@@ -246,9 +246,19 @@ class Trainer:
                 "resume it with as many, or pass --overwrite to start anew"
             )
         own = state["processes"][self.rank]
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.criterion.load_state_dict(own["criterion"])
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.criterion.load_state_dict(own["criterion"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"the checkpoint does not fit this model and data ({reason:.200}); have the data changed? "
+                "pass --overwrite to start anew"
+            ) from error
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate  # a GPU's stays the tensor that is there, not the one that was loaded to the CPU
         self.batches.generator.set_state(own["augmentation"])
         for generator, saved in zip(self.samplers, own["samplers"], strict=True):
             generator.set_state(saved)
