@@ -27,7 +27,7 @@ __all__ = ["CORRUPTIONS", "class_dependent", "corrupt", "pair_flip", "symmetric"
 CORRUPTIONS = ("symmetric", "pair_flip", "class_dependent")
 """The kinds of label errors that :func:`transition_matrix` knows."""
 
-Labels = TypeVar("Labels", np.ndarray, Tensor)
+_Labels = TypeVar("_Labels", np.ndarray, Tensor)
 
 _ROUNDING = 1e-12  # by so much may the sum κ + βK, rounded, miss the 1 that it is
 
@@ -78,7 +78,7 @@ def transition_matrix(corruption: str, num_classes: int, rate: float, rate_step:
     return matrix
 
 
-def symmetric(labels: Labels, rate: float, num_classes: int, seed: int) -> Labels:
+def symmetric(labels: _Labels, rate: float, num_classes: int, seed: int) -> _Labels:
     """Return labels of which a share ``rate`` is wrong, every wrong class being equally likely (Chapters 9, 10).
 
     Args:
@@ -100,7 +100,7 @@ def symmetric(labels: Labels, rate: float, num_classes: int, seed: int) -> Label
     return corrupt(labels, "symmetric", rate=rate, num_classes=num_classes, seed=seed)
 
 
-def pair_flip(labels: Labels, rate: float, num_classes: int, seed: int) -> Labels:
+def pair_flip(labels: _Labels, rate: float, num_classes: int, seed: int) -> _Labels:
     """Return labels of which a share ``rate`` is moved to the next class, the last to the first (App. C.2, Chapter 9).
 
     On CIFAR-10 that is airplane to automobile, automobile to bird, and at last truck to airplane.
@@ -124,7 +124,7 @@ def pair_flip(labels: Labels, rate: float, num_classes: int, seed: int) -> Label
     return corrupt(labels, "pair_flip", rate=rate, num_classes=num_classes, seed=seed)
 
 
-def class_dependent(labels: Labels, base_rate: float, rate_step: float, num_classes: int, seed: int) -> Labels:
+def class_dependent(labels: _Labels, base_rate: float, rate_step: float, num_classes: int, seed: int) -> _Labels:
     r"""Return labels that are wrong at a rate of their class's own, :math:`\kappa + \beta i` (Eqs. 21-22, Chapter 11).
 
     Args:
@@ -149,8 +149,8 @@ def class_dependent(labels: Labels, base_rate: float, rate_step: float, num_clas
 
 
 def corrupt(
-    labels: Labels, corruption: str, *, rate: float = 0.0, rate_step: float = 0.0, num_classes: int, seed: int
-) -> Labels:
+    labels: _Labels, corruption: str, *, rate: float = 0.0, rate_step: float = 0.0, num_classes: int, seed: int
+) -> _Labels:
     """Return labels with errors of a kind given by its name.
 
     Args:

@@ -1,6 +1,6 @@
 """The paper's networks: a 3-layer CNN for MNIST, ResNet-18/34 for 32×32 images, ResNet-50 for Clothing1M.
 
-:data:`NAMES` lists them, :func:`build` makes one by name. All return logits of shape (B, K).
+:data:`~vlls.models.NAMES` lists them, :func:`build` makes one by name. All return logits of shape (B, K).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["NAMES", "build", "cnn3", "resnet18", "resnet34", "resnet50"]
 
 NAMES = ("cnn3", "resnet18", "resnet34", "resnet50")
+"""The networks by name."""
 
 
 def build(
@@ -25,7 +26,7 @@ def build(
     """Make a network by name for images of (``in_channels``, ``image_size``, ``image_size``).
 
     Args:
-        name: one of :data:`NAMES`.
+        name: one of :data:`~vlls.models.NAMES`.
         num_classes: K, the number of logits.
         in_channels: 1 for grey images, 3 for colours.
         image_size: height and width in pixels; only ``cnn3`` depends on it.

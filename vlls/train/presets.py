@@ -6,7 +6,6 @@ from typing import Any
 
 __all__ = ["METHODS", "VARIATIONAL", "hyperparameters"]
 
-# What each method reads besides the learning rate, its schedule, the momentum and the weight decay.
 METHODS: dict[str, tuple[str, ...]] = {
     "sgd": (),
     "ls": ("smoothing",),
@@ -19,6 +18,8 @@ METHODS: dict[str, tuple[str, ...]] = {
     "ivon_fixed": ("ess", "hess_init", "clip_radius", "mc_samples"),
     "vgd": ("ess", "hess_init", "clip_radius", "mc_samples"),
 }
+"""The methods, and the fields of :class:`.RunConfig` that each reads besides those that all do."""
+
 VARIATIONAL = ("ivon", "ivon_fixed", "vgd")  # these learn or hold a posterior
 
 _METHOD: dict[str, dict[str, Any]] = {
@@ -82,7 +83,7 @@ def hyperparameters(
 
     Args:
         dataset: as :func:`.load` takes it.
-        method: a key of :data:`METHODS`.
+        method: a key of :data:`.METHODS`.
         corruption: kind of label errors.
         rate: their rate.
         epochs: length of the run, if not the setting's own; the paper's five epochs of warm-up are cut to a tenth of
