@@ -26,7 +26,7 @@ def test_the_python_of_the_page_runs(capsys):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_of_the_page_are_understood(command, tmp_path):
-    result = CliRunner().invoke(app, [*shlex.split(command), "--dry-run", "--output", str(tmp_path)])
+    result = CliRunner().invoke(app, [*shlex.split(command, comments=True), "--dry-run", "--output", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert list(tmp_path.iterdir()) == []
 
