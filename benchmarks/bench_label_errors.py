@@ -21,7 +21,14 @@ from record import write_record
 
 from vlls.train import RunConfig, run
 
-NOISY = {"dataset": "mnist", "corruption": "symmetric", "rate": 0.4, "train_size": 6000, "epochs": 20, "eval_every": 10}
+NOISY = {
+    "dataset": "mnist",
+    "corruption": "symmetric",
+    "rate": 0.4,
+    "train_size": 6000,
+    "epochs": 20,
+    "thorough_every": 10,
+}
 CLEAN = {"dataset": "mnist", "method": "ivon", "epochs": 2}
 SHOWN = ("test_accuracy", "posterior_accuracy", "test_nll", "test_ece", "memorised", "recovered")
 
@@ -70,7 +77,7 @@ def main() -> None:
         __doc__,
         gains=gains,
         clean=clean["final"],
-        runs=[{name: r[name] for name in ("key", "config", "final", "machine")} for r in records],
+        runs=[{name: r[name] for name in ("config", "final", "machine")} for r in records],
     )
 
 

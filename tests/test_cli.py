@@ -412,7 +412,9 @@ class StopAt(Reporter):
 
 def test_tensorboard_holds_every_epoch_once_also_after_a_resume(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    config = RunConfig(dataset="digits", method="sgd", epochs=3, train_size=100, eval_every=2, eval_samples=0)
+    config = RunConfig(
+        dataset="digits", method="sgd", epochs=3, train_size=100, eval_every=2, thorough_every=3, eval_samples=0
+    )
     with TensorBoard(tmp_path / "board") as board, pytest.raises(Interrupted):
         run(config, tmp_path / "runs", reporters=[board, StopAt(2)])
     with TensorBoard(tmp_path / "board") as board:

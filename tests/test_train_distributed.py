@@ -72,7 +72,7 @@ def test_other_methods_do_not_depend_on_the_number_of_processes(tmp_path, script
 
 
 def test_stopped_and_resumed_together(tmp_path, script):
-    config = tiny(**{**TINY, "method": "ivon", "epochs": 40, "eval_every": 20})
+    config = tiny(**{**TINY, "method": "ivon", "epochs": 40, "eval_every": 20, "thorough_every": 20})
     folder = tmp_path / "cut"
     process = subprocess.Popen(
         command(script, folder, config, 0.2), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ONE_THREAD

@@ -13,7 +13,9 @@ from vlls.train.config import CORRUPTIONS
 
 PAGE = (ROOT / "book" / "training.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^(?:torchrun \S+ -m vlls\.cli|vlls) (train.*)$", PAGE + README, re.MULTILINE)
+COMMANDS = re.findall(
+    r"^(?:torchrun \S+ -m vlls\.cli|vlls) (train.*)$", (PAGE + README).replace("\\\n", ""), re.MULTILINE
+)
 
 
 def test_the_python_of_the_page_runs(capsys):

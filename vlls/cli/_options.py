@@ -23,7 +23,7 @@ PANELS = {
     "Method": "method model pretrained momentum weight_decay smoothing alpha margin rho "
     "ess hess_init beta2 hess_approx clip_radius mc_samples seed",
     "Schedule": "epochs batch_size lr schedule warmup_epochs milestones",
-    "Measuring": "eval_every eval_samples",
+    "Measuring": "eval_every thorough_every eval_samples",
     "Machine": "precision",
 }
 _listed = " ".join(PANELS.values()).split()
@@ -48,8 +48,7 @@ def with_run_options(command: F) -> F:
     parameters = []
     for panel, names in PANELS.items():
         for name in names.split():
-            kind = next(k for k in get_args(hints[name]) or [hints[name]] if k is not type(None))
-            kind = tuple if kind not in (bool, int, float, str) else kind
+            kind = _kind(hints[name])
             flag = "--" + name.replace("_", "-")
             option = typer.Option(
                 f"{flag}/--no-{flag[2:]}" if kind is bool else flag,

@@ -19,7 +19,7 @@ CORRUPTIONS = ("none", "symmetric", "pair_flip", "class_dependent")
 PRECISIONS = ("auto", "float32", "bfloat16")
 _RESOLVED = (  # fields that None leaves to hyperparameters()
     "model pretrained epochs batch_size lr schedule warmup_epochs milestones momentum weight_decay smoothing alpha "
-    "margin rho hess_init beta2 hess_approx mc_samples"
+    "margin rho hess_init beta2 hess_approx mc_samples thorough_every"
 ).split()
 _OWN = {name for used in METHODS.values() for name in used}  # fields that only some methods read
 
@@ -66,7 +66,9 @@ class RunConfig:
             samples learn what one process with R·S does.
         augment: random crops after padding by 4 pixels and flips; None for colour images only.
         precision: ``"auto"`` is bfloat16 autocast on a GPU and float32 on a CPU.
-        eval_every: epochs between evaluations; the last epoch always has one.
+        eval_every: epochs between measurements of the test and held-out images at the mean of the weights.
+        thorough_every: epochs between the costlier ones, which add averages over the posterior and the wrongly and
+            rightly labelled training images; None for twenty a run. The last epoch has all.
         eval_samples: weight samples of the posterior-averaged metrics; 0 for none.
         seed: of the subset, the label errors, the initial weights, the order, the augmentation and the samples.
 
@@ -111,6 +113,7 @@ class RunConfig:
     augment: bool | None = None
     precision: str = "auto"
     eval_every: int = 1
+    thorough_every: int | None = None
     eval_samples: int = 8
     seed: int = 0
 
@@ -157,7 +160,7 @@ class RunConfig:
 
     def _check_numbers(self) -> None:
         whole = {"image_size": 8, "train_size": 1, "validation_size": 0, "epochs": 1, "batch_size": 1, "mc_samples": 1}
-        whole |= {"eval_every": 1, "eval_samples": 0, "seed": 0}
+        whole |= {"eval_every": 1, "thorough_every": 1, "eval_samples": 0, "seed": 0}
         for name, least in whole.items():
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):

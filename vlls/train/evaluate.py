@@ -24,7 +24,7 @@ BATCH = {"cpu": 500, "cuda": 2000}  # images of 32×32 pixels; fewer of larger o
 
 
 @torch.no_grad()
-def evaluate(trainer: Trainer, epoch: int) -> dict[str, float]:
+def evaluate(trainer: Trainer, epoch: int, *, thorough: bool = True) -> dict[str, float]:
     """Measure on clean test data, on the held-out part, and on the wrongly and rightly labelled training images.
 
     Every process works on its part; all get the result.
@@ -32,6 +32,7 @@ def evaluate(trainer: Trainer, epoch: int) -> dict[str, float]:
     Args:
         trainer: between steps.
         epoch: which, for the posterior's samples: the training's own random numbers are not touched.
+        thorough: whether to average over the posterior, and to predict the training images.
 
     Returns:
         ``test_accuracy``, ``test_nll``, ``test_ece``, ``test_brier`` at the mean; the same with ``posterior_`` for
@@ -46,6 +47,8 @@ def evaluate(trainer: Trainer, epoch: int) -> dict[str, float]:
         probabilities, read = predict_probabilities(trainer, images)
         labels = torch.from_numpy(images.given)[read]
         found |= _named(name, classification_metrics(probabilities[read], labels))
+    if not thorough:
+        return found
     if isinstance(trainer.optimizer, IVON) and config.eval_samples:
         probabilities, read = predict_probabilities(trainer, data.test, samples=config.eval_samples, epoch=epoch)
         labels = torch.from_numpy(data.test.given)[read]

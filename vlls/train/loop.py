@@ -275,9 +275,11 @@ class _Run:
         }
         if isinstance(trainer.criterion, (MeanPredictionSmoothing, OnlineLabelSmoothing)):
             trainer.criterion.next_epoch()
-        if (epoch + 1) % config.eval_every == 0 or epoch + 1 == config.epochs:
+        assert config.thorough_every is not None
+        thorough = (epoch + 1) % config.thorough_every == 0 or epoch + 1 == config.epochs
+        if thorough or (epoch + 1) % config.eval_every == 0:
             began = time.perf_counter()
-            self.final = evaluate(trainer, epoch + 1)
+            self.final = evaluate(trainer, epoch + 1, thorough=thorough)
             self.seconds["evaluation"] += time.perf_counter() - began
             metrics |= self.final
         self.epochs.append(metrics)

@@ -115,6 +115,7 @@ def hyperparameters(
     values["schedule"] = "step"
     if epochs is not None:
         values["epochs"] = epochs
+    values["thorough_every"] = max(1, values["epochs"] // 20)
     family = "ivon" if method in VARIATIONAL else method
     if family == "ivon":
         values |= {"schedule": "cosine", "warmup_epochs": min(5.0, values["epochs"] / 10), "mc_samples": 1}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -152,7 +153,8 @@ class Trainer:
         if self._graph is not None:
             self._graph.replay()
         elif not self._use_graph:
-            self._take()
+            with _fastest_convolutions():
+                self._take()
         elif self._warm < WARMUP:
             self._warm_up()
         else:
@@ -206,7 +208,7 @@ class Trainer:
     def _warm_up(self) -> None:
         assert self._stream is not None
         self._stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self._stream):
+        with _fastest_convolutions(), torch.cuda.stream(self._stream):
             self._take()
         torch.cuda.current_stream(self.device).wait_stream(self._stream)
         self._warm += 1
@@ -216,7 +218,8 @@ class Trainer:
         for generator in (self.batches.generator, *self.samplers):
             graph.register_generator_state(generator)
         self.optimizer.zero_grad()
-        with torch.cuda.graph(graph, stream=self._stream):
+        # other threads may go on: the one that pins a DataLoader's batches does
+        with _fastest_convolutions(), torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             self._take()
         self._graph = graph
         graph.replay()
@@ -264,6 +267,16 @@ class Trainer:
             generator.set_state(saved)
         self.sums.copy_(torch.tensor(own["sums"], dtype=self.sums.dtype))
         self.batches.unreadable = set(own["unreadable"])
+
+
+@contextmanager
+def _fastest_convolutions() -> Iterator[None]:
+    """Let cuDNN try its algorithms once for each shape, as it pays where shapes do not change."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
