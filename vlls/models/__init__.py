@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from vlls._validation import check_known
+from vlls.data._errors import needs
 
 if TYPE_CHECKING:
     from torchvision.models import ResNet
@@ -143,9 +144,7 @@ def resnet50(num_classes: int = 14, *, in_channels: int = 3, pretrained: bool = 
 
 def _torchvision() -> Any:
     """torchvision's models, imported when a network is made: it takes seconds, and names need none of it."""
-    from torchvision import models
-
-    return models
+    return needs("torchvision.models", "a ResNet")
 
 
 def _for_small_images(model: ResNet, in_channels: int) -> nn.Module:

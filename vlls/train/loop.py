@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from vlls.data._errors import needs
 from vlls.optim import IVON
 from vlls.posterior import DiagonalPosterior
 from vlls.smoothing import MeanPredictionSmoothing, OnlineLabelSmoothing
@@ -157,6 +158,7 @@ def run(
         >>> result.status, sorted(result.final)[:2]
         ('finished', ['clean_part_accuracy', 'test_accuracy'])
     """
+    needs("torchmetrics", "a training run")  # before it trains, not at its first evaluation
     config = config.resolved()
     place = pick_device(device)
     own = None if folder is None else Path(folder) / config.name
