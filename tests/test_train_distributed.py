@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 
 import pytest
 import torch
@@ -13,30 +14,24 @@ from training import TINY, differences, tiny, without_machine
 
 from vlls.train import run
 
-CODE = """
-import json, sys
-from vlls.train import RunConfig, run
-run(RunConfig.from_dict(json.loads(sys.argv[2])), sys.argv[1], resume=True, checkpoint_seconds=float(sys.argv[3]))
-"""
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-@pytest.fixture
-def script(tmp_path):
-    path = tmp_path / "train.py"
-    path.write_text(CODE)
-    return path
+def command(folder, config, checkpoint_seconds=60.0):
+    """What a user types: torchrun, and an option for every field that is not at its default."""
+    given = {f.name: getattr(config, f.name) for f in fields(config) if getattr(config, f.name) != f.default}
+    options = []
+    for name, value in given.items():
+        flag = name.replace("_", "-")
+        options += [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+    machine = ["--output", str(folder), "--checkpoint-seconds", str(checkpoint_seconds), "--resume"]
+    return [sys.executable, *TORCHRUN, "-m", "vlls.cli", "train", *options, *machine]
 
 
-def command(script, folder, config, checkpoint_seconds=60.0):
-    values = json.dumps(config.to_dict())
-    return [sys.executable, *TORCHRUN, str(script), str(folder), values, str(checkpoint_seconds)]
-
-
-def two_processes(script, folder, config):
+def two_processes(folder, config):
     done = subprocess.run(
-        command(script, folder, config), capture_output=True, text=True, timeout=240, env=ONE_THREAD, check=False
+        command(folder, config), capture_output=True, text=True, timeout=240, env=ONE_THREAD, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     record = json.loads((folder / config.name / "record.json").read_text())
@@ -48,8 +43,8 @@ def relative_difference(a, b):
     return float((a - b).norm() / b.norm())
 
 
-def test_two_ranks_are_one_process_with_two_samples(tmp_path, script):
-    record, state = two_processes(script, tmp_path / "two", tiny(method="ivon"))
+def test_two_ranks_are_one_process_with_two_samples(tmp_path):
+    record, state = two_processes(tmp_path / "two", tiny(method="ivon"))
     alone = run(tiny(method="ivon", mc_samples=2), tmp_path / "one")
     assert record["machine"]["processes"] == 2
     assert relative_difference(state["model"], alone.model.state_dict()) < 1e-5
@@ -63,19 +58,19 @@ def test_two_ranks_are_one_process_with_two_samples(tmp_path, script):
 
 
 @pytest.mark.parametrize("method", ["sgd", "sam", "ols"])
-def test_other_methods_do_not_depend_on_the_number_of_processes(tmp_path, script, method):
+def test_other_methods_do_not_depend_on_the_number_of_processes(tmp_path, method):
     config = tiny(method=method, augment=True)
-    record, state = two_processes(script, tmp_path / "two", config)
+    record, state = two_processes(tmp_path / "two", config)
     alone = run(config)
     assert relative_difference(state["model"], alone.model.state_dict()) < (1e-5 if method == "sgd" else 1e-3)
     assert record["final"] == pytest.approx(alone.final, rel=1e-2, abs=2e-2)
 
 
-def test_stopped_and_resumed_together(tmp_path, script):
-    config = tiny(**{**TINY, "method": "ivon", "epochs": 40, "eval_every": 20, "thorough_every": 20})
+def test_stopped_and_resumed_together(tmp_path):
+    config = tiny(**{**TINY, "method": "ivon", "epochs": 20, "eval_every": 10, "thorough_every": 10})
     folder = tmp_path / "cut"
     process = subprocess.Popen(
-        command(script, folder, config, 0.2), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ONE_THREAD
+        command(folder, config, 0.2), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ONE_THREAD
     )
     end = time.monotonic() + 120
     while not (folder / config.name / "checkpoint.pt").exists() and time.monotonic() < end:
@@ -83,10 +78,10 @@ def test_stopped_and_resumed_together(tmp_path, script):
     process.send_signal(signal.SIGTERM)
     process.wait(timeout=60)
     state = torch.load(folder / config.name / "checkpoint.pt", weights_only=True)
-    assert 0 < state["step"] <= 240 and len(state["processes"]) == 2
+    assert 0 < state["step"] <= 120 and len(state["processes"]) == 2
     with pytest.raises(ValueError, match="was saved by 2 processes and there are 1"):
         run(config, folder, resume=True)
-    record, state = two_processes(script, folder, config)
-    whole_record, whole = two_processes(script, tmp_path / "whole", config)
+    record, state = two_processes(folder, config)
+    whole_record, whole = two_processes(tmp_path / "whole", config)
     assert differences(without_machine(record), without_machine(whole_record)) == []
     assert differences(state["model"], whole["model"]) == []

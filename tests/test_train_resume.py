@@ -62,6 +62,17 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path, case):
     assert differences(dict(whole.model.state_dict()), dict(cut.model.state_dict())) == []
 
 
+@pytest.mark.parametrize("method", ["ivon", "sam"])
+def test_running_statistics_are_resumed_too(tmp_path, method):
+    config = tiny(method=method, model="resnet18", train_size=100, epochs=2, thorough_every=2)
+    whole = run(config, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        run(config, tmp_path / "cut", reporters=[StopAt(3)])
+    cut = run(config, tmp_path / "cut", resume=True)
+    assert differences(saved(whole.folder), saved(cut.folder)) == []
+    assert float(cut.model.state_dict()["bn1.running_mean"].abs().max()) > 0
+
+
 def _child(folder, config, checkpoint_seconds):
     os.setpgid(0, 0)
     run(config, folder, resume=True, checkpoint_seconds=checkpoint_seconds)
