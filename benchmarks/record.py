@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
 from pathlib import Path
@@ -11,14 +10,7 @@ from typing import Any
 
 import torch
 
-
-def processor() -> str:
-    """Name the processor and how many threads torch uses on it."""
-    name = platform.machine()
-    if os.path.exists("/proc/cpuinfo"):
-        models = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if line.startswith("model name")]
-        name = models[0] if models else name
-    return f"{name}, {torch.get_num_threads()} threads"
+from vlls.train.machine import processor
 
 
 def write_record(path: Path, question: str, **measured: Any) -> None:
@@ -31,7 +23,7 @@ def write_record(path: Path, question: str, **measured: Any) -> None:
     """
     record = {
         "question": question.splitlines()[0],
-        "machine": processor(),
+        "machine": f"{processor()}, {torch.get_num_threads()} threads",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d"),

@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from vlls._validation import check_known, check_rate
+from vlls.data import corruption
 from vlls.models import NAMES as MODELS
 from vlls.train.presets import METHODS, hyperparameters
 from vlls.train.schedules import SCHEDULES
 
 __all__ = ["CORRUPTIONS", "PRECISIONS", "RunConfig"]
 
-CORRUPTIONS = ("none", "symmetric", "pair_flip", "class_dependent")
+CORRUPTIONS = ("none", *corruption.CORRUPTIONS)
 PRECISIONS = ("auto", "float32", "bfloat16")
 _RESOLVED = (  # fields that None leaves to hyperparameters()
     "model pretrained epochs batch_size lr schedule warmup_epochs milestones momentum weight_decay smoothing alpha "

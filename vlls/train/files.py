@@ -17,7 +17,15 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["folder_lock", "load_checkpoint", "load_record", "save_checkpoint", "save_record", "write_atomically"]
+__all__ = [
+    "folder_lock",
+    "load_checkpoint",
+    "load_record",
+    "make_folder",
+    "save_checkpoint",
+    "save_record",
+    "write_atomically",
+]
 
 FORMAT = 1  # of checkpoints and records
 

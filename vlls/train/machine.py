@@ -23,7 +23,7 @@ import vlls
 if TYPE_CHECKING:
     from vlls.train.trainer import Trainer
 
-__all__ = ["gathered", "pick_device", "process_group", "provenance", "stop_signals"]
+__all__ = ["gathered", "pick_device", "process_group", "processor", "provenance", "stop_signals"]
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
