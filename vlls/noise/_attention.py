@@ -1,0 +1,91 @@
+"""Multi-head attention written out, so that each of its projections can be looked at by itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["attend", "projections"]
+
+Slices = dict[str, tuple[str, slice]]
+Tap = Callable[[str, Tensor, Tensor], None]
+
+
+def projections(module: nn.Module) -> dict[str, Slices]:
+    """Of an attention: for each projection, the parameter and its rows that are its ``weight`` and its ``bias``.
+
+    Empty for other modules, and for an attention with learned or zero keys beside the projected ones.
+    """
+    if not isinstance(module, nn.MultiheadAttention) or type(module).forward is not nn.MultiheadAttention.forward:
+        return {}
+    if module.bias_k is not None or module.add_zero_attn:
+        return {}
+    width, everything = module.embed_dim, slice(None)
+    found: dict[str, Slices] = {}
+    for i, part in enumerate(("q", "k", "v")):
+        rows = slice(i * width, (i + 1) * width)
+        packed = module.in_proj_weight is not None
+        found[part] = {"weight": ("in_proj_weight", rows) if packed else (f"{part}_proj_weight", everything)}
+        if module.in_proj_bias is not None:
+            found[part]["bias"] = ("in_proj_bias", rows)
+    found["out"] = {"weight": ("out_proj.weight", everything)}
+    if module.out_proj.bias is not None:
+        found["out"]["bias"] = ("out_proj.bias", everything)
+    return found
+
+
+def attend(
+    module: nn.MultiheadAttention,
+    tap: Tap,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_padding_mask: Tensor | None = None,
+    need_weights: bool = True,
+    attn_mask: Tensor | None = None,
+    average_attn_weights: bool = True,
+    is_causal: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """What ``nn.MultiheadAttention.forward`` returns; ``tap(part, input, output)`` is called for each projection.
+
+    Projections are tapped in the module's own layout, (B, T, E) or (T, B, E).
+    """
+
+    def project(part: str, a: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        z = F.linear(a, weight, bias)
+        tap(part, a, z)
+        return z
+
+    weights = (
+        module.in_proj_weight.chunk(3)
+        if module.in_proj_weight is not None
+        else (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)
+    )
+    biases = module.in_proj_bias.chunk(3) if module.in_proj_bias is not None else (None, None, None)
+    heads = []
+    for part, a, weight, bias in zip(("q", "k", "v"), (query, key, value), weights, biases, strict=True):
+        z = project(part, a, weight, bias)
+        z = z if module.batch_first else z.transpose(0, 1)
+        heads.append(z.unflatten(-1, (module.num_heads, module.head_dim)).transpose(1, 2))  # (B, H, T, D)
+    q, k, v = heads
+    scores = q @ k.mT / math.sqrt(module.head_dim)
+    for mask in (_broadcast(attn_mask, module.num_heads), key_padding_mask):
+        if mask is not None:
+            mask = mask[:, None, None] if mask is key_padding_mask else mask
+            scores = scores.masked_fill(mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+    shares = torch.softmax(scores, -1)
+    mixed = (shares @ v).transpose(1, 2).flatten(2)
+    mixed = mixed if module.batch_first else mixed.transpose(0, 1)
+    out = project("out", mixed, module.out_proj.weight, module.out_proj.bias)
+    if not need_weights:
+        return out, None
+    return out, shares.mean(1) if average_attn_weights else shares
+
+
+def _broadcast(mask: Tensor | None, num_heads: int) -> Tensor | None:
+    """A mask of (T, S), or of (B * H, T, S), for scores of (B, H, T, S)."""
+    return mask.unflatten(0, (-1, num_heads)) if mask is not None and mask.ndim == 3 else mask

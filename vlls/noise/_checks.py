@@ -1,0 +1,106 @@
+"""Checks of a network, a posterior over its parameters, and a batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vlls.posterior import DiagonalPosterior
+
+__all__ = ["check_batch", "check_labels", "check_logits", "check_mode", "parameters_of"]
+
+_DROPOUT = (nn.modules.dropout._DropoutNd,)
+_BATCH = (nn.modules.batchnorm._BatchNorm,)
+
+
+def check_batch(x: Tensor) -> None:
+    """Raise a ValueError unless ``x`` is a batch with at least one example."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"x is a {type(x).__name__}; pass a tensor of inputs, (B, ...)")
+    if x.ndim == 0 or len(x) == 0:
+        raise ValueError(f"x has shape {tuple(x.shape)}; pass a batch of at least one example, (B, ...)")
+
+
+def check_mode(model: nn.Module) -> None:
+    """Raise a ValueError where examples would change each other's logits, or chance would."""
+    for name, module in model.named_modules():
+        kind = type(module).__name__
+        if module.training and isinstance(module, _BATCH + _DROPOUT):
+            raise ValueError(
+                f"the model's {kind} {name!r} is in training mode, where logits depend on chance or on the rest of the "
+                "batch; call model.eval() first"
+            )
+        if isinstance(module, _BATCH) and module.running_mean is None:
+            raise ValueError(
+                f"the model's {kind} {name!r} keeps no running statistics, so that logits depend on the rest of the "
+                "batch; make it with track_running_stats=True"
+            )
+
+
+def parameters_of(model: nn.Module, posterior: DiagonalPosterior) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Means and standard deviations of a posterior as parameters of a model, on its device and in its dtype.
+
+    Raises:
+        ValueError: if it has names or shapes that the model has not, or a standard deviation that is none.
+    """
+    if not isinstance(posterior, DiagonalPosterior):
+        raise ValueError(
+            f"posterior is a {type(posterior).__name__}; pass a DiagonalPosterior, such as optimizer.posterior(model)"
+        )
+    own = dict(model.named_parameters())
+    foreign = [name for name in posterior.mean if name not in own]
+    if foreign:
+        shown = ", ".join(repr(name) for name in foreign[:3])
+        have = ", ".join(repr(name) for name in list(own)[:3])
+        raise ValueError(
+            f"the posterior has {len(foreign)} name(s) that the model has not ({shown}), and the model has {have}, ...; "
+            "pass the model whose posterior it is, as optimizer.posterior(model) names it"
+        )
+    mean, std = {}, {}
+    for name, centre in posterior.mean.items():
+        parameter, spread = own[name], posterior.std[name]
+        if centre.shape != parameter.shape:
+            raise ValueError(
+                f"the posterior's {name!r} has shape {tuple(centre.shape)} and the model's {tuple(parameter.shape)}; "
+                "pass the model whose posterior it is"
+            )
+        wrong = ~(torch.isfinite(spread) & (spread >= 0))
+        if bool(wrong.any()):
+            raise ValueError(
+                f"the posterior's std of {name!r} holds {float(spread[wrong][0]):g}; standard deviations are finite and "
+                "at least 0: look at how the posterior was made"
+            )
+        mean[name] = centre.detach().to(parameter.device, parameter.dtype, copy=True)
+        std[name] = spread.detach().to(parameter.device, parameter.dtype)
+    return mean, std
+
+
+def check_logits(logits: Tensor, num: int) -> Tensor:
+    """Raise a ValueError unless the model returned (B, K) finite logits for ``num`` examples."""
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != num:
+        what = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"the model returned {what} for {num} example(s); it has to return logits of shape ({num}, K)")
+    if not bool(torch.isfinite(logits).all()):
+        raise ValueError("the model returned logits that are NaN or infinite; look at its weights and its inputs")
+    return logits
+
+
+def check_labels(labels: Tensor, num: int, num_classes: int) -> Tensor:
+    """Return integer labels (N,), after checking their number and range.
+
+    Raises:
+        ValueError: naming what is wrong.
+    """
+    labels = torch.as_tensor(labels)
+    if labels.shape != (num,):
+        raise ValueError(f"labels have shape {tuple(labels.shape)}; {num} examples need ({num},)")
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(f"labels are {labels.dtype}; pass whole numbers from 0 to {num_classes - 1}")
+    outside = (labels < 0) | (labels >= num_classes)
+    if bool(outside.any()):
+        at = int(outside.nonzero()[0])
+        raise ValueError(
+            f"labels[{at}] is {int(labels[at])} and the model has {num_classes} classes; labels go from 0 to "
+            f"{num_classes - 1}"
+        )
+    return labels.long()

@@ -1,0 +1,205 @@
+r"""What a layer's parameters contribute to the covariance of the logits, :math:`J \Sigma J^\top`, for each example.
+
+A rule gets what the layer saw and the gradients g of R functions of the logits with respect to what the layer returned.
+It never forms the (B, R, P) Jacobian of the layer's P parameters: of a layer that multiplies, what one example
+contributes is a sum over output channels o and positions t of
+
+.. math:: J_{r,(o,j)} = \sum_t g_{r,o,t} \, u_{j,t},
+
+with u the layer's input at position t. The sum of products over (o, j) is taken block by block. With few positions it
+is cheaper to sum over j first: :math:`\sum_{t,s} g_{r,o,t} g_{r',o,s} M_{o,t,s}` with
+:math:`M_{o,t,s} = \sum_j \sigma^2_{oj} u_{jt} u_{js}`, one matrix product for all output channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["Rule", "rule_for"]
+
+Rule = Callable[[Tensor, Tensor, Mapping[str, Tensor], int], Tensor]
+"""(input, g (R, B, ...), variances by the module's own names, bytes of a block) -> (B, R, R)."""
+
+
+def rule_for(module: nn.Module) -> Rule | None:
+    """The rule of a module, if its ``forward`` is that of a layer we know."""
+    forward = type(module).forward
+    if forward is nn.Linear.forward:
+        return _linear
+    if forward is nn.Embedding.forward and isinstance(module, nn.Embedding):
+        return None if module.max_norm is not None or module.sparse else _embedding
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and any(
+        forward is known.forward for known in (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    ):
+        conv = module
+        return lambda a, g, variances, block: _convolution(conv, a, g, variances, block)
+    normalize = _normalizer(module)
+    if normalize is not None:
+        axes = _shared_axes(module)
+        return lambda a, g, variances, block: _affine(normalize(a), g, variances, axes)
+    return None
+
+
+# ---------------------------------------------------------------------- layers that multiply
+def _linear(a: Tensor, g: Tensor, variances: Mapping[str, Tensor], block: int) -> Tensor:
+    """A linear layer: ``a`` (B, ..., I), ``g`` (R, B, ..., O)."""
+    u = a.reshape(a.shape[0], -1, a.shape[-1]).mT  # (B, I, T)
+    g = g.reshape(*g.shape[:2], -1, g.shape[-1]).mT  # (R, B, O, T)
+    return _multiplier(u[:, None], g[:, :, None], variances, block)
+
+
+def _convolution(
+    conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, a: Tensor, g: Tensor, variances: Mapping[str, Tensor], block: int
+) -> Tensor:
+    """A convolution of any stride, dilation, padding and groups: ``a`` (B, C, ...), ``g`` (R, B, O, ...)."""
+    u = _patches(conv, a)
+    g = g.reshape(*g.shape[:2], conv.groups, conv.out_channels // conv.groups, -1)
+    return _multiplier(u.reshape(len(a), conv.groups, -1, u.shape[-1]), g, variances, block)
+
+
+def _patches(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, a: Tensor) -> Tensor:
+    """Input patches (B, C * prod(kernel), T), in the order of the weight's columns."""
+    dims = a.ndim - 2
+    if conv.padding_mode == "zeros" and dims == 2 and not isinstance(conv.padding, str):
+        return F.unfold(a, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
+    mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
+    a = F.pad(a, conv._reversed_padding_repeated_twice, mode=mode)
+    for axis in range(dims):
+        reach = conv.dilation[axis] * (conv.kernel_size[axis] - 1) + 1
+        a = a.unfold(2 + axis, reach, conv.stride[axis])[..., :: conv.dilation[axis]]
+    # (B, C, *positions, *kernel) -> (B, C, *kernel, *positions)
+    order = [0, 1, *range(2 + dims, 2 + 2 * dims), *range(2, 2 + dims)]
+    return a.permute(order).reshape(a.shape[0], -1, math.prod(a.shape[2 : 2 + dims]))
+
+
+def _multiplier(u: Tensor, g: Tensor, variances: Mapping[str, Tensor], block: int) -> Tensor:
+    """Contribution of ``weight`` and ``bias``: ``u`` (B, G, J, T) and ``g`` (R, B, G, O, T) for G groups."""
+    total = g.new_zeros(g.shape[1], g.shape[0], g.shape[0])
+    if "weight" in variances:
+        num_groups, num_out = g.shape[2:4]
+        var = variances["weight"].reshape(num_groups, num_out, -1)
+        r, j, t = g.shape[0], u.shape[2], u.shape[3]
+        by_position = t * (t + 1) // 2 * j + r * t * t + r * r * t
+        total += (_by_position if by_position < r * t * j + r * r * j else _by_weight)(u, g, var, block)
+    if "bias" in variances:
+        total += _gram(g.sum(-1).flatten(2), variances["bias"])
+    return total
+
+
+def _by_weight(u: Tensor, g: Tensor, var: Tensor, block: int) -> Tensor:
+    """Form the scaled gradients of as many weights at a time as ``block`` bytes hold, and sum their products."""
+    (r, num, groups, out, positions), j = g.shape, u.shape[2]
+    total = g.new_zeros(num, r, r)
+    room = max(1, block // (g.element_size() * r * groups * j))  # (example, output channel) pairs in a block
+    channels = min(out, room)
+    examples = max(1, room // out)
+    std, u = var.sqrt(), u.mT
+    buffer = g.new_empty(min(examples, num) * groups * r * channels * j)
+    for first in range(0, num, examples):
+        part = u[first : first + examples]
+        n = len(part)
+        for o in range(0, out, channels):
+            cut = g[:, first : first + n, :, o : o + channels]
+            c = cut.shape[3]
+            rows = cut.permute(1, 2, 0, 3, 4).reshape(n * groups, r * c, positions)
+            grads = buffer[: n * groups * r * c * j].view(n * groups, r * c, j)
+            torch.bmm(rows, part.reshape(n * groups, positions, j), out=grads)
+            scaled = grads.view(n, groups, r, c, j)
+            scaled *= std[:, None, o : o + c]
+            scaled = scaled.flatten(3) if groups > 1 else scaled.view(n, 1, r, c * j)
+            product = torch.matmul(scaled, scaled.mT)
+            total[first : first + n] += product.sum(1)
+    return total
+
+
+def _by_position(u: Tensor, g: Tensor, var: Tensor, block: int) -> Tensor:
+    """Sum over the weights first: cheap where an example has few positions, as at the end of a network."""
+    (r, num, groups, out, positions), j = g.shape, u.shape[2]
+    total = g.new_zeros(num, r, r)
+    first, second = torch.triu_indices(positions, positions, device=g.device)
+    twice = torch.where(first == second, 1.0, 2.0).to(g)
+    pairs = len(first)
+    examples = max(1, block // (g.element_size() * groups * (pairs * (j + out) + out * positions * positions)))
+    for start in range(0, num, examples):
+        part, cut = u[start : start + examples], g[:, start : start + examples]
+        n = len(part)
+        for group in range(groups):
+            seen = part[:, group].mT  # (n, T, J)
+            if positions == 1:  # a linear layer on vectors: M is a number for each output channel
+                spread = seen[:, 0].square() @ var[group].T  # (n, O)
+                total[start : start + n] += _gram(cut[:, :, group, :, 0], spread)
+                continue
+            moments = (seen[:, first] * seen[:, second]) @ var[group].T  # (n, pairs, O)
+            moments *= (twice / 2)[:, None]  # upper triangle, half of the diagonal: M = U + Uᵀ
+            full = g.new_zeros(n, out, positions, positions)
+            full[:, :, first, second] = moments.mT
+            rows = cut[:, :, group].permute(1, 2, 0, 3)  # (n, O, R, T)
+            half = torch.einsum("nork,noqk->nrq", rows @ full, rows)
+            total[start : start + n] += half + half.mT
+    return total
+
+
+# ---------------------------------------------------------------------- layers that scale and shift
+def _normalizer(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """The normalisation of a module without its affine part, if it is one we know."""
+    forward = type(module).forward
+    if isinstance(module, nn.modules.batchnorm._BatchNorm) and forward is nn.modules.batchnorm._BatchNorm.forward:
+        norm = module
+        return lambda a: F.batch_norm(a, norm.running_mean, norm.running_var, eps=norm.eps)
+    if isinstance(module, nn.modules.instancenorm._InstanceNorm):
+        tracked = module
+        return lambda a: F.instance_norm(
+            a, tracked.running_mean, tracked.running_var, use_input_stats=not tracked.track_running_stats, eps=tracked.eps
+        )
+    if forward is nn.GroupNorm.forward and isinstance(module, nn.GroupNorm):
+        groups, eps = module.num_groups, module.eps
+        return lambda a: F.group_norm(a, groups, eps=eps)
+    if forward is nn.LayerNorm.forward and isinstance(module, nn.LayerNorm):
+        layer = module
+        return lambda a: F.layer_norm(a, layer.normalized_shape, eps=layer.eps)
+    if forward is nn.RMSNorm.forward and isinstance(module, nn.RMSNorm):
+        rms = module
+        return lambda a: F.rms_norm(a, rms.normalized_shape, eps=rms.eps)
+    return None
+
+
+def _shared_axes(module: nn.Module) -> int | None:
+    """How many trailing axes hold a weight each (LayerNorm, RMSNorm); None where axis 1 does, the channels."""
+    shape = getattr(module, "normalized_shape", None)
+    return None if shape is None else len(shape)
+
+
+def _affine(normalized: Tensor, g: Tensor, variances: Mapping[str, Tensor], axes: int | None) -> Tensor:
+    """Weight and bias of a normalisation: ``normalized`` (B, ...), ``g`` (R, B, ...)."""
+    total = g.new_zeros(g.shape[1], g.shape[0], g.shape[0])
+    for name, gradient in (("weight", lambda: g * normalized), ("bias", lambda: g)):
+        if name in variances:
+            per_weight = gradient()
+            if axes is None:
+                per_weight = per_weight.flatten(3).sum(-1) if per_weight.ndim > 3 else per_weight
+            else:
+                inner = math.prod(per_weight.shape[-axes:])
+                per_weight = per_weight.reshape(*g.shape[:2], -1, inner).sum(2)
+            total += _gram(per_weight, variances[name].flatten())
+    return total
+
+
+# ---------------------------------------------------------------------- look-ups
+def _embedding(tokens: Tensor, g: Tensor, variances: Mapping[str, Tensor], block: int) -> Tensor:
+    """An embedding: ``tokens`` (B, ...), ``g`` (R, B, ..., D). A token that comes twice has one row of weights."""
+    tokens = tokens.reshape(len(tokens), -1)  # (B, T)
+    g = g.reshape(*g.shape[:2], -1, g.shape[-1])  # (R, B, T, D)
+    first = (tokens[:, :, None] == tokens[:, None, :]).to(torch.uint8).argmax(-1)  # where each token comes first
+    summed = torch.zeros_like(g).scatter_add_(2, first[None, :, :, None].expand_as(g), g)
+    return _gram(summed.flatten(2), variances["weight"][tokens].flatten(1))
+
+
+def _gram(gradients: Tensor, var: Tensor) -> Tensor:
+    """(R, B, P) gradients and (P,) or (B, P) variances -> (B, R, R)."""
+    rows = (gradients * var.sqrt()).transpose(0, 1)
+    return rows @ rows.mT

@@ -1,0 +1,225 @@
+"""One pass forward and one backward through any network, with a hook at every layer that has a rule.
+
+The backward pass carries R directions at once (``torch.func.vmap``); each layer's contribution is added up as soon as
+its gradient is known, so that no more than the frontier of the backward pass is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.func import functional_call
+
+from vlls.noise._attention import projections
+from vlls.noise._layers import Rule, rule_for
+
+__all__ = ["Site", "backward_once", "forward", "sites_of"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place of the network where a rule applies.
+
+    Attributes:
+        module: the module's name.
+        rule: from what goes in and the gradient of what comes out to the contribution.
+        part: which of an attention's projections; empty for other modules.
+        variances: variances of the site's parameters, by the rule's names for them.
+        parameters: the names of these parameters in the model.
+        axis: the batch axis of what goes in and out.
+    """
+
+    module: str
+    rule: Rule
+    part: str
+    variances: Mapping[str, Tensor]
+    parameters: tuple[str, ...]
+    axis: int = 0
+
+
+@dataclass
+class Seen:
+    """What a pass forward left at one site."""
+
+    site: Site
+    input: Tensor
+    output_shape: torch.Size
+    edge: GradientEdge | None
+    consume: Callable[[Tensor], None] | None = None
+
+
+@dataclass
+class Pass:
+    """A pass forward: the logits and what was seen on the way, also the size of every module's output."""
+
+    logits: Tensor
+    seen: list[Seen] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+
+
+def sites_of(model: nn.Module, variances: Mapping[str, Tensor]) -> list[Site]:
+    """The sites of a model whose parameters have a variance."""
+    sites = []
+    for prefix, module in model.named_modules():
+        own = {local: f"{prefix}.{local}" if prefix else local for local, _ in module.named_parameters(recurse=False)}
+        rule = rule_for(module)
+        if rule is not None:
+            named = {local: name for local, name in own.items() if name in variances}
+            if named:
+                found = {local: variances[name] for local, name in named.items()}
+                sites.append(Site(prefix, rule, "", found, tuple(named.values())))
+        for part, slices in projections(module).items():
+            named = {local: (f"{prefix}.{name}" if prefix else name, rows) for local, (name, rows) in slices.items()}
+            known = {local: (name, rows) for local, (name, rows) in named.items() if name in variances}
+            if known:
+                found = {local: variances[name][rows] for local, (name, rows) in known.items()}
+                linear = rule_for(nn.Linear(1, 1))
+                assert linear is not None
+                sites.append(Site(prefix, linear, part, found, tuple(name for name, _ in known.values())))
+    return sites
+
+
+class _Take(torch.autograd.Function):
+    """Hand a gradient to ``sink`` with the directions of a vmap as its first axis."""
+
+    @staticmethod
+    def forward(g: Tensor, sink: Callable[[Tensor], None]) -> Tensor:
+        sink(g[None])
+        return g.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, None], g: Tensor, sink: Callable[[Tensor], None]) -> tuple[Any, Any]:
+        axis = in_dims[0]
+        sink(g.expand(info.batch_size, *g.shape) if axis is None else g.movedim(axis, 0))
+        return g, axis
+
+
+def forward(
+    model: nn.Module,
+    parameters: Mapping[str, Tensor],
+    x: Tensor,
+    sites: list[Site],
+    sink: Callable[[Site, Tensor, Tensor], None] | None = None,
+) -> Pass:
+    """Run the model with these parameters and note what its sites see.
+
+    Args:
+        model: the network, in evaluation mode.
+        parameters: tensors that require gradients, by name.
+        x: a batch.
+        sites: where to look.
+        sink: called in a later backward pass with the site, its input and the (R, ...) gradient of its output.
+    """
+    result = Pass(x)
+    by_module: dict[str, list[Site]] = {}
+    for site in sites:
+        by_module.setdefault(site.module, []).append(site)
+
+    def note(site: Site, a: Any, z: Any) -> None:
+        if not isinstance(a, Tensor) or not isinstance(z, Tensor) or not z.requires_grad:
+            return
+        result.seen.append(Seen(site, a.detach(), z.shape, get_gradient_edge(z)))
+        if sink is not None:
+            held = a.detach()
+
+            def consume(g: Tensor) -> None:
+                _Take.apply(g, lambda whole: sink(site, held, whole))
+
+            z.register_hook(consume)  # of the value before whatever happens to it in place
+
+    with _watching(model, by_module, note, result.sizes), torch.enable_grad():
+        result.logits = functional_call(model, dict(parameters), (x,))
+    return result
+
+
+@contextmanager
+def _watching(
+    model: nn.Module, by_module: Mapping[str, list[Site]], note: Callable[[Site, Any, Any], None], sizes: list[int]
+) -> Iterator[None]:
+    handles = []
+    replaced: list[nn.Module] = []
+
+    def layer(site: Site) -> Callable[..., None]:
+        return lambda module, inputs, z: note(site, inputs[0] if inputs else None, z)
+
+    def measure(module: nn.Module, inputs: Any, z: Any) -> None:
+        if isinstance(z, Tensor):
+            sizes.append(z.numel())
+
+    try:
+        for name, module in model.named_modules():
+            if not any(module.children()):
+                handles.append(module.register_forward_hook(measure))
+            here = by_module.get(name, [])
+            parts = {site.part: site for site in here if site.part}
+            handles += [module.register_forward_hook(layer(site)) for site in here if not site.part]
+            if parts:
+                module.forward = _Attention(module, parts, note)  # type: ignore[method-assign]
+                replaced.append(module)
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module in replaced:
+            del module.forward
+
+
+class _Attention:
+    """Stands in for an attention's ``forward`` while it is watched."""
+
+    def __init__(self, module: nn.Module, parts: dict[str, Site], note: Callable[[Site, Any, Any], None]) -> None:
+        self.module, self.parts, self.note = module, parts, note
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from vlls.noise._attention import attend
+
+        def tap(part: str, a: Tensor, z: Tensor) -> None:
+            if part in self.parts:
+                self.note(self.parts[part], a, z)
+
+        return attend(self.module, tap, *args, **kwargs)
+
+
+def backward_once(done: Pass, directions: Tensor) -> None:
+    """Send R directions back through a pass; hooks take what they need.
+
+    Args:
+        done: from :func:`forward`.
+        directions: (R, B, K) gradients of the R functions with respect to the logits.
+    """
+    ends = _ends([seen.edge for seen in done.seen if seen.edge is not None], done.logits)
+    if not ends:
+        return
+
+    def pull(direction: Tensor) -> Tensor:
+        torch.autograd.grad(done.logits, ends, direction, allow_unused=True, retain_graph=True)
+        return direction
+
+    torch.func.vmap(pull)(directions)
+
+
+def _ends(edges: list[GradientEdge], logits: Tensor) -> list[GradientEdge]:
+    """Those edges from which no other is reached: a pass to them runs through all the others."""
+    at = {edge.node for edge in edges}
+    reached: dict[Any, bool] = {}  # whether a site lies beyond the node
+    stack: list[tuple[Any, bool]] = [(logits.grad_fn, False)]
+    while stack:
+        node, ready = stack.pop()
+        following = [n for n, _ in node.next_functions if n is not None]
+        if ready:
+            reached[node] = any(n in at or reached.get(n, False) for n in following)
+        elif node not in reached:
+            reached[node] = False
+            stack.append((node, True))
+            stack += [(n, False) for n in following if n not in reached]
+    return [edge for edge in edges if edge.node in reached and not reached[edge.node]]

@@ -1,0 +1,305 @@
+r"""The covariance of a network's logits under a linearised network, :math:`V = J \Sigma J^\top`.
+
+Eq. 20 sees the network through its gradient at the mean: :math:`f(\theta) \approx f(m) + J (\theta - m)`, so under the
+posterior the logits of an example are Gaussian with covariance :math:`V`. It is computed exactly and layer by layer,
+without ever holding the (K, P) Jacobian of an example (Chapter 6).
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from vlls.noise._checks import check_batch, check_logits, check_mode, parameters_of
+from vlls.noise._trace import Pass, Seen, Site, backward_once, forward, sites_of
+from vlls.posterior import DiagonalPosterior
+
+__all__ = ["Linearization", "logit_covariance"]
+
+_MEBIBYTE = 1 << 20
+_warned: set[str] = set()
+
+
+def logit_covariance(
+    model: nn.Module, posterior: DiagonalPosterior, x: Tensor, *, memory_limit: float | None = None
+) -> Tensor:
+    r"""Return :math:`J \Sigma J^\top`, the covariance of every example's logits under the linearised network.
+
+    Exact for linear, convolutional, normalisation, embedding and attention layers, layer by layer; parameters of other
+    modules go through their own per-example gradients, which is slower and warns once.
+
+    Args:
+        model: the network, in evaluation mode; (B, ...) inputs to (B, K) logits.
+        posterior: means and standard deviations of some or all of its parameters; the others stay as they are.
+        x: a batch of inputs, (B, ...), on the model's device.
+        memory_limit: MiB that temporaries may take; 64 on a CPU and 2048 on a GPU if left out.
+
+    Returns:
+        (B, K, K) symmetric positive semi-definite matrices, in the dtype of the logits.
+
+    Raises:
+        ValueError: if the posterior's names are not the model's, a standard deviation is negative or NaN, the batch is
+            empty, the model is in training mode where that matters, or the memory does not suffice.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 3, bias=False)
+        >>> q = DiagonalPosterior({"weight": model.weight.detach()}, {"weight": torch.full((3, 2), 0.5)})
+        >>> logit_covariance(model, q, torch.tensor([[1.0, 1.0]]))[0].diagonal()
+        tensor([0.5000, 0.5000, 0.5000])
+    """
+    line = Linearization(model, posterior, x, memory_limit=memory_limit)
+    return torch.cat([line.covariance(part, logits) for part, logits in line.parts(x)])
+
+
+@dataclass(frozen=True)
+class _Plan:
+    sites: list[Site]
+    others: tuple[str, ...]  # parameters without a site
+    num_outputs: int
+    sizes: tuple[int, int]  # elements of all outputs of modules for one example, and of the largest
+    itemsize: int
+
+
+class Linearization:
+    """A network seen through its Jacobian at the posterior's mean.
+
+    Args:
+        model: the network, in evaluation mode.
+        posterior: means and standard deviations by parameter name.
+        x: a batch, from which the way through the network is learned.
+        memory_limit: MiB of temporaries; see :func:`logit_covariance`.
+        num_directions: how many functions of the logits are pulled back at once; K if left out.
+
+    Raises:
+        ValueError: as :func:`logit_covariance` does.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        posterior: DiagonalPosterior,
+        x: Tensor,
+        *,
+        memory_limit: float | None = None,
+        num_directions: int | None = None,
+    ) -> None:
+        check_batch(x)
+        check_mode(model)
+        self.model = model
+        self.mean, self.std = parameters_of(model, posterior)
+        self._variances = {name: std.square() for name, std in self.std.items() if bool((std > 0).any())}
+        self._grown = {name: mean.requires_grad_() for name, mean in self.mean.items()}
+        self._plan = self._look(x)
+        self.num_directions = min(num_directions or self.num_outputs, self.num_outputs)
+        self._batch, self._block = self._divide(memory_limit, x.device)
+
+    @property
+    def num_outputs(self) -> int:
+        """Number K of logits."""
+        return self._plan.num_outputs
+
+    # ------------------------------------------------------------------ what is where
+    def _look(self, x: Tensor) -> _Plan:
+        """Run one and two examples, to see which axis is the batch and which parameters are used how often."""
+        sites = sites_of(self.model, self._variances)
+        with _plain_attention():
+            one = forward(self.model, self._grown, x[:1], sites)
+            two = forward(self.model, self._grown, x[[0, 0]], sites)
+        logits = check_logits(one.logits, 1)
+        uses = _uses(two, self._grown)
+        pairs = zip(one.seen, two.seen, strict=True) if len(one.seen) == len(two.seen) else ()
+        found = [replace(a.site, axis=axis) for a, b in pairs if (axis := _batch_axis(a, b)) is not None]
+        once = {name for name, number in uses.items() if number == 1}
+        needed: dict[str, int] = {}  # how many sites share a parameter: three do an attention's
+        for site in sites:
+            for name in site.parameters:
+                needed[name] = needed.get(name, 0) + bool(site.part or not self._is_projection(name))
+        seen: dict[str, int] = {}
+        for site in found:
+            for name in site.parameters:
+                seen[name] = seen.get(name, 0) + 1
+        sound = {name for name in once if seen.get(name, 0) == needed.get(name, -1)}
+        found = [site for site in found if set(site.parameters) <= sound]
+        covered = {name for site in found for name in site.parameters}
+        others = tuple(name for name in self._variances if name not in covered and uses.get(name, 0))
+        self._warn(others)
+        return _Plan(
+            found, others, logits.shape[1], (sum(one.sizes), max(one.sizes, default=1)), logits.element_size()
+        )
+
+    def _is_projection(self, name: str) -> bool:
+        return name.endswith(("out_proj.weight", "out_proj.bias"))
+
+    def _warn(self, names: tuple[str, ...]) -> None:
+        for name in names:
+            kind = type(self.model.get_submodule(name.rpartition(".")[0])).__name__
+            if kind not in _warned:
+                _warned.add(kind)
+                warnings.warn(
+                    f"{name!r} of a {kind} has no rule of its own here, or is used more than once: its part of the "
+                    "label noise is exact but comes from per-example gradients, which is slower",
+                    stacklevel=5,
+                )
+
+    # ------------------------------------------------------------------ how much at a time
+    def _divide(self, memory_limit: float | None, device: torch.device) -> tuple[int, int]:
+        """Examples of a part, and bytes of a block of one layer's weight gradients."""
+        if memory_limit is not None and not memory_limit > 0:
+            raise ValueError(f"memory_limit={memory_limit!r}; pass a positive number of MiB")
+        aim = (memory_limit or (2048 if device.type == "cuda" else 64)) * _MEBIBYTE
+        r, k = self.num_directions, self.num_outputs
+        total, largest = self._plan.sizes
+        own = sum(self._variances[name].numel() for name in self._plan.others)
+        item = self._plan.itemsize
+        one = item * (3 * total + 4 * r * largest + 9 * largest + r * own + 3 * k * k)
+        block = aim / 8
+        if one + block > aim:
+            allowed = aim if memory_limit is not None else available_memory(device)
+            if one + block > allowed:
+                raise ValueError(
+                    f"one example's {r} gradients need {(one + block) / _MEBIBYTE:,.0f} MiB and "
+                    f"{allowed / _MEBIBYTE:,.0f} are allowed; raise memory_limit, use method='rank' with a small rank, "
+                    "or method='monte_carlo', which needs no gradients"
+                )
+        return max(1, int((aim - block) / one)), int(block)
+
+    def parts(self, x: Tensor) -> Iterator[tuple[Tensor, Pass]]:
+        """Walk over a batch in parts that fit in memory: each part and its pass forward."""
+        for part in x.split(self._batch):
+            yield part, self.run(part)
+
+    def run(self, x: Tensor) -> Pass:
+        """Run the network at the mean and keep what :meth:`covariance` needs."""
+        self._total: Tensor | None = None
+        with _plain_attention():
+            done = forward(self.model, self._grown, x, self._plan.sites, self._consume)
+        check_logits(done.logits, len(x))
+        return done
+
+    def _consume(self, site: Site, a: Tensor, g: Tensor) -> None:
+        a, g = a.movedim(site.axis, 0), g.movedim(site.axis + 1, 1)
+        if a.is_floating_point():
+            a = a.to(_accurate(a.dtype))
+        g = g.to(_accurate(g.dtype))
+        variances = {name: var.to(g.dtype) for name, var in site.variances.items()}
+        part = site.rule(a, g, variances, self._block)
+        self._total = part if self._total is None else self._total + part
+
+    # ------------------------------------------------------------------ covariances
+    def covariance(self, x: Tensor, done: Pass, directions: Tensor | None = None) -> Tensor:
+        r"""Return :math:`U^\top V U` for each example of a part.
+
+        Args:
+            x: the part, (B, ...).
+            done: its pass forward, from :meth:`parts`.
+            directions: U, (B, K, R); the identity if left out.
+
+        Returns:
+            (B, R, R), symmetric.
+        """
+        logits = done.logits
+        num, k = logits.shape
+        if directions is None:
+            directions = torch.eye(k, dtype=logits.dtype, device=logits.device).expand(num, k, k)
+        pulled = directions.to(logits.dtype).permute(2, 0, 1)  # (R, B, K)
+        backward_once(done, pulled)
+        total = self._total
+        if total is None:
+            total = logits.new_zeros(num, len(pulled), len(pulled)).to(_accurate(logits.dtype))
+        if self._plan.others:
+            total = total + self._of_others(x, pulled.transpose(0, 1)).to(total.dtype)
+        total = (total + total.mT) / 2
+        return total.to(torch.promote_types(logits.dtype, torch.float32)).detach()
+
+    def _of_others(self, x: Tensor, directions: Tensor) -> Tensor:
+        """Contribution of parameters without a rule: their gradients for each example, (B, R, K) directions."""
+        chosen = {name: self.mean[name].detach() for name in self._plan.others}
+        fixed = {name: mean.detach() for name, mean in self.mean.items() if name not in chosen}
+
+        def rows(example: Tensor, of_example: Tensor) -> dict[str, Tensor]:
+            def logits(parameters: dict[str, Tensor]) -> Tensor:
+                return functional_call(self.model, {**fixed, **parameters}, (example[None],))[0]
+
+            _, pull = torch.func.vjp(logits, chosen)
+            return torch.func.vmap(lambda direction: pull(direction)[0])(of_example)
+
+        with _plain_attention():
+            try:
+                gradients = torch.func.vmap(rows)(x, directions)
+            except RuntimeError:  # an operation that vmap does not know
+                one_by_one = [self._row_by_row(example, of) for example, of in zip(x, directions, strict=True)]
+                gradients = {name: torch.stack([row[name] for row in one_by_one]) for name in chosen}
+        total = directions.new_zeros(len(x), directions.shape[1], directions.shape[1])
+        for name, gradient in gradients.items():
+            scaled = (gradient * self.std[name]).flatten(2)
+            total += scaled @ scaled.mT
+        return total
+
+    def _row_by_row(self, example: Tensor, directions: Tensor) -> dict[str, Tensor]:
+        names = self._plan.others
+        with torch.enable_grad():
+            logits = functional_call(self.model, dict(self._grown), (example[None],))[0]
+        chosen = [self._grown[name] for name in names]
+        rows = [
+            torch.autograd.grad(logits, chosen, direction, retain_graph=True, materialize_grads=True, allow_unused=True)
+            for direction in directions
+        ]
+        return {name: torch.stack(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that can still be had on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 8 << 30  # of a system that does not tell
+
+
+def _accurate(dtype: torch.dtype) -> torch.dtype:
+    return dtype if dtype == torch.float64 else torch.float32
+
+
+def _plain_attention() -> Any:
+    """Attention's kernels that can be differentiated in every way that is needed here."""
+    return sdpa_kernel(SDPBackend.MATH)
+
+
+def _batch_axis(one: Seen, two: Seen) -> int | None:
+    """The axis along which two examples are twice one, in what goes in and what comes out alike."""
+    axes = []
+    for small, large in ((one.input.shape, two.input.shape), (one.output_shape, two.output_shape)):
+        if len(small) != len(large):
+            return None
+        differ = [i for i, (a, b) in enumerate(zip(small, large, strict=True)) if a != b]
+        if len(differ) != 1 or small[differ[0]] != 1:
+            return None
+        axes.append(differ[0])
+    return axes[0] if axes[0] == axes[1] else None
+
+
+def _uses(done: Pass, parameters: dict[str, Tensor]) -> dict[str, int]:
+    """How often each parameter enters the logits' graph."""
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    uses = dict.fromkeys(parameters, 0)
+    waiting, known = [done.logits.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in known:
+            continue
+        known.add(node)
+        for following, _ in node.next_functions:
+            name = names.get(id(getattr(following, "variable", None)))
+            if name is not None:
+                uses[name] += 1
+            waiting.append(following)
+    return uses
