@@ -13,7 +13,17 @@ from types import ModuleType
 
 from vlls.families import Bernoulli, Binomial, Categorical, Family, Gaussian, Poisson, VectorFamily
 from vlls.glm import GLM, Trajectory, fit, gd_step, newton_step, variational_gd_step, von_step
-from vlls.noise import monte_carlo_label_noise, second_order_label_noise, taylor_label_noise
+from vlls.noise import (
+    ExampleRanking,
+    LabelNoise,
+    label_noise,
+    label_noise_moments,
+    monte_carlo_label_noise,
+    rank_examples,
+    sam_label_noise,
+    second_order_label_noise,
+    taylor_label_noise,
+)
 from vlls.optim import IVON, SAM, predict
 from vlls.posterior import DiagonalPosterior, GaussianPosterior
 from vlls.regularizers import Ridge
@@ -40,9 +50,11 @@ __all__ = [
     "Categorical",
     "DiagonalPosterior",
     "EntropySmoothing",
+    "ExampleRanking",
     "Family",
     "Gaussian",
     "GaussianPosterior",
+    "LabelNoise",
     "LabelSmoothingLoss",
     "MeanPredictionSmoothing",
     "OnlineLabelSmoothing",
@@ -52,9 +64,13 @@ __all__ = [
     "VectorFamily",
     "fit",
     "gd_step",
+    "label_noise",
+    "label_noise_moments",
     "monte_carlo_label_noise",
     "newton_step",
     "predict",
+    "rank_examples",
+    "sam_label_noise",
     "second_order_label_noise",
     "smooth_labels",
     "taylor_label_noise",

@@ -53,8 +53,8 @@ def parameters_of(model: nn.Module, posterior: DiagonalPosterior) -> tuple[dict[
         shown = ", ".join(repr(name) for name in foreign[:3])
         have = ", ".join(repr(name) for name in list(own)[:3])
         raise ValueError(
-            f"the posterior has {len(foreign)} name(s) that the model has not ({shown}), and the model has {have}, ...; "
-            "pass the model whose posterior it is, as optimizer.posterior(model) names it"
+            f"the posterior has {len(foreign)} name(s) that the model has not ({shown}), and the model has "
+            f"{have}, ...; pass the model whose posterior it is, as optimizer.posterior(model) names it"
         )
     mean, std = {}, {}
     for name, centre in posterior.mean.items():
@@ -67,8 +67,8 @@ def parameters_of(model: nn.Module, posterior: DiagonalPosterior) -> tuple[dict[
         wrong = ~(torch.isfinite(spread) & (spread >= 0))
         if bool(wrong.any()):
             raise ValueError(
-                f"the posterior's std of {name!r} holds {float(spread[wrong][0]):g}; standard deviations are finite and "
-                "at least 0: look at how the posterior was made"
+                f"the posterior's std of {name!r} holds {float(spread[wrong][0]):g}; standard deviations are "
+                "finite and at least 0: look at how the posterior was made"
             )
         mean[name] = centre.detach().to(parameter.device, parameter.dtype, copy=True)
         std[name] = spread.detach().to(parameter.device, parameter.dtype)

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Rule", "rule_for"]
+__all__ = ["Rule", "linear", "rule_for"]
 
 Rule = Callable[[Tensor, Tensor, Mapping[str, Tensor], int], Tensor]
 """(input, g (R, B, ...), variances by the module's own names, bytes of a block) -> (B, R, R)."""
@@ -30,7 +30,7 @@ def rule_for(module: nn.Module) -> Rule | None:
     """The rule of a module, if its ``forward`` is that of a layer we know."""
     forward = type(module).forward
     if forward is nn.Linear.forward:
-        return _linear
+        return linear
     if forward is nn.Embedding.forward and isinstance(module, nn.Embedding):
         return None if module.max_norm is not None or module.sparse else _embedding
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and any(
@@ -46,7 +46,7 @@ def rule_for(module: nn.Module) -> Rule | None:
 
 
 # ---------------------------------------------------------------------- layers that multiply
-def _linear(a: Tensor, g: Tensor, variances: Mapping[str, Tensor], block: int) -> Tensor:
+def linear(a: Tensor, g: Tensor, variances: Mapping[str, Tensor], block: int) -> Tensor:
     """A linear layer: ``a`` (B, ..., I), ``g`` (R, B, ..., O)."""
     u = a.reshape(a.shape[0], -1, a.shape[-1]).mT  # (B, I, T)
     g = g.reshape(*g.shape[:2], -1, g.shape[-1]).mT  # (R, B, O, T)
@@ -152,9 +152,9 @@ def _normalizer(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
         norm = module
         return lambda a: F.batch_norm(a, norm.running_mean, norm.running_var, eps=norm.eps)
     if isinstance(module, nn.modules.instancenorm._InstanceNorm):
-        tracked = module
+        tracked, own = module, not module.track_running_stats
         return lambda a: F.instance_norm(
-            a, tracked.running_mean, tracked.running_var, use_input_stats=not tracked.track_running_stats, eps=tracked.eps
+            a, tracked.running_mean, tracked.running_var, use_input_stats=own, eps=tracked.eps
         )
     if forward is nn.GroupNorm.forward and isinstance(module, nn.GroupNorm):
         groups, eps = module.num_groups, module.eps

@@ -17,7 +17,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call
 
 from vlls.noise._attention import projections
-from vlls.noise._layers import Rule, rule_for
+from vlls.noise._layers import Rule, linear, rule_for
 
 __all__ = ["Site", "backward_once", "forward", "sites_of"]
 
@@ -75,12 +75,10 @@ def sites_of(model: nn.Module, variances: Mapping[str, Tensor]) -> list[Site]:
                 found = {local: variances[name] for local, name in named.items()}
                 sites.append(Site(prefix, rule, "", found, tuple(named.values())))
         for part, slices in projections(module).items():
-            named = {local: (f"{prefix}.{name}" if prefix else name, rows) for local, (name, rows) in slices.items()}
-            known = {local: (name, rows) for local, (name, rows) in named.items() if name in variances}
+            cuts = {local: (f"{prefix}.{name}" if prefix else name, rows) for local, (name, rows) in slices.items()}
+            known = {local: (name, rows) for local, (name, rows) in cuts.items() if name in variances}
             if known:
                 found = {local: variances[name][rows] for local, (name, rows) in known.items()}
-                linear = rule_for(nn.Linear(1, 1))
-                assert linear is not None
                 sites.append(Site(prefix, linear, part, found, tuple(name for name, _ in known.values())))
     return sites
 
@@ -178,6 +176,7 @@ class _Attention:
     """Stands in for an attention's ``forward`` while it is watched."""
 
     def __init__(self, module: nn.Module, parts: dict[str, Site], note: Callable[[Site, Any, Any], None]) -> None:
+        assert isinstance(module, nn.MultiheadAttention)
         self.module, self.parts, self.note = module, parts, note
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -110,7 +110,7 @@ class Linearization:
     def _look(self, x: Tensor) -> _Plan:
         """Run one and two examples, to see which axis is the batch and which parameters are used how often."""
         sites = sites_of(self.model, self._variances)
-        with _plain_attention():
+        with plain_attention():
             one = forward(self.model, self._grown, x[:1], sites)
             two = forward(self.model, self._grown, x[[0, 0]], sites)
         logits = check_logits(one.logits, 1)
@@ -131,9 +131,7 @@ class Linearization:
         covered = {name for site in found for name in site.parameters}
         others = tuple(name for name in self._variances if name not in covered and uses.get(name, 0))
         self._warn(others)
-        return _Plan(
-            found, others, logits.shape[1], (sum(one.sizes), max(one.sizes, default=1)), logits.element_size()
-        )
+        return _Plan(found, others, logits.shape[1], (sum(one.sizes), max(one.sizes, default=1)), logits.element_size())
 
     def _is_projection(self, name: str) -> bool:
         return name.endswith(("out_proj.weight", "out_proj.bias"))
@@ -179,7 +177,7 @@ class Linearization:
     def run(self, x: Tensor) -> Pass:
         """Run the network at the mean and keep what :meth:`covariance` needs."""
         self._total: Tensor | None = None
-        with _plain_attention():
+        with plain_attention():
             done = forward(self.model, self._grown, x, self._plan.sites, self._consume)
         check_logits(done.logits, len(x))
         return done
@@ -228,10 +226,10 @@ class Linearization:
             def logits(parameters: dict[str, Tensor]) -> Tensor:
                 return functional_call(self.model, {**fixed, **parameters}, (example[None],))[0]
 
-            _, pull = torch.func.vjp(logits, chosen)
+            pull = torch.func.vjp(logits, chosen)[1]
             return torch.func.vmap(lambda direction: pull(direction)[0])(of_example)
 
-        with _plain_attention():
+        with plain_attention():
             try:
                 gradients = torch.func.vmap(rows)(x, directions)
             except RuntimeError:  # an operation that vmap does not know
@@ -269,7 +267,7 @@ def _accurate(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype == torch.float64 else torch.float32
 
 
-def _plain_attention() -> Any:
+def plain_attention() -> Any:
     """Attention's kernels that can be differentiated in every way that is needed here."""
     return sdpa_kernel(SDPBackend.MATH)
 

@@ -1,0 +1,108 @@
+r"""Gaussian logits pushed through A': the moments of :math:`A'(f)` for :math:`f \sim \mathcal N(\mu, B B^\top)`.
+
+No pass through the network is needed, and the curvature of A' is not linearised away.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vlls._quadrature import gaussian_expectation, sobol_normal
+from vlls.families import Categorical, Family, VectorFamily
+
+__all__ = ["Moments", "linear_moments", "push", "symmetric_root", "the_family"]
+
+_POINTS = Categorical(2)  # the points of a family that brings none
+_ROOM = 1 << 19  # numbers of one temporary
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of the noise A'(mu) - A'(f): mean (B, K), covariance (B, K, K), standard error of the mean (B, K), float64."""
+
+    shift: Tensor
+    covariance: Tensor
+    error: Tensor
+
+
+def the_family(family: Family | None, num_outputs: int) -> Family:
+    """The family given, or Categorical for several logits and Bernoulli for one.
+
+    Raises:
+        ValueError: if the family has another number of natural parameters.
+    """
+    from vlls.families import Bernoulli
+
+    if family is None:
+        return Categorical(num_outputs) if num_outputs > 1 else Bernoulli()
+    if not isinstance(family, Family):
+        raise ValueError(f"family is a {type(family).__name__}; pass one of vlls.families, such as Categorical(10)")
+    if family.num_outputs not in (None, num_outputs):
+        raise ValueError(f"the model returns {num_outputs} logits and {family!r} needs {family.num_outputs}")
+    return family
+
+
+def curvature(family: Family, logits: Tensor) -> Tensor:
+    """A'' as (B, K, K) matrices: diagonal where every logit has a label of its own."""
+    value = family.curvature(logits)
+    return value if isinstance(family, VectorFamily) else torch.diag_embed(value)
+
+
+def linear_moments(family: Family, logits: Tensor, covariance: Tensor) -> Tensor:
+    """Covariance A'' V A'' of Eq. 20's noise, (B, K, K)."""
+    bend = curvature(family, logits)
+    return bend @ covariance @ bend
+
+
+def symmetric_root(covariance: Tensor) -> Tensor:
+    """The symmetric square root of positive semi-definite matrices; rounding below zero is cut off."""
+    eigenvalues, vectors = torch.linalg.eigh(covariance)
+    return (vectors * eigenvalues.clamp_min(0).sqrt()[..., None, :]) @ vectors.mT
+
+
+def push(family: Family, logits: Tensor, root: Tensor) -> Moments:
+    """Moments of the noise for Gaussian logits.
+
+    Args:
+        family: with K natural parameters, or one that applies to each logit by itself.
+        logits: means, (B, K), float64.
+        root: (B, K, R) with root rootᵀ the covariance, float64.
+    """
+    k = logits.shape[1]
+    if not isinstance(family, VectorFamily):
+        var = root.square().sum(-1)
+        shift = family.label_noise(logits, var)
+        if k == 1:
+            return Moments(shift, _scalar_variance(family, logits, var, shift)[..., None], torch.zeros_like(shift))
+    source = family if isinstance(family, VectorFamily) else _POINTS
+    points = sobol_normal(root.shape[-1], source.num_points, source.replicates, source.seed).to(root)
+    points = points.reshape(-1, points.shape[-1])  # (R * S, ...)
+    centre = family.mean(logits)
+    rows = max(1, _ROOM // (len(points) * k))
+    shifts, covariances, errors = [], [], []
+    for f, b, c in zip(logits.split(rows), root.split(rows), centre.split(rows), strict=True):
+        noise = c[:, None] - family.mean(f[:, None] + points @ b.mT)  # (B, R * S, K)
+        mean = noise.mean(1)
+        by_replicate = noise.unflatten(1, (source.replicates, -1)).mean(2)
+        noise -= mean[:, None]
+        shifts.append(mean)
+        errors.append(by_replicate.std(1) / math.sqrt(source.replicates))
+        covariances.append(noise.mT @ noise / noise.shape[1])
+    covariance = torch.cat(covariances)
+    if isinstance(family, VectorFamily):
+        return Moments(torch.cat(shifts), covariance, torch.cat(errors))
+    return Moments(shift, covariance, torch.zeros_like(shift))
+
+
+def _scalar_variance(family: Family, logits: Tensor, var: Tensor, shift: Tensor) -> Tensor:
+    """Var[A'(f)] of one natural parameter, by the trapezoidal rule."""
+    centre = (family.mean(logits) - shift).flatten()  # E[A'(f)]
+
+    def squared(f: Tensor) -> Tensor:
+        return (family.mean(f) - centre).square()
+
+    return gaussian_expectation(squared, logits.flatten(), var.flatten().sqrt()).reshape(logits.shape)

@@ -1,0 +1,440 @@
+r"""Label noise of a network under any diagonal Gaussian posterior over its weights (Section 3.4, Eq. 20; Chapter 6).
+
+The noise of an example is :math:`\epsilon = A'(f(m)) - A'(f(\theta))` for weights :math:`\theta \sim q`. Its mean is
+the deterministic noise of Eq. 16; its covariance is what Eq. 20 approximates. Four ways to have them:
+
+==================  ==============================================================================================
+``exact``           the covariance V of the linearised network's logits, all of it, then logits from N(f(m), V)
+                    pushed through A'
+``rank``            the same for V seen along the leading directions of the noise only: fewer backward passes
+``direction``       one Gaussian direction by a Jacobian-vector product: Eq. 20 as the paper uses it
+``monte_carlo``     weights drawn from the posterior: no approximation but the number of draws; the reference
+==================  ==============================================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from vlls._validation import check_known
+from vlls.families import Family
+from vlls.noise._checks import check_batch, check_logits, check_mode, parameters_of
+from vlls.noise._push import curvature, linear_moments, push, symmetric_root, the_family
+from vlls.noise.linearization import Linearization, available_memory, plain_attention
+from vlls.posterior import DiagonalPosterior
+
+__all__ = ["METHODS", "LabelNoise", "label_noise", "label_noise_moments"]
+
+METHODS = ("exact", "rank", "direction", "monte_carlo")
+"""The estimators by name."""
+
+
+@dataclass(frozen=True)
+class LabelNoise:
+    r"""The label noise :math:`\epsilon = A'(f(m)) - A'(f(\theta))`, :math:`\theta \sim q`, of B examples with K logits.
+
+    Attributes:
+        logits: f(m), (B, K).
+        mean_shift: its mean :math:`A'(f(m)) - \mathbb E_q[A'(f)]`, the deterministic noise of Eq. 16, (B, K).
+        covariance: its covariance, (B, K, K).
+        std: the root of the covariance's diagonal, (B, K).
+        magnitude: :math:`\sqrt{\mathbb E\|\epsilon\|^2}`, the root mean square of the noise's norm, (B,).
+        standard_error: of ``mean_shift``, (B, K): of the weights' draws for ``monte_carlo``, of the quasi-Monte Carlo
+            points of the push otherwise (0 where the push is a quadrature).
+        magnitude_error: standard error of ``magnitude``, (B,), for ``monte_carlo``; None otherwise.
+        logit_covariance: V, the covariance of the linearised logits, (B, K, K); None for ``monte_carlo``.
+    """
+
+    logits: Tensor
+    mean_shift: Tensor
+    covariance: Tensor
+    std: Tensor
+    magnitude: Tensor
+    standard_error: Tensor
+    magnitude_error: Tensor | None
+    logit_covariance: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    @staticmethod
+    def concatenate(parts: list[LabelNoise]) -> LabelNoise:
+        """Join the noise of several batches."""
+        joined: dict[str, Any] = {}
+        for field in fields(LabelNoise):
+            values = [getattr(part, field.name) for part in parts]
+            joined[field.name] = None if values[0] is None else torch.cat(values)
+        return LabelNoise(**joined)
+
+
+def label_noise(
+    model: nn.Module,
+    posterior: DiagonalPosterior,
+    x: Tensor,
+    *,
+    method: str = "exact",
+    family: Family | None = None,
+    rank: int = 3,
+    num_samples: int = 64,
+    antithetic: bool = False,
+    curvature_pairs: int = 0,
+    memory_limit: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r"""Return the label noise of every example and class, to be **added** to the label.
+
+    For ``exact``, ``rank`` and ``monte_carlo`` it is the deterministic noise :math:`A'(f(m)) - \mathbb E_q[A'(f)]`
+    (Eq. 16). For ``direction`` it is one draw of Eq. 20, :math:`-A''(f) J \Sigma^{1/2} e`, which averages to zero; the
+    sign is that of the Taylor step, which the paper drops. Arguments and errors are those of
+    :func:`label_noise_moments`, which tells more.
+
+    Returns:
+        (B, K), in the dtype of the logits.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 3)
+        >>> q = DiagonalPosterior(*({n: f(p.detach()) for n, p in model.named_parameters()} for f in (
+        ...     torch.clone, torch.ones_like)))
+        >>> label_noise(model, q, torch.randn(4, 2)).sum(1).abs().max() < 1e-5      # a label stays a distribution
+        tensor(True)
+    """
+    estimate = Estimator(
+        model,
+        posterior,
+        x,
+        method=method,
+        family=family,
+        rank=rank,
+        num_samples=num_samples,
+        antithetic=antithetic,
+        curvature_pairs=curvature_pairs,
+        memory_limit=memory_limit,
+        generator=generator,
+    )
+    if method == "direction":
+        return estimate.draw(x)
+    return torch.cat([part.mean_shift for part in estimate.parts(x)])
+
+
+def label_noise_moments(
+    model: nn.Module,
+    posterior: DiagonalPosterior,
+    x: Tensor,
+    *,
+    method: str = "exact",
+    family: Family | None = None,
+    rank: int = 3,
+    num_samples: int = 64,
+    antithetic: bool = False,
+    curvature_pairs: int = 0,
+    linear: bool = False,
+    memory_limit: float | None = None,
+    generator: torch.Generator | None = None,
+) -> LabelNoise:
+    r"""Return mean, covariance and magnitude of every example's label noise.
+
+    Args:
+        model: the network, in evaluation mode; (B, ...) inputs to (B, K) logits. Its own weights are used where the
+            posterior has none.
+        posterior: any diagonal Gaussian over its parameters, such as ``IVON.posterior(model)``.
+        x: a batch of inputs, (B, ...), on the model's device; of any size, it is cut to what fits in memory.
+        method: one of :data:`METHODS`.
+        family: of the labels; :class:`.Categorical` if left out, :class:`.Bernoulli` for a single logit. A family with
+            one natural parameter applies to each logit by itself.
+        rank: directions of ``rank``, at least 1.
+        num_samples: draws of the weights for ``monte_carlo`` (at least 2), of directions for ``direction``.
+        antithetic: draw weights of ``monte_carlo`` in pairs m + d, m - d: the first-order part of the noise cancels
+            from ``mean_shift``, whose error falls by orders of magnitude for a sharp posterior; that of ``magnitude``
+            grows by up to a factor of 1.4.
+        linear: give ``covariance`` and with it ``std`` and ``magnitude`` as Eq. 20 has them, :math:`A'' V A''`, without
+            the curvature of A'. ``direction`` always does.
+        memory_limit: MiB that temporaries may take; 64 on a CPU and 2048 on a GPU if left out.
+        curvature_pairs: pairs of draws m + d, m - d with which ``exact`` and ``rank`` move the mean of the logits from
+            f(m) to :math:`\mathbb E_q[f]`. A linearised network has the two equal; a real one has not, and for
+            ``mean_shift`` the difference is of the leading order (Chapter 6). Each pair costs two passes forward.
+        generator: for reproducible draws, on the model's device.
+
+    Raises:
+        ValueError: if the posterior's names are not the model's, a standard deviation is negative or NaN, the batch is
+            empty, the model is in training mode with BatchNorm or Dropout, or the memory does not suffice; each with
+            what to do.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 3)
+        >>> q = DiagonalPosterior(*({n: f(p.detach()) for n, p in model.named_parameters()} for f in (
+        ...     torch.clone, torch.ones_like)))
+        >>> noise = label_noise_moments(model, q, torch.randn(4, 2))
+        >>> noise.mean_shift.shape, noise.covariance.shape, noise.magnitude.shape
+        (torch.Size([4, 3]), torch.Size([4, 3, 3]), torch.Size([4]))
+    """
+    estimate = Estimator(
+        model,
+        posterior,
+        x,
+        method=method,
+        family=family,
+        rank=rank,
+        num_samples=num_samples,
+        antithetic=antithetic,
+        curvature_pairs=curvature_pairs,
+        linear=linear,
+        memory_limit=memory_limit,
+        generator=generator,
+    )
+    estimate.check_result(x)
+    return LabelNoise.concatenate(list(estimate.parts(x)))
+
+
+class Estimator:
+    """One way to have the noise, ready to walk over batches; arguments are those of :func:`label_noise_moments`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        posterior: DiagonalPosterior,
+        x: Tensor,
+        *,
+        method: str = "exact",
+        family: Family | None = None,
+        rank: int = 3,
+        num_samples: int = 64,
+        antithetic: bool = False,
+        curvature_pairs: int = 0,
+        linear: bool = False,
+        memory_limit: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        check_known(method, METHODS, "method")
+        check_batch(x)
+        least = 2 if method == "monte_carlo" else 1
+        if num_samples < least or (antithetic and (num_samples % 2 or num_samples < 4)):
+            need = "an even number from 4" if antithetic else f"at least {least}"
+            raise ValueError(f"num_samples={num_samples!r}; {method} needs {need}")
+        if rank < 1:
+            raise ValueError(f"rank={rank!r}; pass at least 1 direction, or method='exact' for all")
+        if curvature_pairs < 0:
+            raise ValueError(f"curvature_pairs={curvature_pairs!r}; pass a number of pairs from 0")
+        self.model, self.method, self.generator, self.linear = model, method, generator, linear
+        self.num_samples, self.antithetic, self.curvature_pairs = num_samples, antithetic, curvature_pairs
+        self.memory_limit = memory_limit
+        self.line: Linearization | None = None
+        if method in ("exact", "rank"):
+            num_directions = rank if method == "rank" else None
+            self.line = Linearization(model, posterior, x, memory_limit=memory_limit, num_directions=num_directions)
+            self.num_outputs = self.line.num_outputs
+            self.mean = {name: mean.detach() for name, mean in self.line.mean.items()}
+            self.std = self.line.std
+        else:
+            check_mode(model)
+            self.mean, self.std = parameters_of(model, posterior)
+            with torch.no_grad():
+                logits = functional_call(model, self.mean, (x[:1],))
+            self.num_outputs = check_logits(logits, 1).shape[1]
+        self.family = the_family(family, self.num_outputs)
+
+    def check_result(self, x: Tensor) -> None:
+        """Raise a ValueError where the (B, K, K) results are more than memory holds."""
+        k = self.num_outputs
+        need, there = 2 * 8 * len(x) * k * k, available_memory(x.device)
+        if need > there:
+            raise ValueError(
+                f"covariances of {len(x)} examples with {k} classes need {need / 2**30:,.1f} GiB and "
+                f"{there / 2**30:,.1f} are free; pass fewer examples at a time, or use label_noise, which keeps "
+                "(B, K) only"
+            )
+
+    def parts(self, x: Tensor) -> Iterator[LabelNoise]:
+        """The noise of one part of the batch after the other."""
+        if self.method == "monte_carlo":
+            yield self._monte_carlo(x)
+        elif self.method == "direction":
+            yield self._directions(x)
+        else:
+            yield from self._linearized(x)
+
+    # ------------------------------------------------------------------ a linearised network
+    def _linearized(self, x: Tensor) -> Iterator[LabelNoise]:
+        assert self.line is not None
+        bent, error = self._bent(x) if self.curvature_pairs else (None, None)
+        start = 0
+        for part, done in self.line.parts(x):
+            logits = done.logits.detach()
+            if self.method == "exact":
+                covariance = self.line.covariance(part, done)
+                root = symmetric_root(covariance.double())
+            else:
+                ways = self._leading(logits)
+                inner = self.line.covariance(part, done, ways)
+                root = ways.double() @ symmetric_root(inner.double())
+                covariance = (root @ root.mT).to(inner.dtype)
+            rows = slice(start, start + len(part))
+            start += len(part)
+            moved = None if bent is None or error is None else (bent[rows], error[rows])
+            yield self._of_gaussian(logits, covariance, root, moved)
+
+    @torch.no_grad()
+    def _bent(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """How far E_q[f] is from f(m), by pairs of draws in which all odd orders cancel, and its standard error."""
+        logits = self._logits(self.mean, x).double()
+        total, square = torch.zeros_like(logits), torch.zeros_like(logits)
+        for _ in range(self.curvature_pairs):
+            step = self._step()
+            ends = [self._logits(self._moved(step, sign), x).double() for sign in (1, -1)]
+            bend = (ends[0] + ends[1]) / 2 - logits
+            total += bend
+            square += bend.square()
+        n = self.curvature_pairs
+        mean = total / n
+        return mean, ((square / n - mean.square()).clamp_min(0) / max(1, n - 1)).sqrt()
+
+    # ------------------------------------------------------------------ Gaussian logits
+    def _leading(self, logits: Tensor) -> Tensor:
+        """(B, K, R) orthonormal directions in which A'' is largest: the others hardly reach the labels."""
+        assert self.line is not None
+        _, vectors = torch.linalg.eigh(curvature(self.family, logits.double()))
+        return vectors[..., -self.line.num_directions :].to(logits.dtype)
+
+    def _of_gaussian(
+        self, logits: Tensor, covariance: Tensor, root: Tensor, moved: tuple[Tensor, Tensor] | None = None
+    ) -> LabelNoise:
+        centre = logits.double()
+        mean = centre if moved is None else centre + moved[0]
+        moments = push(self.family, mean, root)
+        shift, spread, error = moments.shift, moments.covariance, moments.error
+        if moved is not None:
+            shift = shift + self.family.mean(centre) - self.family.mean(mean)
+            of_mean = (curvature(self.family, mean).square() @ moved[1].square()[..., None])[..., 0]
+            error = (error.square() + of_mean).sqrt()
+        if self.linear or self.method == "direction":
+            spread = linear_moments(self.family, centre, covariance.double())
+        return _result(logits, shift, spread, error, None, covariance, linear=self.linear)
+
+    # ------------------------------------------------------------------ Eq. 20, one direction at a time
+    def _jvp(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and J Σ^{1/2} e for one draw e, (B, K) each, e being the same for all examples."""
+        tangents = self._step()
+        pairs = []
+        with plain_attention(), torch.no_grad():
+            for part in x.split(self._examples(x)):
+                pairs.append(
+                    torch.func.jvp(
+                        lambda parameters, part=part: functional_call(self.model, parameters, (part,)),
+                        (self.mean,),
+                        (tangents,),
+                    )
+                )
+        logits, slope = (torch.cat(column) for column in zip(*pairs, strict=True))
+        return check_logits(logits, len(x)), slope
+
+    def draw(self, x: Tensor) -> Tensor:
+        """One draw of Eq. 20, (B, K)."""
+        logits, slope = self._jvp(x)
+        return -(curvature(self.family, logits) @ slope[..., None])[..., 0]
+
+    def _directions(self, x: Tensor) -> LabelNoise:
+        slopes = []
+        for _ in range(self.num_samples):
+            logits, slope = self._jvp(x)
+            slopes.append(slope)
+        root = torch.stack(slopes, -1).double() / math.sqrt(self.num_samples)
+        covariance = root @ root.mT
+        if self.num_samples > self.num_outputs:
+            root = symmetric_root(covariance)
+        return self._of_gaussian(logits, covariance.to(logits.dtype), root)
+
+    # ------------------------------------------------------------------ draws of the weights
+    def _step(self) -> dict[str, Tensor]:
+        """One draw of the weights' deviation from their mean."""
+        return {
+            name: std * torch.randn(std.shape, dtype=std.dtype, device=std.device, generator=self.generator)
+            for name, std in self.std.items()
+        }
+
+    def _moved(self, step: dict[str, Tensor], sign: int = 1) -> dict[str, Tensor]:
+        return {name: mean + sign * step[name] for name, mean in self.mean.items()}
+
+    def _logits(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
+        parts = [functional_call(self.model, weights, (part,)) for part in x.split(self._examples(x))]
+        return check_logits(torch.cat(parts), len(x))
+
+    @torch.no_grad()
+    def _monte_carlo(self, x: Tensor) -> LabelNoise:
+        logits = self._logits(self.mean, x)
+        centre = self.family.mean(logits.double())
+        signs = (1, -1) if self.antithetic else (1,)
+        total = _Sums(centre)
+        for _ in range(self.num_samples // len(signs)):
+            step = self._step()
+            total.add([centre - self.family.mean(self._logits(self._moved(step, s), x).double()) for s in signs])
+        return _result(logits, *total.moments(), None)
+
+    def _examples(self, x: Tensor) -> int:
+        """Examples of one pass without gradients, from what one example's input takes."""
+        aim = (self.memory_limit or (2048 if x.device.type == "cuda" else 64)) * 2**20
+        return max(1, int(aim / (256 * x[0].numel() * x.element_size() + 8 * self.num_outputs**2)))
+
+
+class _Sums:
+    """Running sums of the noise over independent units (a draw, or an antithetic pair), in float64."""
+
+    def __init__(self, like: Tensor) -> None:
+        num, k = like.shape
+        self.units = 0
+        self.noise, self.of_unit = torch.zeros_like(like), torch.zeros_like(like)
+        self.outer = like.new_zeros(num, k, k)
+        self.square, self.square_of_unit = like.new_zeros(num), like.new_zeros(num)
+        self.draws = 0
+
+    def add(self, noises: list[Tensor]) -> None:
+        self.units += 1
+        self.draws += len(noises)
+        mean = torch.stack(noises).mean(0)
+        square = torch.stack([noise.square().sum(1) for noise in noises]).mean(0)
+        self.noise += mean
+        self.of_unit += mean.square()
+        self.square += square
+        self.square_of_unit += square.square()
+        for noise in noises:
+            self.outer.baddbmm_(noise[:, :, None], noise[:, None, :])
+
+    def moments(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mean, covariance, standard error of the mean, standard error of the magnitude."""
+        n = self.units
+        mean = self.noise / n
+        covariance = (self.outer / self.draws - mean[:, :, None] * mean[:, None, :]) * (self.draws / (self.draws - 1))
+        error = ((self.of_unit / n - mean.square()).clamp_min(0) / (n - 1)).sqrt()
+        square = self.square / n
+        of_square = ((self.square_of_unit / n - square.square()).clamp_min(0) / (n - 1)).sqrt()
+        return mean, covariance, error, of_square / (2 * square.sqrt()).clamp_min(torch.finfo(square.dtype).tiny)
+
+
+def _result(
+    logits: Tensor,
+    shift: Tensor,
+    covariance: Tensor,
+    error: Tensor,
+    magnitude_error: Tensor | None,
+    logit_covariance: Tensor | None,
+    *,
+    linear: bool = False,
+) -> LabelNoise:
+    variance = covariance.diagonal(dim1=-2, dim2=-1).clamp_min(0)
+    square = variance.sum(1) + (0 if linear else shift.square().sum(1))
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    return LabelNoise(
+        logits=logits,
+        mean_shift=shift.to(dtype),
+        covariance=covariance.to(dtype),
+        std=variance.sqrt().to(dtype),
+        magnitude=square.sqrt().to(dtype),
+        standard_error=error.to(dtype),
+        magnitude_error=None if magnitude_error is None else magnitude_error.to(dtype),
+        logit_covariance=None if logit_covariance is None else logit_covariance.to(dtype),
+    )

@@ -1,0 +1,157 @@
+"""Examples in the order of their label noise: which are atypical, ambiguous, or wrongly labelled (Chapter 7)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from vlls.noise._checks import check_labels
+from vlls.noise.network import Estimator
+from vlls.posterior import DiagonalPosterior
+
+__all__ = ["ExampleRanking", "rank_examples"]
+
+
+@dataclass(frozen=True)
+class ExampleRanking:
+    """Examples ordered by their label noise, the highest first. Every column is an (N,) array.
+
+    Attributes:
+        index: place in the data set.
+        label: the given label.
+        predicted: the class of the largest logit at the posterior's mean.
+        noise: root mean square over the posterior of the norm of the label noise over classes.
+        label_noise: mean noise on the given label; below 0 the posterior smooths it, above 0 it sharpens it.
+        disagreement: 1 - E_q p(given label): how little the posterior believes the label.
+    """
+
+    index: npt.NDArray[np.int64]
+    label: npt.NDArray[np.int64]
+    predicted: npt.NDArray[np.int64]
+    noise: npt.NDArray[np.float64]
+    label_noise: npt.NDArray[np.float64]
+    disagreement: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """The columns by name, as ``pandas.DataFrame`` takes them."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write the table; the file is the old one or the whole new one at any moment.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        columns = self.columns()
+        writer.writerow(columns)
+        writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+        target = Path(path)
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        try:
+            partial.write_text(text.getvalue())
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def rank_examples(
+    model: nn.Module,
+    posterior: DiagonalPosterior,
+    dataset: Any,
+    labels: Any,
+    *,
+    method: str = "rank",
+    batch_size: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> ExampleRanking:
+    """Order examples by their label noise.
+
+    Args:
+        model: the network, in evaluation mode; (B, ...) inputs to (B, K) logits.
+        posterior: any diagonal Gaussian over its parameters.
+        dataset: (N, ...) inputs as the network takes them, or a ``torch.utils.data.Dataset`` whose items are an input
+            or a tuple that starts with it.
+        labels: the given labels, (N,) integers from 0 to K - 1.
+        method: how the noise is had; see :func:`.label_noise_moments`.
+        batch_size: examples at a time; their (B, K, K) covariances are held.
+        progress: called with the numbers of examples done and in all, after each batch.
+        **options: of :func:`.label_noise_moments`, such as ``rank``, ``num_samples``, ``memory_limit``, ``generator``.
+
+    Raises:
+        ValueError: if labels and examples differ in number, a label is out of range, or as
+            :func:`.label_noise_moments` does.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 3)
+        >>> q = DiagonalPosterior(*({n: f(p.detach()) for n, p in model.named_parameters()} for f in (
+        ...     torch.clone, torch.ones_like)))
+        >>> table = rank_examples(model, q, torch.randn(5, 2), torch.tensor([0, 1, 2, 0, 1]))
+        >>> bool((table.noise[:-1] >= table.noise[1:]).all())
+        True
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size!r}; pass at least 1")
+    num = len(dataset)
+    labels = torch.as_tensor(np.asarray(labels) if not isinstance(labels, Tensor) else labels).cpu()
+    if num == 0:
+        raise ValueError("the data set is empty; pass at least one example")
+    device = next(iter(model.parameters())).device
+    estimator: Estimator | None = None
+    found: list[tuple[Tensor, ...]] = []
+    done = 0
+    for x in _batches(dataset, batch_size):
+        x = x.to(device)
+        if estimator is None:
+            estimator = Estimator(model, posterior, x, method=method, **options)
+            labels = check_labels(labels, num, max(2, estimator.num_outputs))
+        estimator.check_result(x)
+        for part in estimator.parts(x):
+            given = labels[done : done + len(part)].to(device)
+            found.append(tuple(column.cpu() for column in _describe(estimator, part, given)))
+            done += len(part)
+        if progress is not None:
+            progress(done, num)
+    predicted, noise, own, disagreement = (torch.cat(column).numpy() for column in zip(*found, strict=True))
+    order = np.argsort(-noise, kind="stable")
+    given = labels.numpy()
+    return ExampleRanking(order, given[order], predicted[order], noise[order], own[order], disagreement[order])
+
+
+def _describe(estimator: Estimator, part: Any, given: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Prediction, magnitude, noise on the given label and disagreement with it, of each example."""
+    family, logits, shift = estimator.family, part.logits.double(), part.mean_shift.double()
+    if logits.shape[1] == 1:  # a single logit: classes 0 and 1
+        chance, own = family.mean(logits)[:, 0], shift[:, 0]
+        sign = (2 * given - 1).double()
+        own = sign * own
+        p = torch.where(given == 1, chance, 1 - chance)
+        return (logits[:, 0] > 0).long(), part.magnitude.double(), own, 1 - (p - own)
+    own = shift.gather(1, given[:, None])[:, 0]
+    p = family.mean(logits).gather(1, given[:, None])[:, 0]
+    return logits.argmax(1), part.magnitude.double(), own, 1 - (p - own)
+
+
+def _batches(dataset: Any, batch_size: int) -> Iterator[Tensor]:
+    if isinstance(dataset, np.ndarray):
+        dataset = torch.from_numpy(dataset)
+    if isinstance(dataset, Tensor):
+        yield from dataset.split(batch_size)
+        return
+    for batch in torch.utils.data.DataLoader(dataset, batch_size=batch_size):
+        yield batch[0] if isinstance(batch, (tuple, list)) else batch

@@ -1,0 +1,110 @@
+r"""Label noise of sharpness-aware minimisation, which the paper says can be derived and does not show (Chapter 6)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from vlls.families import Family
+from vlls.noise._checks import check_batch, check_labels, check_logits, check_mode
+from vlls.noise._push import curvature, the_family
+from vlls.noise.linearization import logit_covariance, plain_attention
+from vlls.posterior import DiagonalPosterior
+
+__all__ = ["sam_label_noise"]
+
+
+def sam_label_noise(
+    model: nn.Module,
+    x: Tensor,
+    labels: Tensor,
+    *,
+    rho: float = 0.05,
+    per_example: bool = False,
+    linear: bool = False,
+    family: Family | None = None,
+    memory_limit: float | None = None,
+) -> Tensor:
+    r"""Return the noise that SAM adds to the labels of a batch.
+
+    SAM takes the gradient at :math:`\theta + \delta`, :math:`\delta = \rho \, g / \|g\|` with g the gradient of the
+    batch's loss. The Taylor steps of Eq. 20 turn :math:`\nabla f_i(\theta + \delta) [A'(f_i(\theta + \delta)) - y_i]`
+    into :math:`\nabla f_i(\theta) [A'(f_i(\theta)) - (y_i + \epsilon_i)]` with
+
+    .. math:: \epsilon_i = A'(f_i(\theta)) - A'(f_i(\theta + \delta)) \approx -A''(f_i) \, J_i \, \delta .
+
+    It is Eq. 20 with :math:`\Sigma^{1/2} e` replaced by a step of length :math:`\rho` up the loss: a noise that knows
+    the labels, and pushes them away from the prediction where variational noise is even-handed.
+
+    Args:
+        model: the network at its weights :math:`\theta`, in evaluation mode; (B, ...) inputs to (B, K) logits.
+        x: a batch of inputs, (B, ...).
+        labels: its labels: classes (B,), or what else the family takes.
+        rho: radius of the perturbation, positive.
+        per_example: perturb for each example by its own gradient, as SAM with batches of one does, in a linearised
+            network: :math:`J_i \delta_i = \rho \, V_i r_i / \sqrt{r_i^\top V_i r_i}` with :math:`V_i = J_i J_i^\top`
+            and the residual r.
+        linear: the Taylor step of the formula instead of the difference.
+        family: of the labels; :class:`.Categorical` if left out, :class:`.Bernoulli` for a single logit.
+        memory_limit: MiB of temporaries for ``per_example``; see :func:`.logit_covariance`.
+
+    Returns:
+        (B, K), to be added to the labels.
+
+    Raises:
+        ValueError: if ``rho`` is not positive, labels do not fit, the batch is empty, the model is in training mode
+            where that matters, or the gradient is zero.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 3)
+        >>> sam_label_noise(model, torch.randn(4, 2), torch.tensor([0, 1, 2, 0])).shape
+        torch.Size([4, 3])
+    """
+    if not rho > 0:
+        raise ValueError(f"rho={rho!r}; pass a positive radius, such as 0.05")
+    check_batch(x)
+    check_mode(model)
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    grown = {name: p.clone().requires_grad_() for name, p in parameters.items()}
+    with plain_attention(), torch.enable_grad():
+        logits = check_logits(functional_call(model, grown, (x,)), len(x))
+        kind = the_family(family, logits.shape[1])
+        y = _targets(kind, labels, logits)
+        if not per_example:
+            gradients = torch.autograd.grad(kind.nll(logits, y).sum() / len(x), list(grown.values()), allow_unused=True)
+    logits = logits.detach()
+    if per_example:
+        unit = DiagonalPosterior(parameters, {name: torch.ones_like(p) for name, p in parameters.items()})
+        kernel = logit_covariance(model, unit, x, memory_limit=memory_limit)
+        residual = (kind.mean(logits) - y)[..., None]
+        pulled = kernel @ residual
+        norm = (residual.mT @ pulled).clamp_min(0).sqrt()
+        slope = (rho * pulled / norm.clamp_min(torch.finfo(norm.dtype).tiny))[..., 0]
+        if linear:
+            return -(curvature(kind, logits) @ slope[..., None])[..., 0]
+        return kind.mean(logits) - kind.mean(logits + slope)
+    held = {name: g for name, g in zip(grown, gradients, strict=True) if g is not None}
+    length = torch.stack([g.norm() for g in held.values()]).norm()
+    if not bool(length > 0):
+        raise ValueError("the batch's gradient is zero, so SAM has no direction to go; pass other examples or labels")
+    step = {name: rho / length * g for name, g in held.items()}
+    if linear:
+        start = {name: parameters[name] for name in step}
+        with plain_attention(), torch.no_grad():
+            slope = torch.func.jvp(lambda moving: functional_call(model, moving, (x,)), (start,), (step,))[1]
+        return -(curvature(kind, logits) @ slope[..., None])[..., 0]
+    with torch.no_grad():
+        moved = functional_call(model, {name: parameters[name] + d for name, d in step.items()}, (x,))
+    return kind.mean(logits) - kind.mean(moved)
+
+
+def _targets(family: Family, labels: Tensor, logits: Tensor) -> Tensor:
+    """Labels as (B, K) targets in the dtype of the logits."""
+    num, k = logits.shape
+    if family.num_outputs is not None and labels.ndim == 1:
+        labels = check_labels(labels, num, k).cpu()
+    if family.num_outputs is None:
+        flat = family.check_targets(labels.reshape(-1).cpu(), num * k)
+        return flat.reshape(num, k).to(logits)
+    return family.check_targets(labels.cpu(), num).to(logits)
