@@ -84,7 +84,7 @@ def label_noise(
     rank: int = 3,
     num_samples: int = 64,
     antithetic: bool = False,
-    curvature_pairs: int = 0,
+    curvature_pairs: int = 4,
     memory_limit: float | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -133,7 +133,7 @@ def label_noise_moments(
     rank: int = 3,
     num_samples: int = 64,
     antithetic: bool = False,
-    curvature_pairs: int = 0,
+    curvature_pairs: int = 4,
     linear: bool = False,
     memory_limit: float | None = None,
     generator: torch.Generator | None = None,
@@ -157,9 +157,11 @@ def label_noise_moments(
             the curvature of A'. ``direction`` always does.
         memory_limit: MiB that temporaries may take; 64 on a CPU and 2048 on a GPU if left out.
         curvature_pairs: pairs of draws m + d, m - d with which ``exact`` and ``rank`` move the mean of the logits from
-            f(m) to :math:`\mathbb E_q[f]`. A linearised network has the two equal; a real one has not, and for
-            ``mean_shift`` the difference is of the leading order (Chapter 6). Each pair costs two passes forward.
-        generator: for reproducible draws, on the model's device.
+            f(m) to :math:`\mathbb E_q[f]`. In a linearised network the two are equal, in a real one they are not, and
+            for ``mean_shift`` the difference is of the leading order (Chapter 6). Each pair costs two passes forward;
+            0 leaves it out, which hardly changes the order of examples by ``magnitude``.
+        generator: for the draws, on the model's device. Without one ``exact`` and ``rank`` draw the same pairs in every
+            call, the others go on from torch's global state.
 
     Raises:
         ValueError: if the posterior's names are not the model's, a standard deviation is negative or NaN, the batch is
@@ -206,7 +208,7 @@ class Estimator:
         rank: int = 3,
         num_samples: int = 64,
         antithetic: bool = False,
-        curvature_pairs: int = 0,
+        curvature_pairs: int = 4,
         linear: bool = False,
         memory_limit: float | None = None,
         generator: torch.Generator | None = None,
@@ -284,8 +286,9 @@ class Estimator:
         """How far E_q[f] is from f(m), by pairs of draws in which all odd orders cancel, and its standard error."""
         logits = self._logits(self.mean, x).double()
         total, square = torch.zeros_like(logits), torch.zeros_like(logits)
+        generator = self.generator or torch.Generator(x.device).manual_seed(0)
         for _ in range(self.curvature_pairs):
-            step = self._step()
+            step = self._step(generator)
             ends = [self._logits(self._moved(step, sign), x).double() for sign in (1, -1)]
             bend = (ends[0] + ends[1]) / 2 - logits
             total += bend
@@ -319,7 +322,7 @@ class Estimator:
     # ------------------------------------------------------------------ Eq. 20, one direction at a time
     def _jvp(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and J Σ^{1/2} e for one draw e, (B, K) each, e being the same for all examples."""
-        tangents = self._step()
+        tangents = self._step(self.generator)
         pairs = []
         with plain_attention(), torch.no_grad():
             for part in x.split(self._examples(x)):
@@ -350,10 +353,10 @@ class Estimator:
         return self._of_gaussian(logits, covariance.to(logits.dtype), root)
 
     # ------------------------------------------------------------------ draws of the weights
-    def _step(self) -> dict[str, Tensor]:
+    def _step(self, generator: torch.Generator | None) -> dict[str, Tensor]:
         """One draw of the weights' deviation from their mean."""
         return {
-            name: std * torch.randn(std.shape, dtype=std.dtype, device=std.device, generator=self.generator)
+            name: std * torch.randn(std.shape, dtype=std.dtype, device=std.device, generator=generator)
             for name, std in self.std.items()
         }
 
@@ -371,7 +374,7 @@ class Estimator:
         signs = (1, -1) if self.antithetic else (1,)
         total = _Sums(centre)
         for _ in range(self.num_samples // len(signs)):
-            step = self._step()
+            step = self._step(self.generator)
             total.add([centre - self.family.mean(self._logits(self._moved(step, s), x).double()) for s in signs])
         return _result(logits, *total.moments(), None)
 
