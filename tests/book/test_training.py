@@ -4,24 +4,25 @@ import re
 import shlex
 
 import pytest
+import torch
 from chapters import ROOT
 from typer.testing import CliRunner
 
 from vlls.cli._app import app
-from vlls.train import METHODS
+from vlls.train import METHODS, RunConfig, run
 from vlls.train.config import CORRUPTIONS
 
 PAGE = (ROOT / "book" / "training.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(
-    r"^(?:torchrun \S+ -m vlls\.cli|vlls) (train.*)$", (PAGE + README).replace("\\\n", ""), re.MULTILINE
-)
+TEXT = (PAGE + README).replace("\\\n", "")
+COMMANDS = re.findall(r"^(?:torchrun \S+ -m vlls\.cli|vlls) (train.*)$", TEXT, re.MULTILINE)
+NOISE = re.findall(r"^vlls noise (\S+)(.*)$", TEXT, re.MULTILINE)
 
 
 def test_the_python_of_the_page_runs(capsys):
-    (block,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     names = {}
-    exec(block, names)
+    for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
+        exec(block, names)
     assert capsys.readouterr().out.startswith("finished [")
     assert sorted(names["posterior"].mean) == sorted(name for name, _ in names["model"].named_parameters())
 
@@ -31,6 +32,25 @@ def test_the_commands_of_the_page_are_understood(command, tmp_path):
     result = CliRunner().invoke(app, [*shlex.split(command, comments=True), "--dry-run", "--output", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folders of small runs by the method in their names."""
+    place, threads = tmp_path_factory.mktemp("runs"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    small = {"dataset": "digits", "epochs": 1, "train_size": 100, "eval_samples": 0}
+    yield {method: run(RunConfig(method=method, **small), place).folder for method in ("ivon", "sgd")}
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("folder, options", NOISE)
+def test_the_noise_commands_of_the_page_work(folder, options, runs, tmp_path):
+    (method,) = {"ivon", "sgd"} & set(folder.split("-"))
+    arguments = [*shlex.split(options, comments=True), "--limit", "20", "--output", str(tmp_path)]
+    result = CliRunner().invoke(app, ["noise", str(runs[method]), *arguments])
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["noise.csv", "noise.html"]
 
 
 def test_every_method_and_corruption_is_on_the_page():

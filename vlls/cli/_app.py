@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 import vlls
 from vlls.cli._errors import Failed, one_line, rank
+from vlls.cli._noise import noise
 from vlls.cli._train import EXAMPLES, train
 
 __all__ = ["app"]
@@ -68,3 +69,4 @@ def _vlls(
 
 
 app.command(name="train", rich_help_panel="Commands")(train)
+app.command(name="noise", rich_help_panel="Commands")(noise)

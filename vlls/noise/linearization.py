@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from vlls.noise._checks import check_batch, check_logits, check_mode, parameters
 from vlls.noise._trace import Pass, Seen, Site, backward_once, forward, sites_of
 from vlls.posterior import DiagonalPosterior
 
-__all__ = ["Linearization", "logit_covariance"]
+__all__ = ["logit_covariance"]
 
 _MEBIBYTE = 1 << 20
 _warned: set[str] = set()
@@ -110,7 +110,7 @@ class Linearization:
     def _look(self, x: Tensor) -> _Plan:
         """Run one and two examples, to see which axis is the batch and which parameters are used how often."""
         sites = sites_of(self.model, self._variances)
-        with plain_attention():
+        with differentiable():
             one = forward(self.model, self._grown, x[:1], sites)
             two = forward(self.model, self._grown, x[[0, 0]], sites)
         logits = check_logits(one.logits, 1)
@@ -177,7 +177,7 @@ class Linearization:
     def run(self, x: Tensor) -> Pass:
         """Run the network at the mean and keep what :meth:`covariance` needs."""
         self._total: Tensor | None = None
-        with plain_attention():
+        with differentiable():
             done = forward(self.model, self._grown, x, self._plan.sites, self._consume)
         check_logits(done.logits, len(x))
         return done
@@ -227,9 +227,11 @@ class Linearization:
                 return functional_call(self.model, {**fixed, **parameters}, (example[None],))[0]
 
             pull = torch.func.vjp(logits, chosen)[1]
-            return torch.func.vmap(lambda direction: pull(direction)[0])(of_example)
+            # one direction after the other: torch's derivative of PReLU is wrong within two vmaps
+            pulled = [pull(direction)[0] for direction in of_example]
+            return {name: torch.stack([row[name] for row in pulled]) for name in chosen}
 
-        with plain_attention():
+        with differentiable():
             try:
                 gradients = torch.func.vmap(rows)(x, directions)
             except RuntimeError:  # an operation that vmap does not know
@@ -267,9 +269,13 @@ def _accurate(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype == torch.float64 else torch.float32
 
 
-def plain_attention() -> Any:
-    """Attention's kernels that can be differentiated in every way that is needed here."""
-    return sdpa_kernel(SDPBackend.MATH)
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """Attention by kernels that can be differentiated in every way, without torch's notice about its own internals."""
+    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
+        yield
 
 
 def _batch_axis(one: Seen, two: Seen) -> int | None:

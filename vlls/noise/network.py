@@ -27,7 +27,7 @@ from vlls._validation import check_known
 from vlls.families import Family
 from vlls.noise._checks import check_batch, check_logits, check_mode, parameters_of
 from vlls.noise._push import curvature, linear_moments, push, symmetric_root, the_family
-from vlls.noise.linearization import Linearization, available_memory, plain_attention
+from vlls.noise.linearization import Linearization, available_memory, differentiable
 from vlls.posterior import DiagonalPosterior
 
 __all__ = ["METHODS", "LabelNoise", "label_noise", "label_noise_moments"]
@@ -324,7 +324,7 @@ class Estimator:
         """Logits and J Σ^{1/2} e for one draw e, (B, K) each, e being the same for all examples."""
         tangents = self._step(self.generator)
         pairs = []
-        with plain_attention(), torch.no_grad():
+        with differentiable(), torch.no_grad():
             for part in x.split(self._examples(x)):
                 pairs.append(
                     torch.func.jvp(

@@ -9,7 +9,7 @@ from torch.func import functional_call
 from vlls.families import Family
 from vlls.noise._checks import check_batch, check_labels, check_logits, check_mode
 from vlls.noise._push import curvature, the_family
-from vlls.noise.linearization import logit_covariance, plain_attention
+from vlls.noise.linearization import differentiable, logit_covariance
 from vlls.posterior import DiagonalPosterior
 
 __all__ = ["sam_label_noise"]
@@ -67,7 +67,7 @@ def sam_label_noise(
     check_mode(model)
     parameters = {name: p.detach() for name, p in model.named_parameters()}
     grown = {name: p.clone().requires_grad_() for name, p in parameters.items()}
-    with plain_attention(), torch.enable_grad():
+    with differentiable(), torch.enable_grad():
         logits = check_logits(functional_call(model, grown, (x,)), len(x))
         kind = the_family(family, logits.shape[1])
         y = _targets(kind, labels, logits)
@@ -91,7 +91,7 @@ def sam_label_noise(
     step = {name: rho / length * g for name, g in held.items()}
     if linear:
         start = {name: parameters[name] for name in step}
-        with plain_attention(), torch.no_grad():
+        with differentiable(), torch.no_grad():
             slope = torch.func.jvp(lambda moving: functional_call(model, moving, (x,)), (start,), (step,))[1]
         return -(curvature(kind, logits) @ slope[..., None])[..., 0]
     with torch.no_grad():

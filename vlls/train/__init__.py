@@ -1,11 +1,24 @@
 """Training runs of the paper: any of its methods, on any of its data sets, with any of its label errors.
 
 :class:`RunConfig` says what a run is, :func:`run` trains it and returns a :class:`RunResult`. The command ``vlls
-train`` is the same from a terminal.
+train`` is the same from a terminal. :func:`load_run` gives back the network, the posterior and the images of a run that
+was kept.
 """
 
 from vlls.train.config import RunConfig
 from vlls.train.loop import Interrupted, Reporter, RunResult, run
 from vlls.train.presets import METHODS, hyperparameters
+from vlls.train.restore import LoadedRun, RunImages, load_run
 
-__all__ = ["METHODS", "Interrupted", "Reporter", "RunConfig", "RunResult", "hyperparameters", "run"]
+__all__ = [
+    "METHODS",
+    "Interrupted",
+    "LoadedRun",
+    "Reporter",
+    "RunConfig",
+    "RunImages",
+    "RunResult",
+    "hyperparameters",
+    "load_run",
+    "run",
+]

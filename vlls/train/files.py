@@ -91,13 +91,18 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     write_atomically(path, buffer.getbuffer())
 
 
-def load_checkpoint(path: Path, key: str, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint of the run with this key.
+def load_checkpoint(
+    path: Path,
+    key: str | None,
+    device: torch.device | str = "cpu",
+    *,
+    remedy: str = "remove it or pass --overwrite to start anew",
+) -> dict[str, Any]:
+    """Read a checkpoint of the run with this key; None for whichever run's it is.
 
     Raises:
-        ValueError: if it is truncated, not ours, or another run's; with what to do.
+        ValueError: if it is truncated, not ours, or another run's; with what to do, the ``remedy``.
     """
-    remedy = "remove it or pass --overwrite to start anew"
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except OSError as error:
@@ -106,7 +111,7 @@ def load_checkpoint(path: Path, key: str, device: torch.device | str = "cpu") ->
         raise ValueError(f"the checkpoint {path} is truncated or not one of vlls; {remedy}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT or "key" not in state:
         raise ValueError(f"the checkpoint {path} is not one that this version of vlls wrote; {remedy}")
-    if state["key"] != key:
+    if key is not None and state["key"] != key:
         raise ValueError(
             f"the checkpoint {path} belongs to another config (key {state['key']}, not {key}); "
             "choose another folder, pass that config, or remove the checkpoint"

@@ -317,7 +317,8 @@ class _Run:
         if self.folder is None or self.trainer.rank != 0:
             return
         own = {"step": self.step, "epochs": self.epochs, "final": self.final, "seconds": self.seconds}
-        save_checkpoint(self.folder / CHECKPOINT, {"key": self.config.key, **own, **state})
+        whose = {"key": self.config.key, "config": self.config.to_dict()}
+        save_checkpoint(self.folder / CHECKPOINT, {**whose, **own, **state})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""

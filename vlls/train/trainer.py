@@ -18,10 +18,10 @@ from vlls.train.batches import Batches, DeviceBatches, FileBatches
 from vlls.train.config import RunConfig
 from vlls.train.machine import gathered
 from vlls.train.methods import make_criterion, make_optimizer
-from vlls.train.prepare import FILE_IMAGE_SIZE, RunData, derive_seed
+from vlls.train.prepare import FILE_IMAGE_SIZE, Images, RunData, derive_seed
 from vlls.train.schedules import learning_rate
 
-__all__ = ["Trainer"]
+__all__ = ["Trainer", "make_model", "pixel_moments", "seen_size"]
 
 WARMUP = 3  # steps taken as they come before the step is captured in a CUDA graph
 
@@ -63,28 +63,13 @@ class Trainer:
         options: dict[str, Any] = {"batch_size": batch_size, "rows": own, "device": device, "seed": config.seed}
         self.batches: Batches
         if isinstance(data.train.images, np.ndarray):
-            channels = data.train.images.shape[3]
-            augment = channels == 3 if config.augment is None else config.augment
+            augment = data.train.images.shape[3] == 3 if config.augment is None else config.augment
             self.batches = DeviceBatches(data.train, augment=augment, **options)
-            mean, std = _moments(data.train.images)
         else:
-            channels, augment = 3, config.augment is not False
-            size = config.image_size or FILE_IMAGE_SIZE
+            size, augment = seen_size(config, data), config.augment is not False
             self.batches = FileBatches(data.train, image_size=size, workers=workers, augment=augment, **options)
-            mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])  # ImageNet's
-        self.mean, self.std = (torch.tensor(v, dtype=torch.float32, device=device) for v in (mean, std))
-
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(config.seed, "weights"))
-            assert config.model is not None
-            model = build(
-                config.model,
-                data.num_classes,
-                in_channels=channels,
-                image_size=self.batches.image_size,
-                pretrained=bool(config.pretrained),
-            )
-        self.model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.mean, self.std = pixel_moments(data.train, device)
+        self.model = make_model(config, data, device)
         self.criterion = make_criterion(config, data.num_classes).to(device)
         self.optimizer = make_optimizer(config, self.model, len(data.train), together=self.world > 1)
         first = self.rank * self._samples
@@ -277,6 +262,55 @@ def _fastest_convolutions() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.benchmark = before
+
+
+# ---------------------------------------------------------------------- what a network is made for
+def seen_size(config: RunConfig, data: RunData) -> int:
+    """Height and width in pixels of the images that the network sees."""
+    if isinstance(data.train.images, np.ndarray):
+        return data.train.images.shape[1]
+    return config.image_size or FILE_IMAGE_SIZE
+
+
+def pixel_moments(train: Images, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel, (C,) and (C,), that :func:`.normalize` takes; ImageNet's for files.
+
+    Args:
+        train: the training images.
+        device: where they go.
+    """
+    if isinstance(train.images, np.ndarray):
+        mean, std = _moments(train.images)
+    else:
+        mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
+    return _on(device, mean), _on(device, std)
+
+
+def _on(device: torch.device, values: np.ndarray) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device)
+
+
+def make_model(config: RunConfig, data: RunData, device: torch.device, *, pretrained: bool | None = None) -> nn.Module:
+    """The run's network with its first weights, on the device, channels last in memory.
+
+    Args:
+        config: resolved.
+        data: of :func:`.prepare`.
+        device: where it goes.
+        pretrained: in place of the config's, for weights that will be replaced.
+    """
+    assert config.model is not None
+    channels = data.train.images.shape[3] if isinstance(data.train.images, np.ndarray) else 3
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(config.seed, "weights"))
+        model = build(
+            config.model,
+            data.num_classes,
+            in_channels=channels,
+            image_size=seen_size(config, data),
+            pretrained=bool(config.pretrained) if pretrained is None else pretrained,
+        )
+    return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,220 @@
+"""``vlls noise``."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from vlls._validation import check_known
+from vlls.cli._errors import Failed
+from vlls.cli._noise_report import CSV, HTML, PART_NAMES, Asked, NoiseReport
+from vlls.cli._train import _note, _say, _terminable, _Terminated, _threads
+from vlls.noise import ExampleRanking, rank_examples
+from vlls.posterior import DiagonalPosterior
+from vlls.train.files import make_folder, write_atomically
+from vlls.train.restore import PARTS, LoadedRun, RunImages, load_run
+
+__all__ = ["noise"]
+
+_PARAGRAPH = (
+    "The noise of an example is how far its prediction strays over the posterior: much for ambiguous and atypical "
+    "images, little for easy ones. Beside it stands how much the posterior disagrees with the given label, which is "
+    f"what wrong labels show by. Two files are written: {CSV}, all examples in the order of their noise, and {HTML}, "
+    "a page that needs nothing else. Where the correct labels are known, both say which of the given ones are wrong."
+)
+HELP = f"""Rank the examples of a run by label noise, and make a gallery of the most and the least noisy ones.
+
+{_PARAGRAPH}
+
+[bold]Examples[/bold]
+
+All training images of a run, in the folder of the run:
+  [cyan]vlls noise runs/mnist-...[/cyan]
+The test images, by draws of the weights:
+  [cyan]vlls noise runs/mnist-... --part test --method monte_carlo --samples 200[/cyan]
+A run whose method learns no posterior (sgd, ls, sam, ...):
+  [cyan]vlls noise runs/mnist-... --std 0.01[/cyan]
+A quick look at the first thousand:
+  [cyan]vlls noise runs/mnist-... --limit 1000 --output look[/cyan]
+
+[bold]Exit codes[/bold]: 0 written, 2 wrong use, 128 + signal stopped (130 by Ctrl-C): the old files are kept.
+"""
+COMPUTING, MACHINE, OUTPUT = "Noise", "Machine", "Output"
+
+
+# ---------------------------------------------------------------------- the command
+def noise(
+    folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="of a run, as vlls train names it at its end")],
+    part: Annotated[
+        str, typer.Option(metavar="NAME", help="which images: train, test or validation", rich_help_panel=COMPUTING)
+    ] = "train",
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="rank (fast), exact, direction (Eq. 20), or monte_carlo (the reference)",
+            rich_help_panel=COMPUTING,
+        ),
+    ] = "rank",
+    rank: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="directions of the logits that --method rank keeps \\[default: 3]",
+            rich_help_panel=COMPUTING,
+            show_default=False,
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="draws of --method monte_carlo and direction \\[default: 64]",
+            rich_help_panel=COMPUTING,
+            show_default=False,
+        ),
+    ] = None,
+    std: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="one standard deviation for all weights; for methods that learn no posterior",
+            rich_help_panel=COMPUTING,
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="the first N images only", rich_help_panel=COMPUTING, show_default=False),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="VLLS_DATA",
+            metavar="DIR",
+            help="folder with the data sets",
+            rich_help_panel=MACHINE,
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1, ...", rich_help_panel=MACHINE)
+    ] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="of the CPU, for torch; small networks want 1", rich_help_panel=MACHINE),
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MB",
+            help="what intermediate results may take \\[default: 64 on a CPU, 2048 on a GPU]",
+            rich_help_panel=MACHINE,
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help=f"where {CSV} and {HTML} go \\[default: the folder of the run]",
+            rich_help_panel=OUTPUT,
+            show_default=False,
+        ),
+    ] = None,
+    show: Annotated[
+        int, typer.Option(metavar="N", min=0, help="examples of each end in the gallery", rich_help_panel=OUTPUT)
+    ] = 40,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print a summary as JSON on stdout, nothing else", rich_help_panel=OUTPUT)
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="print errors only", rich_help_panel=OUTPUT)] = False,
+) -> None:
+    """Rank, write, report."""
+    asked = Asked(method, rank, samples, std, memory)
+    check_known(part, PARTS, "part")
+    notes = Console(stderr=True, quiet=quiet)
+    try:
+        with _terminable(), _threads(threads), redirect_stdout(sys.stderr):
+            run = load_run(folder, device=device, root=data)
+            posterior = _posterior(run, std)
+            images = run.images(part)
+            images = images if limit is None else images.first(limit)
+            place = folder if output is None else output
+            make_folder(place.expanduser())
+            began = time.perf_counter()
+            with _progress(
+                notes, f"{run.folder.name}: label noise of {len(images):,} {PART_NAMES[part]} images"
+            ) as told:
+                ranking = rank_examples(run.model, posterior, images, images.given, progress=told, **asked.options(run))
+            ranking = _readable(ranking, images)
+            report = NoiseReport(run, part, asked, posterior, images, ranking, time.perf_counter() - began)
+            table, page = report.table(), report.page(show)
+            summary = report.summary(show, place)
+            write_atomically(place.expanduser() / CSV, table)
+            write_atomically(place.expanduser() / HTML, page)
+    except torch.cuda.OutOfMemoryError as error:
+        raise Failed("the GPU has not enough memory; choose a smaller --memory") from error
+    except KeyboardInterrupt as stopped:
+        signum = signal.SIGTERM if isinstance(stopped, _Terminated) else signal.SIGINT
+        _say(f"stopped by {signum.name}; {CSV} and {HTML} are as they were")
+        raise typer.Exit(128 + signum) from None
+    if as_json:
+        print(json.dumps(summary, indent=1))
+    elif not quiet:
+        for line in report.sentences(show, place):
+            print(line)
+
+
+noise.__doc__ = HELP
+
+
+def _posterior(run: LoadedRun, std: float | None) -> DiagonalPosterior:
+    """What the weights are drawn from: as learned, or with one standard deviation for all."""
+    if std is None:
+        if run.posterior is None:
+            raise ValueError(
+                f"the run's method, {run.config.method}, learns no posterior; pass --std X, one standard deviation for "
+                "all weights, such as --std 0.01"
+            )
+        return run.posterior
+    means = {name: parameter.detach().clone() for name, parameter in run.model.named_parameters()}
+    return DiagonalPosterior(means, {name: torch.full_like(mean, std) for name, mean in means.items()})
+
+
+@contextmanager
+def _progress(notes: Console, title: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on a terminal, one line elsewhere."""
+    _note(notes, title)
+    if not notes.file.isatty() or notes.is_dumb_terminal or notes.quiet:
+        yield None
+        return
+    columns = (BarColumn(None), TaskProgressColumn(), TextColumn("{task.completed:,}/{task.total:,} images"))
+    with Progress(*columns, TimeRemainingColumn(), console=notes, transient=True, expand=True) as bar:
+        task = bar.add_task("", total=1)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _readable(ranking: ExampleRanking, images: RunImages) -> ExampleRanking:
+    """The ranking without the images in whose place another one was read."""
+    if not images.unreadable:
+        return ranking
+    kept = ~np.isin(ranking.index, sorted(images.unreadable))
+    if not kept.any():
+        raise ValueError(f"none of the {len(images)} images can be read; check that they are where they were")
+    columns = {name: values[kept] for name, values in ranking.columns().items()}
+    return replace(ranking, **columns)

@@ -1,0 +1,104 @@
+"""Figures of Chapter 6: estimates of a network's label noise, its layers, its scale, and SAM's noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from vlls.plots._style import PALETTE, WIDTH, styled
+
+__all__ = ["plot_layer_shares", "plot_noise_errors", "plot_noise_scale", "plot_sam_noise"]
+
+
+@styled
+def plot_noise_errors(history: Mapping[int, Mapping[str, float]]) -> Figure:
+    """Draw the relative error of every estimate against the epoch of training.
+
+    Args:
+        history: for each epoch, the error by estimate; the first estimate is the reference's own error.
+    """
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
+    epochs = list(history)
+    reference, *names = next(iter(history.values()))
+    for name, color, marker in zip(names, PALETTE, "osD^v<>", strict=False):
+        ax.plot(epochs, [100 * history[t][name] for t in epochs], color=color, marker=marker, markersize=5, label=name)
+    ax.plot(epochs, [100 * history[t][reference] for t in epochs], ":", color="0.3", label=reference)
+    ax.set_yscale("log")
+    ax.set(xlabel="epoch of training", ylabel="error of the magnitude (%)")
+    ax.set_xticks(epochs)
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+@styled
+def plot_layer_shares(variances: Mapping[str, float], weights: Mapping[str, int]) -> Figure:
+    """Draw each layer's share of the noise's variance beside its share of the weights.
+
+    Args:
+        variances: by layer.
+        weights: number of weights by layer.
+    """
+    figure, ax = plt.subplots(figsize=(WIDTH, 2.8))
+    place = np.arange(len(variances))
+    for offset, values, color, label in (
+        (-0.19, variances, PALETTE[3], "of the noise's variance"),
+        (0.19, weights, "0.65", "of the weights"),
+    ):
+        whole = sum(values.values())
+        shares = [100 * values[name] / whole for name in variances]
+        bars = ax.bar(place + offset, shares, 0.36, color=color, label=label)
+        ax.bar_label(bars, [f"{share:.0f}" for share in shares], padding=2, fontsize=9)
+    ax.set_xticks(place, list(variances))
+    ax.set(ylabel="share (%)")
+    ax.margins(y=0.15)
+    ax.grid(axis="x", visible=False)
+    ax.legend()
+    return figure
+
+
+@styled
+def plot_noise_scale(scales: Sequence[float], curves: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw standard deviation and mean of the noise against the scale of the posterior, with lines of slopes 1 and 2.
+
+    Args:
+        scales: factors c of the posterior's standard deviations.
+        curves: ``std`` and ``mean``, a value for each scale.
+    """
+    figure, ax = plt.subplots(figsize=(WIDTH * 0.75, 3.2))
+    c = np.asarray(scales)
+    for (name, values), slope, color, marker in zip(curves.items(), (1, 2), PALETTE, "os", strict=False):
+        ax.loglog(c, values, marker, color=color, label=f"{name} of the noise")
+        ax.loglog(c, values[-1] * (c / c[-1]) ** slope, color=color, linewidth=1.0, alpha=0.7)
+    ax.set(xlabel="scale c of the posterior's standard deviations", ylabel="root mean square (probability)")
+    ax.set_xticks(c, [f"{value:g}" for value in c])
+    ax.xaxis.set_minor_locator(plt.NullLocator())
+    ax.legend()
+    return figure
+
+
+@styled
+def plot_sam_noise(ivon: Tensor, sam: Tensor, residual: Tensor, right: Tensor) -> Figure:
+    """Draw the size of SAM's noise against that of IVON's, and against the residual.
+
+    Args:
+        ivon: (B,) magnitudes.
+        sam: (B,) norms.
+        residual: (B,) norms of prediction minus label.
+        right: (B,) whether the label is right.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.1), sharey=True)
+    for rows, color, marker, label in (
+        (right, PALETTE[0], "o", "right label"),
+        (~right, PALETTE[3], "X", "wrong label"),
+    ):
+        for ax, x in zip(axes, (ivon, residual), strict=True):
+            ax.plot(x[rows].cpu(), sam[rows].cpu(), marker, color=color, markersize=5, alpha=0.8, label=label)
+    axes[0].set(xscale="log", yscale="log", xlabel="IVON's noise, magnitude", ylabel="SAM's noise, norm")
+    axes[1].set(xlabel="residual, norm")
+    axes[1].legend()
+    return figure

@@ -1,0 +1,260 @@
+"""A run that was kept, back in memory: its network, its posterior, and its images as the network sees them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from vlls._validation import check_known
+from vlls.data import ImageFiles
+from vlls.optim import IVON
+from vlls.posterior import DiagonalPosterior
+from vlls.train.augment import center, normalize
+from vlls.train.config import RunConfig
+from vlls.train.files import load_checkpoint, load_record
+from vlls.train.loop import CHECKPOINT, RECORD
+from vlls.train.machine import pick_device
+from vlls.train.methods import make_optimizer
+from vlls.train.prepare import Images, RunData, prepare
+from vlls.train.presets import VARIATIONAL
+from vlls.train.trainer import make_model, pixel_moments, seen_size
+
+__all__ = ["PARTS", "LoadedRun", "RunImages", "load_run"]
+
+PARTS = ("train", "test", "validation")
+"""The parts of a run's data."""
+
+
+class RunImages(Dataset[Tensor]):
+    """Images of a run as its network sees them, without augmentation: item i is a (C, H, W) float32 tensor.
+
+    Images that lie in files are read when they are asked for. One that cannot be read is replaced by the next one, as
+    in training, and its index is added to ``unreadable``.
+
+    Args:
+        images: with their labels.
+        size: height and width in pixels that the network sees.
+        mean: (C,) of the training images, in 0..255, on the device where the items go.
+        std: (C,) in 0..255, there too.
+        classes: the K class names.
+
+    Attributes:
+        given: labels that the run was given, (N,) int64 on the CPU; some may be wrong.
+        clean: the correct labels, (N,), or None where nobody knows them.
+        classes: the K class names.
+        unreadable: indices of images that were asked for and could not be read.
+
+    Example:
+        >>> images = Images(np.zeros((2, 8, 8, 1), np.uint8), np.array([3, 4]), None)
+        >>> seen = RunImages(images, 8, torch.tensor([10.0]), torch.tensor([5.0]), tuple("0123456789"))
+        >>> len(seen), seen[0].shape, float(seen[0].mean()), seen.given
+        (2, torch.Size([1, 8, 8]), -2.0, tensor([3, 4]))
+    """
+
+    def __init__(self, images: Images, size: int, mean: Tensor, std: Tensor, classes: tuple[str, ...]) -> None:
+        self._images, self._size, self._mean, self._std, self.classes = images, size, mean, std, classes
+        self.given = torch.from_numpy(images.given)
+        self.clean = None if images.clean is None else torch.from_numpy(images.clean)
+        self.unreadable: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.batch([range(len(self))[index]])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Tensor]:  # a DataLoader asks for a batch at once
+        return list(self.batch(indices))
+
+    def batch(self, indices: Sequence[int]) -> Tensor:
+        """Return the images with these indices as one tensor (B, C, H, W), channels last in memory."""
+        return normalize(self._pixels(indices).to(self._mean.device), self._mean, self._std)
+
+    def pixels(self, index: int) -> np.ndarray:
+        """Return an image for people to look at, uint8 of shape (H, W, C), cut out as the network sees it."""
+        return self._pixels([index])[0].numpy()
+
+    def path(self, index: int) -> Path | None:
+        """Return the file of an image, or None where the images do not lie in files."""
+        files = self._images.images
+        return files.path(index) if isinstance(files, ImageFiles) else None
+
+    def first(self, count: int) -> RunImages:
+        """Return the first ``count`` images, or all where there are fewer."""
+        source, rows = self._images, np.arange(min(count, len(self)))
+        images: Any = source.images
+        clean = None if source.clean is None else source.clean[rows]
+        chosen = images.subset(rows) if isinstance(images, ImageFiles) else images[rows]
+        return RunImages(Images(chosen, source.given[rows], clean), self._size, self._mean, self._std, self.classes)
+
+    def _pixels(self, indices: Sequence[int]) -> Tensor:
+        files: Any = self._images.images
+        if isinstance(files, np.ndarray):
+            return torch.from_numpy(files[np.asarray(indices)])
+        read = [files[int(index)] for index in indices]
+        self.unreadable.update(int(i) for i, (*_, failed) in zip(indices, read, strict=True) if failed)
+        return center(torch.stack([image for image, *_ in read]), self._size)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedRun:
+    """A run that was kept in a folder.
+
+    Attributes:
+        folder: where it is.
+        config: resolved.
+        status: ``"finished"``, ``"diverged"``, or ``"unfinished"`` where there is a checkpoint and no record.
+        step: steps taken when the weights were saved.
+        epochs: metrics of the epochs that were over by then, as in :class:`.RunResult`.
+        model: the network, in evaluation mode, at its weights or their mean; float32, whatever it was trained in.
+        posterior: the learned one; None for methods that learn none (``sgd``, ``ls``, ``sam``, ...).
+        data: what it was trained and measured on.
+    """
+
+    folder: Path
+    config: RunConfig
+    status: str
+    step: int
+    epochs: list[dict[str, float]] = field(repr=False)
+    model: nn.Module = field(repr=False)
+    posterior: DiagonalPosterior | None
+    data: RunData = field(repr=False)
+
+    def images(self, part: str = "train") -> RunImages:
+        """Return a part of the data as the network sees it, on the network's device.
+
+        Args:
+            part: ``"train"``, in the order of :func:`.prepare` and without augmentation, ``"test"`` or
+                ``"validation"``.
+
+        Raises:
+            ValueError: for another name, or a run without images held out.
+        """
+        check_known(part, PARTS, "part")
+        images: Images | None = getattr(self.data, part)
+        if images is None:
+            raise ValueError(
+                f"part='validation' was asked for and {self.folder} held no images out (validation_size=0); choose "
+                "train or test"
+            )
+        mean, std = pixel_moments(self.data.train, next(self.model.parameters()).device)
+        return RunImages(images, seen_size(self.config, self.data), mean, std, self.data.classes)
+
+
+def load_run(
+    folder: str | os.PathLike[str],
+    *,
+    device: str | torch.device = "cpu",
+    root: str | os.PathLike[str] | None = None,
+) -> LoadedRun:
+    """Load a run from its folder: finished, or cut at its last checkpoint.
+
+    The weights and the posterior are those of the run bit for bit; nothing that pickles code is read.
+
+    Args:
+        folder: of the run, that holds its ``checkpoint.pt``, as :func:`.run` or ``vlls train`` left it.
+        device: where the network goes, as :func:`.run` takes it.
+        root: where data are, as :func:`.load` takes it.
+
+    Raises:
+        ValueError: if there is no such folder or no checkpoint in it, the checkpoint is truncated, the config is of
+            another version, or the data cannot be had or have changed; each with what to do.
+
+    Example:
+        >>> import tempfile
+        >>> from vlls.train import RunConfig, run
+        >>> config = RunConfig(dataset="digits", method="ivon", epochs=1, train_size=200, eval_samples=0)
+        >>> with tempfile.TemporaryDirectory() as runs:
+        ...     loaded = load_run(run(config, runs).folder)
+        >>> loaded.status, loaded.posterior
+        ('finished', DiagonalPosterior(8 names, 75178 weights))
+        >>> test = loaded.images("test")
+        >>> loaded.model(test.batch(range(4))).shape, test.given[:4]
+        (torch.Size([4, 10]), tensor([7, 9, 4, 7]))
+    """
+    place, folder = pick_device(device), Path(folder).expanduser()
+    _check_folder(folder)
+    record = load_record(folder / RECORD) if (folder / RECORD).exists() else {}
+    state = load_checkpoint(
+        folder / CHECKPOINT, record.get("key"), place, remedy="train the run anew (vlls train --overwrite)"
+    )
+    config = _config(folder, record, state)
+    try:
+        data = prepare(config, root)
+    except ValueError as error:
+        raise ValueError(f"the data of the run {folder} cannot be had: {error}") from error
+    counted = record.get("counts", {}).get("train_images", len(data.train))
+    if counted != len(data.train):
+        raise ValueError(
+            f"{config.dataset} has {len(data.train)} training images and the run {folder} was trained on {counted}: "
+            "the data have changed; choose the folder with those it was trained on"
+        )
+    model = make_model(config, data, place, pretrained=False)
+    posterior = None
+    try:
+        model.load_state_dict(state["model"])
+        if config.method in VARIATIONAL:
+            optimizer = make_optimizer(config, model, len(data.train))
+            assert isinstance(optimizer, IVON)
+            optimizer.load_state_dict(state["optimizer"])
+            posterior = optimizer.posterior(model)
+        step, epochs = state["step"], state["epochs"]
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"the weights in {folder / CHECKPOINT} do not fit the run's network and data ({reason:.200}); have the "
+            "data changed? Choose the folder with those it was trained on"
+        ) from error
+    status = record.get("status", "unfinished")
+    return LoadedRun(folder, config, status, step, epochs, model.eval(), posterior, data)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise a ValueError where a folder is none of a run whose weights were kept."""
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise ValueError(f"{folder} {what}; pass the folder of a run, which vlls train names at its end")
+    if (folder / CHECKPOINT).exists():
+        return
+    if (folder / RECORD).exists():
+        status = load_record(folder / RECORD).get("status", "recorded")
+        raise ValueError(
+            f"{folder} holds no {CHECKPOINT}, only the record of a run that is {status}; train it again with "
+            "vlls train --overwrite"
+        )
+    runs = sorted(path.parent.name for path in folder.glob(f"*/{CHECKPOINT}"))
+    if runs:
+        more = f", ... ({len(runs)} in all)" if len(runs) > 3 else ""
+        raise ValueError(f"{folder} is a folder of runs, not of one; pass one of {', '.join(runs[:3])}{more} in it")
+    raise ValueError(f"{folder} holds no {CHECKPOINT}; pass the folder of a run, which vlls train names at its end")
+
+
+def _config(folder: Path, record: dict[str, Any], state: dict[str, Any]) -> RunConfig:
+    """The config of a run, from its checkpoint or its record."""
+    values = state.get("config", record.get("config"))
+    if values is None:
+        raise ValueError(
+            f"{folder / CHECKPOINT} was written by a version of vlls that kept the config in {RECORD} only, and there "
+            "is none; finish the run with vlls train --resume"
+        )
+    version = record.get("machine", {}).get("vlls")
+    remedy = f"load it with the version that wrote it{f' ({version})' if version else ''}, or train the run anew"
+    try:
+        config = RunConfig.from_dict(values).resolved()
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"the config of the run {folder} is of another version of vlls ({error}); {remedy}") from error
+    complete = len(values) == len(fields(RunConfig))  # one that lacks new fields has another key, and is the same run
+    if complete and config.key != state["key"]:
+        raise ValueError(
+            f"the config of the run {folder} (key {config.key}) is not the one that it was trained with (key "
+            f"{state['key']}): it is of another version of vlls, or was changed by hand; {remedy}"
+        )
+    return config
