@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from vlls._validation import check_known
 from vlls.cli._errors import Failed
 from vlls.cli._noise_report import CSV, HTML, PART_NAMES, Asked, NoiseReport
-from vlls.cli._train import _note, _say, _terminable, _Terminated, _threads
+from vlls.cli._terminal import Terminated, note, say, terminable, threads_of
 from vlls.noise import ExampleRanking, rank_examples
 from vlls.posterior import DiagonalPosterior
 from vlls.train.files import make_folder, write_atomically
@@ -149,7 +149,7 @@ def noise(
     check_known(part, PARTS, "part")
     notes = Console(stderr=True, quiet=quiet)
     try:
-        with _terminable(), _threads(threads), redirect_stdout(sys.stderr):
+        with terminable(), threads_of(threads), redirect_stdout(sys.stderr):
             run = load_run(folder, device=device, root=data)
             posterior = _posterior(run, std)
             images = run.images(part)
@@ -170,8 +170,8 @@ def noise(
     except torch.cuda.OutOfMemoryError as error:
         raise Failed("the GPU has not enough memory; choose a smaller --memory") from error
     except KeyboardInterrupt as stopped:
-        signum = signal.SIGTERM if isinstance(stopped, _Terminated) else signal.SIGINT
-        _say(f"stopped by {signum.name}; {CSV} and {HTML} are as they were")
+        signum = signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT
+        say(f"stopped by {signum.name}; {CSV} and {HTML} are as they were")
         raise typer.Exit(128 + signum) from None
     if as_json:
         print(json.dumps(summary, indent=1))
@@ -199,7 +199,7 @@ def _posterior(run: LoadedRun, std: float | None) -> DiagonalPosterior:
 @contextmanager
 def _progress(notes: Console, title: str) -> Iterator[Callable[[int, int], None] | None]:
     """A bar on a terminal, one line elsewhere."""
-    _note(notes, title)
+    note(notes, title)
     if not notes.file.isatty() or notes.is_dumb_terminal or notes.quiet:
         yield None
         return

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from collections.abc import Sequence
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +17,7 @@ from rich.console import Console
 from vlls.cli._errors import Failed, one_line, rank
 from vlls.cli._options import with_run_options
 from vlls.cli._report import comparison, describe, plan, results_table
+from vlls.cli._terminal import Terminated, note, say, terminable, threads_of
 from vlls.train import Interrupted, Reporter, RunConfig, RunResult, run
 from vlls.train.files import load_record
 from vlls.train.loop import CHECKPOINT, RECORD
@@ -124,10 +124,10 @@ def train(
         return
     if not given:
         line = "Nothing was named to train: IVON beside plain SGD on digits with 40 % of the labels wrong"
-        _note(notes, f"{line} (vlls train --help shows what else there is)")
+        note(notes, f"{line} (vlls train --help shows what else there is)")
         threads = threads or 1  # images of 8x8 pixels: a second thread costs more than it brings
     options = {"root": data, "device": device, "workers": workers, "checkpoint_seconds": checkpoint_seconds}
-    with _threads(threads), ExitStack() as stack:
+    with threads_of(threads), ExitStack() as stack:
         reporters: list[Reporter] = [stack.enter_context(Progress(notes))]
         if tensorboard is not None and speaks:
             reporters.append(stack.enter_context(TensorBoard(tensorboard)))
@@ -158,43 +158,10 @@ def _numbers(name: str, text: str) -> tuple[float, ...]:
         ) from None
 
 
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-# ---------------------------------------------------------------------- one run
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, where it is not the run that listens."""
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM stop this process as Ctrl-C does; while it trains, the run listens itself and saves."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: Any) -> None:
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _train(config: RunConfig, output: Path, notes: Console, **options: Any) -> RunResult:
     """Train a run; one that cannot be done, or is stopped, leaves with what to do on one line."""
     try:
-        with _terminable():
+        with terminable():
             result = run(config, output, **options)
     except (ValueError, OSError) as error:
         process = f"process {rank()}: " if rank() else ""
@@ -202,28 +169,18 @@ def _train(config: RunConfig, output: Path, notes: Console, **options: Any) -> R
     except torch.cuda.OutOfMemoryError as error:
         raise Failed("the GPU has not enough memory for this run; choose a smaller --batch-size") from error
     except Interrupted as stopped:
-        _say(f"{stopped}; go on with the same command and --resume")
+        say(f"{stopped}; go on with the same command and --resume")
         raise typer.Exit(128 + stopped.signum) from None
     except KeyboardInterrupt as stopped:
-        signum = signal.SIGTERM if isinstance(stopped, _Terminated) else signal.SIGINT
+        signum = signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT
         kept = (output / config.name / CHECKPOINT).exists()
         then = "go on from the last checkpoint with the same command and --resume" if kept else "nothing was saved"
-        _say(f"stopped by {signum.name} at once; {then}")
+        say(f"stopped by {signum.name} at once; {then}")
         raise typer.Exit(128 + signum) from None
     if result.model is None:
         was = "was finished" if result.status == "finished" else "had diverged"
-        _note(notes, f"{config.name} {was} before and is not trained again (--overwrite trains it anew)")
+        note(notes, f"{config.name} {was} before and is not trained again (--overwrite trains it anew)")
     return result
-
-
-def _note(console: Console, line: str) -> None:
-    """Print a sentence: wrapped between words on a terminal, whole elsewhere."""
-    console.print(line, soft_wrap=not console.file.isatty(), markup=False, highlight=False)
-
-
-def _say(line: str) -> None:
-    if rank() == 0:
-        print(line, file=sys.stderr)
 
 
 # ---------------------------------------------------------------------- what is told
@@ -251,12 +208,10 @@ def _tell_results(results: Sequence[RunResult], notes: Console, tables: Console,
     if finished:
         tables.print(results_table(finished))
     if len(finished) > 1:
-        _note(tables, comparison(*finished))
+        note(tables, comparison(*finished))
     for result in finished:
         tables.print(f"record: {result.folder}/{RECORD}", soft_wrap=True, markup=False, highlight=False)
     for result in results:
         if result.status != "finished":
-            _say(
-                f"error: {describe(result.config)}: {result.status}: {result.reason}; its record is in {result.folder}"
-            )
+            say(f"error: {describe(result.config)}: {result.status}: {result.reason}; its record is in {result.folder}")
     return 0 if len(finished) == len(results) else 1

@@ -1,0 +1,61 @@
+"""What the commands share: what they say, how many threads they take, and how they are stopped."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from vlls.cli._errors import rank
+
+__all__ = ["Terminated", "note", "say", "terminable", "threads_of"]
+
+
+@contextmanager
+def threads_of(count: int | None) -> Iterator[None]:
+    """Let torch take ``count`` threads, or as many as it does, and set back what was."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, where it is not the run that listens."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM stop this process as Ctrl-C does; while it trains, the run listens itself and saves."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def note(console: Console, line: str) -> None:
+    """Print a sentence: wrapped between words on a terminal, whole elsewhere."""
+    console.print(line, soft_wrap=not console.file.isatty(), markup=False, highlight=False)
+
+
+def say(line: str) -> None:
+    """Print a line on stderr, once for all processes of a run."""
+    if rank() == 0:
+        print(line, file=sys.stderr)
