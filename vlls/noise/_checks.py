@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from vlls.posterior import DiagonalPosterior
 
-__all__ = ["check_batch", "check_labels", "check_logits", "check_mode", "parameters_of"]
+__all__ = ["check_batch", "check_labels", "check_logits", "check_memory_limit", "check_mode", "parameters_of"]
 
-_DROPOUT = (nn.modules.dropout._DropoutNd,)
+_CHANCE = (nn.modules.dropout._DropoutNd, nn.RReLU)
 _BATCH = (nn.modules.batchnorm._BatchNorm,)
 
 
@@ -21,11 +21,17 @@ def check_batch(x: Tensor) -> None:
         raise ValueError(f"x has shape {tuple(x.shape)}; pass a batch of at least one example, (B, ...)")
 
 
+def check_memory_limit(memory_limit: float | None) -> None:
+    """Raise a ValueError unless a limit is positive."""
+    if memory_limit is not None and not memory_limit > 0:
+        raise ValueError(f"memory_limit={memory_limit!r}; pass a positive number of MiB")
+
+
 def check_mode(model: nn.Module) -> None:
     """Raise a ValueError where examples would change each other's logits, or chance would."""
     for name, module in model.named_modules():
         kind = type(module).__name__
-        if module.training and isinstance(module, _BATCH + _DROPOUT):
+        if module.training and (isinstance(module, _BATCH + _CHANCE) or _drops(module) or _tracks(module)):
             raise ValueError(
                 f"the model's {kind} {name!r} is in training mode, where logits depend on chance or on the rest of the "
                 "batch; call model.eval() first"
@@ -35,6 +41,15 @@ def check_mode(model: nn.Module) -> None:
                 f"the model's {kind} {name!r} keeps no running statistics, so that logits depend on the rest of the "
                 "batch; make it with track_running_stats=True"
             )
+
+
+def _drops(module: nn.Module) -> bool:
+    """Whether a module without a Dropout of its own draws one."""
+    return isinstance(module, nn.MultiheadAttention | nn.RNNBase) and module.dropout > 0
+
+
+def _tracks(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats
 
 
 def parameters_of(model: nn.Module, posterior: DiagonalPosterior) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -47,6 +62,8 @@ def parameters_of(model: nn.Module, posterior: DiagonalPosterior) -> tuple[dict[
         raise ValueError(
             f"posterior is a {type(posterior).__name__}; pass a DiagonalPosterior, such as optimizer.posterior(model)"
         )
+    if not posterior.mean:
+        raise ValueError("the posterior has no names left; pass one with the model's parameters, at least one")
     own = dict(model.named_parameters())
     foreign = [name for name in posterior.mean if name not in own]
     if foreign:
@@ -58,11 +75,23 @@ def parameters_of(model: nn.Module, posterior: DiagonalPosterior) -> tuple[dict[
         )
     mean, std = {}, {}
     for name, centre in posterior.mean.items():
-        parameter, spread = own[name], posterior.std[name]
+        parameter, spread = own[name], posterior.std.get(name)
+        if spread is None:
+            raise ValueError(f"the posterior has a mean and no std of {name!r}; pass both for each name")
         if centre.shape != parameter.shape:
             raise ValueError(
                 f"the posterior's {name!r} has shape {tuple(centre.shape)} and the model's {tuple(parameter.shape)}; "
                 "pass the model whose posterior it is"
+            )
+        if spread.shape != centre.shape:
+            raise ValueError(
+                f"the posterior's std of {name!r} has shape {tuple(spread.shape)} and its mean {tuple(centre.shape)}; "
+                "both need the parameter's"
+            )
+        if not bool(torch.isfinite(centre).all()):
+            raise ValueError(
+                f"the posterior's mean of {name!r} holds {float(centre[~torch.isfinite(centre)][0]):g}; means are "
+                "finite: look at how the posterior was made"
             )
         wrong = ~(torch.isfinite(spread) & (spread >= 0))
         if bool(wrong.any()):

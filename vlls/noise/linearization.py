@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from vlls.noise._checks import check_batch, check_logits, check_mode, parameters_of
+from vlls.noise._checks import check_batch, check_logits, check_memory_limit, check_mode, parameters_of
 from vlls.noise._trace import Pass, Seen, Site, backward_once, forward, sites_of
 from vlls.posterior import DiagonalPosterior
 
@@ -92,6 +92,7 @@ class Linearization:
         num_directions: int | None = None,
     ) -> None:
         check_batch(x)
+        check_memory_limit(memory_limit)
         check_mode(model)
         self.model = model
         self.mean, self.std = parameters_of(model, posterior)
@@ -150,8 +151,6 @@ class Linearization:
     # ------------------------------------------------------------------ how much at a time
     def _divide(self, memory_limit: float | None, device: torch.device) -> tuple[int, int]:
         """Examples of a part, and bytes of a block of one layer's weight gradients."""
-        if memory_limit is not None and not memory_limit > 0:
-            raise ValueError(f"memory_limit={memory_limit!r}; pass a positive number of MiB")
         aim = (memory_limit or (2048 if device.type == "cuda" else 64)) * _MEBIBYTE
         r, k = self.num_directions, self.num_outputs
         total, largest = self._plan.sizes
@@ -272,10 +271,15 @@ def _accurate(dtype: torch.dtype) -> torch.dtype:
 @contextmanager
 def differentiable() -> Iterator[None]:
     """Attention by kernels that can be differentiated in every way, without torch's notice about its own internals."""
-    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
-        warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
-        yield
+    fused = torch.backends.mha.get_fastpath_enabled()  # a whole Transformer layer in one operation, not differentiable
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
+            warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def _batch_axis(one: Seen, two: Seen) -> int | None:

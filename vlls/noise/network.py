@@ -25,7 +25,7 @@ from torch.func import functional_call
 
 from vlls._validation import check_known
 from vlls.families import Family
-from vlls.noise._checks import check_batch, check_logits, check_mode, parameters_of
+from vlls.noise._checks import check_batch, check_logits, check_memory_limit, check_mode, parameters_of
 from vlls.noise._push import curvature, linear_moments, push, symmetric_root, the_family
 from vlls.noise.linearization import Linearization, available_memory, differentiable
 from vlls.posterior import DiagonalPosterior
@@ -96,7 +96,7 @@ def label_noise(
     :func:`label_noise_moments`, which tells more.
 
     Returns:
-        (B, K), in the dtype of the logits.
+        (B, K), in the dtype of the logits, or float32 where theirs is smaller.
 
     Example:
         >>> model = torch.nn.Linear(2, 3)
@@ -215,6 +215,7 @@ class Estimator:
     ) -> None:
         check_known(method, METHODS, "method")
         check_batch(x)
+        check_memory_limit(memory_limit)
         least = 2 if method == "monte_carlo" else 1
         if num_samples < least or (antithetic and (num_samples % 2 or num_samples < 4)):
             need = "an even number from 4" if antithetic else f"at least {least}"
@@ -268,7 +269,7 @@ class Estimator:
         start = 0
         for part, done in self.line.parts(x):
             logits = done.logits.detach()
-            if self.method == "exact":
+            if self.line.num_directions == self.num_outputs:  # also of ``rank``: all directions need no choice
                 covariance = self.line.covariance(part, done)
                 root = symmetric_root(covariance.double())
             else:
@@ -339,6 +340,8 @@ class Estimator:
     def draw(self, x: Tensor) -> Tensor:
         """One draw of Eq. 20, (B, K)."""
         logits, slope = self._jvp(x)
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        logits, slope = logits.to(dtype), slope.to(dtype)
         return -(curvature(self.family, logits) @ slope[..., None])[..., 0]
 
     def _directions(self, x: Tensor) -> LabelNoise:

@@ -2,6 +2,8 @@ r"""Label noise of sharpness-aware minimisation, which the paper says can be der
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -61,8 +63,8 @@ def sam_label_noise(
         >>> sam_label_noise(model, torch.randn(4, 2), torch.tensor([0, 1, 2, 0])).shape
         torch.Size([4, 3])
     """
-    if not rho > 0:
-        raise ValueError(f"rho={rho!r}; pass a positive radius, such as 0.05")
+    if not 0 < rho < math.inf:
+        raise ValueError(f"rho={rho!r}; pass a positive, finite radius, such as 0.05")
     check_batch(x)
     check_mode(model)
     parameters = {name: p.detach() for name, p in model.named_parameters()}
@@ -94,7 +96,7 @@ def sam_label_noise(
         with differentiable(), torch.no_grad():
             slope = torch.func.jvp(lambda moving: functional_call(model, moving, (x,)), (start,), (step,))[1]
         return -(curvature(kind, logits) @ slope[..., None])[..., 0]
-    with torch.no_grad():
+    with differentiable(), torch.no_grad():  # the same kernels as at the start: the difference is small
         moved = functional_call(model, {name: parameters[name] + d for name, d in step.items()}, (x,))
     return kind.mean(logits) - kind.mean(moved)
 
@@ -102,6 +104,7 @@ def sam_label_noise(
 def _targets(family: Family, labels: Tensor, logits: Tensor) -> Tensor:
     """Labels as (B, K) targets in the dtype of the logits."""
     num, k = logits.shape
+    labels = torch.as_tensor(labels)
     if family.num_outputs is not None and labels.ndim == 1:
         labels = check_labels(labels, num, k).cpu()
     if family.num_outputs is None:

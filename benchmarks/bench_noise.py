@@ -1,0 +1,592 @@
+"""What does a network's label noise cost, and how right is it?
+
+    python benchmarks/bench_noise.py                      # every part; needs MNIST and CIFAR-10 ($VLLS_DATA)
+    python benchmarks/bench_noise.py --skip resnet        # all but the longest part
+    python benchmarks/bench_noise.py --quick              # a minute or two on few images, to try the script
+
+The networks are trained by IVON on real images first: the 3-layer CNN on MNIST, ResNet-18 on CIFAR-10.
+
+- speed: seconds for 256 images and 10 classes, methods in turn in every round of one process, on one thread; quoted are
+  medians and the ratio to the exact noise. Ours is the whole label noise, push included; "covariance alone" and the
+  competitors give the covariance of the logits only. All of these must agree, and how far they do is in the table:
+  of rank r, the part of the exact covariance along its r directions.
+  laplace-torch gets our variances as its posterior's (prior precision 1/variance, no Hessian), so that its diagonal
+  Laplace is our posterior, and runs its own Jacobians and `functional_variance`; in chunks of the size that is
+  fastest on 64 images, with BackPACK also all images at once. The processor's time is less disturbed by what else runs.
+- memory: peak above the resident state before, of a method in a process of its own that has run two images before.
+- error: relative rms error of magnitude, std and mean_shift, and Spearman's rho of magnitude, against Monte Carlo with
+  4096 draws of the weights, with the standard error of the reference itself, from 8 groups of draws.
+- resnet: the same for ResNet-18 after a short training; few images on a CPU, where the reference is slow.
+- throughput: `vlls.rank_examples` with rank 3 for a whole training set, the 60,000 images of MNIST through the CNN on a
+  CPU, the 50,000 of CIFAR-10 through ResNet-34 on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import ctypes
+import importlib.util
+import math
+import multiprocessing
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from memory import PeakMemory, resident_bytes
+from record import write_record
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev, vmap
+
+from vlls import DiagonalPosterior
+from vlls.noise import LabelNoise, label_noise_moments, logit_covariance, rank_examples
+from vlls.train import RunConfig
+from vlls.train.augment import normalize
+from vlls.train.prepare import Images, RunData, prepare
+from vlls.train.trainer import Trainer, pixel_moments
+
+PARTS = ("speed", "memory", "error", "resnet", "throughput")
+OURS: dict[str, dict[str, Any]] = {
+    "exact": {"method": "exact"},
+    "exact, 8 curvature pairs": {"method": "exact", "curvature_pairs": 8},
+    "rank 3": {"method": "rank", "rank": 3},
+    "rank 2": {"method": "rank", "rank": 2},
+    "rank 1": {"method": "rank", "rank": 1},
+    "direction": {"method": "direction", "num_samples": 1},
+    "monte carlo, 2 draws": {"method": "monte_carlo", "num_samples": 2},
+    "monte carlo, 16 draws": {"method": "monte_carlo", "num_samples": 16},
+    "monte carlo, 64 draws": {"method": "monte_carlo", "num_samples": 64},
+}
+# of interest for their error only: they cost what the one of the same name does
+ALSO: dict[str, dict[str, Any]] = {
+    "exact, no push (Eq. 20)": {"method": "exact", "linear": True},
+    "rank 3, 8 curvature pairs": {"method": "rank", "rank": 3, "curvature_pairs": 8},
+}
+COVARIANCE, BACKPACK = "exact, covariance alone", "laplace-torch BackPACK"
+SLOW, SLOW_ROUNDS = 4.0, 3  # what takes more seconds is measured in fewer rounds
+CHUNKS = (1, 2, 4, 8, 16, 32)
+MOMENTS = ("magnitude", "std", "mean_shift")
+GROUPS = 8  # of draws of the reference
+AGREEMENT = {"cpu": 1e-4, "cuda": 3e-2}  # TF32 convolutions on a GPU
+Run = Callable[[Tensor], Any]
+
+
+# ---------------------------------------------------------------------- networks
+@dataclass
+class Network:
+    """A trained network, its posterior, and training images as it sees them."""
+
+    model: nn.Module
+    posterior: DiagonalPosterior
+    data: RunData
+    told: dict[str, Any]
+
+    def images(self, count: int | None = None) -> Tensor:
+        """The first training images, all if no number is given."""
+        return self.seen(self.data.train, count)
+
+    def seen(self, images: Images, count: int | None) -> Tensor:
+        """The first of some images, as the network sees them."""
+        device = next(self.model.parameters()).device
+        pixels = torch.from_numpy(images.images[:count]).to(device)
+        parts = [normalize(part, *pixel_moments(self.data.train, device)) for part in pixels.split(10_000)]
+        return torch.cat(parts).contiguous()
+
+
+def train(config: RunConfig, device: torch.device) -> Network:
+    """Train a network and tell what came of it."""
+    config = config.resolved()
+    data = prepare(config)
+    trainer = Trainer(config, data, device)
+    began = time.perf_counter()
+    for step in range(trainer.total_steps):
+        epoch, within = divmod(step, trainer.steps_per_epoch)
+        if within == 0:
+            trainer.epoch_sums()  # those of the epoch before are let go
+            trainer.batches.start(epoch, 0)
+        trainer.step(step)
+    loss = trainer.epoch_sums()[0] / (trainer.steps_per_epoch * trainer.batches.batch_size)
+    if not math.isfinite(loss):
+        raise SystemExit(f"{config.model} did not learn: its loss is {loss}")
+    seconds = time.perf_counter() - began
+    model, posterior = trainer.model.eval(), trainer.optimizer.posterior(trainer.model)
+    plain = DiagonalPosterior(*({n: t.contiguous() for n, t in own.items()} for own in (posterior.mean, posterior.std)))
+    network = Network(model.to(memory_format=torch.contiguous_format), plain, data, {})
+    network.told = {
+        "model": config.model,
+        "dataset": config.dataset,
+        "train_size": len(data.train),
+        "epochs": config.epochs,
+        "lr": config.lr,
+        "ess": config.ess,
+        "train_loss": loss,
+        "test_accuracy": accuracy(network, 1000),
+        "training_seconds": seconds,
+    }
+    sizes = f"{len(data.train):,} images of {config.dataset}, {config.epochs} epochs, {seconds:.0f} s"
+    print(f"{config.model}: {sizes}, test accuracy {network.told['test_accuracy']:.3f}", flush=True)
+    return network
+
+
+@torch.no_grad()
+def accuracy(network: Network, count: int) -> float:
+    """Share of the first test images that the mean of the weights classifies as they are labelled."""
+    x = network.seen(network.data.test, count)
+    found = torch.cat([network.model(part).argmax(1) for part in x.split(250)]).cpu()
+    return float((found == torch.from_numpy(network.data.test.given[:count])).float().mean())
+
+
+# ---------------------------------------------------------------------- methods
+def ours(model: nn.Module, posterior: DiagonalPosterior, options: dict[str, Any]) -> Run:
+    """The whole label noise by one of our methods."""
+    return lambda x: label_noise_moments(model, posterior, x, **options)
+
+
+def laplace_torch(model: nn.Module, posterior: DiagonalPosterior, backend: str, chunk: int | None = None) -> Run:
+    """The functional variance of a diagonal Laplace approximation whose posterior is ours; in chunks or not."""
+    from laplace import DiagLaplace
+    from laplace.curvature import BackPackGGN
+
+    model = copy.deepcopy(model)  # BackPACK leaves hooks in it
+    precision = torch.cat([posterior.std[name].square().reciprocal().flatten() for name, _ in model.named_parameters()])
+    kind = BackPackGGN if backend == "BackPACK" else None
+    laplace = DiagLaplace(model, "classification", prior_precision=precision, backend=kind)
+    # without a fit its Hessian is zero: the posterior's precision is the prior's. A fit also notes the outputs' number:
+    model.output_size = laplace.n_outputs = list(model.children())[-1].out_features
+
+    def run(x: Tensor) -> Tensor:
+        parts = x.split(chunk or len(x))
+        return torch.cat([laplace.functional_variance(laplace.backend.jacobians(part)[0]) for part in parts])
+
+    return run
+
+
+def vmap_jacrev(model: nn.Module, posterior: DiagonalPosterior) -> Run:
+    """Every example's Jacobian by torch.func, and its product with the variances."""
+    mean = posterior.mean
+
+    def jacobian(example: Tensor) -> dict[str, Tensor]:
+        return jacrev(lambda weights: functional_call(model, weights, (example[None],))[0])(mean)
+
+    def run(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            rows = {name: j.flatten(2) for name, j in vmap(jacobian)(x).items()}
+            return sum((j * posterior.std[name].square().flatten()) @ j.mT for name, j in rows.items())
+
+    return run
+
+
+def naive_loop(model: nn.Module, posterior: DiagonalPosterior) -> Run:
+    """A loop over examples and classes with autograd.grad, as one writes it first."""
+    names, weights = zip(*model.named_parameters(), strict=True)
+    var = torch.cat([posterior.std[name].square().flatten() for name in names])
+
+    def run(x: Tensor) -> Tensor:
+        found = []
+        for example in x:
+            logits = model(example[None])[0]
+            rows = [torch.autograd.grad(logit, weights, retain_graph=True) for logit in logits]
+            jacobian = torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
+            found.append((jacobian * var) @ jacobian.T)
+        return torch.stack(found)
+
+    return run
+
+
+def methods(model: nn.Module, posterior: DiagonalPosterior, chunks: dict[str, int]) -> dict[str, Callable[[], Run]]:
+    """What makes each method, by its name in the table."""
+    made: dict[str, Callable[[], Run]] = {
+        name: lambda options=options: ours(model, posterior, options) for name, options in OURS.items()
+    }
+    made[COVARIANCE] = lambda: lambda x: logit_covariance(model, posterior, x)
+    made[BACKPACK] = lambda: laplace_torch(model, posterior, "BackPACK")
+    for backend, chunk in chunks.items():
+        name = f"laplace-torch {backend}, chunks of {chunk}"
+        made[name] = lambda backend=backend, chunk=chunk: laplace_torch(model, posterior, backend, chunk)
+    made["torch.func vmap(jacrev)"] = lambda: vmap_jacrev(model, posterior)
+    made["loop of autograd.grad"] = lambda: naive_loop(model, posterior)
+    return made
+
+
+def quiet() -> None:
+    """Leave out two warnings that are not about us: of torch's own jvp and laplace's imports, of BackPACK's hooks."""
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+    warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
+
+
+# ---------------------------------------------------------------------- speed
+def seconds(run: Run, x: Tensor) -> tuple[float, float, Any]:
+    """Wall time of one call, the processor's time for it, and what it returns."""
+    _wait(x.device)
+    began, busy = time.perf_counter(), time.process_time()
+    result = run(x)
+    _wait(x.device)
+    return time.perf_counter() - began, time.process_time() - busy, result
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def best_chunks(network: Network, x: Tensor) -> dict[str, int]:
+    """The chunk size with which laplace-torch is fastest, for each backend."""
+    best = {}
+    for backend in ("BackPACK", "default"):
+        times: dict[int, float] = {}
+        for chunk in CHUNKS:
+            if times and min(times.values()) < 0.5 * times[max(times)]:  # it is long past its best
+                break
+            run = laplace_torch(network.model, network.posterior, backend, chunk)
+            run(x[:2])
+            times[chunk] = seconds(run, x)[0]
+        best[backend] = min(times, key=lambda chunk: times[chunk])
+        shown = ", ".join(f"{chunk}: {1e3 * t:.0f}" for chunk, t in times.items())
+        print(f"  laplace-torch {backend}, ms for {len(x)} images by size of the chunk: {shown}", flush=True)
+    return best
+
+
+def measure_speed(network: Network, x: Tensor, rounds: int) -> tuple[dict[str, Any], dict[str, int]]:
+    """Times by alternating rounds, and how far the covariances agree with ours."""
+    print(f"speed: {len(x)} images, {torch.get_num_threads()} thread(s)", flush=True)
+    chunks = best_chunks(network, x[:64])
+    runs = {name: make() for name, make in methods(network.model, network.posterior, chunks).items()}
+    exact = logit_covariance(network.model, network.posterior, x)
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+    rounds_of, differences = {}, {}
+    for name, run in runs.items():  # a round to warm up, and to look at what comes out
+        first, _, result = seconds(run, x)
+        differences[name] = disagreement(name, result, exact)
+        rounds_of[name] = min(rounds, SLOW_ROUNDS) if first > SLOW else rounds
+        del result
+    for round_ in range(rounds):
+        for name, run in runs.items():
+            if round_ < rounds_of[name]:
+                times[name].append(seconds(run, x)[:2])
+    middle = {name: [statistics.median(column) for column in zip(*taken, strict=True)] for name, taken in times.items()}
+    rows = {}
+    for name, taken in times.items():
+        walls = [wall for wall, _ in taken]
+        rows[name] = {
+            "ms": 1e3 * middle[name][0],
+            "over_exact": middle[name][0] / middle["exact"][0],
+            "processor_ms": 1e3 * middle[name][1],
+            "least_ms": 1e3 * min(walls),
+            "most_ms": 1e3 * max(walls),
+            "rounds": len(walls),
+            "disagreement": differences[name],
+        }
+    return rows, chunks
+
+
+def disagreement(name: str, result: Tensor | LabelNoise, exact: Tensor) -> float | None:
+    """Relative difference of a covariance of logits from the exact one; of rank r, along its own r directions.
+
+    None where the method draws at random.
+    """
+    options = OURS.get(name, {"method": "exact"})
+    if options["method"] in ("direction", "monte_carlo"):
+        return None
+    found = (result if isinstance(result, Tensor) else result.logit_covariance).double()
+    exact = exact.double()
+    if options["method"] == "rank":
+        ways = torch.linalg.eigh(found)[1][..., -options["rank"] :]
+        exact = ways @ (ways.mT @ exact @ ways) @ ways.mT
+    difference = float((found - exact).norm() / exact.norm())
+    if not difference < AGREEMENT[found.device.type]:
+        raise SystemExit(f"{name} gives another covariance: relative difference {difference:.2g}")
+    return difference
+
+
+# ---------------------------------------------------------------------- memory
+def measure_memory(network: Network, x: Tensor, chunks: dict[str, int]) -> dict[str, float]:
+    """Peak MB of each method above the resident state before it, each in a process of its own."""
+    context, found = multiprocessing.get_context("spawn"), {}
+    print(f"memory: {len(x)} images", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.pt"
+        posterior = network.posterior
+        torch.save((network.model, posterior.mean, posterior.std, x), path)
+        for name in methods(network.model, posterior, chunks):
+            with context.Pool(1) as pool:
+                found[name] = pool.apply(peak_bytes, (name, str(path), chunks)) / 1e6
+    return found
+
+
+def peak_bytes(name: str, path: str, chunks: dict[str, int]) -> float:
+    """Peak of one method's memory above what was there before, in a process of its own, on one thread."""
+    torch.set_num_threads(1)
+    quiet()
+    model, mean, std, x = torch.load(path, weights_only=False)
+    run = methods(model, DiagonalPosterior(mean, std), chunks)[name]()
+    run(x[:2])  # loads libraries
+    if x.device.type == "cuda":
+        before = torch.cuda.memory_allocated(x.device)
+        torch.cuda.reset_peak_memory_stats(x.device)
+        run(x)
+        return torch.cuda.max_memory_allocated(x.device) - before
+    with contextlib.suppress(OSError, AttributeError):  # glibc's: what was freed is not resident before
+        ctypes.CDLL(None).malloc_trim(0)
+    before = resident_bytes()
+    with PeakMemory() as memory:
+        run(x)
+    return memory.peak - before
+
+
+# ---------------------------------------------------------------------- error
+@dataclass
+class Reference:
+    """Moments of the noise by Monte Carlo, and their standard errors."""
+
+    values: dict[str, Tensor]
+    errors: dict[str, Tensor]
+    seconds: float
+
+
+def reference(network: Network, x: Tensor, draws: int) -> Reference:
+    """Monte Carlo with many draws of the weights, in groups whose spread tells the standard error."""
+    each = max(2, draws // GROUPS)
+    began = time.perf_counter()
+    groups = []
+    for group in range(GROUPS):
+        generator = torch.Generator(x.device).manual_seed(1 + group)
+        noise = label_noise_moments(
+            network.model, network.posterior, x, method="monte_carlo", num_samples=each, generator=generator
+        )
+        groups.append({name: getattr(noise, name).double() for name in MOMENTS})
+        if group == 0:
+            print(f"  reference: about {GROUPS * (time.perf_counter() - began):.0f} s", flush=True)
+    stacked = {name: torch.stack([g[name] for g in groups]) for name in MOMENTS}
+    shift = stacked["mean_shift"].mean(0)
+    square = (stacked["std"].square() * (each - 1) / each + stacked["mean_shift"].square()).mean(0)
+    n = each * GROUPS
+    values = {
+        "magnitude": stacked["magnitude"].square().mean(0).sqrt(),
+        "std": ((square - shift.square()).clamp_min(0) * n / (n - 1)).sqrt(),
+        "mean_shift": shift,
+    }
+    errors = {name: column.std(0) / math.sqrt(GROUPS) for name, column in stacked.items()}
+    return Reference(values, errors, time.perf_counter() - began)
+
+
+def measure_error(network: Network, count: int, draws: int) -> dict[str, Any]:
+    """Relative rms errors and rank correlation of each of our methods."""
+    x = network.images(count)
+    print(f"error: {network.told['model']}, {len(x)} images, reference of {draws} draws", flush=True)
+    true = reference(network, x, draws)
+    of_reference = {name: _rms(true.errors[name]) / _rms(true.values[name]) for name in MOMENTS}
+    rows = {}
+    for number, (name, options) in enumerate((OURS | ALSO).items()):
+        generator = torch.Generator(x.device).manual_seed(1000 + number)
+        run = ours(network.model, network.posterior, {**options, "generator": generator})
+        took, _, noise = seconds(run, x)
+        row = {m: _rms(getattr(noise, m).double() - true.values[m]) / _rms(true.values[m]) for m in MOMENTS}
+        rows[name] = {**row, "spearman": spearman(noise.magnitude, true.values["magnitude"]), "seconds": took}
+    magnitude = true.values["magnitude"]
+    print(f"  magnitude: median {float(magnitude.median()):.3g}, largest {float(magnitude.max()):.3g}")
+    print(f"  {'':<28}{'magnitude':>11}{'std':>9}{'mean_shift':>12}{'Spearman':>10}")
+    head = "".join(f"{of_reference[m]:>{w}.4f}" for m, w in zip(MOMENTS, (11, 9, 12), strict=True))
+    print(f"  {'reference, standard error':<28}{head}")
+    for name, row in rows.items():
+        print(
+            f"  {name:<28}{row['magnitude']:>11.4f}{row['std']:>9.4f}{row['mean_shift']:>12.4f}{row['spearman']:>10.4f}"
+        )
+    return {
+        **network.told,
+        "images": len(x),
+        "draws": max(2, draws // GROUPS) * GROUPS,
+        "reference_seconds": true.seconds,
+        "median_magnitude": float(magnitude.median()),
+        "standard_error_of_reference": of_reference,
+        "rows": rows,
+    }
+
+
+def _rms(values: Tensor) -> float:
+    return float(values.square().mean().sqrt())
+
+
+def spearman(a: Tensor, b: Tensor) -> float:
+    """Correlation of ranks."""
+    ranks = torch.stack([column.argsort().argsort().double() for column in (a, b)])
+    return float(torch.corrcoef(ranks)[0, 1])
+
+
+# ---------------------------------------------------------------------- throughput
+def measure_throughput(network: Network, count: int | None, threads: list[int]) -> dict[str, Any]:
+    """Seconds for a whole training set with rank 3; the best number of threads counts."""
+    x = network.images(count)
+    labels = network.data.train.given[: len(x)]
+    times = {}
+    for number in threads:
+        torch.set_num_threads(number)
+        rank_examples(network.model, network.posterior, x[:256], labels[:256])
+        times[number] = seconds(lambda x: rank_examples(network.model, network.posterior, x, labels), x)[0]
+    best = min(times.values())
+    told = ", ".join(f"{number} thread(s) {took:.1f} s" for number, took in times.items())
+    print(f"throughput: {network.told['model']}, {len(x):,} images, rank 3: {told}; {len(x) / best:,.0f} images/s")
+    return {
+        "model": network.told["model"],
+        "images": len(x),
+        "seconds_by_threads": times,
+        "images_per_second": len(x) / best,
+    }
+
+
+# ---------------------------------------------------------------------- goals
+def goals(speed: dict[str, Any] | None, memory: dict[str, Any] | None, error: dict[str, Any] | None) -> list[dict]:
+    """The goals for label noise, and whether they are met."""
+    others = [name for name in speed or {} if name.startswith("laplace-torch")]
+    best = min(others, key=lambda name: speed[name]["ms"], default=BACKPACK)
+
+    def faster(name: str, than: str) -> float | None:
+        return speed[than]["ms"] / speed[name]["ms"] if speed else None
+
+    def off(name: str) -> float | None:
+        return error["rows"][name]["magnitude"] if error else None
+
+    wanted: list[tuple[str, float | None, str, float | None]] = [
+        (f"exact, times faster than {BACKPACK}", faster("exact", BACKPACK), ">=", 5.0),
+        ("exact, peak MB", memory["exact"] if memory else None, "<=", 100.0),
+        ("exact, error of magnitude", off("exact"), "<=", 0.03),
+        (f"rank 3, times faster than {BACKPACK}", faster("rank 3", BACKPACK), ">=", 14.0),
+        ("rank 3, error of magnitude", off("rank 3"), "<=", 0.05),
+        (f"exact, times faster than {best}", faster("exact", best), ">=", None),
+        (f"rank 3, times faster than {best}", faster("rank 3", best), ">=", None),
+    ]
+    found = []
+    print("goals")
+    for what, value, sign, bound in wanted:
+        met = None if value is None or bound is None else (value >= bound if sign == ">=" else value <= bound)
+        verdict = "not measured" if value is None else "no goal" if bound is None else "met" if met else "not met"
+        number = "-" if value is None else f"{value:.3g}"
+        goal = "" if bound is None else f"{sign} {bound:g}"
+        print(f"  {what:<62}{number:>8}  {goal:<8}{verdict}")
+        found.append({"what": what, "value": value, "goal": goal, "met": met})
+    return found
+
+
+def print_costs(speed: dict[str, Any], memory: dict[str, float] | None) -> None:
+    """The table of times and memory."""
+    print(f"  {'':<36}{'ms':>7}{'x exact':>9}{'processor ms':>14}{'rounds':>8}{'peak MB':>9}{'disagreement':>14}")
+    for name, row in sorted(speed.items(), key=lambda item: item[1]["ms"]):
+        peak = f"{memory[name]:.0f}" if memory else "-"
+        apart = "-" if row["disagreement"] is None else f"{row['disagreement']:.1e}"
+        taken = f"{row['ms']:>7.0f}{row['over_exact']:>9.2f}{row['processor_ms']:>14.0f}{row['rounds']:>8}"
+        print(f"  {name:<36}{taken}{peak:>9}{apart:>14}")
+
+
+# ---------------------------------------------------------------------- the whole
+def arguments_of() -> argparse.Namespace:
+    """The command line; what was not said depends on the device and on --quick."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--rounds", type=int, help="of the timing (7)")
+    parser.add_argument("--skip", nargs="+", default=[], choices=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--quick", action="store_true", help="small sizes, to try the script")
+    parser.add_argument("--images", type=int, help="of speed, memory and error (256)")
+    parser.add_argument("--draws", type=int, help="of the reference of the CNN (4096)")
+    parser.add_argument("--epochs", type=int, default=2, help="of the CNN's training")
+    parser.add_argument("--train-size", type=int, help="images of the CNN's training (all)")
+    parser.add_argument("--resnet-images", type=int, help="for the error of ResNet-18 (16; 256 on a GPU)")
+    parser.add_argument("--resnet-draws", type=int, help="of its reference (4096)")
+    parser.add_argument("--resnet-epochs", type=int, help="of its training (4; 20 on a GPU)")
+    parser.add_argument("--resnet-train-size", type=int, help="images of its training (2000; all on a GPU)")
+    parser.add_argument("--throughput-images", type=int, help="to be ordered (all)")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "records")
+    arguments = parser.parse_args()
+    usual = {"rounds": 7, "images": 256, "draws": 4096, "resnet_draws": 4096}
+    usual |= {"resnet_images": 16, "resnet_epochs": 4, "resnet_train_size": 2000}
+    if arguments.device == "cuda":
+        usual |= {"resnet_images": 256, "resnet_epochs": 20, "resnet_train_size": None}
+    if arguments.quick:
+        usual |= {"rounds": 1, "images": 32, "draws": 256, "train_size": 3000, "throughput_images": 1000}
+        usual |= {"resnet_images": 4, "resnet_draws": 16, "resnet_epochs": 1, "resnet_train_size": 100}
+    for name, value in usual.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+    missing = [name for name in ("laplace", "backpack") if importlib.util.find_spec(name) is None]
+    if missing and not {"speed", "memory"} <= set(arguments.skip):
+        parser.error(
+            f"{' and '.join(missing)} cannot be imported; pip install 'vlls[bench]', or leave out what needs it: "
+            "--skip speed memory"
+        )
+    return arguments
+
+
+def cnn(arguments: argparse.Namespace) -> RunConfig:
+    """The 3-layer CNN's training."""
+    size = {"train_size": arguments.train_size, "epochs": arguments.epochs, "ess": 60_000.0}
+    return RunConfig(dataset="mnist", method="ivon", model="cnn3", **size)
+
+
+def resnet(arguments: argparse.Namespace, model: str) -> RunConfig:
+    """A ResNet's short training with the paper's hyperparameters for IVON."""
+    size = {"train_size": arguments.resnet_train_size, "epochs": arguments.resnet_epochs, "ess": 50_000.0}
+    peak = {"lr": 0.2, "hess_init": 0.9, "weight_decay": 1e-3, "schedule": "cosine"}
+    warmup = min(5.0, arguments.resnet_epochs / 4)
+    return RunConfig(dataset="cifar10", method="ivon", model=model, warmup_epochs=warmup, **size, **peak)
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """All parts that were not skipped."""
+    device, threads = torch.device(arguments.device), torch.get_num_threads()
+    cuda, wanted = device.type == "cuda", set(PARTS) - set(arguments.skip)
+    found: dict[str, Any] = {}
+    speed = memory = error = network = None
+    if wanted & {"speed", "memory", "error"} or ("throughput" in wanted and not cuda):
+        network = train(cnn(arguments), device)
+        found["network"] = network.told
+    if network is not None and wanted & {"speed", "memory"}:
+        x = network.images(arguments.images)
+        torch.set_num_threads(1)
+        if "speed" in wanted:
+            speed, chunks = measure_speed(network, x, arguments.rounds)
+        else:
+            chunks = {"BackPACK": 16, "default": 1}  # about the best
+        memory = measure_memory(network, x, chunks) if "memory" in wanted else None
+        torch.set_num_threads(threads)
+        if speed:
+            print_costs(speed, memory)
+        else:
+            print("".join(f"  {name:<36}{peak:>7.0f} MB\n" for name, peak in (memory or {}).items()), end="")
+        found |= {"images": len(x), "speed": speed, "peak_megabytes": memory}
+    if network is not None and "error" in wanted:
+        found["error"] = error = measure_error(network, arguments.images, arguments.draws)
+    if "resnet" in wanted:
+        deep = train(resnet(arguments, "resnet18"), device)
+        found["error_resnet18"] = measure_error(deep, arguments.resnet_images, arguments.resnet_draws)
+    if "throughput" in wanted:
+        if cuda:
+            network = train(resnet(arguments, "resnet34"), device)
+        numbers = [threads] if cuda else sorted({1, threads})
+        found["throughput"] = measure_throughput(network, arguments.throughput_images, numbers)
+        torch.set_num_threads(threads)
+    found["goals"] = goals(speed, memory, error)
+    return found
+
+
+def main() -> None:
+    arguments = arguments_of()
+    quiet()
+    found = measure(arguments)
+    cuda = arguments.device == "cuda"
+    write_record(
+        arguments.output / f"noise-{arguments.device}.json",
+        __doc__,
+        device=torch.cuda.get_device_name() if cuda else "cpu",
+        threads_of_speed_and_memory=1,
+        quick=arguments.quick,
+        **found,
+    )
+
+
+if __name__ == "__main__":
+    main()
