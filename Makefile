@@ -19,6 +19,7 @@ test: $(INSTALLED) ## run every test and every chapter
 	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=600
 
 bench: $(INSTALLED) ## run every benchmark: a table each
+	$(BIN)/pip install --quiet '.[bench]'
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 serve: book ## build the book and serve it on http://localhost:8000 (PORT=...)
