@@ -232,14 +232,15 @@ class Estimator:
             num_directions = rank if method == "rank" else None
             self.line = Linearization(model, posterior, x, memory_limit=memory_limit, num_directions=num_directions)
             self.num_outputs = self.line.num_outputs
-            self.mean = {name: mean.detach() for name, mean in self.line.mean.items()}
-            self.std = self.line.std
+            mean, std = self.line.mean, self.line.std
         else:
             check_mode(model)
-            self.mean, self.std = parameters_of(model, posterior)
+            mean, std = parameters_of(model, posterior)
             with torch.no_grad():
-                logits = functional_call(model, self.mean, (x[:1],))
+                logits = functional_call(model, mean, (x[:1],))
             self.num_outputs = check_logits(logits, 1).shape[1]
+        self.mean = {name: _laid_out(centre.detach()) for name, centre in mean.items()}  # for passes forward only
+        self.std = {name: _laid_out(spread) for name, spread in std.items()}
         self.family = the_family(family, self.num_outputs)
 
     def check_result(self, x: Tensor) -> None:
@@ -329,7 +330,7 @@ class Estimator:
             for part in x.split(self._examples(x)):
                 pairs.append(
                     torch.func.jvp(
-                        lambda parameters, part=part: functional_call(self.model, parameters, (part,)),
+                        lambda parameters, part=part: functional_call(self.model, parameters, (_laid_out(part),)),
                         (self.mean,),
                         (tangents,),
                     )
@@ -367,7 +368,7 @@ class Estimator:
         return {name: mean + sign * step[name] for name, mean in self.mean.items()}
 
     def _logits(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
-        parts = [functional_call(self.model, weights, (part,)) for part in x.split(self._examples(x))]
+        parts = [functional_call(self.model, weights, (_laid_out(part),)) for part in x.split(self._examples(x))]
         return check_logits(torch.cat(parts), len(x))
 
     @torch.no_grad()
@@ -444,3 +445,8 @@ def _result(
         magnitude_error=None if magnitude_error is None else magnitude_error.to(dtype),
         logit_covariance=None if logit_covariance is None else logit_covariance.to(dtype),
     )
+
+
+def _laid_out(tensor: Tensor) -> Tensor:
+    """Images and filters with the channels last in memory: passes forward are up to three times faster on a CPU."""
+    return tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor

@@ -1,5 +1,12 @@
 """The figures of the book, one function each; they return matplotlib figures and need the extra ``plots``."""
 
+from vlls.plots.examples import (
+    plot_noise_order,
+    plot_noise_structure,
+    plot_regular_and_atypical,
+    plot_relabelled_auroc,
+    plot_relabelled_scores,
+)
 from vlls.plots.glm import (
     plot_digit_noise,
     plot_expectation_error,
@@ -21,6 +28,7 @@ from vlls.plots.ivon import (
     plot_hessian_variance,
     plot_ivon_hyperparameters,
 )
+from vlls.plots.network import plot_layer_shares, plot_noise_errors, plot_noise_scale, plot_sam_noise
 from vlls.plots.smoothing import plot_accuracies, plot_logit_gap, plot_smoothing_strategies, plot_soft_labels
 from vlls.plots.von import plot_adaptive_variance, plot_noise_plane, plot_von_convergence
 
@@ -37,12 +45,21 @@ __all__ = [
     "plot_hessian_variance",
     "plot_ivon_hyperparameters",
     "plot_label_noise",
+    "plot_layer_shares",
     "plot_logit_gap",
     "plot_noise_confidence",
+    "plot_noise_errors",
     "plot_noise_factors",
+    "plot_noise_order",
     "plot_noise_peak",
     "plot_noise_plane",
+    "plot_noise_scale",
+    "plot_noise_structure",
     "plot_noisy_labels",
+    "plot_regular_and_atypical",
+    "plot_relabelled_auroc",
+    "plot_relabelled_scores",
+    "plot_sam_noise",
     "plot_smoothing_strategies",
     "plot_soft_labels",
     "plot_taylor_noise",

@@ -1,0 +1,212 @@
+r"""Figures of Chapter 7: which examples get label noise, and whether it finds those whose labels were changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from vlls.plots._style import PALETTE, WIDTH, styled
+
+__all__ = [
+    "plot_noise_order",
+    "plot_noise_structure",
+    "plot_regular_and_atypical",
+    "plot_relabelled_auroc",
+    "plot_relabelled_scores",
+]
+
+_BLUE, _ORANGE = PALETTE[0], PALETTE[1]
+_RED = "#c1272d"  # the paper's colour for IVON; darker than the gray of label smoothing, for who cannot tell red
+_GRAY, _INK = "0.6", "0.15"
+_LEAST = 1e-5  # the bottom of logarithmic axes: less noise than that is drawn there
+_NOISE = r"noise $\sqrt{\mathbb{E}\,\|\epsilon\|^2}$ (probability)"
+
+
+def _array(values: Tensor | Sequence[float] | np.ndarray) -> np.ndarray:
+    """Return values as a numpy array, from whatever device they are on."""
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
+@styled
+def plot_noise_order(
+    noise: Tensor | np.ndarray,
+    smoothing: float,
+    images: Tensor,
+    labels: Tensor | np.ndarray,
+    predicted: Tensor | np.ndarray,
+    *,
+    shown: int = 9,
+) -> Figure:
+    """Draw Figure 3 of the paper: the noise of all examples in order, and those with the highest and the lowest.
+
+    Args:
+        noise: (N,) noise of every example, the highest first.
+        smoothing: the noise that label smoothing gives to each.
+        images: (N, H, W) grey values in the same order.
+        labels: (N,) classes.
+        predicted: (N,) classes that the model predicts.
+        shown: examples at each end.
+    """
+    size, picture, y, guess = (_array(values) for values in (noise, images, labels, predicted))
+    figure, axes = plt.subplot_mosaic(
+        [["order"] * shown, [f"high{i}" for i in range(shown)], [f"low{i}" for i in range(shown)]],
+        figsize=(WIDTH, 4.6),
+        height_ratios=(2.6, 1, 1),
+    )
+    ax = axes["order"]
+    ax.semilogy(np.arange(1, len(size) + 1), size.clip(_LEAST), color=_RED, label="IVON")
+    ax.axhline(smoothing, color="0.35", linestyle="dashed", label="label smoothing")
+    ax.set(xlim=(0, len(size) + 1), ylim=(_LEAST, 1), xlabel="training image, in the order of IVON's noise")
+    ax.set_ylabel(_NOISE, fontsize=9)
+    ax.legend(loc="lower left")
+    for row, name in (("high", "highest"), ("low", "lowest")):
+        for i in range(shown):
+            at = i if row == "high" else len(size) - shown + i
+            ax = axes[f"{row}{i}"]
+            ax.imshow(picture[at], cmap="gray_r")
+            ax.set(xticks=[], yticks=[])
+            ax.grid(visible=False)
+            ax.spines[:].set_visible(False)
+            wrong = y[at] != guess[at]
+            ax.set_title(f"{y[at]} → {guess[at]}", fontsize=8.5, color=_RED if wrong else _INK)
+        axes[f"{row}0"].set_ylabel(f"{name}\nnoise", fontsize=9)
+    return figure
+
+
+@styled
+def plot_regular_and_atypical(
+    images: Tensor, smoothing: Tensor, noise: Tensor, rows: Sequence[str], titles: Sequence[str]
+) -> Figure:
+    """Draw Figure 1 of the paper: examples, each beside the noise of its classes.
+
+    Args:
+        images: (R, H, W) grey values.
+        smoothing: (R, K) size of label smoothing's noise of each class.
+        noise: (R, K) that of variational learning.
+        rows: what each row shows.
+        titles: a line over the bars of each row.
+    """
+    picture, plain, adaptive = (_array(values) for values in (images, smoothing, noise))
+    num, k = adaptive.shape
+    figure, axes = plt.subplots(num, 2, figsize=(WIDTH, 1.9 * num + 0.4), width_ratios=(1, 2.6), squeeze=False)
+    top = 1.12 * max(plain.max(), adaptive.max())
+    for (left, right), image, gray, red, row, title in zip(axes, picture, plain, adaptive, rows, titles, strict=True):
+        left.imshow(image, cmap="gray_r")
+        left.set(xticks=[], yticks=[], ylabel=row)
+        left.grid(visible=False)
+        left.spines[:].set_visible(False)
+        right.bar(np.arange(k) - 0.2, gray, 0.4, color=_GRAY, label=r"label smoothing: $|\epsilon_k|$")
+        right.bar(np.arange(k) + 0.2, red, 0.4, color=_RED, label=r"IVON: std of $\epsilon_k$")
+        right.set_xticks(range(k))
+        right.set(ylim=(0, top), ylabel="noise (probability)")
+        right.set_title(title, fontsize=9, loc="left")
+    axes[0, 1].legend(loc="upper right", fontsize=9)
+    axes[-1, 1].set_xlabel("class $k$")
+    return figure
+
+
+@styled
+def plot_noise_structure(
+    doubt: Tensor, noise: Tensor, correct: Tensor, labels: Tensor | np.ndarray, other: Tensor
+) -> Figure:
+    r"""Draw noise against the doubt of the prediction, by class, and against the noise of another network.
+
+    Args:
+        doubt: (N,) one minus the largest class probability.
+        noise: (N,) noise of the network.
+        correct: (N,) whether its prediction is the label.
+        labels: (N,) classes.
+        other: (N,) noise of the same examples under another network.
+    """
+    x, size, y, second = (_array(values) for values in (doubt, noise, labels, other))
+    right = _array(correct).astype(bool)
+    figure, (first, middle, last) = plt.subplots(1, 3, figsize=(WIDTH, 2.9))
+    for ax, at, floor in ((first, x, _LEAST), (last, second, _LEAST)):
+        at, up = at.clip(floor), size.clip(_LEAST)
+        ax.loglog(at[right], up[right], "o", color=_BLUE, markersize=2.5, alpha=0.4, markeredgewidth=0)
+        ax.loglog(at[~right], up[~right], "^", color=_ORANGE, markersize=5, markeredgewidth=0)
+        ax.set(xlim=(floor / 1.5, 1.4), ylim=(_LEAST / 1.5, 1.4))
+        ax.set_xticks([1e-5, 1e-3, 1e-1])
+        ax.set_yticks([1e-5, 1e-3, 1e-1])
+        ax.minorticks_off()
+    first.plot([], [], "o", color=_BLUE, markersize=4, label="correct")
+    first.plot([], [], "^", color=_ORANGE, markersize=5, label="misclassified")
+    first.legend(loc="lower right", fontsize=8, handletextpad=0.1)
+    first.set_xlabel(r"doubt $1 - \max\,p$ (probability)", fontsize=9)
+    first.set_ylabel(_NOISE, fontsize=9)
+    last.plot([_LEAST, 1], [_LEAST, 1], color=_INK, linewidth=0.8)
+    last.set_xlabel("noise, second network", fontsize=9)
+    last.set_ylabel("noise, first network", fontsize=9)
+    classes = np.unique(y)
+    parts = middle.boxplot(
+        [size[y == k] for k in classes], positions=classes, widths=0.6, showfliers=False, whis=(5, 95)
+    )
+    plt.setp(parts["medians"], color=_ORANGE, linewidth=1.6)
+    means = [size[y == k].mean() for k in classes]
+    middle.plot(classes, means, "D", color=_BLUE, markersize=4)
+    middle.set(xlabel="class", ylim=(0, None))
+    middle.set_ylabel("noise (probability)", fontsize=9)
+    middle.set_xticks(classes, [str(k) for k in classes], fontsize=8)
+    return figure
+
+
+@styled
+def plot_relabelled_scores(scores: Mapping[str, Tensor], wrong: Tensor) -> Figure:
+    """Draw for each score how it is distributed among examples with changed labels and among the others.
+
+    Args:
+        scores: for each panel, (N,) values.
+        wrong: (N,) whether the label was changed.
+    """
+    changed = _array(wrong).astype(bool)
+    figure, axes = plt.subplots(1, len(scores), figsize=(WIDTH, 2.9), sharey=True, squeeze=False)
+    groups: tuple[tuple[np.ndarray, str, Any, str], ...] = (
+        (~changed, "label as it was", _BLUE, "solid"),
+        (changed, "label changed", _ORANGE, "dashed"),
+    )
+    for ax, (name, score) in zip(axes[0], scores.items(), strict=True):
+        for rows, label, color, style in groups:
+            values = np.sort(_array(score)[rows])
+            share = np.arange(1, len(values) + 1) / len(values)
+            ax.step(values, share, where="post", color=color, linestyle=style, label=label)
+        ax.set(xlabel=name, ylim=(0, 1))
+    axes[0, 0].set_ylabel("share of images at or below")
+    axes[0, 0].legend(loc="lower right")
+    return figure
+
+
+@styled
+def plot_relabelled_auroc(auroc: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]]) -> Figure:
+    """Draw the area under the ROC curve of each score against the rate of errors, a panel a kind of errors.
+
+    Args:
+        auroc: for each kind, for each score, for each rate, one value a seed; the line is their mean, the bar their
+            standard deviation.
+    """
+    figure, axes = plt.subplots(1, len(auroc), figsize=(WIDTH, 3.4), sharey=True, squeeze=False)
+    for ax, (kind, by_score) in zip(axes[0], auroc.items(), strict=True):
+        _curves(ax, by_score)
+        ax.axhline(0.5, color=_INK, linewidth=0.9, linestyle="dotted")
+        ax.set(title=kind, xlabel="rate of changed labels (%)", ylim=(0.4, 1.02))
+    axes[0, 0].set_ylabel("area under the ROC curve")
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=3)
+    return figure
+
+
+def _curves(ax: Axes, by_score: Mapping[str, Mapping[float, Sequence[float]]]) -> None:
+    """A line with bars for each score, a little beside each other so that none covers another."""
+    for i, ((name, by_rate), marker) in enumerate(zip(by_score.items(), "os^vDP", strict=False)):
+        rates = 100 * np.array(list(by_rate)) + 0.3 * (i - 2.5)
+        centre = np.array([np.mean(values) for values in by_rate.values()])
+        spread = np.array([np.std(values, ddof=1) if len(values) > 1 else 0.0 for values in by_rate.values()])
+        ax.errorbar(
+            rates, centre, spread, color=PALETTE[i], marker=marker, markersize=4.5, linewidth=1.2, capsize=2, label=name
+        )
+    ax.set_xticks([100 * rate for rate in next(iter(by_score.values()))])
