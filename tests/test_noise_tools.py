@@ -328,6 +328,33 @@ def test_training_mode_where_it_matters(kind, method):
         label_noise(model, posterior_of(model), inputs(2), method=method)
 
 
+def test_chance_that_no_module_tells_of_is_found():
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 3, dtype=D)
+
+        def forward(self, x):
+            return self.layer(nn.functional.dropout(x, 0.5))
+
+    torch.manual_seed(0)
+    model = Noisy().eval()
+    with pytest.raises(ValueError, match="other logits for the same example"):
+        label_noise(model, posterior_of(model), torch.randn(2, 4, dtype=D))
+
+
+def test_sam_does_not_perturb_frozen_parameters():
+    torch.manual_seed(0)
+    model, x, labels = mlp(), torch.randn(3, 4, dtype=D), torch.tensor([0, 1, 2])
+    model[0].requires_grad_(False)
+    head, hidden = model[2], model[1](model[0](x))
+    expected = sam_label_noise(head, hidden, labels, rho=0.1)
+    assert torch.allclose(sam_label_noise(model, x, labels, rho=0.1), expected, atol=1e-14)
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter of the model requires a gradient"):
+        sam_label_noise(model, x, labels)
+
+
 def test_batchnorm_without_running_statistics_and_harmless_training():
     model = nn.Sequential(mlp(), nn.BatchNorm1d(3, track_running_stats=False)).double().eval()
     x = inputs(2)

@@ -7,7 +7,15 @@ from torch import Tensor, nn
 
 from vlls.posterior import DiagonalPosterior
 
-__all__ = ["check_batch", "check_labels", "check_logits", "check_memory_limit", "check_mode", "parameters_of"]
+__all__ = [
+    "check_batch",
+    "check_labels",
+    "check_logits",
+    "check_memory_limit",
+    "check_mode",
+    "check_repeatable",
+    "parameters_of",
+]
 
 _CHANCE = (nn.modules.dropout._DropoutNd, nn.RReLU)
 _BATCH = (nn.modules.batchnorm._BatchNorm,)
@@ -112,6 +120,16 @@ def check_logits(logits: Tensor, num: int) -> Tensor:
     if not bool(torch.isfinite(logits).all()):
         raise ValueError("the model returned logits that are NaN or infinite; look at its weights and its inputs")
     return logits
+
+
+def check_repeatable(twins: Tensor) -> None:
+    """Raise a ValueError where the logits of one example twice over, (2, K), are not the same."""
+    one, two = twins.detach().double()
+    if not bool((one - two).abs().max() <= 1e-2 * one.abs().max().clamp_min(1e-2)):
+        raise ValueError(
+            "the model returns other logits for the same example in one batch, so chance is in them (a functional "
+            "dropout, stochastic depth); call model.eval() first, or switch it off"
+        )
 
 
 def check_labels(labels: Tensor, num: int, num_classes: int) -> Tensor:

@@ -18,7 +18,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from vlls.noise._checks import check_batch, check_logits, check_memory_limit, check_mode, parameters_of
+from vlls.noise._checks import (
+    check_batch,
+    check_logits,
+    check_memory_limit,
+    check_mode,
+    check_repeatable,
+    parameters_of,
+)
 from vlls.noise._trace import Pass, Seen, Site, backward_once, forward, sites_of
 from vlls.posterior import DiagonalPosterior
 
@@ -115,6 +122,7 @@ class Linearization:
             one = forward(self.model, self._grown, x[:1], sites)
             two = forward(self.model, self._grown, x[[0, 0]], sites)
         logits = check_logits(one.logits, 1)
+        check_repeatable(check_logits(two.logits, 2))
         uses = _uses(two, self._grown)
         pairs = zip(one.seen, two.seen, strict=True) if len(one.seen) == len(two.seen) else ()
         found = [replace(a.site, axis=axis) for a, b in pairs if (axis := _batch_axis(a, b)) is not None]

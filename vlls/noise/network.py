@@ -30,7 +30,7 @@ from vlls.noise._push import curvature, linear_moments, push, symmetric_root, th
 from vlls.noise.linearization import Linearization, available_memory, differentiable
 from vlls.posterior import DiagonalPosterior
 
-__all__ = ["METHODS", "LabelNoise", "label_noise", "label_noise_moments"]
+__all__ = ["LabelNoise", "label_noise", "label_noise_moments"]
 
 METHODS = ("exact", "rank", "direction", "monte_carlo")
 """The estimators by name."""
@@ -46,8 +46,8 @@ class LabelNoise:
         covariance: its covariance, (B, K, K).
         std: the root of the covariance's diagonal, (B, K).
         magnitude: :math:`\sqrt{\mathbb E\|\epsilon\|^2}`, the root mean square of the noise's norm, (B,).
-        standard_error: of ``mean_shift``, (B, K): of the weights' draws for ``monte_carlo``, of the quasi-Monte Carlo
-            points of the push otherwise (0 where the push is a quadrature).
+        standard_error: of ``mean_shift``, (B, K): of the weights' draws for ``monte_carlo``; otherwise of the
+            curvature pairs and of the quasi-Monte Carlo points of the push (a quadrature has none).
         magnitude_error: standard error of ``magnitude``, (B,), for ``monte_carlo``; None otherwise.
         logit_covariance: V, the covariance of the linearised logits, (B, K, K); None for ``monte_carlo``.
     """
@@ -145,7 +145,7 @@ def label_noise_moments(
             posterior has none.
         posterior: any diagonal Gaussian over its parameters, such as ``IVON.posterior(model)``.
         x: a batch of inputs, (B, ...), on the model's device; of any size, it is cut to what fits in memory.
-        method: one of :data:`METHODS`.
+        method: ``exact``, ``rank``, ``direction`` or ``monte_carlo``; the table above says what they are.
         family: of the labels; :class:`.Categorical` if left out, :class:`.Bernoulli` for a single logit. A family with
             one natural parameter applies to each logit by itself.
         rank: directions of ``rank``, at least 1.

@@ -40,7 +40,8 @@ def sam_label_noise(
     the labels, and pushes them away from the prediction where variational noise is even-handed.
 
     Args:
-        model: the network at its weights :math:`\theta`, in evaluation mode; (B, ...) inputs to (B, K) logits.
+        model: the network at its weights :math:`\theta`, in evaluation mode; (B, ...) inputs to (B, K) logits. Frozen
+            parameters are not perturbed.
         x: a batch of inputs, (B, ...).
         labels: its labels: classes (B,), or what else the family takes.
         rho: radius of the perturbation, positive.
@@ -67,7 +68,9 @@ def sam_label_noise(
         raise ValueError(f"rho={rho!r}; pass a positive, finite radius, such as 0.05")
     check_batch(x)
     check_mode(model)
-    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    if not parameters:
+        raise ValueError("no parameter of the model requires a gradient, so SAM has none to perturb; thaw some")
     grown = {name: p.clone().requires_grad_() for name, p in parameters.items()}
     with differentiable(), torch.enable_grad():
         logits = check_logits(functional_call(model, grown, (x,)), len(x))

@@ -273,7 +273,7 @@ def seen_size(config: RunConfig, data: RunData) -> int:
 
 
 def pixel_moments(train: Images, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel, (C,) and (C,), that :func:`.normalize` takes; ImageNet's for files.
+    """Mean and standard deviation of each channel, (C,) and (C,), that ``normalize`` takes; ImageNet's for files.
 
     Args:
         train: the training images.
