@@ -66,7 +66,10 @@ class Pass:
 def sites_of(model: nn.Module, variances: Mapping[str, Tensor]) -> list[Site]:
     """The sites of a model whose parameters have a variance."""
     sites = []
+    within = {id(child) for module in model.modules() if projections(module) for child in module.children()}
     for prefix, module in model.named_modules():
+        if id(module) in within:  # an attention's last layer, of which the attention takes the weights
+            continue
         own = {local: f"{prefix}.{local}" if prefix else local for local, _ in module.named_parameters(recurse=False)}
         rule = rule_for(module)
         if rule is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -127,23 +128,14 @@ class Linearization:
         pairs = zip(one.seen, two.seen, strict=True) if len(one.seen) == len(two.seen) else ()
         found = [replace(a.site, axis=axis) for a, b in pairs if (axis := _batch_axis(a, b)) is not None]
         once = {name for name, number in uses.items() if number == 1}
-        needed: dict[str, int] = {}  # how many sites share a parameter: three do an attention's
-        for site in sites:
-            for name in site.parameters:
-                needed[name] = needed.get(name, 0) + bool(site.part or not self._is_projection(name))
-        seen: dict[str, int] = {}
-        for site in found:
-            for name in site.parameters:
-                seen[name] = seen.get(name, 0) + 1
-        sound = {name for name in once if seen.get(name, 0) == needed.get(name, -1)}
+        needed = Counter(name for site in sites for name in site.parameters)  # three share an attention's weight
+        seen = Counter(name for site in found for name in site.parameters)
+        sound = {name for name in once if seen[name] == needed[name]}
         found = [site for site in found if set(site.parameters) <= sound]
         covered = {name for site in found for name in site.parameters}
         others = tuple(name for name in self._variances if name not in covered and uses.get(name, 0))
         self._warn(others)
         return _Plan(found, others, logits.shape[1], (sum(one.sizes), max(one.sizes, default=1)), logits.element_size())
-
-    def _is_projection(self, name: str) -> bool:
-        return name.endswith(("out_proj.weight", "out_proj.bias"))
 
     def _warn(self, names: tuple[str, ...]) -> None:
         for name in names:
