@@ -13,6 +13,8 @@ from packaging.requirements import Requirement
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+torch.set_num_threads(1)  # the tensors of most tests are small, and the tests run side by side
+
 settings.register_profile("vlls", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("vlls")
 

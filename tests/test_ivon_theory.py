@@ -16,14 +16,6 @@ N = 569
 DELTA = 1 / N  # ess * weight_decay = 1, the ridge of the GLM
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 

@@ -18,14 +18,6 @@ TOKENS = torch.tensor([[0, 1, 1, 3], [2, 2, 2, 2], [0, 0, 5, 4]])
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Head(nn.Module):
     """Three logits of whatever comes in, without parameters and not linear."""
 

@@ -17,14 +17,6 @@ from vlls.noise._push import curvature, push
 D = torch.float64
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def seeded(seed=1):
     return torch.Generator().manual_seed(seed)
 

@@ -50,15 +50,6 @@ SCALAR = [name for name in FAMILIES if name != "categorical"]
 every_family = pytest.mark.parametrize("name", FAMILIES)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The tensors here are small: threads only get into each other's way."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def tensor(*values):
     return torch.tensor(values, dtype=torch.float64)
 

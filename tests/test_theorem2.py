@@ -28,15 +28,6 @@ from vlls._quadrature import sobol_normal
 FAMILIES = [Bernoulli(), Binomial(7), Categorical(3), Gaussian(), Poisson()]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """The problems are small: two threads would wait for each other, and for whatever else runs."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def problem(family, n=500, p=20, **options):
     rng = np.random.default_rng(0)
     features = rng.normal(size=(n, p)) / math.sqrt(p)

@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
 from vlls.data import DataError, load
 from vlls.train import RunConfig, run
@@ -24,15 +23,6 @@ def needs(name):
     except DataError:
         return pytest.mark.skip(reason=f"VLLS_DATA has no {name}")
     return pytest.mark.skipif(False, reason="")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Two threads on busy cores take several times as long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @needs("mnist")

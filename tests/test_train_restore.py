@@ -18,14 +18,6 @@ from vlls.train.trainer import Trainer
 Image = pytest.importorskip("PIL.Image")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
     """A run in memory, whose folder the tests copy before they change it."""

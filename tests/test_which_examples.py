@@ -15,15 +15,6 @@ from vlls.models import cnn3
 DOUBLE = torch.float64
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The tensors here are small: threads only get into each other's way."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def posterior(model, std, generator):
     """A Gaussian around the model's weights with standard deviations that differ."""
     mean = {name: p.detach().clone() for name, p in model.named_parameters()}

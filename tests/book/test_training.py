@@ -4,7 +4,6 @@ import re
 import shlex
 
 import pytest
-import torch
 from chapters import ROOT
 from typer.testing import CliRunner
 
@@ -37,11 +36,9 @@ def test_the_commands_of_the_page_are_understood(command, tmp_path):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Folders of small runs by the method in their names."""
-    place, threads = tmp_path_factory.mktemp("runs"), torch.get_num_threads()
-    torch.set_num_threads(1)
+    place = tmp_path_factory.mktemp("runs")
     small = {"dataset": "digits", "epochs": 1, "train_size": 100, "eval_samples": 0}
-    yield {method: run(RunConfig(method=method, **small), place).folder for method in ("ivon", "sgd")}
-    torch.set_num_threads(threads)
+    return {method: run(RunConfig(method=method, **small), place).folder for method in ("ivon", "sgd")}
 
 
 @pytest.mark.parametrize("folder, options", NOISE)

@@ -317,9 +317,10 @@ class Estimator:
             shift = shift + self.family.mean(centre) - self.family.mean(mean)
             of_mean = (curvature(self.family, mean).square() @ moved[1].square()[..., None])[..., 0]
             error = (error.square() + of_mean).sqrt()
-        if self.linear or self.method == "direction":
+        linear = self.linear or self.method == "direction"
+        if linear:
             spread = linear_moments(self.family, centre, covariance.double())
-        return _result(logits, shift, spread, error, None, covariance, linear=self.linear)
+        return _result(logits, shift, spread, error, None, covariance, linear=linear)
 
     # ------------------------------------------------------------------ Eq. 20, one direction at a time
     def _jvp(self, x: Tensor) -> tuple[Tensor, Tensor]:
