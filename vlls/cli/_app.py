@@ -13,6 +13,8 @@ from typer.core import TyperGroup
 import vlls
 from vlls.cli._errors import Failed, one_line, rank
 from vlls.cli._noise import noise
+from vlls.cli._results import figure, results
+from vlls.cli._sweep import sweep
 from vlls.cli._train import EXAMPLES, train
 
 __all__ = ["app"]
@@ -70,3 +72,6 @@ def _vlls(
 
 app.command(name="train", rich_help_panel="Commands")(train)
 app.command(name="noise", rich_help_panel="Commands")(noise)
+app.command(name="sweep", rich_help_panel="Commands")(sweep)
+app.command(name="results", rich_help_panel="Commands")(results)
+app.command(name="figure", rich_help_panel="Commands")(figure)

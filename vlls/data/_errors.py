@@ -39,11 +39,11 @@ def reading(path: Path, read: Callable[[], T], form: str) -> T:
         ) from error
 
 
-def needs(module: str, purpose: str) -> Any:
+def needs(module: str, purpose: str, extra: str = "train") -> Any:
     """Import a module that the core of ``vlls`` does without; say how to get it where it is not there."""
     try:
         return import_module(module)
     except ImportError as error:
         name = module.partition(".")[0]
         library = {"sklearn": "scikit-learn", "PIL": "Pillow"}.get(name, name)
-        raise MissingDataError(f"{purpose} needs {library} ({one_line(error)}); pip install 'vlls[train]'") from error
+        raise MissingDataError(f"{purpose} needs {library} ({one_line(error)}); pip install 'vlls[{extra}]'") from error

@@ -18,6 +18,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
+    "FolderBusy",
     "folder_lock",
     "load_checkpoint",
     "load_record",
@@ -156,12 +157,26 @@ def _finite(value: Any) -> Any:
 
 
 # ---------------------------------------------------------------------- one process at a time
+class FolderBusy(ValueError):
+    """Another process holds a folder.
+
+    Attributes:
+        folder: which.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"another process is at work on this very run in {folder}; wait for it, or choose another folder"
+        )
+        self.folder = folder
+
+
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold a folder for this process; the system lets go of it when the process ends, however it ends.
 
     Raises:
-        ValueError: if another process holds it.
+        FolderBusy: a ValueError, if another process holds it.
     """
     make_folder(folder)
     path = folder / ".lock"
@@ -175,9 +190,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise ValueError(
-                    f"another process is at work on this very run in {folder}; wait for it, or choose another folder"
-                ) from error
+                raise FolderBusy(folder) from error
         yield
     finally:
         os.close(handle)

@@ -1,0 +1,43 @@
+"""Small sweeps for the tests, and a program that does one in a process of its own."""
+
+import sys
+
+from vlls.experiments import Cell
+from vlls.train import RunConfig
+
+
+def tiny(epochs=2, seeds=2, methods=("ivon", "sgd"), train_size=100, also=""):
+    """Cells of a second or less."""
+    return [
+        Cell(
+            experiment="fig4" if also else "fig5",
+            protocol="smoke",
+            panel="digits",
+            role="main",
+            parameter="",
+            config=RunConfig(
+                dataset="digits", method=method, train_size=train_size, epochs=epochs, eval_every=epochs, seed=seed
+            ).resolved(),
+            reduced="all of it",
+            also=also,
+        )
+        for seed in range(seeds)
+        for method in methods
+    ]
+
+
+if __name__ == "__main__":
+    import importlib
+
+    from vlls.experiments import LocalExecutor, SweepReporter, sweep
+
+    class Tell(SweepReporter):
+        def end(self, cell, outcome):
+            print(outcome.status, flush=True)
+
+        def progress(self, cell, done):
+            print("progress", flush=True)
+
+    module = importlib.import_module("vlls.experiments.sweep")
+    module.cells = lambda *_, **__: tiny(epochs=int(sys.argv[2]))
+    sweep("fig5", protocol="smoke", results=sys.argv[1], executor=LocalExecutor("cpu", 2), reporters=[Tell()])

@@ -1,0 +1,282 @@
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sweeping import tiny
+
+from vlls.experiments import LocalExecutor, ResultsFolder, SweepReporter, collate, collate_labels, sweep
+from vlls.experiments.work import Job, work
+from vlls.train.files import folder_lock
+
+module = importlib.import_module("vlls.experiments.sweep")  # its name in the package is the function
+
+HERE = Path(__file__).parent
+RESULTS = ["panel", "method", "seed", "status", "test_accuracy", "test_nll", "memorised", "key"]
+
+
+@pytest.fixture
+def do(monkeypatch, tmp_path):
+    """Return a function that sweeps over given cells."""
+
+    def sweep_over(grid, workers=1, folder=tmp_path / "results", **options):
+        monkeypatch.setattr(module, "cells", lambda *_, **__: grid)
+        return sweep("fig5", protocol="smoke", results=folder, executor=LocalExecutor("cpu", workers), **options)
+
+    return sweep_over
+
+
+class Told(SweepReporter):
+    """Remembers what it was told, and may do something at a progress."""
+
+    def __init__(self, on_progress=None):
+        self.began, self.ended, self.shares, self.finished, self.on_progress = [], [], [], 0, on_progress
+
+    def start(self, result, where):
+        self.where = where
+
+    def begin(self, cell):
+        self.began.append(cell)
+
+    def progress(self, cell, done):
+        self.shares.append(done)
+        if self.on_progress:
+            self.on_progress(cell)
+
+    def end(self, cell, outcome):
+        self.ended.append((cell, outcome.status))
+
+    def finish(self, result):
+        self.finished += 1
+
+
+def table(folder):
+    rows = collate(folder)
+    return rows[RESULTS].sort_values(["panel", "method", "seed"]).reset_index(drop=True)
+
+
+# ---------------------------------------------------------------------- one after the other, and again
+def test_a_sweep_does_what_is_not_done_and_then_nothing(do, tmp_path):
+    grid, told = tiny(), Told()
+    first = do(grid[:3], workers=2, reporters=[told])
+    assert set(first.finished) == set(grid[:3]) and not first.failed and not first.left and not first.before
+    assert told.began == grid[:3] and {status for _, status in told.ended} == {"finished"} and told.finished == 1
+    assert told.where == "2 processes on the CPU, 1 thread each" and first.runs_per_hour > 0
+    before = table(tmp_path / "results")
+    assert before["method"].tolist() == ["ivon", "ivon", "sgd"]
+    second = do(grid, reporters=[told])
+    assert second.before == grid[:3] and second.finished == grid[3:]
+    after = table(tmp_path / "results")
+    pd.testing.assert_frame_equal(after.iloc[:3], before)
+    assert len(after) == 4 and after["test_accuracy"].between(0.05, 1).all()
+    assert not list((tmp_path / "results").rglob("checkpoint.pt"))  # the weights are not kept
+
+
+def test_a_run_of_two_panels_is_trained_once(do, tmp_path):
+    cell = tiny()[0]
+    told = Told()
+    result = do([cell, replace(cell, panel="another")], workers=2, reporters=[told])
+    assert len(result.finished) == 2 and len(told.began) == 1
+    assert sorted(collate(tmp_path / "results")["panel"]) == ["another", "digits"]
+    assert len(list((tmp_path / "results" / "runs").iterdir())) == 1
+
+
+def test_weights_are_kept_when_asked_for(do, tmp_path):
+    do(tiny()[:1], keep_weights=True)
+    assert len(list((tmp_path / "results").rglob("checkpoint.pt"))) == 1
+
+
+# ---------------------------------------------------------------------- stopped
+def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_table(tmp_path):
+    def start():
+        command = [sys.executable, str(HERE / "sweeping.py"), str(tmp_path / "killed"), "40"]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    going = start()
+    while going.stdout.readline() != "finished\n":  # one run is over, and others are under way
+        assert going.poll() is None
+    going.kill()
+    going.wait(timeout=60)
+    assert 1 <= len(collate(tmp_path / "killed")) < 4
+    assert start().wait(timeout=300) == 0
+    grid, whole = tiny(epochs=40), ResultsFolder(tmp_path / "whole")
+    with whole.locked():
+        whole.add_sweep(grid)
+        for cell in grid:  # without a pause, in this process
+            assert work(Job(cell, whole.runs)).status == "finished"
+    expected = table(tmp_path / "whole")
+    assert len(expected) == 4
+    pd.testing.assert_frame_equal(table(tmp_path / "killed"), expected)
+
+
+def test_ctrl_c_saves_what_is_under_way(do, tmp_path):
+    grid = tiny(epochs=300, seeds=1)
+    told = Told(lambda cell: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        do(grid, reporters=[told])
+    assert told.finished == 1 and told.ended == [(grid[0], "stopped")]
+    assert [path.parent.name for path in (tmp_path / "results").rglob("checkpoint.pt")] == [grid[0].config.name]
+    folder = ResultsFolder(tmp_path / "results")
+    assert folder.is_cut(grid[0]) and not folder.is_done(grid[0])
+    with folder.locked():  # it is free again
+        pass
+
+
+def test_when_the_time_is_spent_no_run_begins_and_those_under_way_are_saved(do, tmp_path):
+    grid = tiny(epochs=2000, seeds=2)
+    began = time.monotonic()
+    told = Told()
+    result = do(grid, time_budget=12.0, reporters=[told])
+    assert time.monotonic() - began < 60
+    assert result.reason == "the time budget is spent" and not result.finished and not result.failed
+    assert result.left == grid and told.began == grid[:1]
+    assert ResultsFolder(tmp_path / "results").is_cut(grid[0]) or not told.shares
+
+
+def test_a_time_budget_is_a_positive_number(do):
+    for seconds in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match="time_budget"):
+            do(tiny(), time_budget=seconds)
+
+
+# ---------------------------------------------------------------------- what goes wrong
+def broken(cell, **fields):
+    return replace(cell, config=replace(cell.config, **fields))
+
+
+def test_a_run_that_fails_or_diverges_does_not_stop_the_others(do, tmp_path):
+    grid = tiny(seeds=1)
+    too_many = broken(grid[0], validation_size=5000)
+    explodes = broken(grid[1], lr=1e30)
+    told = Told()
+    result = do([too_many, explodes, *grid], reporters=[told])
+    assert set(result.finished) == {explodes, *grid}
+    assert list(result.failed) == [too_many] and "choose fewer" in result.failed[too_many]
+    rows = collate(tmp_path / "results")
+    assert sorted(rows["status"]) == ["diverged", "finished", "finished"]
+    assert ResultsFolder(tmp_path / "results").failure(too_many.config) == result.failed[too_many]
+    again = do([too_many, explodes, *grid])
+    assert list(again.failed) == [too_many] and len(again.before) == 3  # tried again
+
+
+def test_a_process_that_is_killed_is_told_in_one_line_and_the_rest_is_done(do):
+    grid = tiny(epochs=300, methods=("sgd",))
+    executors = []
+
+    def kill(cell):
+        if cell == grid[0]:
+            for worker in executors[0]._workers:
+                os.kill(worker.process.pid, signal.SIGKILL)
+
+    real = LocalExecutor.__init__
+
+    def remember(self, *arguments, **options):
+        real(self, *arguments, **options)
+        executors.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalExecutor, "__init__", remember)
+        result = do(grid, reporters=[Told(kill)])
+    assert result.finished == grid[1:]
+    assert result.failed == {
+        grid[0]: "its process was killed, as the system does when memory runs out; choose fewer --workers-per-device"
+    }
+
+
+def test_out_of_memory_is_one_line(monkeypatch, tmp_path):
+    import torch
+
+    def fill(*_, **__):
+        raise torch.cuda.OutOfMemoryError("lots of numbers\nover many lines")
+
+    monkeypatch.setattr("vlls.experiments.work.run", fill)
+    outcome = work(Job(tiny()[0], tmp_path))
+    assert (outcome.status, outcome.reason) == (
+        "failed",
+        "the GPU has not enough memory; choose fewer --workers-per-device",
+    )
+
+
+def test_a_defect_is_told_with_its_place(monkeypatch, tmp_path):
+    monkeypatch.setattr("vlls.experiments.work.run", lambda *_, **__: {}["missing"])
+    outcome = work(Job(tiny()[0], tmp_path))
+    assert outcome.status == "failed" and outcome.reason.startswith("KeyError at test_sweep.py:")
+
+
+def test_a_run_waits_for_a_process_that_lets_go_of_it(tmp_path):
+    cell = tiny(epochs=1, methods=("sgd",))[0]
+    held, free = threading.Event(), threading.Event()
+
+    def hold():
+        with folder_lock(tmp_path / cell.config.name):
+            held.set()
+            free.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(30)
+    threading.Timer(1.5, free.set).start()
+    began = time.monotonic()
+    outcome = work(Job(cell, tmp_path))
+    thread.join()
+    assert outcome.status == "finished" and time.monotonic() - began > 1.4
+
+
+def test_data_that_are_missing_are_told_before_anything_is_begun(do, tmp_path):
+    cell = broken(tiny()[0], dataset="cifar100")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "cifar100.npz").write_text("not a file of arrays")
+    with pytest.raises(ValueError, match=r"cifar100\.npz"):
+        do([cell], root=empty)
+    assert not (tmp_path / "results").exists()
+
+
+def test_two_sweeps_on_one_folder_are_one_too_many(do, tmp_path):
+    with ResultsFolder(tmp_path / "results").locked(), pytest.raises(ValueError, match="another sweep is at work"):
+        do(tiny())
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5, True])
+def test_an_executor_needs_a_whole_number_of_workers(workers):
+    with pytest.raises(ValueError, match=r"workers_per_device=.*whole number >= 1"):
+        LocalExecutor("cpu", workers)
+
+
+# ---------------------------------------------------------------------- labels
+def test_smoothed_labels_are_kept_beside_the_runs(do, tmp_path):
+    grid = tiny(epochs=3, seeds=1, methods=("ivon", "ls", "ols"), train_size=300, also="smoothed_labels")
+    assert len(do(grid).finished) == 3
+    rows = collate_labels(tmp_path / "results")
+    assert len(rows) == 3 * 100
+    for method in ("ivon", "ls", "ols"):
+        of_method = rows[rows["method"] == method]
+        matrix = of_method["smoothed"].to_numpy().reshape(10, 10)
+        np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-6)
+        assert (matrix >= 0).all() and (matrix.diagonal() > 0.1).all()
+        if method == "ls":
+            np.testing.assert_allclose(matrix, 0.9 * np.eye(10) + 0.01, atol=1e-12)
+        if method == "ivon":
+            mean = of_method["mean_noise"].to_numpy().reshape(10, 10)
+            np.testing.assert_allclose(mean.sum(axis=1), 0, atol=1e-5)  # noise keeps the labels' sum
+            off = ~np.eye(10, dtype=bool)
+            assert (matrix[off] >= np.abs(mean[off]) - 1e-9).all()  # a size is at least its mean's
+        else:
+            assert of_method["mean_noise"].isna().all()
+
+
+def test_labels_that_were_lost_are_made_again(do, tmp_path):
+    grid = tiny(seeds=1, methods=("ls",), also="smoothed_labels")
+    do(grid)
+    expected = collate_labels(tmp_path / "results")
+    (tmp_path / "results" / "runs" / grid[0].config.name / "smoothed_labels.json").unlink()
+    assert do(grid).finished == grid  # its weights are gone: it is trained again
+    pd.testing.assert_frame_equal(collate_labels(tmp_path / "results"), expected)

@@ -1,0 +1,158 @@
+"""``vlls results`` and ``vlls figure``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vlls._validation import check_known
+from vlls.cli._terminal import note
+from vlls.experiments import EXPERIMENTS, choose, collate, collate_labels, experiment, load_table, protocol, save_table
+
+__all__ = ["figure", "results"]
+
+RESULTS_HELP = """Make one table of all finished runs, or show the best of each method.
+
+[bold]Examples[/bold]
+
+The accuracies of every sweep, with the hyperparameters that were chosen:
+  [cyan]vlls results[/cyan]
+One row a run, with its config and provenance:
+  [cyan]vlls results --output runs.csv[/cyan]
+What the book shows of Figure 5:
+  [cyan]vlls results --experiment fig5 --output book/results/fig5.csv[/cyan]
+"""
+FIGURE_HELP = """Draw a figure of the paper from the runs there are.
+
+[bold]Examples[/bold]
+
+  [cyan]vlls figure fig7[/cyan]
+  [cyan]vlls figure fig5 --protocol reduced --output fig5.pdf[/cyan]
+From a table that vlls results wrote:
+  [cyan]vlls figure fig5 --table book/results/fig5.csv[/cyan]
+"""
+ENDINGS = (".png", ".svg", ".pdf")
+
+Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="folder that vlls sweep was given")]
+OneProtocol = Annotated[
+    str | None, typer.Option("--protocol", metavar="NAME", help="only this one", show_default=False)
+]
+
+
+def results(
+    folder: Results = Path("results"),
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="write the table: a name that ends in .csv or .parquet", show_default=False),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--experiment", metavar="NAME", help="only this one", show_default=False)
+    ] = None,
+    size: OneProtocol = None,
+) -> None:
+    """Collate and print or write."""
+    _check(name, size)
+    table = collate(folder, experiment=name, protocol=size)
+    notes = Console(stderr=True)
+    if table.empty:
+        raise ValueError(f"{folder} holds no finished run{' of ' + name if name else ''}; vlls sweep makes them")
+    if output is None:
+        console = Console()
+        if not console.file.isatty():
+            console.width = 160
+        for (experiment_name, protocol_name), rows in table.groupby(["experiment", "protocol"], sort=False):
+            console.print(_best(rows, f"{experiment_name}, {protocol_name} protocol, {len(rows)} runs"))
+        return
+    save_table(table, output)
+    note(notes, f"{len(table)} runs: {output}")
+    labels = collate_labels(folder, experiment=name, protocol=size)
+    if not labels.empty:
+        beside = output.with_name(f"{output.stem}_labels{output.suffix}")
+        save_table(labels, beside)
+        note(notes, f"smoothed labels: {beside}")
+
+
+results.__doc__ = RESULTS_HELP
+
+
+def figure(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="one of " + ", ".join(EXPERIMENTS))],
+    folder: Results = Path("results"),
+    table: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="draw this table, not the folder's runs", show_default=False),
+    ] = None,
+    size: OneProtocol = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="a name that ends in .png, .svg or .pdf [default: NAME.png]"),
+    ] = None,
+) -> None:
+    """Draw and write."""
+    _check(name, size)
+    path = output or Path(f"{name}.png")
+    check_known(path.suffix, ENDINGS, "the figure's ending")
+    from vlls.plots import plot_experiment  # needs the extra plots
+
+    if table is not None:
+        if not table.exists():
+            raise ValueError(f"there is no table {table}; vlls results --output writes one")
+        runs = load_table(table)
+        labels = load_table(table.with_name(f"{table.stem}_labels{table.suffix}"))
+    else:
+        runs, labels = collate(folder, experiment=name), collate_labels(folder, experiment=name)
+    if size is not None:
+        runs, labels = (rows[rows["protocol"] == size] if len(rows) else rows for rows in (runs, labels))
+    if runs.empty:
+        raise ValueError(
+            f"there is no finished run of {name}{' at ' + size if size else ''}; vlls sweep {name} makes them"
+        )
+    drawn = plot_experiment(name, runs, labels)
+    try:
+        drawn.savefig(path)
+    except OSError as error:
+        raise OSError(error.errno, f"{path} could not be written ({error.strerror}); choose another name") from error
+    print(path, file=sys.stdout)
+
+
+figure.__doc__ = FIGURE_HELP
+
+
+def _check(name: str | None, size: str | None) -> None:
+    if name is not None:
+        experiment(name)
+    if size is not None:
+        protocol(size)
+
+
+def _best(rows, title: str) -> Table:  # type: ignore[no-untyped-def]  # pandas is not imported here
+    table = Table(title=title)
+    for column in ("panel", "method"):
+        table.add_column(column)
+    for column in ("chosen", "test accuracy, %", "seeds", "chosen without the test images", "test accuracy, %"):
+        table.add_column(column, justify="right")
+    methods = list(dict.fromkeys(rows["method"]))
+    fair = choose(rows, how="validation", methods=methods).set_index(["panel", "method"])
+    for row in choose(rows, methods=methods).itertuples():
+        at = (row.panel, row.method)
+        other = fair.loc[at] if at in fair.index else None
+        table.add_row(
+            row.panel,
+            row.method,
+            *(_value(row.value), _percent(row.accuracy, row.std), str(row.seeds)),
+            *(("", "") if other is None else (_value(other["value"]), _percent(other["accuracy"], other["std"]))),
+        )
+    return table
+
+
+def _value(value: float | None) -> str:
+    return "" if value is None or value != value else f"{value:g}"
+
+
+def _percent(mean: float, std: float) -> str:
+    return f"{mean:.2f}" if std != std else f"{mean:.2f} ± {std:.2f}"

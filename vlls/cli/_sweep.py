@@ -1,0 +1,347 @@
+"""``vlls sweep``."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from vlls.cli._terminal import Terminated, note, say, terminable
+from vlls.experiments import (
+    EXPERIMENTS,
+    PROTOCOLS,
+    Cell,
+    Executor,
+    LocalExecutor,
+    ResultsFolder,
+    SweepReporter,
+    SweepResult,
+    cells,
+)
+from vlls.experiments import sweep as run_sweep
+from vlls.experiments.work import Outcome
+
+__all__ = ["sweep"]
+
+HELP = """Do all the runs that a figure of the paper needs.
+
+What is done already is not done again, and a run that was cut goes on: the same command, as often as you like. Seed 0
+of every method comes first, so that a sweep that was stopped is a figure already (vlls figure NAME).
+
+[bold]Examples[/bold]
+
+Which sweeps there are, and how many runs each has:
+  [cyan]vlls sweep --list[/cyan]
+Data-dependent errors in minutes on a CPU:
+  [cyan]vlls sweep fig7 --protocol smoke[/cyan]
+Figure 5 on a GPU, three runs side by side, for nine minutes:
+  [cyan]vlls sweep fig5 --protocol reduced --workers-per-device 3 --time-budget 9m[/cyan]
+The paper's own settings on a Ray cluster:
+  [cyan]vlls sweep fig5 --protocol paper --executor ray --address auto[/cyan]
+
+[bold]Exit codes[/bold]: 0 done, or the time budget is spent; 1 some runs failed; 2 wrong use; 128 + signal stopped.
+"""
+
+
+class Executors(str, Enum):
+    """Where runs can be done."""
+
+    local = "local"
+    ray = "ray"
+
+
+WHAT, WHERE, OUTPUT = "What", "Where", "Output"
+
+
+def sweep(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="one of " + ", ".join(EXPERIMENTS))] = None,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="; ".join(f"{entry.name}: {entry.text}" for entry in PROTOCOLS.values()),
+            rich_help_panel=WHAT,
+        ),
+    ] = "reduced",
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="number of seeds [default: " + ", ".join(f"{p.seeds} ({p.name})" for p in PROTOCOLS.values()) + "]",
+            rich_help_panel=WHAT,
+            show_default=False,
+        ),
+    ] = None,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune/--no-tune",
+            help="with runs at seed 0 that hold images out, to choose hyperparameters without the test images",
+            rich_help_panel=WHAT,
+        ),
+    ] = True,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="VLLS_DATA",
+            metavar="DIR",
+            help="folder with the data sets",
+            rich_help_panel=WHAT,
+            show_default=False,
+        ),
+    ] = None,
+    executor: Annotated[
+        Executors, typer.Option(help="processes of this machine, or a Ray cluster", rich_help_panel=WHERE)
+    ] = Executors.local,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1, ...", rich_help_panel=WHERE)
+    ] = "auto",
+    workers_per_device: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="runs side by side on a device [default: 1 on a GPU, the cores on a CPU]",
+            rich_help_panel=WHERE,
+            show_default=False,
+        ),
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(metavar="N", min=1, help="of torch in a run, on a CPU", rich_help_panel=WHERE)
+    ] = 1,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="of the Ray cluster: auto, HOST:PORT, or ray://HOST:PORT",
+            rich_help_panel=WHERE,
+            show_default=False,
+        ),
+    ] = None,
+    results: Annotated[
+        Path, typer.Option(metavar="DIR", help="folder of runs and tables", rich_help_panel=OUTPUT)
+    ] = Path("results"),
+    time_budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="begin no run after it, and save those under way: 90s, 9m, 1h30m",
+            rich_help_panel=OUTPUT,
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(metavar="X", min=0, help="time between checkpoints of a run", rich_help_panel=OUTPUT)
+    ] = 30.0,
+    keep_weights: Annotated[
+        bool, typer.Option("--keep-weights", help="keep the checkpoints of finished runs", rich_help_panel=OUTPUT)
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="print errors only", rich_help_panel=OUTPUT)] = False,
+    list_all: Annotated[
+        bool, typer.Option("--list", help="print the sweeps and their numbers of runs", rich_help_panel=OUTPUT)
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the runs and what is done of them", rich_help_panel=OUTPUT)
+    ] = False,
+) -> None:
+    """Sweep, report, and leave with the exit code."""
+    tables = Console()
+    if not tables.file.isatty():
+        tables.width = 160
+    if list_all:
+        tables.print(_all_sweeps())
+        return
+    if name is None:
+        raise ValueError(f"no sweep was named; choose one of {', '.join(EXPERIMENTS)} (vlls sweep --list)")
+    if dry_run:
+        tables.print(_plan(cells(name, protocol, seeds=seeds, tune=tune), ResultsFolder(results)))
+        return
+    budget = None if time_budget is None else seconds_of(time_budget)
+    notes = Console(stderr=True, quiet=quiet)
+    cells(name, protocol, seeds=seeds, tune=tune)  # what is wrong with them is told before a process or cluster begins
+    place = _executor(executor, device, workers_per_device, threads, address)
+    began = _Watch(notes)
+    try:
+        with terminable(), began as watch:
+            result = run_sweep(
+                name,
+                protocol=protocol,
+                seeds=seeds,
+                tune=tune,
+                results=results,
+                executor=place,
+                root=data,
+                time_budget=budget,
+                checkpoint_seconds=checkpoint_seconds,
+                keep_weights=keep_weights,
+                reporters=[watch],
+            )
+    except KeyboardInterrupt as stopped:
+        signum = signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT
+        say(f"stopped by {signum.name}; runs under way were saved to {results}: go on with the same command")
+        raise typer.Exit(128 + signum) from None
+    raise typer.Exit(_tell(result, name, results, notes))
+
+
+sweep.__doc__ = HELP
+
+
+def seconds_of(text: str) -> float:
+    """A duration such as ``90s``, ``9m`` or ``1h30m`` in seconds; a number alone is seconds.
+
+    Raises:
+        ValueError: for anything else, or nothing.
+
+    Example:
+        >>> seconds_of("9m"), seconds_of("1h30m"), seconds_of("90")
+        (540.0, 5400.0, 90.0)
+    """
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+    parts = [float(part or 0) for part in match.groups()] if match else []
+    total = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if not total > 0:
+        raise ValueError(f"time_budget={text!r} is no duration; pass one such as 90s, 9m or 1h30m")
+    return total
+
+
+def _executor(kind: Executors, device: str, workers: int | None, threads: int, address: str | None) -> Executor:
+    if kind is Executors.ray:
+        from vlls.experiments.ray import RayExecutor
+
+        return RayExecutor(address, device=device, workers_per_device=workers, threads=threads)
+    if address is not None:
+        raise ValueError(f"address={address!r} goes with --executor ray; leave it out, or add that")
+    return LocalExecutor(device, workers, threads=threads)
+
+
+# ---------------------------------------------------------------------- what is told
+def _all_sweeps() -> Table:
+    table = Table(title="Sweeps, and the number of their runs at each protocol")
+    for column in ("name", "what it is about"):
+        table.add_column(column)
+    for protocol in PROTOCOLS.values():
+        table.add_column(f"{protocol.name} ({protocol.seeds} seed{'s' if protocol.seeds > 1 else ''})", justify="right")
+    for entry in EXPERIMENTS.values():
+        table.add_row(entry.name, entry.title, *(str(len(cells(entry.name, size))) for size in PROTOCOLS))
+    return table
+
+
+def _plan(grid: list[Cell], folder: ResultsFolder) -> Table:
+    done = sum(folder.is_done(cell) for cell in grid)
+    table = Table(title=f"{len(grid)} runs, {done} done")
+    for column in ("run", "state", "folder"):
+        table.add_column(column, overflow="fold")
+    for cell in grid:
+        state = "done" if folder.is_done(cell) else "cut" if folder.is_cut(cell) else "new"
+        failure = folder.failure(cell.config)
+        table.add_row(Text(cell.label), f"failed: {failure}" if failure else state, cell.config.name)
+    return table
+
+
+def _tell(result: SweepResult, name: str, results: Path, notes: Console) -> int:
+    """Say how the sweep went; return the exit code."""
+    done = len(result.before) + len(result.finished)
+    text = f"{done} of {len(result.cells)} runs are done"
+    if result.finished:
+        pace = f"{result.runs_per_hour:.0f} an hour"
+        text += f", {len(result.finished)} of them now, in {clock(result.seconds)} ({pace})"
+    if result.reason and result.left:
+        text += f"; {result.reason}, {len(result.left)} are left: go on with the same command"
+    note(notes, text)
+    if done:
+        note(notes, f"see vlls results --results {results} and vlls figure {name} --results {results}")
+    for cell, reason in result.failed.items():
+        say(f"error: {cell.label} failed: {reason}")
+    if result.failed:
+        kept = "what was finished is kept; " if done else ""
+        say(f"error: {len(result.failed)} of {len(result.cells)} runs failed; {kept}the same command tries them again")
+    return 1 if result.failed else 0
+
+
+def clock(seconds: float) -> str:
+    """A duration for people.
+
+    Example:
+        >>> clock(3725)
+        '1:02:05'
+    """
+    minutes, whole = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{whole:02d}"
+
+
+class _Watch(SweepReporter):
+    """A bar over the runs and a line for each that is under way; without a terminal, a line for each that is over."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.running: dict[Cell, float] = {}
+        self.over = self.failed = self.total = self.now = 0
+        self.began = time.monotonic()
+        self._live: Live | None = None
+
+    def __enter__(self) -> _Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+
+    def start(self, result: SweepResult, where: str) -> None:
+        self.total, self.over, self.began = len(result.cells), len(result.before), time.monotonic()
+        first = result.cells[0]
+        reduced = f" ({first.reduced})" if first.reduced else ""
+        note(self.console, f"{first.experiment}, {first.protocol} protocol{reduced}")
+        note(self.console, f"{self.total} runs, {self.over} done before, on {where}")
+        if self.console.file.isatty() and not self.console.is_dumb_terminal and not self.console.quiet:
+            self._live = Live(get_renderable=self._view, console=self.console, refresh_per_second=4, transient=True)
+            self._live.start()
+
+    def begin(self, cell: Cell) -> None:
+        self.running[cell] = 0.0
+
+    def progress(self, cell: Cell, done: float) -> None:
+        self.running[cell] = done
+
+    def end(self, cell: Cell, outcome: Outcome) -> None:
+        self.running.pop(cell, None)
+        if outcome.status == "stopped":
+            return
+        self.over += 1
+        self.now += 1
+        accuracy = ((outcome.record or {}).get("final") or {}).get("test_accuracy")
+        text = outcome.status if accuracy is None else f"test {100 * accuracy:.2f} %"
+        if outcome.status != "finished":
+            text = f"{outcome.status}: {outcome.reason}"
+        self.failed += outcome.status == "failed"
+        note(self.console, f"{self.over}/{self.total} {cell.label}: {text}{self._left()}")
+
+    def _left(self) -> str:
+        if not self.now or self.over >= self.total:
+            return ""
+        each = (time.monotonic() - self.began) / (self.now + sum(self.running.values()))
+        return f", {clock(each * (self.total - self.over - sum(self.running.values())))} left"
+
+    def _view(self) -> Group:
+        width = max(40, self.console.width - 3)
+        rows = Table.grid(padding=(0, 1))
+        rows.width = width
+        rows.add_column(no_wrap=True, ratio=2)
+        rows.add_column(ratio=1)
+        rows.add_column(no_wrap=True, justify="right")
+        done = self.over + sum(self.running.values())
+        failed = f", {self.failed} failed" if self.failed else ""
+        bar = ProgressBar(total=max(self.total, 1), completed=done)
+        rows.add_row(f"{self.over}/{self.total} runs{failed}", bar, self._left().lstrip(", ") or "...")
+        for cell, share in self.running.items():
+            rows.add_row(Text(cell.label, style="dim"), ProgressBar(total=1, completed=share), f"{100 * share:3.0f} %")
+        return Group(rows)

@@ -1,0 +1,42 @@
+"""Every experiment of the paper: grids of runs, sweeps over them, and tables of what came out.
+
+:data:`EXPERIMENTS` holds a grid for each figure, with the paper's values; :func:`sweep` does what of it is not done
+yet; :func:`collate` makes a table of it and :func:`choose` picks hyperparameters. The commands ``vlls sweep``, ``vlls
+results`` and ``vlls figure`` are the same from a terminal. It needs the extra ``train``; a cluster needs ``ray``.
+"""
+
+from vlls.experiments.cells import Cell, cells
+from vlls.experiments.executors import Event, Executor, LocalExecutor
+from vlls.experiments.folder import ResultsFolder
+from vlls.experiments.grids import EXPERIMENTS, Candidates, Experiment, Panel, experiment
+from vlls.experiments.protocols import PROTOCOLS, Protocol, protocol
+from vlls.experiments.results import choose, collate, collate_labels, highest_protocol, load_table, save_table
+from vlls.experiments.smoothed import smoothed_labels
+from vlls.experiments.sweep import SweepReporter, SweepResult, sweep
+
+__all__ = [
+    "EXPERIMENTS",
+    "PROTOCOLS",
+    "Candidates",
+    "Cell",
+    "Event",
+    "Executor",
+    "Experiment",
+    "LocalExecutor",
+    "Panel",
+    "Protocol",
+    "ResultsFolder",
+    "SweepReporter",
+    "SweepResult",
+    "cells",
+    "choose",
+    "collate",
+    "collate_labels",
+    "experiment",
+    "highest_protocol",
+    "load_table",
+    "protocol",
+    "save_table",
+    "smoothed_labels",
+    "sweep",
+]

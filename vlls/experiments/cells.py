@@ -1,0 +1,127 @@
+"""The cells of a sweep: one run each, in the order in which they are done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vlls.experiments.grids import Candidates, Experiment, Panel, experiment
+from vlls.experiments.protocols import protocol, reductions, title_of
+from vlls.train import RunConfig
+
+__all__ = ["Cell", "cells"]
+
+ROLES = ("main", "tune")
+SIZES = {"cifar10": 50_000, "cifar100": 50_000, "digits": 1_437}  # training images; others hold some out themselves
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A run, and its place in an experiment.
+
+    Attributes:
+        experiment: name of the experiment.
+        protocol: name of the protocol.
+        panel: title of the panel.
+        role: ``"main"``, or ``"tune"`` for a run that holds images out to choose the hyperparameter by.
+        parameter: the hyperparameter that is tried; empty where none is.
+        config: of the run, resolved.
+        reduced: what makes it smaller than the paper's.
+        also: what is computed after the run.
+    """
+
+    experiment: str
+    protocol: str
+    panel: str
+    role: str
+    parameter: str
+    config: RunConfig
+    reduced: str = ""
+    also: str = ""
+
+    @property
+    def value(self) -> float | None:
+        """The value of the hyperparameter that is tried."""
+        return getattr(self.config, self.parameter) if self.parameter else None
+
+    @property
+    def label(self) -> str:
+        """What the cell is called on the terminal."""
+        tried = f" {self.parameter}={self.value:g}" if self.parameter else ""
+        held_out = ", to tune" if self.role == "tune" else ""
+        return f"{self.panel}: {self.config.method}{tried}, seed {self.config.seed}{held_out}"
+
+
+def cells(name: str, size: str = "reduced", *, seeds: int | None = None, tune: bool = True) -> list[Cell]:
+    """Return the cells of an experiment, in the order in which a sweep does them.
+
+    Seed 0 comes first, and of it every method once in every panel; then the further values; then the runs that hold
+    images out; then the further seeds. A sweep that is stopped is a figure already, with fewer points or seeds.
+
+    Args:
+        name: a key of :data:`.EXPERIMENTS`.
+        size: a key of :data:`.PROTOCOLS`.
+        seeds: number of seeds, 0, 1, ...; None for the protocol's.
+        tune: whether to add, for methods with several values, runs at seed 0 that hold images out.
+
+    Raises:
+        ValueError: for an unknown experiment or protocol, or no seeds.
+
+    Example:
+        >>> grid = cells("fig7", "smoke", seeds=1, tune=False)
+        >>> len(grid), grid[0].label
+        (60, 'digits, κ = 0.1: ivon, seed 0')
+    """
+    what, how = experiment(name), protocol(size)
+    count = how.seeds if seeds is None else seeds
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"seeds={seeds!r} is not allowed; choose a whole number >= 1")
+    ordered: list[Cell] = []
+    tried = [(entry, settings) for entry in what.candidates for settings in entry.settings()]
+    tried.sort(key=lambda pair: pair[1] != pair[0].settings()[0])  # what stands for a method comes first
+    for seed in range(count):
+        of_seed = [_cell(what, size, panel, *pair, seed) for pair in tried for panel in what.panels]
+        ordered += of_seed
+        if seed == 0 and tune:
+            tuned = [cell for cell in of_seed if _is_tried(cell, what.candidates)]
+            ordered += [_holding_out(cell, how.held_out) for cell in tuned]
+    unique: dict[Any, Cell] = {}
+    for cell in ordered:  # a reduced protocol may make two panels the same
+        unique.setdefault((cell.panel, cell.role, cell.config.key), cell)
+    return list(unique.values())
+
+
+def _is_tried(cell: Cell, candidates: Sequence[Candidates]) -> bool:
+    """Whether a cell is one of several among which a value is chosen; SGD is LS's and SAM's zero."""
+    if cell.config.dataset not in SIZES:
+        return False
+    several = {entry.method for entry in candidates if len(entry.values) > 1 and entry.method in ("ls", "sam")}
+    return cell.config.method in several or (bool(several) and cell.config.method == "sgd")
+
+
+def _cell(what: Experiment, size: str, panel: Panel, entry: Candidates, settings: dict[str, Any], seed: int) -> Cell:
+    fields = {**panel.fields, **settings, "seed": seed}
+    config = RunConfig(**protocol(size).apply(fields)).resolved()
+    return Cell(
+        experiment=what.name,
+        protocol=size,
+        panel=panel.title.format(dataset=title_of(config.dataset)),
+        role="main",
+        parameter=entry.parameter,
+        config=config,
+        reduced=reductions(RunConfig(**fields), config),
+        also=what.also,
+    )
+
+
+def _holding_out(cell: Cell, share: float) -> Cell:
+    """The same run with a part of its training images held out, with their given labels."""
+    values = cell.config.to_dict()
+    size = cell.config.train_size or SIZES[cell.config.dataset]
+    held_out = round(share * size)
+    values |= {"validation_size": held_out}
+    if cell.config.train_size is not None:
+        values["train_size"] = size - held_out
+    config = RunConfig.from_dict(values)
+    return Cell(**{**cell.__dict__, "role": "tune", "config": config, "also": ""})

@@ -1,0 +1,263 @@
+"""Where the cells of a sweep are done: processes of this machine. :mod:`.ray` has those of a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, Protocol
+
+import torch
+
+from vlls.experiments.work import Job, Outcome, work
+from vlls.train import Reporter, RunConfig
+from vlls.train.machine import pick_device
+
+__all__ = ["Event", "Executor", "LocalExecutor"]
+
+GRACE = 60.0  # seconds that a process has to save its run
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that a job told.
+
+    Attributes:
+        job: which.
+        done: share of its steps that are done, in [0, 1].
+        outcome: what became of it, once it is over.
+    """
+
+    job: Job
+    done: float = 0.0
+    outcome: Outcome | None = None
+
+
+class Executor(Protocol):
+    """What a sweep needs of the place where its cells are done."""
+
+    def describe(self) -> str:
+        """Where that is, in words."""
+
+    @property
+    def free(self) -> int:
+        """Number of jobs that could be begun now."""
+
+    def submit(self, job: Job) -> None:
+        """Begin a job."""
+
+    def events(self, timeout: float) -> list[Event]:
+        """What was told since, waiting for it for at most ``timeout`` seconds."""
+
+    def stop(self) -> None:
+        """Ask all jobs to save and end."""
+
+    def close(self) -> None:
+        """End whatever is left, at once."""
+
+
+class LocalExecutor:
+    """Processes of this machine, each doing one run after the other.
+
+    Args:
+        device: ``"auto"`` for all GPUs, or the CPU where there is none; ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+        workers_per_device: runs side by side on a device; None for one on a GPU, and one for each core on a CPU.
+        threads: of torch in each, on a CPU; None for the cores over the runs.
+
+    Raises:
+        ValueError: for a device that there is not, or no workers.
+
+    Example:
+        >>> LocalExecutor("cpu", 2).describe()
+        '2 processes on the CPU, 1 thread each'
+    """
+
+    def __init__(self, device: str = "auto", workers_per_device: int | None = None, *, threads: int | None = 1) -> None:
+        place = pick_device(device)
+        cores = available_cores()
+        if workers_per_device is None:
+            workers_per_device = cores if place.type == "cpu" else 1
+        if isinstance(workers_per_device, bool) or not isinstance(workers_per_device, int) or workers_per_device < 1:
+            raise ValueError(f"workers_per_device={workers_per_device!r} is not allowed; choose a whole number >= 1")
+        devices = [str(place)]
+        if place.type == "cuda" and device in ("auto", "cuda"):
+            devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        self.threads = threads if place.type == "cpu" else None
+        self._devices = devices
+        self._each = workers_per_device
+        self._workers = [_Worker(device) for _ in range(workers_per_device) for device in devices]
+        self._stopping = False
+
+    def describe(self) -> str:
+        """Where the runs are done, in words."""
+        count = len(self._workers)
+        where = "the CPU" if self._devices == ["cpu"] else ", ".join(self._devices)
+        text = f"{count} process{'es' if count > 1 else ''} on {where}"
+        return f"{text}, {self.threads} thread{'s' if self.threads > 1 else ''} each" if self.threads else text
+
+    @property
+    def free(self) -> int:
+        """Number of jobs that could be begun now."""
+        return 0 if self._stopping else sum(worker.job is None for worker in self._workers)
+
+    def submit(self, job: Job) -> None:
+        """Begin a job in a process that has none."""
+        worker = next(worker for worker in self._workers if worker.job is None)
+        worker.begin(job, self.threads)
+
+    def events(self, timeout: float) -> list[Event]:
+        """What was told since, waiting for it for at most ``timeout`` seconds."""
+        busy = [worker for worker in self._workers if worker.job is not None]
+        if not busy:
+            return []
+        handles = [handle for worker in busy for handle in worker.handles()]
+        wait(handles, timeout)
+        return [event for worker in busy for event in worker.events()]
+
+    def stop(self) -> None:
+        """Ask all processes to save their runs and end."""
+        self._stopping = True
+        for worker in self._workers:
+            worker.ask_to_stop()
+
+    def close(self) -> None:
+        """End all processes."""
+        for worker in self._workers:
+            worker.end()
+
+
+def available_cores() -> int:
+    """Number of cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+
+
+class _Worker:
+    """A process that is begun when there is a first job for it, and again where it has died."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.job: Job | None = None
+        self.process: Any = None
+        self.connection: Connection | None = None
+        self.asked = False
+
+    def begin(self, job: Job, threads: int | None) -> None:
+        if self.process is None or not self.process.is_alive():
+            self._start()
+        assert self.connection is not None
+        self.job = Job(**{**job.__dict__, "device": self.device, "threads": threads})
+        with contextlib.suppress(OSError):  # a process that has died is found by its events
+            self.connection.send(self.job)
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def handles(self) -> list[Any]:
+        return [self.connection, self.process.sentinel]
+
+    def events(self) -> list[Event]:
+        assert self.connection is not None and self.job is not None
+        found: list[Event] = []
+        died = not self.process.is_alive()  # before the last look at what it said
+        try:
+            while self.connection.poll():
+                message = self.connection.recv()
+                found.append(Event(self.job, *message))
+        except (EOFError, OSError):
+            died = True
+        over = any(event.outcome is not None for event in found)
+        if died and not over:
+            self.process.join(GRACE)
+            found.append(Event(self.job, 0.0, self._death()))
+            over = True
+        if over:
+            self.job = None
+        return found
+
+    def _death(self) -> Outcome:
+        code = self.process.exitcode
+        if self.asked:
+            return Outcome("stopped", "before it could save; the last checkpoint is kept")
+        if code == -signal.SIGKILL:
+            why = "was killed, as the system does when memory runs out; choose fewer --workers-per-device"
+        elif code is not None and code < 0:
+            why = f"died of {signal.Signals(-code).name}"
+        else:
+            why = f"ended with exit code {code}"
+        return Outcome("failed", f"its process {why}")
+
+    def ask_to_stop(self) -> None:
+        self.asked = True
+        if self.process is not None and self.process.is_alive():
+            self.process.terminate()
+
+    def end(self) -> None:
+        if self.process is not None and self.process.is_alive():
+            self.process.kill()
+            self.process.join(GRACE)
+        if self.connection is not None:
+            self.connection.close()
+        self.job = None
+
+
+# ---------------------------------------------------------------------- in the process
+def _serve(connection: Connection) -> None:
+    """Do jobs until there are no more."""
+    if hasattr(os, "setsid"):  # Ctrl-C is the sweep's, which then asks us
+        os.setsid()
+    _end_with_parent()
+    while True:
+        try:
+            job = connection.recv()
+        except (EOFError, OSError):
+            return
+        outcome = work(job, [Share(lambda done: connection.send((done, None)))])
+        connection.send((1.0, outcome))
+
+
+def _end_with_parent() -> None:
+    """End at once when the sweep's process is gone, however it went: its next start goes on from the checkpoints."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class Share(Reporter):
+    """Tells the share of a run's steps that are done, a few times a second.
+
+    Args:
+        tell: is given the share.
+        seconds: least time between two tellings.
+    """
+
+    def __init__(self, tell: Any, seconds: float = 0.25) -> None:
+        self._tell, self._seconds, self._told, self._total = tell, seconds, 0.0, 1
+
+    def start(self, config: RunConfig, step: int, steps_per_epoch: int, images: dict[str, int]) -> None:
+        """Note how long the run is."""
+        self._total = steps_per_epoch * (config.epochs or 1)
+
+    def step(self, step: int) -> None:
+        """Tell the share, if it is time."""
+        now = time.monotonic()
+        if now - self._told >= self._seconds:
+            self._told = now
+            with contextlib.suppress(OSError):
+                self._tell(step / self._total)

@@ -1,0 +1,186 @@
+"""The folder of results: runs by name, what each sweep consists of, and one sweep at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import vlls
+from vlls.experiments.cells import Cell
+from vlls.train.config import RunConfig
+from vlls.train.files import FolderBusy, folder_lock, load_record, make_folder, save_record, write_atomically
+from vlls.train.loop import CHECKPOINT, RECORD
+
+__all__ = ["ResultsFolder"]
+
+FORMAT = 1  # of the folder
+MANIFEST, FAILURE, LABELS = "results.json", "failure.json", "smoothed_labels.json"
+
+
+class ResultsFolder:
+    """A folder that holds runs and the sweeps that asked for them.
+
+    ``runs/NAME/record.json`` is a finished run, and ``checkpoint.pt`` beside it one that was cut;
+    ``sweeps/EXPERIMENT-PROTOCOL.json`` tells which runs a sweep consists of. A run that several experiments need is
+    trained once.
+
+    Args:
+        path: the folder; made when something is first written.
+
+    Raises:
+        ValueError: if it is a file, or was written by another version.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).expanduser()
+        self.runs, self.sweeps = self.path / "runs", self.path / "sweeps"
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"the results folder {self.path} is a file; choose a folder")
+        self._check_version()
+
+    def _check_version(self) -> None:
+        manifest = self.path / MANIFEST
+        if not manifest.exists():
+            if self.runs.is_dir() or self.sweeps.is_dir():
+                raise ValueError(
+                    f"{self.path} holds runs or sweeps and no {MANIFEST}: it is no results folder; choose another"
+                )
+            return
+        try:
+            found = json.loads(manifest.read_text())
+            version = found["results_format"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{manifest} cannot be read ({error!r}); choose another results folder") from error
+        if version != FORMAT:
+            by = found.get("vlls", "?")
+            raise ValueError(
+                f"the results folder {self.path} is of another version (format {version!r}, written by vlls {by}; this "
+                f"is format {FORMAT}, vlls {vlls.__version__}); choose another folder, or that version"
+            )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for one sweep.
+
+        Raises:
+            ValueError: if another sweep holds it.
+            OSError: if it cannot be written.
+        """
+        make_folder(self.path)
+        try:
+            with folder_lock(self.path):
+                if not (self.path / MANIFEST).exists():
+                    about = {"results_format": FORMAT, "vlls": vlls.__version__}
+                    write_atomically(self.path / MANIFEST, (json.dumps(about) + "\n").encode())
+                make_folder(self.runs)
+                make_folder(self.sweeps)
+                yield
+        except FolderBusy as error:
+            if error.folder != self.path:
+                raise
+            raise ValueError(
+                f"another sweep is at work in {self.path}; wait for it, or choose another folder with --results"
+            ) from error
+
+    # ------------------------------------------------------------------ runs
+    def run(self, config: RunConfig) -> Path:
+        """The folder of a run."""
+        return self.runs / config.name
+
+    def record(self, config: RunConfig) -> dict[str, Any] | None:
+        """The record of a run, or None where it is not over.
+
+        Raises:
+            ValueError: if there is one that cannot be read.
+        """
+        path = self.run(config) / RECORD
+        return load_record(path) if path.exists() else None
+
+    def is_done(self, cell: Cell) -> bool:
+        """Whether a cell's run is over, and what comes after it."""
+        record = self.record(cell.config)
+        if record is None:
+            return False
+        return not cell.also or record["status"] != "finished" or (self.run(cell.config) / LABELS).exists()
+
+    def is_cut(self, cell: Cell) -> bool:
+        """Whether a cell's run has begun and can be resumed."""
+        return (self.run(cell.config) / CHECKPOINT).exists()
+
+    def keep(self, config: RunConfig, record: dict[str, Any], labels: dict[str, Any] | None) -> None:
+        """Write what came from a machine that does not see this folder."""
+        folder = self.run(config)
+        make_folder(folder)
+        if labels is not None:
+            save_record(folder / LABELS, labels)
+        save_record(folder / RECORD, record)
+
+    def smoothed_labels(self, config: RunConfig) -> dict[str, Any] | None:
+        """What was computed of a run's labels, or None."""
+        path = self.run(config) / LABELS
+        return load_record(path) if path.exists() else None
+
+    # ------------------------------------------------------------------ failures
+    def note_failure(self, cell: Cell, reason: str) -> None:
+        """Write why a run failed; it is tried again by the next sweep."""
+        folder = self.run(cell.config)
+        make_folder(folder)
+        about = {"reason": reason, "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        write_atomically(folder / FAILURE, (json.dumps(about, indent=1) + "\n").encode())
+
+    def failure(self, config: RunConfig) -> str | None:
+        """Why a run failed, or None."""
+        try:
+            return json.loads((self.run(config) / FAILURE).read_text())["reason"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def clear_failure(self, cell: Cell) -> None:
+        """Forget that a run failed."""
+        with suppress(OSError):
+            (self.run(cell.config) / FAILURE).unlink()
+
+    # ------------------------------------------------------------------ sweeps
+    def add_sweep(self, cells: Iterable[Cell]) -> None:
+        """Note the cells of a sweep; those of an earlier one of this name stay."""
+        cells = list(cells)
+        path = self._sweep(cells[0].experiment, cells[0].protocol)
+        entries = {_identity(entry): entry for entry in (_entry(cell) for cell in [*self._load(path), *cells])}
+        text = json.dumps({"results_format": FORMAT, "cells": list(entries.values())}, indent=1)
+        write_atomically(path, (text + "\n").encode())
+
+    def cells(self) -> list[Cell]:
+        """The cells of all sweeps that were ever started here.
+
+        Raises:
+            ValueError: if the list of a sweep cannot be read.
+        """
+        return [cell for path in sorted(self.sweeps.glob("*.json")) for cell in self._load(path)]
+
+    def _sweep(self, experiment: str, protocol: str) -> Path:
+        return self.sweeps / f"{experiment}-{protocol}.json"
+
+    def _load(self, path: Path) -> list[Cell]:
+        if not path.exists():
+            return []
+        try:
+            entries = json.loads(path.read_text())["cells"]
+            return [Cell(**{**entry, "config": RunConfig.from_dict(entry["config"])}) for entry in entries]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} cannot be read ({error}): it is damaged or of another version of vlls; remove it and start "
+                "the sweep again (its runs are kept)"
+            ) from error
+
+
+def _entry(cell: Cell) -> dict[str, Any]:
+    return {**cell.__dict__, "config": cell.config.to_dict()}
+
+
+def _identity(entry: dict[str, Any]) -> str:
+    return json.dumps([entry["panel"], entry["role"], entry["config"]], sort_keys=True)

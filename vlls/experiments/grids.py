@@ -1,0 +1,201 @@
+"""What each figure of Section 4 and App. B needs: panels, methods, and the values that are tried.
+
+The values are the paper's. Those that it does not print (the variances of Fig. 6, the points of Fig. 10, the further
+rates of Fig. 5, all of Fig. 9 but the network) are ours, and said to be in a comment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from vlls._validation import check_known
+
+__all__ = ["EXPERIMENTS", "Candidates", "Experiment", "Panel", "experiment"]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One data set with one kind of label errors: what a panel of a figure shows.
+
+    Attributes:
+        title: what stands above it; ``{dataset}`` is filled in, because a reduced protocol may take another one.
+        fields: of :class:`.RunConfig`.
+    """
+
+    title: str
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """A method, and the values of the one hyperparameter that is tried.
+
+    Attributes:
+        method: a key of :data:`.METHODS`.
+        parameter: a field of :class:`.RunConfig`; empty where nothing is tried.
+        values: of the parameter, the one that stands for the method first: a sweep begins with it.
+    """
+
+    method: str
+    parameter: str = ""
+    values: tuple[float, ...] = ()
+
+    def settings(self) -> list[dict[str, Any]]:
+        """The fields of :class:`.RunConfig` of every candidate."""
+        if not self.parameter:
+            return [{"method": self.method}]
+        return [{"method": self.method, self.parameter: value} for value in self.values]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The runs of a figure.
+
+    Attributes:
+        name: what the command line calls it.
+        title: what it is about.
+        panels: its data sets and label errors.
+        candidates: its methods.
+        also: what is computed after each run besides its metrics: ``"smoothed_labels"`` or nothing.
+    """
+
+    name: str
+    title: str
+    panels: tuple[Panel, ...]
+    candidates: tuple[Candidates, ...]
+    also: str = ""
+
+
+# ---------------------------------------------------------------------- what is tried
+IVON = Candidates("ivon")  # nothing is tuned
+SGD = Candidates("sgd")  # LS with α = 0, SAM with ρ = 0
+OLS = Candidates("ols")
+LS = Candidates("ls", "smoothing", (0.1, 0.3, 0.5, 0.7, 0.9))
+SAM = Candidates("sam", "rho", (0.05, 0.01, 0.1, 0.2, 0.5))  # App. C.2
+SAM_FIG7 = Candidates("sam", "rho", (0.05, 0.1, 0.15, 0.2, 0.5))  # Section 4.3.2, with 0 as SGD
+# σ² = 1/(λ(h0 + δ)); ours: from five times the σ of h0 = 0.9 to a fifth
+FIXED = Candidates("ivon_fixed", "hess_init", (0.9, 0.03, 0.1, 0.3, 3.0, 10.0, 30.0))
+HESSIAN = Candidates("ivon", "hess_init", (0.9, 0.01, 0.05, 0.1, 0.2, 0.5))  # ours, on both sides of the paper's 0.05
+
+
+# ---------------------------------------------------------------------- where it is tried
+def errors(dataset: str, corruption: str, rate: float) -> Panel:
+    """A panel of symmetric or pair-flip errors."""
+    kind = {"symmetric": "symmetric", "pair_flip": "pair flip"}[corruption]
+    return Panel(f"{{dataset}}, {kind} {100 * rate:g} %", {"dataset": dataset, "corruption": corruption, "rate": rate})
+
+
+def class_dependent(base_rate: float, rate_step: float = 0.05) -> Panel:
+    """A panel of Eq. 21's errors on CIFAR-10."""
+    how = {"corruption": "class_dependent", "rate": base_rate, "rate_step": rate_step}
+    return Panel(f"{{dataset}}, κ = {base_rate:g}", {"dataset": "cifar10", **how})
+
+
+def clean(dataset: str) -> Panel:
+    """A panel without label errors of ours."""
+    return Panel("{dataset}", {"dataset": dataset})
+
+
+def human(labels: str, title: str) -> Panel:
+    """A panel of labels that people gave."""
+    dataset = "cifar100" if labels.startswith("cifar100n") else "cifar10"
+    return Panel(title, {"dataset": dataset, "labels": labels})
+
+
+CIFAR10_ERRORS = (
+    errors("cifar10", "symmetric", 0.2),
+    errors("cifar10", "symmetric", 0.4),
+    errors("cifar10", "pair_flip", 0.2),
+)
+CIFAR10_CURVE = (  # ours: further rates
+    errors("cifar10", "symmetric", 0.6),
+    errors("cifar10", "pair_flip", 0.4),
+)
+CIFAR100_ERRORS = (  # the columns of Table 1
+    errors("cifar100", "symmetric", 0.2),
+    errors("cifar100", "symmetric", 0.4),
+    errors("cifar100", "pair_flip", 0.2),
+)
+
+# ---------------------------------------------------------------------- the figures
+_ALL = (
+    Experiment(
+        "fig4",
+        "smoothed labels of IVON, label smoothing and online label smoothing",
+        panels=(clean("cifar10"), clean("cifar100")),
+        candidates=(IVON, Candidates("ls", "smoothing", (0.1,)), OLS),
+        also="smoothed_labels",
+    ),
+    Experiment(
+        "fig5",
+        "CIFAR-10 with label errors: IVON beside LS and SAM, each over its hyperparameter",
+        panels=(*CIFAR10_ERRORS, *CIFAR10_CURVE),
+        candidates=(IVON, SGD, LS, SAM),
+    ),
+    Experiment(
+        "fig6",
+        "CIFAR-100 with label errors: learned against fixed variances",
+        panels=CIFAR100_ERRORS,
+        candidates=(IVON, FIXED),
+    ),
+    Experiment(
+        "fig7",
+        "CIFAR-10 with errors that depend on the class (Eqs. 21-22)",
+        panels=tuple(class_dependent(base_rate) for base_rate in (0.1, 0.2, 0.3, 0.4, 0.5)),
+        candidates=(IVON, SGD, LS, SAM_FIG7),
+    ),
+    Experiment(
+        "fig8",
+        "CIFAR-100 with label errors: IVON beside LS and SAM, each over its hyperparameter",
+        panels=CIFAR100_ERRORS,
+        candidates=(IVON, SGD, LS, SAM),
+    ),
+    Experiment(
+        "fig9",
+        "Clothing1M: label errors from the web",
+        panels=(clean("clothing1m"),),
+        candidates=(IVON, SGD, LS, SAM),
+    ),
+    Experiment(
+        "fig10",
+        "CIFAR-10 with label errors: the start of IVON's Hessian",
+        panels=CIFAR10_ERRORS,
+        candidates=(HESSIAN,),
+    ),
+    Experiment(
+        "cifar_n",
+        "labels that people gave: CIFAR-10N and CIFAR-100N",
+        panels=(
+            human("cifar10n:aggre_label", "CIFAR-10N, aggregate"),
+            human("cifar10n:random_label1", "CIFAR-10N, random 1"),
+            human("cifar10n:worse_label", "CIFAR-10N, worst"),
+            human("cifar100n:noisy_label", "CIFAR-100N, noisy"),
+        ),
+        candidates=(IVON, SGD, LS, SAM),
+    ),
+    Experiment(
+        "calibration",
+        "calibration of the predictions, without label errors and with",
+        panels=(clean("cifar10"), errors("cifar10", "symmetric", 0.4), clean("cifar100")),
+        candidates=(IVON, SGD, Candidates("ls", "smoothing", (0.1,)), OLS, Candidates("sam", "rho", (0.05,))),
+    ),
+)
+EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType({entry.name: entry for entry in _ALL})
+"""The experiments by name."""
+
+
+def experiment(name: str) -> Experiment:
+    """Return an experiment by its name.
+
+    Raises:
+        ValueError: for an unknown one, naming the closest.
+
+    Example:
+        >>> [panel.title.format(dataset="CIFAR-10") for panel in experiment("fig7").panels][:2]
+        ['CIFAR-10, κ = 0.1', 'CIFAR-10, κ = 0.2']
+    """
+    check_known(name, tuple(EXPERIMENTS), "experiment")
+    return EXPERIMENTS[name]

@@ -1,0 +1,303 @@
+"""Finished runs as one tidy table, and the choice of hyperparameters from it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlls._validation import check_known
+from vlls.data._errors import needs
+from vlls.experiments.cells import Cell
+from vlls.experiments.folder import ResultsFolder
+from vlls.experiments.protocols import PROTOCOLS
+from vlls.train import RunConfig
+from vlls.train.files import make_folder, write_atomically
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+__all__ = ["FORMATS", "HOW", "choose", "collate", "collate_labels", "highest_protocol", "load_table", "save_table"]
+
+METRICS = (
+    *(f"{part}_{name}" for part in ("test", "posterior", "validation") for name in ("accuracy", "nll", "ece", "brier")),
+    *("clean_part_accuracy", "memorised", "recovered"),
+)
+MACHINE = ("wall_seconds", "images_per_second", "peak_memory_bytes", "device", "torch", "vlls", "commit", "date")
+PLACE = ("experiment", "protocol", "role", "panel", "method", "parameter", "value", "seed", "status")
+CONFIG = tuple(f.name for f in fields(RunConfig) if f.name not in PLACE)
+COLUMNS = (*PLACE, *METRICS, "posterior_std", "train_images", *CONFIG, "reduced", *MACHINE, "key")
+LABEL_COLUMNS = (
+    "experiment",
+    "protocol",
+    "panel",
+    "method",
+    "value",
+    "seed",
+    "label",
+    "other",
+    "smoothed",
+    "mean_noise",
+)
+FORMATS = (".csv", ".parquet")
+HOW = ("test", "validation")
+
+
+def collate(
+    results: str | os.PathLike[str], *, experiment: str | None = None, protocol: str | None = None
+) -> DataFrame:
+    """Return one row for every finished or diverged run of every sweep in a results folder.
+
+    Args:
+        results: the folder.
+        experiment: only this one.
+        protocol: only this one.
+
+    Returns:
+        A table with the place of the run in its experiment (``experiment``, ``protocol``, ``role``, ``panel``,
+        ``method``, ``parameter``, ``value``, ``seed``, ``status``), its last metrics as fractions, all fields of its
+        config, what was ``reduced``, and its provenance: seconds, images a second, device, versions, commit and date.
+
+    Raises:
+        ValueError: if the folder is none of results, or something in it cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> len(collate(tempfile.mkdtemp()))
+        0
+    """
+    needs("pandas", "a table of results")
+    import pandas as pd
+
+    folder = _open(results)
+    rows = []
+    for cell in _cells(folder, experiment, protocol):
+        record = folder.record(cell.config)
+        if record is not None:
+            rows.append(_row(cell, record))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def collate_labels(
+    results: str | os.PathLike[str], *, experiment: str | None = None, protocol: str | None = None
+) -> DataFrame:
+    """Return the smoothed labels that were computed after runs: one row for each pair of classes.
+
+    Args:
+        results: the folder.
+        experiment: only this one.
+        protocol: only this one.
+
+    Returns:
+        ``panel``, ``method``, ``value``, ``seed``, and for the class ``label`` of the examples and each class
+        ``other`` the entry ``smoothed`` of the mean smoothed label and, of variational methods, ``mean_noise``
+        (:func:`.smoothed_labels`).
+
+    Raises:
+        ValueError: as :func:`collate` does.
+    """
+    needs("pandas", "a table of results")
+    import pandas as pd
+
+    folder = _open(results)
+    rows: list[tuple[Any, ...]] = []
+    for cell in _cells(folder, experiment, protocol):
+        labels = folder.smoothed_labels(cell.config)
+        if labels is None:
+            continue
+        place = (cell.experiment, cell.protocol, cell.panel, cell.config.method, cell.value, cell.config.seed)
+        names, mean = labels["classes"], labels.get("mean_noise")
+        for i, label in enumerate(names):
+            for j, other in enumerate(names):
+                rows.append((*place, label, other, labels["smoothed"][i][j], None if mean is None else mean[i][j]))
+    return pd.DataFrame(rows, columns=list(LABEL_COLUMNS)).astype({"value": float, "mean_noise": float})
+
+
+def _open(results: str | os.PathLike[str]) -> ResultsFolder:
+    folder = ResultsFolder(results)
+    if not folder.path.exists():
+        raise ValueError(
+            f"there is no results folder {folder.path}; pass the one that a sweep was given with --results"
+        )
+    return folder
+
+
+def _cells(folder: ResultsFolder, experiment: str | None, protocol: str | None) -> list[Cell]:
+    return [
+        cell for cell in folder.cells() if experiment in (None, cell.experiment) and protocol in (None, cell.protocol)
+    ]
+
+
+def _row(cell: Cell, record: dict[str, Any]) -> dict[str, Any]:
+    config, final, machine = cell.config, record["final"], record["machine"]
+    images = record["counts"]["train_images"]
+    row: dict[str, Any] = {
+        "experiment": cell.experiment,
+        "protocol": cell.protocol,
+        "role": cell.role,
+        "panel": cell.panel,
+        "method": config.method,
+        "parameter": cell.parameter,
+        "value": cell.value,
+        "seed": config.seed,
+        "status": record["status"],
+        "train_images": images,
+        "reduced": cell.reduced,
+        "key": record["key"],
+    }
+    row |= {name: final.get(name) for name in METRICS}
+    row |= {name: getattr(config, name) for name in CONFIG}
+    row |= {name: machine.get(name) for name in MACHINE}
+    row["milestones"] = None if config.milestones is None else " ".join(f"{m:g}" for m in config.milestones)
+    if config.method in ("ivon_fixed", "vgd"):
+        assert config.hess_init is not None and config.weight_decay is not None
+        row["posterior_std"] = ((config.ess or images) * (config.hess_init + config.weight_decay)) ** -0.5
+    return row
+
+
+# ---------------------------------------------------------------------- files
+def save_table(table: DataFrame, path: str | os.PathLike[str]) -> None:
+    """Write a table as CSV or Parquet, by the file's ending.
+
+    Raises:
+        ValueError: for another ending, or where Parquet's package is missing.
+        OSError: if the file cannot be written; an older one is as it was.
+    """
+    path = Path(path).expanduser()
+    if path.suffix not in FORMATS:
+        raise ValueError(
+            f"{path} ends in {path.suffix or 'nothing'}; choose a name that ends in {' or '.join(FORMATS)}"
+        )
+    make_folder(path.parent)
+    if path.suffix == ".csv":
+        write_atomically(path, table.to_csv(index=False, lineterminator="\n").encode())
+        return
+    import io
+
+    buffer = io.BytesIO()
+    try:
+        table.to_parquet(buffer, index=False)
+    except ImportError as error:
+        raise ValueError(f"{path} needs pyarrow, which is not installed: pip install pyarrow, or write .csv") from error
+    write_atomically(path, buffer.getvalue())
+
+
+def load_table(path: str | os.PathLike[str]) -> DataFrame:
+    """Read a table that :func:`save_table` wrote; one that is not there is empty.
+
+    Raises:
+        ValueError: if it cannot be read.
+
+    Example:
+        >>> len(load_table("nothing.csv"))
+        0
+    """
+    needs("pandas", "a table of results")
+    import pandas as pd
+
+    path = Path(path).expanduser()
+    if not path.exists():
+        return pd.DataFrame(columns=list(COLUMNS))
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        table = pd.read_csv(path, keep_default_na=True)
+    except (OSError, ValueError, ImportError) as error:
+        raise ValueError(f"the table {path} cannot be read ({error})") from error
+    for name in ("parameter", "reduced"):
+        if name in table:
+            table[name] = table[name].fillna("")
+    return table
+
+
+def highest_protocol(table: DataFrame) -> DataFrame:
+    """Return the rows of the highest protocol that there are, of each panel's own kind.
+
+    Raises:
+        ValueError: for a protocol that there is not.
+    """
+    if not len(table):
+        return table
+    for name in table["protocol"].unique():
+        check_known(name, tuple(PROTOCOLS), "protocol")
+    best = next(name for name in PROTOCOLS if name in set(table["protocol"]))
+    return table[table["protocol"] == best]
+
+
+# ---------------------------------------------------------------------- the choice of hyperparameters
+def choose(table: DataFrame, *, how: str = "test", methods: Sequence[str] = ("ivon", "sgd", "ls", "sam")) -> DataFrame:
+    r"""Choose each method's hyperparameter in every panel, and return its accuracy.
+
+    As the paper does it (``how="test"``), the value is the one with the best mean accuracy on the test images
+    themselves. The fair way (``how="validation"``) takes the value with the best accuracy on images that were held out
+    of the training images, with their given labels, and reads the test accuracy of the runs that were trained on all
+    images with that value. SGD is among the candidates of LS, as :math:`\alpha = 0`, and of SAM, as :math:`\rho = 0`.
+
+    Args:
+        table: of :func:`collate`, with one protocol.
+        how: ``"test"`` or ``"validation"``.
+        methods: which.
+
+    Returns:
+        A row for each panel and method: ``panel``, ``method``, ``value`` (0 where SGD was chosen), ``accuracy`` and
+        ``std`` over seeds in per cent, ``seeds``, ``diverged`` (runs left out of the mean).
+
+    Raises:
+        ValueError: for another ``how``, or several protocols or experiments.
+
+    Example:
+        >>> choose(load_table("nothing.csv")).empty
+        True
+    """
+    import pandas as pd
+
+    check_known(how, HOW, "how")
+    for name in ("protocol", "experiment"):
+        if table[name].nunique() > 1:
+            found = ", ".join(map(str, table[name].unique()))
+            raise ValueError(f"the table holds several values of {name} ({found}); choose one of them")
+    rows = []
+    for panel in table["panel"].unique():
+        of_panel = table[table["panel"] == panel]
+        for method in methods:
+            row = _best(of_panel, method, how)
+            if row is not None:
+                rows.append({"panel": panel, "method": method, **row})
+    names = ["panel", "method", "value", "accuracy", "std", "seeds", "diverged"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _best(table: DataFrame, method: str, how: str) -> dict[str, Any] | None:
+    family = [method, "sgd"] if method in ("ls", "sam") else [method]
+    rows = table[table["method"].isin(family)].copy()
+    rows["value"] = rows["value"].where(rows["method"] == method, 0.0).astype(float)
+    main = rows[rows["role"] == "main"]
+    finished = main[main["status"] == "finished"]
+    if finished.empty:
+        return None
+    value = None
+    if method not in main["method"].values:
+        return None
+    if finished["value"].notna().any():
+        held_out = rows[(rows["role"] == "tune") & (rows["status"] == "finished")]
+        if held_out.empty:  # data sets that come with such images
+            held_out = finished
+        by, of = ("test_accuracy", finished) if how == "test" else ("validation_accuracy", held_out)
+        means = of.groupby("value")[by].mean().dropna()
+        if means.empty:
+            return None
+        value = float(means.idxmax())
+        finished = finished[finished["value"] == value]
+        main = main[main["value"] == value]
+    if finished.empty:
+        return None
+    accuracy = 100 * finished["test_accuracy"]
+    return {
+        "value": value,
+        "accuracy": float(accuracy.mean()),
+        "std": float(accuracy.std(ddof=1)) if len(accuracy) > 1 else float("nan"),
+        "seeds": len(accuracy),
+        "diverged": int((main["status"] == "diverged").sum()),
+    }

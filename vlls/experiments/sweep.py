@@ -1,0 +1,238 @@
+"""A sweep: the cells of an experiment, done side by side, resumed where they were cut, and counted."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vlls.data import load
+from vlls.experiments.cells import Cell, cells
+from vlls.experiments.executors import GRACE, Event, Executor, LocalExecutor
+from vlls.experiments.folder import ResultsFolder
+from vlls.experiments.work import Job, Outcome
+
+__all__ = ["SweepReporter", "SweepResult", "sweep"]
+
+
+@dataclass
+class SweepResult:
+    """What a sweep leaves.
+
+    Attributes:
+        cells: all of them, in order.
+        before: those that were done when it began.
+        finished: those that it did.
+        failed: those that could not be done, and why.
+        left: those that were not begun, or saved to go on later.
+        seconds: how long it took.
+        reason: why it ended before all were done.
+    """
+
+    cells: list[Cell]
+    before: list[Cell] = field(default_factory=list)
+    finished: list[Cell] = field(default_factory=list)
+    failed: dict[Cell, str] = field(default_factory=dict)
+    left: list[Cell] = field(default_factory=list)
+    seconds: float = 0.0
+    reason: str = ""
+
+    @property
+    def runs_per_hour(self) -> float:
+        """Throughput of this sweep."""
+        return 3600 * len(self.finished) / self.seconds if self.seconds else 0.0
+
+
+class SweepReporter:
+    """What a sweep tells while it goes on; subclass it and override what is of interest."""
+
+    def start(self, result: SweepResult, where: str) -> None:
+        """The sweep begins.
+
+        Args:
+            result: with the cells, and those that are done.
+            where: what the runs are done on, in words.
+        """
+
+    def begin(self, cell: Cell) -> None:
+        """A run begins, or goes on."""
+
+    def progress(self, cell: Cell, done: float) -> None:
+        """That share of a run's steps is done."""
+
+    def end(self, cell: Cell, outcome: Outcome) -> None:
+        """A run is over, or was stopped."""
+
+    def finish(self, result: SweepResult) -> None:
+        """The sweep is over; called however it ended."""
+
+
+def sweep(
+    name: str,
+    *,
+    protocol: str = "reduced",
+    seeds: int | None = None,
+    tune: bool = True,
+    results: str | os.PathLike[str] = "results",
+    executor: Executor | None = None,
+    root: str | os.PathLike[str] | None = None,
+    time_budget: float | None = None,
+    checkpoint_seconds: float = 30.0,
+    keep_weights: bool = False,
+    reporters: Sequence[SweepReporter] = (),
+) -> SweepResult:
+    """Do the runs of an experiment that are not done yet.
+
+    Every run keeps to a folder of its own; one that was cut goes on from its checkpoint, whenever and however the
+    sweep was stopped. A run that fails is told at the end, and the others go on; the next sweep tries it again.
+
+    Args:
+        name: a key of :data:`.EXPERIMENTS`.
+        protocol: a key of :data:`.PROTOCOLS`.
+        seeds: number of seeds; None for the protocol's.
+        tune: whether to add the runs that hold images out to choose hyperparameters by.
+        results: the folder; one sweep at a time.
+        executor: where the runs are done; None for processes of this machine.
+        root: where data are, as :func:`.load` takes it.
+        time_budget: seconds after which no run is begun and those under way are saved; None for no limit.
+        checkpoint_seconds: time between checkpoints of a run.
+        keep_weights: whether the checkpoints of finished runs stay.
+        reporters: told of progress.
+
+    Raises:
+        ValueError: for an unknown experiment or protocol, data that cannot be had, a results folder of another version
+            or one that another sweep holds.
+        OSError: if the folder cannot be written.
+        KeyboardInterrupt: after Ctrl-C; the runs under way were saved.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:  # doctest: +SKIP
+        ...     done = sweep("fig7", protocol="smoke", results=folder, time_budget=60)
+    """
+    began = time.monotonic()
+    if time_budget is not None and not time_budget > 0:
+        raise ValueError(f"time_budget={time_budget!r} is not allowed; choose a number of seconds > 0")
+    result = SweepResult(cells(name, protocol, seeds=seeds, tune=tune))
+    folder = ResultsFolder(results)
+    check_data(result.cells, root)
+    executor = LocalExecutor() if executor is None else executor
+    with folder.locked():
+        folder.add_sweep(result.cells)
+        going = _Sweep(result, folder, executor, reporters)
+        job = Job(
+            result.cells[0],
+            folder.runs.absolute(),
+            root=None if root is None else Path(root).expanduser().absolute(),
+            checkpoint_seconds=checkpoint_seconds,
+            keep_weights=keep_weights,
+        )
+        try:
+            going.go(job, None if time_budget is None else began + time_budget)
+        finally:
+            executor.close()
+            result.seconds = time.monotonic() - began
+            for reporter in reporters:
+                reporter.finish(result)
+    return result
+
+
+def check_data(grid: Sequence[Cell], root: str | os.PathLike[str] | None) -> None:
+    """Load every data set once, so that one that is missing is told before anything is begun.
+
+    Raises:
+        ValueError: saying what to put where.
+    """
+    for dataset, labels in dict.fromkeys((cell.config.dataset, cell.config.labels) for cell in grid):
+        load(dataset, root, labels=labels)
+
+
+class _Sweep:
+    """The loop over cells."""
+
+    def __init__(
+        self, result: SweepResult, folder: ResultsFolder, executor: Executor, reporters: Sequence[SweepReporter]
+    ) -> None:
+        self.result, self.folder, self.executor, self.reporters = result, folder, executor, reporters
+        result.before = [cell for cell in result.cells if folder.is_done(cell)]
+        done = {cell.config.key for cell in result.before}
+        self.waiting = deque(cell for cell in result.cells if cell.config.key not in done)
+        self.running: dict[str, list[Cell]] = {}
+
+    def go(self, job: Job, deadline: float | None) -> None:
+        """Do the cells, until they are done, time is over, or somebody asks to stop."""
+        for reporter in self.reporters:
+            reporter.start(self.result, self.executor.describe())
+        try:
+            while self.waiting or self.running:
+                if deadline is not None and time.monotonic() >= deadline:
+                    self.result.reason = "the time budget is spent"
+                    break
+                self.fill(job)
+                self.listen(0.5)
+        except KeyboardInterrupt:
+            self.result.reason = "stopped"
+            self.stop()
+            raise
+        self.stop()
+
+    def fill(self, job: Job) -> None:
+        """Begin as many cells as can be."""
+        while self.waiting and self.executor.free:
+            cell = self.waiting.popleft()
+            if cell.config.key in self.running:  # the same run, in another panel
+                self.running[cell.config.key].append(cell)
+                continue
+            if self.folder.is_done(cell):
+                self.result.finished.append(cell)
+                continue
+            self.running[cell.config.key] = [cell]
+            for reporter in self.reporters:
+                reporter.begin(cell)
+            self.executor.submit(Job(**{**job.__dict__, "cell": cell}))
+
+    def listen(self, timeout: float) -> None:
+        """Take note of what the runs tell."""
+        for event in self.executor.events(timeout):
+            if event.outcome is not None:
+                self.end(event, event.outcome)
+            else:
+                for reporter in self.reporters:
+                    reporter.progress(event.job.cell, event.done)
+
+    def end(self, event: Event, outcome: Outcome) -> None:
+        """Note what became of a run."""
+        first = event.job.cell
+        for cell in self.running.pop(first.config.key, [first]):
+            if outcome.status in ("finished", "diverged"):
+                self.keep(cell, outcome)
+                self.folder.clear_failure(cell)
+                self.result.finished.append(cell)
+            elif outcome.status == "failed":
+                self.folder.note_failure(cell, outcome.reason)
+                self.result.failed[cell] = outcome.reason
+            else:
+                self.result.left.append(cell)
+        for reporter in self.reporters:
+            reporter.end(first, outcome)
+
+    def keep(self, cell: Cell, outcome: Outcome) -> None:
+        """Write what came from a machine that does not see the folder."""
+        assert outcome.record is not None
+        if self.folder.record(cell.config) is None:
+            self.folder.keep(cell.config, outcome.record, outcome.labels)
+
+    def stop(self) -> None:
+        """Have the runs under way saved."""
+        if self.running:
+            self.executor.stop()
+            until = time.monotonic() + GRACE
+            while self.running and time.monotonic() < until:
+                self.listen(0.5)
+        self.result.left += [cell for cells in self.running.values() for cell in cells]
+        self.result.left += self.waiting
+        self.running.clear()
+        self.waiting.clear()

@@ -1,0 +1,130 @@
+"""One cell of a sweep, done: trained or resumed, recorded, and what comes after; the same for every executor."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from vlls.experiments.cells import Cell
+from vlls.experiments.folder import LABELS
+from vlls.experiments.smoothed import smoothed_labels
+from vlls.train import Interrupted, Reporter, RunResult, load_run, run
+from vlls.train.files import FolderBusy, load_record, save_record
+from vlls.train.loop import CHECKPOINT, RECORD
+
+__all__ = ["Job", "Outcome", "work"]
+
+PATIENCE = 60.0  # seconds to wait for a process that is still letting go of the run
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell, and where and how it is done.
+
+    Attributes:
+        cell: the run.
+        runs: folder of runs.
+        root: where data are, as :func:`.load` takes it.
+        device: as :func:`.run` takes it.
+        threads: of torch, on the CPU; None for torch's own.
+        checkpoint_seconds: time between checkpoints.
+        keep_weights: whether the checkpoint of a finished run stays.
+    """
+
+    cell: Cell
+    runs: Path
+    root: Path | None = None
+    device: str = "cpu"
+    threads: int | None = None
+    checkpoint_seconds: float = 30.0
+    keep_weights: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job.
+
+    Attributes:
+        status: ``"finished"``, ``"diverged"``, ``"failed"`` or ``"stopped"`` (saved, to be resumed).
+        reason: why it is not finished.
+        record: of the run, where it is over.
+        labels: what was computed after it.
+    """
+
+    status: str
+    reason: str = ""
+    record: dict[str, Any] | None = None
+    labels: dict[str, Any] | None = None
+
+
+def work(job: Job, reporters: Sequence[Reporter] = ()) -> Outcome:
+    """Do a job; whatever goes wrong is told in the outcome.
+
+    Args:
+        job: what to do; a run that was cut is resumed, one that is over is not trained again.
+        reporters: told of the run's progress.
+    """
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
+    try:
+        return _patiently(lambda: _train(job, reporters))
+    except Interrupted as stopped:
+        return Outcome("stopped", str(stopped))
+    except KeyboardInterrupt:
+        return Outcome("stopped", "at once; the last checkpoint is kept")
+    except torch.cuda.OutOfMemoryError:
+        return Outcome("failed", "the GPU has not enough memory; choose fewer --workers-per-device")
+    except MemoryError:
+        return Outcome("failed", "the machine has not enough memory; choose fewer --workers-per-device")
+    except (ValueError, OSError) as error:
+        return Outcome("failed", " ".join(str(error).split()))
+    except Exception as error:  # a defect: where it was, and the rest of the sweep goes on
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{os.path.basename(last.filename)}:{last.lineno}"
+        return Outcome("failed", f"{type(error).__name__} at {where}: {' '.join(str(error).split())}")
+    finally:
+        if job.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+
+def _train(job: Job, reporters: Sequence[Reporter]) -> Outcome:
+    config = job.cell.config
+    options: dict[str, Any] = {"root": job.root, "device": job.device, "reporters": reporters}
+    options["checkpoint_seconds"] = job.checkpoint_seconds
+    result = run(config, job.runs, resume=True, **options)
+    folder = job.runs / config.name
+    labels = None
+    if job.cell.also and result.status == "finished":
+        if not (folder / LABELS).exists():
+            if result.model is None and not (folder / CHECKPOINT).exists():  # the weights were not kept
+                result = run(config, job.runs, overwrite=True, **options)
+            save_record(folder / LABELS, _labels(job, result))
+        labels = load_record(folder / LABELS)
+    if not job.keep_weights:
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+    return Outcome(result.status, result.reason, load_record(folder / RECORD), labels)
+
+
+def _labels(job: Job, result: RunResult) -> dict[str, Any]:
+    assert result.folder is not None
+    return smoothed_labels(load_run(result.folder, device=job.device, root=job.root))
+
+
+def _patiently(do: Callable[[], T]) -> T:
+    """Do something once the process that had this run before, and is ending, has let go of it."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return do()
+        except FolderBusy:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.5)
