@@ -288,7 +288,8 @@ def test_known_classes_are_those_of_torchvision():
     assert CLASSES["cifar10"] == tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
     assert CLASSES["cifar100"] == tuple(sorted(set(CLASSES["cifar100"])))
     assert {name: len(classes) for name, classes in CLASSES.items()} == {
-        "digits": 10, "mnist": 10, "fashion_mnist": 10, "cifar10": 10, "cifar100": 100, "clothing1m": 14
+        "digits": 10, "mnist": 10, "fashion_mnist": 10, "cifar10": 10, "cifar100": 100, "clothing1m": 14,
+        "clothing1m_miniature": 14,
     }  # fmt: skip
 
 
@@ -436,7 +437,10 @@ for call in (lambda: load("digits"), lambda: load("mnist", {str(tmp_path)!r}), l
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cifar", r"^name='cifar' is unknown \(did you mean 'cifar10'\?\); choose one of digits, mnist, .*clothing1m$"),
+        (
+            "cifar",
+            r"^name='cifar' is unknown \(did you mean 'cifar10'\?\); choose one of digits, .*clothing1m_miniature$",
+        ),
         ("MNIST", r"did you mean 'mnist'\?"),
         ("", "^name='' is unknown; choose one of digits"),
         (5, "^name=5 is unknown"),
@@ -446,7 +450,7 @@ for call in (lambda: load("digits"), lambda: load("mnist", {str(tmp_path)!r}), l
 def test_unknown_names(name, message):
     with pytest.raises(ValueError, match=message):
         load(name)
-    assert NAMES == ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "clothing1m")
+    assert NAMES == ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "clothing1m", "clothing1m_miniature")
 
 
 # ------------------------------------------------------------------ human labels

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -207,6 +208,18 @@ def test_a_folder_remembers_its_cells_and_what_is_done(tmp_path):
     row = table.iloc[0]
     assert (row["experiment"], row["protocol"], row["method"], row["seed"]) == ("fig5", "smoke", "sgd", 0)
     assert (row["test_accuracy"], row["device"], row["reduced"], row["epochs"]) == (0.5, "a processor", "all of it", 2)
+
+
+def test_a_cell_whose_config_has_changed_takes_the_place_of_the_old_one(tmp_path):
+    folder, old = ResultsFolder(tmp_path), tiny()[0]
+    new = replace(old, config=replace(old.config, lr=0.7))
+    with folder.locked():
+        folder.add_sweep([old])
+        put(folder, old, 0.1)
+        folder.add_sweep([new])
+        assert collate(tmp_path).empty
+        put(folder, new, 0.2)
+    assert collate(tmp_path)["test_accuracy"].tolist() == [0.2]
 
 
 def test_a_failure_is_noted_and_forgotten(tmp_path):

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from vlls.data import NAMES
 from vlls.train import METHODS, RunConfig, hyperparameters
 from vlls.train.schedules import learning_rate
 
@@ -48,11 +49,13 @@ def test_other_settings_take_the_nearest_column_of_table_1():
 
 def test_clothing1m_is_a_resnet50_and_variational_gd_has_no_momentum():
     assert RunConfig(dataset="clothing1m").resolved().model == "resnet50"
+    miniature = RunConfig(dataset="clothing1m_miniature").resolved()
+    assert (miniature.model, miniature.pretrained, miniature.epochs) == ("cnn3", False, 20)
     assert RunConfig(method="vgd").resolved().momentum == 0.0
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("dataset", ["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "clothing1m"])
+@pytest.mark.parametrize("dataset", NAMES)
 def test_every_method_is_complete_on_every_data_set(dataset, method):
     config = RunConfig(dataset=dataset, method=method).resolved()
     decided_by_data = {"labels", "train_size", "image_size", "ess", "clip_radius", "augment"}

@@ -5,7 +5,8 @@ the mathematics, :mod:`vlls.glm` the models and updates of Theorems 1 and 2, :mo
 label-smoothing losses of Section 2, :mod:`vlls.optim` the optimizers IVON and SAM for networks,
 :mod:`vlls.noise` what can be said of the noise itself. :mod:`vlls.data` loads data sets and puts errors into their
 labels; :mod:`vlls.models` and :mod:`vlls.train` (the extra ``train``) hold the paper's networks and its training
-runs. Figures live in :mod:`vlls.plots` (the extra ``plots``).
+runs, :mod:`vlls.experiments` the grids of them behind each figure. Figures live in :mod:`vlls.plots` (the extra
+``plots``).
 """
 
 from importlib import import_module
@@ -38,7 +39,7 @@ from vlls.smoothing import (
 
 __version__ = "0.1.0"
 
-_LAZY = ("data", "models", "plots", "train")  # imported when first named: some need an extra
+_LAZY = ("data", "experiments", "models", "plots", "train")  # imported when first named: some need an extra
 
 __all__ = [
     "ACLS",

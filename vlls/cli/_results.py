@@ -109,9 +109,8 @@ def figure(
     if size is not None:
         runs, labels = (rows[rows["protocol"] == size] if len(rows) else rows for rows in (runs, labels))
     if runs.empty:
-        raise ValueError(
-            f"there is no finished run of {name}{' at ' + size if size else ''}; vlls sweep {name} makes them"
-        )
+        where = "" if size is None else f" at the {size} protocol"
+        raise ValueError(f"there is no finished run of {name}{where}; vlls sweep {name} makes them")
     drawn = plot_experiment(name, runs, labels)
     try:
         drawn.savefig(path)

@@ -77,7 +77,7 @@ def sweep(
         int | None,
         typer.Option(
             metavar="N",
-            help="number of seeds [default: " + ", ".join(f"{p.seeds} ({p.name})" for p in PROTOCOLS.values()) + "]",
+            help="number of seeds (" + ", ".join(f"{p.name}: {p.seeds}" for p in PROTOCOLS.values()) + ")",
             rich_help_panel=WHAT,
             show_default=False,
         ),
@@ -110,7 +110,7 @@ def sweep(
         int | None,
         typer.Option(
             metavar="K",
-            help="runs side by side on a device [default: 1 on a GPU, the cores on a CPU]",
+            help="runs side by side on a device (1 on a GPU, as many as there are cores on a CPU)",
             rich_help_panel=WHERE,
             show_default=False,
         ),

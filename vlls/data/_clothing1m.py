@@ -13,7 +13,7 @@ from vlls.data._errors import DataError, MissingDataError, reading
 from vlls.data._known import CLASSES
 from vlls.data._streams import ImageFiles, ImageStream
 
-__all__ = ["load_clothing1m"]
+__all__ = ["load_clothing1m", "read_clothing1m"]
 
 _TRAIN = "noisy_train_key_list.txt"
 _CLEAN = {"clean_train": "clean_train_key_list.txt", "val": "clean_val_key_list.txt", "test": "clean_test_key_list.txt"}
@@ -45,17 +45,30 @@ def load_clothing1m(root: Path) -> ImageStream:
             f"{_CLEAN['test']}, {_CLEAN_LABELS} and images, or set VLLS_DATA to the folder that has it (its licence "
             "forbids a download; ask its authors)"
         )
+    return read_clothing1m(folder)
+
+
+def read_clothing1m(folder: Path, name: str = "clothing1m") -> ImageStream:
+    """Return the data set of a folder that is laid out as Clothing1M, under this name.
+
+    Args:
+        folder: with the key lists, the label files and ``images``.
+        name: of the stream.
+
+    Raises:
+        ValueError: if a file is missing or malformed, or a label is outside 0 to 13.
+    """
     classes = _class_names(folder)
     missing: dict[str, int] = {}
     train = _labelled(folder, _require(folder, _TRAIN), *_read_labels(_require(folder, _NOISY_LABELS)), missing)
     labels = _read_labels(_require(folder, _CLEAN_LABELS))
     clean = {
-        name: _labelled(folder, path, *labels, missing)
-        for name, file in _CLEAN.items()
-        if (path := _find(folder, file) if name == "clean_train" else _require(folder, file)) is not None
+        part: _labelled(folder, path, *labels, missing)
+        for part, file in _CLEAN.items()
+        if (path := _find(folder, file) if part == "clean_train" else _require(folder, file)) is not None
     }
     return ImageStream(
-        "clothing1m", train, clean["test"], classes, clean["val"], clean.get("clean_train"), missing_labels=missing
+        name, train, clean["test"], classes, clean["val"], clean.get("clean_train"), missing_labels=missing
     )
 
 

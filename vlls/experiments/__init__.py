@@ -10,7 +10,15 @@ from vlls.experiments.executors import Event, Executor, LocalExecutor
 from vlls.experiments.folder import ResultsFolder
 from vlls.experiments.grids import EXPERIMENTS, Candidates, Experiment, Panel, experiment
 from vlls.experiments.protocols import PROTOCOLS, Protocol, protocol
-from vlls.experiments.results import choose, collate, collate_labels, highest_protocol, load_table, save_table
+from vlls.experiments.results import (
+    accuracy_table,
+    choose,
+    collate,
+    collate_labels,
+    highest_protocol,
+    load_table,
+    save_table,
+)
 from vlls.experiments.smoothed import smoothed_labels
 from vlls.experiments.sweep import SweepReporter, SweepResult, sweep
 
@@ -28,6 +36,7 @@ __all__ = [
     "ResultsFolder",
     "SweepReporter",
     "SweepResult",
+    "accuracy_table",
     "cells",
     "choose",
     "collate",

@@ -46,6 +46,11 @@ class Cell:
         return getattr(self.config, self.parameter) if self.parameter else None
 
     @property
+    def place(self) -> tuple[Any, ...]:
+        """Where it stands in its experiment, whatever else its config says."""
+        return (self.panel, self.role, self.config.method, self.parameter, self.value, self.config.seed)
+
+    @property
     def label(self) -> str:
         """What the cell is called on the terminal."""
         tried = f" {self.parameter}={self.value:g}" if self.parameter else ""

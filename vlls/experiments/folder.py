@@ -147,11 +147,12 @@ class ResultsFolder:
 
     # ------------------------------------------------------------------ sweeps
     def add_sweep(self, cells: Iterable[Cell]) -> None:
-        """Note the cells of a sweep; those of an earlier one of this name stay."""
+        """Note the cells of a sweep; those of an earlier one stay, but for what has another config by now."""
         cells = list(cells)
         path = self._sweep(cells[0].experiment, cells[0].protocol)
-        entries = {_identity(entry): entry for entry in (_entry(cell) for cell in [*self._load(path), *cells])}
-        text = json.dumps({"results_format": FORMAT, "cells": list(entries.values())}, indent=1)
+        noted = {cell.place: cell for cell in [*self._load(path), *cells]}
+        entries = [{**cell.__dict__, "config": cell.config.to_dict()} for cell in noted.values()]
+        text = json.dumps({"results_format": FORMAT, "cells": entries}, indent=1)
         write_atomically(path, (text + "\n").encode())
 
     def cells(self) -> list[Cell]:
@@ -176,11 +177,3 @@ class ResultsFolder:
                 f"{path} cannot be read ({error}): it is damaged or of another version of vlls; remove it and start "
                 "the sweep again (its runs are kept)"
             ) from error
-
-
-def _entry(cell: Cell) -> dict[str, Any]:
-    return {**cell.__dict__, "config": cell.config.to_dict()}
-
-
-def _identity(entry: dict[str, Any]) -> str:
-    return json.dumps([entry["panel"], entry["role"], entry["config"]], sort_keys=True)

@@ -19,7 +19,17 @@ from vlls.train.files import make_folder, write_atomically
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["FORMATS", "HOW", "choose", "collate", "collate_labels", "highest_protocol", "load_table", "save_table"]
+__all__ = [
+    "FORMATS",
+    "HOW",
+    "accuracy_table",
+    "choose",
+    "collate",
+    "collate_labels",
+    "highest_protocol",
+    "load_table",
+    "save_table",
+]
 
 METRICS = (
     *(f"{part}_{name}" for part in ("test", "posterior", "validation") for name in ("accuracy", "nll", "ece", "brier")),
@@ -41,6 +51,7 @@ LABEL_COLUMNS = (
     "smoothed",
     "mean_noise",
 )
+TEXTS = ("parameter", "reduced")  # may be empty
 FORMATS = (".csv", ".parquet")
 HOW = ("test", "validation")
 
@@ -203,10 +214,10 @@ def load_table(path: str | os.PathLike[str]) -> DataFrame:
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
-        table = pd.read_csv(path, keep_default_na=True)
+        table = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str))
     except (OSError, ValueError, ImportError) as error:
         raise ValueError(f"the table {path} cannot be read ({error})") from error
-    for name in ("parameter", "reduced"):
+    for name in TEXTS:
         if name in table:
             table[name] = table[name].fillna("")
     return table
@@ -301,3 +312,50 @@ def _best(table: DataFrame, method: str, how: str) -> dict[str, Any] | None:
         "seeds": len(accuracy),
         "diverged": int((main["status"] == "diverged").sum()),
     }
+
+
+def accuracy_table(table: DataFrame, *, how: str = "test") -> DataFrame:
+    """Return what :func:`choose` chose as a table to read: a row for each panel, a column for each method.
+
+    Args:
+        table: of :func:`collate`, with one protocol and experiment.
+        how: as for :func:`choose`.
+
+    Returns:
+        Text such as ``"91.2 ± 0.3 (α = 0.5)"`` for ``IVON``, ``LS``, ``SAM`` and ``SGD``, in per cent with the
+        standard deviation over seeds; and in points how far IVON is above the two: ``IVON − LS``, ``IVON − SAM``.
+
+    Raises:
+        ValueError: as :func:`choose` does.
+
+    Example:
+        >>> accuracy_table(load_table("nothing.csv")).columns.tolist()
+        ['IVON', 'LS', 'SAM', 'SGD', 'IVON − LS', 'IVON − SAM']
+    """
+    import pandas as pd
+
+    chosen = choose(table, how=how).set_index(["panel", "method"])
+    rows = {}
+    for panel in chosen.index.get_level_values("panel").unique():
+        of_panel = chosen.loc[panel]
+        row = {name.upper(): _text(of_panel, name) for name in ("ivon", "ls", "sam", "sgd")}
+        for other in ("ls", "sam"):
+            both = {"ivon", other} <= set(of_panel.index)
+            gain = of_panel.loc["ivon", "accuracy"] - of_panel.loc[other, "accuracy"] if both else None
+            row[f"IVON − {other.upper()}"] = "" if gain is None else f"{gain:+.1f}".replace("-", "−")
+        rows[panel] = row
+    names = ["IVON", "LS", "SAM", "SGD", "IVON − LS", "IVON − SAM"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=names)
+
+
+def _text(chosen: DataFrame, method: str) -> str:
+    if method not in chosen.index:
+        return ""
+    row = chosen.loc[method]
+    text = f"{row['accuracy']:.1f}"
+    if row["seeds"] > 1:
+        text += f" ± {row['std']:.1f}"
+    symbol = {"ls": "α", "sam": "ρ"}.get(method)
+    if symbol is not None and row["value"] == row["value"]:
+        text += f" ({symbol} = {row['value']:g})"
+    return text + (f", {row['diverged']:g} diverged" if row["diverged"] else "")

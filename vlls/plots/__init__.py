@@ -7,6 +7,16 @@ from vlls.plots.examples import (
     plot_relabelled_auroc,
     plot_relabelled_scores,
 )
+from vlls.plots.experiments import (
+    plot_calibration,
+    plot_fixed_variance,
+    plot_hessian_init,
+    plot_memorisation,
+    plot_noise_levels,
+    plot_sensitivity,
+    plot_smoothed_labels,
+)
+from vlls.plots.figure import plot_experiment
 from vlls.plots.glm import (
     plot_digit_noise,
     plot_expectation_error,
@@ -35,11 +45,15 @@ from vlls.plots.von import plot_adaptive_variance, plot_noise_plane, plot_von_co
 __all__ = [
     "plot_accuracies",
     "plot_adaptive_variance",
+    "plot_calibration",
     "plot_diagonal_std",
     "plot_digit_noise",
     "plot_expectation_error",
+    "plot_experiment",
     "plot_family_noise",
+    "plot_fixed_variance",
     "plot_gradsq_ratio",
+    "plot_hessian_init",
     "plot_hessian_positivity",
     "plot_hessian_start",
     "plot_hessian_variance",
@@ -47,9 +61,11 @@ __all__ = [
     "plot_label_noise",
     "plot_layer_shares",
     "plot_logit_gap",
+    "plot_memorisation",
     "plot_noise_confidence",
     "plot_noise_errors",
     "plot_noise_factors",
+    "plot_noise_levels",
     "plot_noise_order",
     "plot_noise_peak",
     "plot_noise_plane",
@@ -60,6 +76,8 @@ __all__ = [
     "plot_relabelled_auroc",
     "plot_relabelled_scores",
     "plot_sam_noise",
+    "plot_sensitivity",
+    "plot_smoothed_labels",
     "plot_smoothing_strategies",
     "plot_soft_labels",
     "plot_taylor_noise",

@@ -1,0 +1,46 @@
+"""The page on sweeps: it names what there is, its Python runs, and its commands are ones that the command line takes."""
+
+import re
+import shlex
+
+import pytest
+from chapters import ROOT
+from typer.testing import CliRunner
+
+from vlls.cli._app import app
+from vlls.experiments import EXPERIMENTS, PROTOCOLS
+
+PAGE = (ROOT / "book" / "sweeps.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    shlex.split(line, comments=True)
+    for line in re.findall(r"^vlls ((?:sweep|results|figure).*)$", PAGE + README, re.MULTILINE)
+]
+
+
+def test_every_sweep_and_protocol_is_on_the_page():
+    words = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
+    assert words == [*EXPERIMENTS, *PROTOCOLS]
+
+
+def test_the_python_of_the_page_runs(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    exec(block, {})
+    out = capsys.readouterr().out
+    assert out.startswith("60 runs, the first: CIFAR-10, symmetric 20 %: ivon, seed 0") and "Empty DataFrame" in out
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_the_commands_of_the_page_are_understood(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if command[0] == "sweep":
+        where = command[command.index("--results") + 1] if "--results" in command else "results"
+        command = [str(tmp_path / "results") if part == where else part for part in command]
+        result = CliRunner().invoke(app, [*command, "--dry-run"])
+        assert result.exit_code == 0 and " runs, 0 done" in result.output, result.output
+    else:  # there are no results here, which is told, not how the command is used
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 2
+        assert re.match(r"error: there is no (results folder|table) ", result.output), result.output
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,167 @@
+"""A made-up miniature of Clothing1M: drawn garments and made-up label errors, in the layout of the real data set."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vlls.data._errors import DataError, MissingDataError, needs, one_line
+from vlls.data._garments import draw_garment
+from vlls.data._known import CLASSES
+
+__all__ = ["LOOK_ALIKES", "SIZES", "SYMMETRIC_SHARE", "WRONG_SHARE", "Plan", "make_miniature", "plan_miniature"]
+
+NAME = "clothing1m_miniature"
+SEED = 2015
+SIZES = {"noisy_train": 1400, "clean_train": 140, "clean_val": 140, "clean_test": 420}
+"""Number of images of each list; the same number of every class."""
+WRONG_SHARE = 0.38
+"""Probability that a noisy label is wrong: about what Xiao et al. (2015) report for Clothing1M."""
+SYMMETRIC_SHARE = 0.15
+"""Share of the wrong labels that are any other class, each as likely; the others name a look-alike."""
+LOOK_ALIKES = {
+    "T-Shirt": ("Vest", "Shirt"),
+    "Shirt": ("Chiffon", "T-Shirt"),
+    "Knitwear": ("Sweater", "Shawl"),
+    "Chiffon": ("Shirt", "Dress"),
+    "Sweater": ("Knitwear", "Hoodie"),
+    "Hoodie": ("Sweater", "Windbreaker"),
+    "Windbreaker": ("Jacket", "Downcoat"),
+    "Jacket": ("Windbreaker", "Downcoat", "Suit"),
+    "Downcoat": ("Windbreaker", "Jacket"),
+    "Suit": ("Jacket", "Shirt"),
+    "Shawl": ("Knitwear", "Vest"),
+    "Dress": ("Chiffon", "Vest"),
+    "Vest": ("T-Shirt", "Shawl", "Underwear"),
+    "Underwear": ("Vest",),
+}
+"""What a class is taken for. Ours: the real data set's confusions are of this kind, not these numbers."""
+
+README = f"""\
+This is NOT Clothing1M.
+
+It is a made-up miniature of it, drawn by vlls (vlls.data.load("{NAME}")) so that what is written for
+Clothing1M can be tried without the licensed data set. No image is a photograph or comes from Clothing1M; the labels
+are made up too, wrong for about {WRONG_SHARE:.0%} of the noisy list, mostly by naming a class that looks alike. Only
+the layout of the folder and the names of the 14 classes are those of Clothing1M (Xiao et al., 2015). Results on
+these images say nothing about the real ones.
+
+Remove the folder, and it is made again, the same, when it is next asked for.
+"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the miniature consists of, image by image.
+
+    Attributes:
+        keys: paths of the images.
+        lists: the images of each list.
+        true: correct classes, int64 of shape (N,).
+        noisy: labels with errors, int64 of shape (N,). Those of the training images are written down, and those of
+            every second image of the lists ``clean_train`` and ``clean_val``, which have both, as in Clothing1M.
+    """
+
+    keys: tuple[str, ...]
+    lists: dict[str, range]
+    true: np.ndarray
+    noisy: np.ndarray
+
+
+def plan_miniature(seed: int = SEED) -> Plan:
+    """Return the images and labels of the miniature, the same on every machine.
+
+    Args:
+        seed: of the labels.
+
+    Example:
+        >>> plan = plan_miniature()
+        >>> train = plan.lists["noisy_train"]
+        >>> len(train), round(float((plan.noisy != plan.true)[train].mean()), 2)
+        (1400, 0.37)
+    """
+    random = np.random.RandomState(seed)  # the same in every version of numpy
+    classes = len(CLASSES[NAME])
+    ends = np.cumsum(list(SIZES.values())).tolist()
+    lists = {name: range(end - size, end) for (name, size), end in zip(SIZES.items(), ends, strict=True)}
+    true = np.concatenate([random.permutation(size) % classes for size in SIZES.values()]).astype(np.int64)
+    wrong, symmetric, which = random.random_sample((3, len(true)))
+    look_alikes = [[CLASSES[NAME].index(other) for other in LOOK_ALIKES[name]] for name in CLASSES[NAME]]
+    alike = np.array([look_alikes[k][int(u * len(look_alikes[k]))] for k, u in zip(true, which, strict=True)])
+    other = (true + 1 + (which * (classes - 1)).astype(np.int64)) % classes
+    noisy = np.where(wrong >= WRONG_SHARE, true, np.where(symmetric < SYMMETRIC_SHARE, other, alike))
+    keys = tuple(f"images/{i % 10}/{i % 100:02d}/{i:06d},{i + 7:06d}.jpg" for i in range(len(true)))
+    return Plan(keys, lists, true, noisy)
+
+
+def make_miniature(root: Path) -> Path:
+    """Return the folder of the miniature under ``root``; make it where it is not there: all of it, or nothing.
+
+    Args:
+        root: folder with the data sets.
+
+    Returns:
+        ``root / "clothing1m_miniature"``. What is there already is left as it is. Processes that make it at the same
+        time do not get in each other's way.
+
+    Raises:
+        ValueError: if it cannot be written, or Pillow is not there.
+    """
+    folder = root / NAME
+    if _is_there(folder):
+        return folder
+    needs("PIL.Image", f"drawing {NAME}")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        # Into a folder of its own, which is renamed when it is complete: what is cut off stays out of sight.
+        with tempfile.TemporaryDirectory(prefix=f".{NAME}-", dir=root) as temporary:
+            _write(Path(temporary) / NAME)
+            _move(Path(temporary) / NAME, folder)
+    except OSError as error:
+        raise MissingDataError(
+            f"{NAME} could not be made in {root} ({one_line(error)}); make room, or choose a folder that you may write "
+            "to as root or VLLS_DATA"
+        ) from error
+    return folder
+
+
+def _is_there(folder: Path) -> bool:
+    return (folder / "noisy_train_key_list.txt").is_file()
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename a folder; where another process was quicker, its copy stays."""
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if _is_there(target):
+            return
+        if target.exists():
+            raise DataError(
+                f"{target} is there but has no noisy_train_key_list.txt, so it is not whole; remove it, and it is "
+                "made anew"
+            ) from error
+        raise
+
+
+def _write(folder: Path) -> None:
+    """Write the images and then the text files."""
+    plan = plan_miniature()
+    for i, key in enumerate(plan.keys):
+        path = folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        name = CLASSES[NAME][plan.true[i]]
+        draw_garment(name, np.random.RandomState([SEED, i])).save(path, quality=90)
+    both = [i for name in ("clean_train", "clean_val") for i in plan.lists[name][::2]]
+    clean = [i for name, members in plan.lists.items() if name != "noisy_train" for i in members]
+    texts = {f"{name}_key_list.txt": [plan.keys[i] for i in members] for name, members in plan.lists.items()}
+    texts["noisy_label_kv.txt"] = [f"{plan.keys[i]} {plan.noisy[i]}" for i in (*plan.lists["noisy_train"], *both)]
+    texts["clean_label_kv.txt"] = [f"{plan.keys[i]} {plan.true[i]}" for i in clean]
+    texts["category_names_eng.txt"] = list(CLASSES[NAME])
+    texts["README.txt"] = README.splitlines()
+    for file, lines in texts.items():
+        (folder / file).write_bytes("".join(f"{line}\n" for line in lines).encode())
