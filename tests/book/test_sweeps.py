@@ -1,4 +1,4 @@
-"""The page on sweeps: it names what there is, its Python runs, and its commands are ones that the command line takes."""
+"""The page on sweeps: it names what there is, its Python runs, and its commands are ones that `vlls` takes."""
 
 import re
 import shlex

@@ -6,6 +6,7 @@ results`` and ``vlls figure`` are the same from a terminal. It needs the extra `
 """
 
 from vlls.experiments.cells import Cell, cells
+from vlls.experiments.coverage import coverage
 from vlls.experiments.executors import Event, Executor, LocalExecutor
 from vlls.experiments.folder import ResultsFolder
 from vlls.experiments.grids import EXPERIMENTS, Candidates, Experiment, Panel, experiment
@@ -41,6 +42,7 @@ __all__ = [
     "choose",
     "collate",
     "collate_labels",
+    "coverage",
     "experiment",
     "highest_protocol",
     "load_table",

@@ -18,7 +18,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator
 from pandas import DataFrame
 
@@ -50,7 +49,6 @@ METHOD_COLOURS = dict(zip(METHOD_NAMES, _COLOURS, strict=True))  # IVON red and 
 _MARKERS = {"ivon": "o", "sgd": "v", "ls": "s", "sam": "^", "ivon_fixed": "D"}
 _SYMBOLS = {"ls": "α", "sam": "ρ"}  # what is tried; at 0 both methods are SGD
 _BLUE, _GRAY = "#0033cc", "0.45"
-_HALO = withStroke(linewidth=2, foreground="white")  # lines do not go through text
 _ACCURACY = "test accuracy (%)"
 _CLASSES = 10  # of a heat map, at most
 _DEPTH = 1e-3  # the smallest entry that has a colour of its own, as a share of the largest
@@ -221,8 +219,12 @@ def _sensitivity(ax: Axes, rows: DataFrame, method: str, positions: Mapping[floa
         ax.plot([x, x], [mean, ivon], color=_BLUE, linewidth=1, linestyle="dotted")
         text, at = f"{ivon - mean:+.1f}".replace("-", "−"), (x, max(top, np.nansum([mean, accuracy.std()])))
         ax.annotate(text, at, (0, 4), textcoords="offset points", ha="center", color=_BLUE, fontsize=9)
-    ax.margins(x=0.1, y=0.2)
-    ax.set_xticks(list(positions.values()), [f"{value:g}" for value in positions])
+    ax.margins(y=0.2)
+    ticks = list(positions.values())
+    if ticks:
+        space = 0.15 * (ticks[-1] - ticks[0] or 1)
+        ax.set_xlim(ticks[0] - space, ticks[-1] + space)
+    ax.set_xticks(ticks, [f"{value:g}" for value in positions])
     ax.tick_params(labelsize=8)
 
 
@@ -232,8 +234,8 @@ def plot_noise_levels(
 ) -> Figure:
     r"""Draw Figure 7 of the paper: accuracy against the noise level, of IVON, SGD and the best LS and SAM.
 
-    The best has the value with the highest mean test accuracy in its panel, SGD as the value 0 among them; the value
-    is written beside the point.
+    The best has the value with the highest mean test accuracy in its panel, SGD as the value 0 among them; the values
+    of both are written over the points.
 
     Args:
         table: a row for each run (see above), with ``test_accuracy`` and the column ``x``.
@@ -256,15 +258,16 @@ def plot_noise_levels(
     if rows.groupby("panel")[x].first().duplicated().any():
         raise ValueError(f"of the panels {', '.join(shown)} two have the same {x}; pass panels that differ in it")
     figure, ax = plt.subplots(figsize=(WIDTH, 3.8))
-    for method in methods:
-        runs = pd.concat(_best(of_panel, method) for of_panel in shown.values())
-        points, values = _curve(ax, runs, x, method), runs.groupby(x)["value"].first()
-        corner, look = ((-2, -4), {"ha": "right", "va": "top"}) if method == "ls" else ((2, 3), {"va": "bottom"})
-        for at, mean in zip(points[x], points["mean"] if method in _SYMBOLS else (), strict=False):
-            text = ax.annotate(f"{_SYMBOLS[method]} = {values[at]:g}", (at, mean), corner, textcoords="offset points")
-            text.set(color=METHOD_COLOURS[method], fontsize=7.5, path_effects=[_HALO], **look)
+    best = {method: pd.concat(_best(of_panel, method) for of_panel in shown.values()) for method in methods}
+    drawn = [_curve(ax, runs, x, method) for method, runs in best.items()]
+    points = pd.concat(drawn, ignore_index=True)
+    tops = points["mean"].add(points["std"], fill_value=0).groupby(points[x]).max()  # free: accuracies fall
+    for height, method in ((3, "sam"), (12, "ls")):
+        for at, value in best[method].groupby(x)["value"].first().items():
+            text, look = f"{_SYMBOLS[method]} = {value:g}", {"color": METHOD_COLOURS[method], "fontsize": 7.5}
+            ax.annotate(text, (at, tops[at]), (3, height), textcoords="offset points", **look)
     ax.set_xticks(sorted(rows[x].unique()))
-    ax.margins(x=0.1)
+    ax.margins(x=0.1, y=0.12)
     ax.set(xlabel=_diverged(xlabel, rows), ylabel=_ACCURACY)
     return _finish(figure, rows, columns=4)
 
