@@ -1,0 +1,84 @@
+"""How many runs an hour does a sweep do, one at a time and side by side?
+
+    python benchmarks/bench_sweep.py                                        # a few minutes on a CPU
+    python benchmarks/bench_sweep.py --device cuda --protocol reduced --side-by-side 2 4
+    python benchmarks/bench_sweep.py --quick                                # to try the script
+
+The first cells of Figure 5, which are IVON, SGD, LS and SAM at seed 0, are done from scratch in a new folder with one
+process, and then with several on the same device, in turn in every round; the start of the processes and their imports
+is part of the time, as in a sweep. Quoted are medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import statistics
+import tempfile
+from pathlib import Path
+
+import torch
+from record import write_record
+
+from vlls.experiments import LocalExecutor, cells, sweep
+from vlls.experiments.executors import available_cores
+
+module = importlib.import_module("vlls.experiments.sweep")
+
+
+def arguments_of() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--protocol", default="smoke", help="smoke, reduced or paper")
+    parser.add_argument("--cells", type=int, default=12, help="number of runs in each measurement")
+    parser.add_argument("--side-by-side", type=int, nargs="+", help="numbers of processes; the cores, or 2 and 4")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--data", type=Path, help="folder with the data sets; $VLLS_DATA otherwise")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "records")
+    parser.add_argument("--quick", action="store_true", help="two runs, one round; no record")
+    return parser.parse_args()
+
+
+def runs_per_hour(arguments: argparse.Namespace, processes: int) -> float:
+    """Throughput of one sweep from scratch."""
+    with tempfile.TemporaryDirectory() as folder:
+        executor = LocalExecutor(arguments.device, processes)
+        done = sweep("fig5", protocol=arguments.protocol, results=folder, executor=executor, root=arguments.data)
+    if done.failed:
+        raise SystemExit(f"error: {next(iter(done.failed.values()))}")
+    return done.runs_per_hour
+
+
+def main() -> None:
+    arguments = arguments_of()
+    if arguments.quick:
+        arguments.cells, arguments.rounds = 2, 1
+    chosen = cells("fig5", arguments.protocol, seeds=1, tune=False)[: arguments.cells]
+    module.cells = lambda *_, **__: chosen  # the first cells only
+    cuda = arguments.device.startswith("cuda")
+    numbers = sorted({1, *(arguments.side_by_side or ([2, 4] if cuda else [available_cores()]))})
+    measured: dict[int, list[float]] = {number: [] for number in numbers}
+    for _ in range(arguments.rounds):
+        for number in numbers:
+            measured[number].append(runs_per_hour(arguments, number))
+    medians = {number: statistics.median(values) for number, values in measured.items()}
+    print(f"{len(chosen)} runs of Figure 5 at the {arguments.protocol} protocol on {arguments.device}")
+    print(f"{'processes':>10}{'runs an hour':>14}{'ratio':>8}")
+    for number, value in medians.items():
+        print(f"{number:>10}{value:>14.0f}{value / medians[1]:>8.2f}")
+    if arguments.quick:
+        return
+    write_record(
+        arguments.output / f"sweep-{'cuda' if cuda else 'cpu'}.json",
+        __doc__,
+        device=torch.cuda.get_device_name() if cuda else "cpu",
+        protocol=arguments.protocol,
+        cells=[cell.label for cell in chosen],
+        rounds=arguments.rounds,
+        runs_per_hour=measured,
+        median_runs_per_hour=medians,
+    )
+
+
+if __name__ == "__main__":
+    main()
