@@ -72,9 +72,10 @@ def test_nothing_is_lost_when_a_node_is_killed(cluster, monkeypatch, tmp_path):
     pd.testing.assert_frame_equal(table(tmp_path / "ray"), table(tmp_path / "here"))
 
 
-def test_a_cluster_that_cannot_be_reached_is_told():
-    with pytest.raises(ValueError, match=r"the Ray cluster '127.0.0.1:1' cannot be reached .*pass its address"):
-        RayExecutor("127.0.0.1:1", timeout=2)
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:port", "auto"])
+def test_a_cluster_that_cannot_be_reached_is_told(address):
+    with pytest.raises(ValueError, match=rf"the Ray cluster '{address}' cannot be reached .*pass its address"):
+        RayExecutor(address, timeout=2)
     assert not ray.is_initialized()
 
 

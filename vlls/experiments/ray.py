@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -133,11 +135,10 @@ def _connect(ray: Any, address: str | None, timeout: float) -> None:
     """Join a cluster, or start Ray here."""
     if ray.is_initialized():
         return
-    import logging
-    import os
-
-    os.environ.setdefault("RAY_gcs_rpc_server_connect_timeout_s", str(int(timeout)))
     try:
+        if address is not None and ":" in address:  # Ray itself would try for minutes
+            host, _, port = address.removeprefix("ray://").rpartition(":")
+            socket.create_connection((host, int(port)), timeout).close()
         options = {"include_dashboard": False} if address is None else {}
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:

@@ -115,8 +115,8 @@ def collate_labels(
     folder = _open(results)
     rows: list[tuple[Any, ...]] = []
     for cell in _cells(folder, experiment, protocol):
-        labels = folder.smoothed_labels(cell.config)
-        if labels is None:
+        labels = folder.smoothed_labels(cell.config) if cell.also else None
+        if labels is None:  # of a run that another experiment needs too, they are that one's
             continue
         place = (cell.experiment, cell.protocol, cell.panel, cell.config.method, cell.value, cell.config.seed)
         names, mean = labels["classes"], labels.get("mean_noise")

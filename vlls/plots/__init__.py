@@ -1,5 +1,6 @@
 """The figures of the book, one function each; they return matplotlib figures and need the extra ``plots``."""
 
+from vlls.plots.data_dependent import plot_accuracy_by_class
 from vlls.plots.examples import (
     plot_noise_order,
     plot_noise_structure,
@@ -44,6 +45,7 @@ from vlls.plots.von import plot_adaptive_variance, plot_noise_plane, plot_von_co
 
 __all__ = [
     "plot_accuracies",
+    "plot_accuracy_by_class",
     "plot_adaptive_variance",
     "plot_calibration",
     "plot_diagonal_std",
