@@ -149,7 +149,7 @@ def test_a_time_budget_is_a_positive_number(do):
 
 # ---------------------------------------------------------------------- what goes wrong
 def broken(cell, **fields):
-    return replace(cell, config=replace(cell.config, **fields))
+    return replace(cell, panel="broken", config=replace(cell.config, **fields))
 
 
 def test_a_run_that_fails_or_diverges_does_not_stop_the_others(do, tmp_path):
