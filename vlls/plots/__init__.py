@@ -39,6 +39,7 @@ from vlls.plots.ivon import (
     plot_hessian_variance,
     plot_ivon_hyperparameters,
 )
+from vlls.plots.label_errors import plot_class_images, plot_confusion
 from vlls.plots.network import plot_layer_shares, plot_noise_errors, plot_noise_scale, plot_sam_noise
 from vlls.plots.smoothing import plot_accuracies, plot_logit_gap, plot_smoothing_strategies, plot_soft_labels
 from vlls.plots.von import plot_adaptive_variance, plot_noise_plane, plot_von_convergence
@@ -48,6 +49,8 @@ __all__ = [
     "plot_accuracy_by_class",
     "plot_adaptive_variance",
     "plot_calibration",
+    "plot_class_images",
+    "plot_confusion",
     "plot_diagonal_std",
     "plot_digit_noise",
     "plot_expectation_error",
