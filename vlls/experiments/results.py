@@ -252,7 +252,7 @@ def choose(table: DataFrame, *, how: str = "test", methods: Sequence[str] = ("iv
         methods: which.
 
     Returns:
-        A row for each panel and method: ``panel``, ``method``, ``value`` (0 where SGD was chosen), ``accuracy`` and
+        One row a panel and method, with ``panel``, ``method``, ``value`` (0 where SGD was chosen), ``accuracy`` and
         ``std`` over seeds in per cent, ``seeds``, ``diverged`` (runs left out of the mean).
 
     Raises:
