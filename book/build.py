@@ -1,7 +1,8 @@
 """Build the book into ``_build/html``, check the result, and leave nothing behind that is not whole.
 
-``make book`` calls this. Two things jupyter-book does not do by itself are done here:
+``make book`` calls this. Three things jupyter-book does not do by itself are done here:
 
+* It executes one chapter after the other. Here as many are executed side by side as there are cores, a thread each.
 * Its execution cache compares the cells of a notebook and nothing else. The cache is dropped when the package,
   the recorded results, the data folder or an installed version changes, and kept otherwise.
 * It reports a warning only for pages that it reads again, and reads none again for a new setting. After a build that
@@ -10,12 +11,17 @@
 """
 
 import hashlib
+import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
 from importlib.metadata import distributions
 from pathlib import Path
+
+from jupyter_cache import get_cache
+from jupyter_cache.executors import load_executor
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
@@ -24,6 +30,7 @@ DOCTREES = BUILD / ".doctrees"
 CACHE = BUILD / ".jupyter_cache"
 FINGERPRINT = CACHE / "made-with"
 COMPLETE = BUILD / ".complete"
+CELL_TIMEOUT = 600  # seconds, as in _config.yml
 # Of a chapter that fails, show the cell and its own traceback, not those of the tools around it.
 JUPYTER_BOOK = "import sys; sys.tracebacklimit = 0; from jupyter_book.cli.main import main; main()"
 
@@ -31,7 +38,8 @@ JUPYTER_BOOK = "import sys; sys.tracebacklimit = 0; from jupyter_book.cli.main i
 def fingerprint() -> str:
     """Return a hash of what a chapter's outputs depend on beside its own cells."""
     digest = hashlib.sha256()
-    for path in sorted([*ROOT.glob("vlls/**/*.py"), *ROOT.glob("book/results/**/*.*")]):
+    read = ("vlls/**/*.py", "book/results/**/*.*", "benchmarks/records/*.json")
+    for path in sorted(path for pattern in read for path in ROOT.glob(pattern)):
         digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     versions = sorted(f"{d.metadata['Name']}=={d.version}" for d in distributions())
     digest.update("\0".join([sys.version, os.environ.get("VLLS_DATA", ""), *versions]).encode())
@@ -49,6 +57,23 @@ def run(*arguments: str) -> bool:
     return subprocess.run([sys.executable, *arguments], cwd=ROOT, check=False).returncode == 0
 
 
+def execute() -> None:
+    """Execute the chapters that are not in the cache, side by side; jupyter-book tells about those that fail."""
+    pages = re.findall(r"file: *(\S+)", (ROOT / "_toc.yml").read_text())
+    chapters = [str(path) for page in pages if (path := ROOT / f"{page}.ipynb").exists()]
+    cache = get_cache(CACHE)
+    for chapter in chapters:
+        cache.add_nb_to_project(chapter)
+    waiting = cache.list_unexecuted(filter_uris=chapters) if chapters else []
+    if waiting:
+        print(f"Executing {len(waiting)} of {len(chapters)} chapters.", flush=True)
+        os.environ["OMP_NUM_THREADS"] = "1"  # each core has a chapter of its own
+        executor = load_executor("local-parallel", cache)
+        executor.logger.setLevel(logging.INFO)  # a line as each begins and ends
+        executor.run_and_cache(filter_pks=[record.pk for record in waiting], timeout=CELL_TIMEOUT)
+        del os.environ["OMP_NUM_THREADS"]
+
+
 def main() -> int:
     """Build and check; return the exit code."""
     made_with = fingerprint()
@@ -63,6 +88,7 @@ def main() -> int:
     COMPLETE.unlink(missing_ok=True)
     (HTML / "index.html").unlink(missing_ok=True)
 
+    execute()
     built = run("-c", JUPYTER_BOOK, "build", ".", "--nitpick", "--warningiserror", "--keep-going")
     if not (built and run("-m", "pytest", "-p", "no:cacheprovider", "tests/book/site_checks.py")):
         drop(DOCTREES, HTML)
