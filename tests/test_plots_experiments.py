@@ -11,10 +11,12 @@ from matplotlib.colors import to_rgba
 
 pd = pytest.importorskip("pandas")
 plots = pytest.importorskip("vlls.plots.experiments")
+from vlls.plots import plot_smoothed_labels  # noqa: E402 (it needs what the lines above look for)
+from vlls.plots._runs import METHOD_COLOURS, METHOD_NAMES  # noqa: E402
 
 A, B = "symmetric 20 %", "pair flip 40 %"
-RUN_FIGURES = [getattr(plots, name) for name in plots.__all__ if name.startswith("plot_") and "labels" not in name]
-FIGURES = [*RUN_FIGURES, plots.plot_smoothed_labels]
+RUN_FIGURES = [getattr(plots, name) for name in plots.__all__]
+FIGURES = [*RUN_FIGURES, plot_smoothed_labels]
 
 
 def by_name(function):
@@ -148,7 +150,7 @@ def test_a_missing_column_that_one_figure_needs_is_named(plot, column):
 @pytest.mark.parametrize("plot", FIGURES, ids=by_name)
 @pytest.mark.parametrize(("column", "other"), [("protocol", "smoke"), ("experiment", "fig7")])
 def test_mixed_protocols_or_experiments_are_refused(plot, column, other):
-    rows = pairs("ivon", [[0, 1], [1, 0]]) if plot is plots.plot_smoothed_labels else sweep()
+    rows = pairs("ivon", [[0, 1], [1, 0]]) if plot is plot_smoothed_labels else sweep()
     mixed = table(rows, {**rows[-1], column: other})
     with pytest.raises(ValueError, match=rf"{column} .* and {other}; choose one {column}$"):
         plot(mixed)
@@ -176,13 +178,13 @@ def test_the_footnote_says_which_panels_and_how_many_seeds():
 
 
 def test_every_method_has_a_name_and_its_own_colour():
-    assert list(plots.METHOD_NAMES) == list(plots.METHOD_COLOURS) == ["ivon", "sgd", "ls", "sam", "ols", "ivon_fixed"]
-    assert len({to_rgba(color) for color in plots.METHOD_COLOURS.values()}) == len(plots.METHOD_NAMES)
+    assert list(METHOD_NAMES) == list(METHOD_COLOURS) == ["ivon", "sgd", "ls", "sam", "ols", "ivon_fixed"]
+    assert len({to_rgba(color) for color in METHOD_COLOURS.values()}) == len(METHOD_NAMES)
     ax = plots.plot_sensitivity(table(sweep())).axes[0]
-    assert to_rgba(ax.containers[0].lines[0].get_color()) == to_rgba(plots.METHOD_COLOURS["ls"])
+    assert to_rgba(ax.containers[0].lines[0].get_color()) == to_rgba(METHOD_COLOURS["ls"])
     patches = plots.plot_calibration(table(sweep())).axes[0].containers
     colours = {c.get_label(): c.patches[0].get_facecolor() for c in patches if hasattr(c, "patches")}
-    assert colours["SGD"] == to_rgba(plots.METHOD_COLOURS["sgd"])
+    assert colours["SGD"] == to_rgba(METHOD_COLOURS["sgd"])
     assert colours["IVON at the mean"][:3] == colours["IVON averaged over the posterior"][:3]
 
 
@@ -454,7 +456,7 @@ OLS = [[0.9, 0.09, 0.01], [0.03, 0.95, 0.02], [0.0, 0.02, 0.98]]
 def test_heat_maps_show_the_mean_label_without_its_own_class():
     second = np.array(IVON) + 0.02
     rows = [*pairs("ls", np.full((3, 3), 0.1), value=0.3), *pairs("ols", OLS), *pairs("ivon", IVON)]
-    figure = plots.plot_smoothed_labels(table(rows, pairs("ivon", second, seed=1), pairs("sgd", IVON)))
+    figure = plot_smoothed_labels(table(rows, pairs("ivon", second, seed=1), pairs("sgd", IVON)))
     *maps, bar = figure.axes
     assert [ax.get_title() for ax in maps] == ["IVON", "OLS", "LS, α = 0.3"]
     images = [ax.images[0] for ax in maps]
@@ -474,14 +476,14 @@ def test_the_title_has_the_rank_correlation_of_what_is_shown():
     # Off the diagonal IVON's ranks are 6, 5, 2.5, 2.5, 1, 4 and those of OLS 6, 2, 5, 3.5, 1, 3.5.
     covariance = 6 * 6 + 5 * 2 + 2.5 * 5 + 2.5 * 3.5 + 1 * 1 + 4 * 3.5 - 6 * 3.5**2
     expected = covariance / (17.5 - 0.5)  # each has one tie
-    figure = plots.plot_smoothed_labels(table(pairs("ivon", IVON), pairs("ols", OLS)))
+    figure = plot_smoothed_labels(table(pairs("ivon", IVON), pairs("ols", OLS)))
     assert figure.subfigs[0].get_suptitle() == f"{A}: rank correlation of IVON and OLS {expected:.2f}"
-    assert plots.plot_smoothed_labels(table(pairs("ivon", IVON))).subfigs[0].get_suptitle() == A
+    assert plot_smoothed_labels(table(pairs("ivon", IVON))).subfigs[0].get_suptitle() == A
 
 
 def test_ten_of_many_classes_are_shown_evenly_and_the_title_says_so():
     matrix = np.arange(1, 24 * 24 + 1).reshape(24, 24) / 1000
-    (part,) = plots.plot_smoothed_labels(table(pairs("ols", matrix))).subfigs
+    (part,) = plot_smoothed_labels(table(pairs("ols", matrix))).subfigs
     ax = part.axes[0]
     chosen = [0, 3, 5, 8, 10, 13, 15, 18, 20, 23]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == [f"c{i}" for i in chosen]
@@ -492,25 +494,25 @@ def test_ten_of_many_classes_are_shown_evenly_and_the_title_says_so():
 
 def test_smoothed_labels_have_a_row_a_panel_and_leave_out_what_is_not_there():
     rows = table(pairs("ivon", IVON, panel=B), pairs("ivon", IVON), pairs("ols", OLS)).assign(protocol="reduced")
-    figure = plots.plot_smoothed_labels(rows)
+    figure = plot_smoothed_labels(rows)
     assert [part.get_suptitle().split(":")[0] for part in figure.subfigs] == [B, A]
     assert np.ma.getmaskarray(np.ma.masked_invalid(figure.subfigs[0].axes[1].images[0].get_array())).all()
     assert figure.get_supxlabel() == "reduced protocol, 1 seed"
     more = table(rows.to_dict("records"), pairs("ivon", IVON, panel=B, seed=1, protocol="reduced"))
-    assert plots.plot_smoothed_labels(more).get_supxlabel() == "reduced protocol, 1 to 2 seeds"
-    chosen = plots.plot_smoothed_labels(more, panels=[A])
+    assert plot_smoothed_labels(more).get_supxlabel() == "reduced protocol, 1 to 2 seeds"
+    chosen = plot_smoothed_labels(more, panels=[A])
     assert chosen.get_supxlabel() == "reduced protocol, 1 seed"
     (only,) = chosen.subfigs
     assert only.get_suptitle().startswith(A)
     with pytest.raises(ValueError, match=r"panel='C' is unknown; choose one of pair flip"):
-        plots.plot_smoothed_labels(rows, panels=["C"])
+        plot_smoothed_labels(rows, panels=["C"])
     with pytest.raises(ValueError, match=r"lacks the columns other, smoothed; pass"):
-        plots.plot_smoothed_labels(rows.drop(columns=["smoothed", "other"]))
-    assert texts(plots.plot_smoothed_labels(table(pairs("sgd", IVON))).axes[0])[0].startswith("No runs yet")
+        plot_smoothed_labels(rows.drop(columns=["smoothed", "other"]))
+    assert texts(plot_smoothed_labels(table(pairs("sgd", IVON))).axes[0])[0].startswith("No runs yet")
 
 
 def test_smoothed_labels_without_a_positive_entry_are_all_grey():
-    figure = plots.plot_smoothed_labels(table(pairs("ls", -np.ones((3, 3)), value=0.1)))
+    figure = plot_smoothed_labels(table(pairs("ls", -np.ones((3, 3)), value=0.1)))
     figure.canvas.draw()
     image = figure.axes[0].images[0]
     assert (image.get_array()[~np.eye(3, dtype=bool)] < image.norm.vmin).all()

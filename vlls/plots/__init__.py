@@ -15,7 +15,6 @@ from vlls.plots.experiments import (
     plot_memorisation,
     plot_noise_levels,
     plot_sensitivity,
-    plot_smoothed_labels,
 )
 from vlls.plots.figure import plot_experiment
 from vlls.plots.glm import (
@@ -41,6 +40,7 @@ from vlls.plots.ivon import (
 )
 from vlls.plots.label_errors import plot_class_images, plot_confusion
 from vlls.plots.network import plot_layer_shares, plot_noise_errors, plot_noise_scale, plot_sam_noise
+from vlls.plots.smoothed_labels import plot_smoothed_labels
 from vlls.plots.smoothing import plot_accuracies, plot_logit_gap, plot_smoothing_strategies, plot_soft_labels
 from vlls.plots.von import plot_adaptive_variance, plot_noise_plane, plot_von_convergence
 

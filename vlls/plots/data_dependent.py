@@ -9,12 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vlls.plots._runs import MARKERS, METHOD_COLOURS, METHOD_NAMES
 from vlls.plots._style import WIDTH, styled
-from vlls.plots.experiments import METHOD_COLOURS, METHOD_NAMES
 
 __all__ = ["plot_accuracy_by_class"]
 
-_MARKERS = {"ivon": "o", "sgd": "v", "ls": "s", "sam": "^"}
 _SHADE, _INK = "0.92", "0.35"
 
 
@@ -69,6 +68,6 @@ def _panel(ax: Axes, rates: np.ndarray, accuracies: Mapping[str, Sequence[float]
     ends = np.array([left, min(right, 100)])
     ax.plot(ends, 100 - ends, color=_INK, linestyle="dotted", linewidth=1.2, label="drawn like a given label")
     for method, values in accuracies.items():
-        look = {"color": METHOD_COLOURS[method], "marker": _MARKERS[method], "label": METHOD_NAMES[method]}
+        look = {"color": METHOD_COLOURS[method], "marker": MARKERS[method], "label": METHOD_NAMES[method]}
         ax.plot(100 * rates, 100 * np.asarray(values), markersize=5, linewidth=1.3, **look)
     ax.set_xlim(left, right)

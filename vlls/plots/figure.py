@@ -14,8 +14,8 @@ from vlls.plots.experiments import (
     plot_hessian_init,
     plot_noise_levels,
     plot_sensitivity,
-    plot_smoothed_labels,
 )
+from vlls.plots.smoothed_labels import plot_smoothed_labels
 
 if TYPE_CHECKING:
     from pandas import DataFrame

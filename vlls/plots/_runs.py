@@ -1,0 +1,145 @@
+"""What the figures of runs have in common: which runs they draw, names and colours of methods, axes, legend."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from pandas import DataFrame
+
+from vlls._validation import check_known
+from vlls.plots._style import PALETTE, WIDTH
+
+METHOD_NAMES = {
+    "ivon": "IVON",
+    "sgd": "SGD",
+    "ls": "LS",
+    "sam": "SAM",
+    "ols": "OLS",
+    "ivon_fixed": "IVON, fixed variance",
+}
+_COLOURS: tuple[Any, ...] = ("#c1272d", PALETTE[0], "0.55", PALETTE[2], PALETTE[4], PALETTE[1])
+METHOD_COLOURS = dict(zip(METHOD_NAMES, _COLOURS, strict=True))  # IVON red and LS gray, as in Figures 1 and 3
+MARKERS = {"ivon": "o", "sgd": "v", "ls": "s", "sam": "^", "ivon_fixed": "D"}
+SYMBOLS = {"ls": "α", "sam": "ρ"}  # what is tried; at 0 both methods are SGD
+BLUE, GRAY = "#0033cc", "0.45"
+ACCURACY = "test accuracy (%)"
+
+
+# ---------------------------------------------------------------------- which runs
+def runs_of(table: DataFrame, methods: Iterable[str], *metrics: str) -> DataFrame:
+    """The runs that a figure of these methods draws; ``value`` and the metrics are floats."""
+    if not len(table):
+        return table
+    numbers = ("value", "test_accuracy", *metrics)
+    check_table(table, "protocol", "role", "panel", "method", "seed", "status", "reduced", *numbers)
+    rows = table[(table["role"] == "main") & table["method"].isin(list(methods))]
+    return rows.astype(dict.fromkeys(numbers, float))
+
+
+def check_table(table: DataFrame, *needed: str) -> None:
+    missing = [column for column in needed if column not in table]
+    if missing:
+        raise ValueError(f"the table lacks the columns {', '.join(missing)}; pass one that vlls.experiments collates")
+    for column in ("protocol", "experiment"):
+        found = table[column].unique() if column in table else ()
+        if len(found) > 1:
+            raise ValueError(f"the table holds {column} {' and '.join(map(str, found))}; choose one {column}")
+
+
+def by_panel(rows: DataFrame, panels: Sequence[str] | None = None) -> dict[str, DataFrame]:
+    """The rows of each panel, in the order of first appearance or the one that is asked for."""
+    there = dict(iter(rows.groupby("panel", sort=False)))
+    for panel in panels or ():
+        check_known(panel, there, "panel")
+    return {panel: there[panel] for panel in panels or there}
+
+
+def finished(rows: DataFrame, method: str) -> DataFrame:
+    """The finished runs of a method, SGD's among those of LS and SAM with the value 0."""
+    family = [method, "sgd"] if method in SYMBOLS else [method]
+    tried = rows[(rows["status"] == "finished") & rows["method"].isin(family)]
+    return tried.assign(value=tried["value"].where(tried["method"] == method, 0.0).fillna(0.0))
+
+
+def best_runs(rows: DataFrame, method: str) -> DataFrame:
+    """The finished runs of the value with the highest mean test accuracy in a panel."""
+    tried = finished(rows, method)
+    if tried.empty or method not in set(rows["method"]):
+        return tried[:0]
+    return tried[tried["value"] == tried.groupby("value")["test_accuracy"].mean().idxmax()]
+
+
+# ---------------------------------------------------------------------- what is common to the figures
+def no_runs(name: str) -> Figure:
+    """What stands in for a figure as long as nothing has been run."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 1.2))
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, f"No runs yet: vlls sweep {name}", ha="center", va="center", color=GRAY)
+    return figure
+
+
+def grid_of_panels(panels: Iterable[str], deep: int) -> tuple[Figure, list[list[Axes]]]:
+    """Axes of accuracies for each panel: ``deep`` of them one under the other, at most three panels side by side."""
+    titles = list(panels)
+    blocks = -(-len(titles) // 3)
+    columns = -(-len(titles) // blocks)
+    size = (WIDTH, 1.85 * blocks * deep + 0.6)
+    figure, axes = plt.subplots(blocks * deep, columns, figsize=size, squeeze=False)
+    per_panel = axes.reshape(blocks, deep, columns).swapaxes(1, 2).reshape(-1, deep)
+    for column, title in zip(per_panel, titles, strict=False):
+        column[0].set_title(textwrap.fill(title, 84 // columns), fontsize=9)
+    for ax in per_panel[len(titles) :].flat:
+        ax.remove()
+    figure.supylabel(ACCURACY, fontsize=10)
+    return figure, per_panel[: len(titles)].tolist()
+
+
+def draw_curve(ax: Axes, runs: DataFrame, by: str, method: str = "ivon", **look: Any) -> DataFrame:
+    """Draw the accuracy of runs, if there are any, against a column; return its mean and standard deviation."""
+    points = (100 * runs.groupby(by)["test_accuracy"].agg(["mean", "std"])).reset_index()
+    look = {"color": METHOD_COLOURS[method], "marker": MARKERS[method], "label": METHOD_NAMES[method], **look}
+    if len(points):
+        ax.errorbar(points[by], points["mean"], points["std"], markersize=4, linewidth=1.3, capsize=2, **look)
+    return points
+
+
+def draw_level(ax: Axes, rows: DataFrame, label: str = METHOD_NAMES["ivon"]) -> tuple[float, float]:
+    """Draw IVON as a horizontal line with a band; return its mean and the upper end of the band, in per cent."""
+    accuracy = 100 * best_runs(rows, "ivon")["test_accuracy"]
+    mean, std = accuracy.mean(), accuracy.std()
+    if len(accuracy):
+        ax.axhline(mean, color=METHOD_COLOURS["ivon"], linewidth=1.3, label=label)
+    if len(accuracy) > 1:
+        ax.axhspan(mean - std, mean + std, color=METHOD_COLOURS["ivon"], alpha=0.18, linewidth=0)
+    return mean, np.nansum([mean, std])
+
+
+def with_diverged(label: str, rows: DataFrame) -> str:
+    """A label with the number of runs that diverged under it."""
+    count = int((rows["status"] == "diverged").sum())
+    return f"{label}\n{count} run{'s' * (count != 1)} diverged" if count else label
+
+
+def finish(figure: Figure, rows: DataFrame, columns: int = 3) -> Figure:
+    """Put one legend over all axes, and under them what makes the runs smaller than the paper's."""
+    found = [ax.get_legend_handles_labels() for ax in figure.axes]
+    entries = {label: handle for handles, labels in found for handle, label in zip(handles, labels, strict=True)}
+    if entries:
+        figure.legend(entries.values(), entries, loc="outside upper center", ncols=columns, fontsize=9)
+    if "protocol" in rows and rows["protocol"].iloc[0] != "paper":
+        seeds = rows.groupby(["panel", "method", "value"], dropna=False)["seed"].nunique()
+        least, most = int(seeds.min()), int(seeds.max())
+        many = f"{most} seed{'s' * (most != 1)}" if least == most else f"{least} to {most} seeds"
+        text = f"{rows['protocol'].iloc[0]} protocol, {many}"
+        if "reduced" in rows:
+            where = rows.groupby("reduced", sort=False)["panel"].unique()
+            told = [what if len(where) == 1 else f"{what} ({'; '.join(at)})" for what, at in where.items() if what]
+            text += ": " * bool(told) + "; ".join(told)
+        figure.supxlabel(textwrap.fill(text, 124), fontsize=7.5, color=GRAY)
+    return figure

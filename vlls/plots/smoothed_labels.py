@@ -1,0 +1,98 @@
+r"""Figure 4: smoothed labels as heat maps, from a table of runs and pairs of classes (:func:`.collate_labels`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure, SubFigure
+from pandas import DataFrame
+
+from vlls.plots._runs import (
+    METHOD_NAMES,
+    by_panel,
+    check_table,
+    finish,
+    no_runs,
+)
+from vlls.plots._style import WIDTH, styled
+
+__all__ = ["plot_smoothed_labels"]
+
+CLASSES = 10  # of a heat map, at most
+DEPTH = 1e-3  # the smallest entry that has a colour of its own, as a share of the largest
+
+
+@styled
+def plot_smoothed_labels(labels: DataFrame, *, panels: Sequence[str] | None = None, name: str = "…") -> Figure:
+    r"""Draw Figure 4 of the paper: the smoothed labels of IVON, OLS and LS as heat maps on a log scale, a row a panel.
+
+    A row of a heat map is the mean smoothed label of a class, without the entry of this class. Of more than ten
+    classes ten are shown, evenly chosen. The title has the rank correlation of what is shown of IVON and of OLS.
+
+    Args:
+        labels: a row for each run and pair of classes: ``panel``, ``method``, ``value`` (α of LS), ``seed``, ``label``
+            (the given class), ``other``, and ``smoothed``: the entry of ``other`` in the mean smoothed label.
+        panels: titles of those to draw, in this order; all by default.
+        name: of the experiment, for the command that the figure of an empty table shows.
+
+    Raises:
+        ValueError: as :func:`plot_sensitivity`.
+
+    Example:
+        >>> pair = {"panel": "a", "method": "ols", "value": None, "seed": 0, "label": "cat", "other": "dog"}
+        >>> plot_smoothed_labels(pd.DataFrame([{**pair, "smoothed": 0.1}])).axes[0].get_title()
+        'OLS'
+    """
+    order = ("ivon", "ols", "ls")
+    if len(labels):
+        check_table(labels, "panel", "method", "value", "seed", "label", "other", "smoothed")
+        labels = labels[labels["method"].isin(order)]
+    if not len(labels):
+        return no_runs(name)
+    labels = labels.astype({"label": str, "other": str, "value": float, "smoothed": float})
+    pairs = zip(labels["method"], labels["value"], strict=True)
+    labels["title"] = [METHOD_NAMES[method] + f", α = {value:g}" * (method == "ls") for method, value in pairs]
+    titles = [title for method in order for title in labels.loc[labels["method"] == method, "title"].unique()]
+    shown = by_panel(labels, panels)
+    figure = plt.figure(figsize=(WIDTH, 2.75 * len(shown) + 0.3))
+    parts = figure.subfigures(len(shown), 1, squeeze=False)[:, 0]
+    for part, (panel, rows) in zip(parts, shown.items(), strict=True):
+        _heat_maps(part, panel, rows, titles)
+    return finish(figure, labels[labels["panel"].isin(shown)])
+
+
+def _heat_maps(part: SubFigure, panel: str, rows: DataFrame, titles: Sequence[str]) -> None:
+    """Draw a heat map for each title, with one scale of colours; white is a class's own entry and what there is not."""
+    classes = rows["label"].unique()
+    chosen = classes[np.linspace(0, len(classes) - 1, min(len(classes), CLASSES)).round().astype(int)]
+    maps = {}
+    for title, of_title in rows.groupby("title"):
+        mean = of_title.pivot_table("smoothed", "label", "other", "mean").reindex(index=chosen, columns=chosen)
+        maps[title] = np.where(np.eye(len(chosen), dtype=bool), np.nan, mean)
+    every = np.concatenate([entries[entries > 0] for entries in maps.values()])
+    top = max(every, default=1.0)
+    low = np.clip(min(every, default=0.0), DEPTH * top, 0.1 * top)
+    colours = plt.get_cmap("viridis").with_extremes(under="0.75", bad="white")
+    axes = part.subplots(1, len(titles), sharey=True, squeeze=False)[0]
+    for ax, title in zip(axes, titles, strict=True):
+        entries = maps.get(title, np.full((len(chosen), len(chosen)), np.nan))
+        entries = np.where(entries > 0, entries.clip(low), np.where(np.isnan(entries), np.nan, low / 2))
+        image = ax.imshow(entries, norm=LogNorm(low, top), cmap=colours)
+        ax.set_title(title, fontsize=9)
+        ax.set_xticks(range(len(chosen)), chosen, rotation=90)
+        ax.set_yticks(range(len(chosen)), chosen)
+        ax.set_xlabel("other class", fontsize=9)
+        ax.tick_params(length=0, labelsize=7)
+        ax.grid(visible=False)
+    axes[0].set_ylabel("given class", fontsize=9)
+    bar = part.colorbar(image, ax=axes, extend="min", shrink=0.8)
+    bar.set_label("smoothed label (probability)\ngrey: 0 or less", fontsize=8)
+    about = f", {CLASSES} of {len(classes)} classes" * (len(classes) > CLASSES)
+    if {"IVON", "OLS"} <= set(maps):
+        both = pd.DataFrame({title: maps[title].ravel() for title in ("IVON", "OLS")}).dropna()
+        about += f": rank correlation of IVON and OLS {both.rank().corr().iloc[0, 1]:.2f}"
+    part.suptitle(panel + about, fontsize=10)
