@@ -15,11 +15,14 @@ from vlls.experiments import (
     choose,
     collate,
     collate_labels,
+    compare,
     experiment,
+    gains,
     highest_protocol,
     load_table,
     protocol,
     save_table,
+    spans,
 )
 from vlls.experiments.protocols import reductions
 from vlls.train import RunConfig
@@ -380,3 +383,29 @@ def test_there_are_no_labels_without_runs_that_keep_them(tmp_path):
     with ResultsFolder(tmp_path).locked():
         pass
     assert collate_labels(tmp_path).empty and collate(tmp_path).empty
+
+
+def test_gains_of_ivon_have_the_standard_error_of_both_means():
+    ls = gains(runs(RUNS), "ls").loc["p"]
+    error = 100 * math.hypot(np.std([0.9, 0.94], ddof=1), np.std([0.6, 0.7], ddof=1)) / math.sqrt(2)
+    assert (ls["gain"], ls["error"], ls["clear"]) == (pytest.approx(27), pytest.approx(error), True)
+    narrow = gains(runs([*RUNS[:1], ("ivon", NAN, 1, "main", 0.45, NAN, "finished"), *RUNS[4:6]]), "ls").loc["p"]
+    assert narrow["gain"] == pytest.approx(2.5) and not narrow["clear"]
+    sam = gains(runs(RUNS), "sam").loc["p"]  # SGD's single run is the best of them
+    assert sam["gain"] == pytest.approx(42) and math.isnan(sam["error"]) and not sam["clear"]
+    assert gains(runs(RUNS), "ls", how="validation").loc["p", "gain"] == pytest.approx(28)
+    assert gains(runs(RUNS[2:]), "ls").empty
+
+
+def test_a_comparison_counts_the_panels():
+    below = runs([("ivon", NAN, 0, "main", 0.2, NAN, "finished"), *RUNS[2:]]).assign(panel="q")
+    text = compare(pd.concat([runs(RUNS), below]), "ls")
+    assert text.startswith("IVON against the best LS, chosen by test accuracy, in 2 panels:")
+    assert "above it in 1 (1 clear), below it in 1 (0 clear); from -45.0 to +27.0 points" in text
+    assert compare(runs(RUNS), "sgd").startswith("IVON against SGD, in 1 panel:")
+    assert compare(runs(RUNS[2:]), "sam", how="validation").endswith("chosen by validation accuracy: no panel has both")
+
+
+def test_the_span_of_a_method_is_that_of_its_means_over_seeds_without_sgd():
+    assert spans(runs(RUNS), "ls").to_dict() == {"p": pytest.approx(1)}  # 65 and 64; the diverged run is left out
+    assert spans(runs(RUNS), "ls", above=0.1).empty and spans(runs(RUNS), "sam").empty  # a single value

@@ -6,6 +6,7 @@ results`` and ``vlls figure`` are the same from a terminal. It needs the extra `
 """
 
 from vlls.experiments.cells import Cell, cells
+from vlls.experiments.comparison import compare, gains, spans
 from vlls.experiments.coverage import coverage
 from vlls.experiments.executors import Event, Executor, LocalExecutor
 from vlls.experiments.folder import ResultsFolder
@@ -42,12 +43,15 @@ __all__ = [
     "choose",
     "collate",
     "collate_labels",
+    "compare",
     "coverage",
     "experiment",
+    "gains",
     "highest_protocol",
     "load_table",
     "protocol",
     "save_table",
     "smoothed_labels",
+    "spans",
     "sweep",
 ]

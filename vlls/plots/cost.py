@@ -1,0 +1,99 @@
+r"""Figures of Chapter 13: what things cost, beside the goals."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+from pandas import DataFrame
+
+from vlls.plots._style import PALETTE, WIDTH, styled
+
+__all__ = ["plot_cost"]
+
+_PLAIN, _MET, _MISSED, _MARK = "0.72", PALETTE[0], PALETTE[1], "#111111"
+_ROW, _HEAD = 0.24, 0.75  # inches of a bar, and of a panel's title and axis
+
+
+@styled
+def plot_cost(rows: DataFrame, mark: str = "goal") -> Figure:
+    r"""Draw measured numbers as horizontal bars on log axes, a panel for each thing compared, with goals as marks.
+
+    A bar is blue where the goal is met, orange where it is not, grey where there is none. What was not measured is
+    left out; its panel too where nothing of it was.
+
+    Args:
+        rows: with the columns ``what`` (the panel), ``name``, ``value`` > 0 or NaN, ``unit``; and if there are any
+            ``mark``, ``met`` (True, False or None) and ``at_least`` (whether more is better), as
+            :func:`.benchmark_records` has them.
+        mark: the column that holds the marks, NaN where there is none.
+
+    Raises:
+        ValueError: if a column is missing or a value is not positive.
+
+    Example:
+        >>> from pandas import DataFrame
+        >>> table = DataFrame({"what": "step", "name": ["a", "b"], "value": [1.5, 9.0], "unit": "×", "goal": [2, 4]})
+        >>> figure = plot_cost(table.assign(met=[True, False]))
+        >>> [round(bar.get_width(), 1) for bar in figure.axes[0].patches]
+        [1.5, 9.0]
+    """
+    missing = [name for name in ("what", "name", "value", "unit") if name not in rows]
+    if missing:
+        raise ValueError(f"the table lacks the columns {', '.join(missing)}; pass rows of benchmark_records()")
+    there = rows[rows["value"].notna()]
+    if (there["value"] <= 0).any():
+        bad = there[there["value"] <= 0].iloc[0]
+        raise ValueError(f"{bad['name']!r} of {bad['what']!r} is {bad['value']:g}; a log axis needs positive values")
+    panels = {what: part for what, part in there.groupby("what", sort=False)}
+    if not panels:
+        return _nothing()
+    heights = [_HEAD + _ROW * len(part) for part in panels.values()]
+    figure, axes = plt.subplots(
+        len(panels), 1, figsize=(WIDTH, sum(heights)), squeeze=False, gridspec_kw={"height_ratios": heights}
+    )
+    for ax, (what, part) in zip(axes[:, 0], panels.items(), strict=True):
+        _panel(ax, str(what), part, mark)
+    return figure
+
+
+def _nothing() -> Figure:
+    """What stands in for the figure as long as there is no record."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 1.0))
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, "Not measured yet: make bench", ha="center", va="center", color="0.45")
+    return figure
+
+
+def _panel(ax: Axes, what: str, part: DataFrame, mark: str) -> None:
+    """Bars from the top down, their numbers beside them."""
+    values = part["value"].to_numpy(float)
+    marks = part[mark].to_numpy(float) if mark in part else np.full(len(part), np.nan)
+    met = list(part["met"]) if "met" in part else [None] * len(part)
+    colours = [_PLAIN if m is None or m != m else _MET if m else _MISSED for m in met]
+    places = np.arange(len(part))
+    ax.barh(places, values, color=colours, height=0.7, zorder=2)
+    known = ~np.isnan(marks)
+    ax.scatter(marks[known], places[known], marker="|", s=150, linewidths=2.2, color=_MARK, zorder=3)
+    for place, value, bound in zip(places, values, marks, strict=True):
+        behind = max(value, bound) if bound == bound and bound < 1.6 * value else value
+        ax.annotate(
+            _number(value), (behind, place), (5, 0), textcoords="offset points", va="center", fontsize=8, zorder=4
+        )
+    every = np.concatenate([values, marks[known], [1.0] if part["unit"].iloc[0] == "×" else []])
+    ax.set(xscale="log", xlim=(0.6 * every.min(), 3.0 * every.max()), ylim=(len(part) - 0.4, -0.6))
+    ax.set_yticks(places, part["name"], fontsize=9)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _number(x)))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.grid(visible=False, axis="y")
+    better = ""
+    if "at_least" in part:
+        better = ", more is better" if bool(part["at_least"].iloc[0]) else ", less is better"
+    unit = part["unit"].iloc[0]
+    ax.set_title(f"{what}{f' ({unit})' if unit else ''}{better}", fontsize=9, loc="left")
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.2g}" if value < 10 else f"{value:.3g}"
