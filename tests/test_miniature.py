@@ -10,8 +10,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from vlls.data import DataError, ImageStream, load
-from vlls.data import _miniature as miniature
+from vlls.data import DataError, ImageStream, load, miniature
 from vlls.data._garments import GARMENTS, draw_garment
 from vlls.data._known import CLASSES
 from vlls.train import RunConfig, run

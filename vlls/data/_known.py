@@ -51,7 +51,7 @@ CLASSES = {
         "Underwear",
     ),
 }
-CLASSES["clothing1m_miniature"] = CLASSES["clothing1m"]  # made up, see vlls.data._miniature
+CLASSES["clothing1m_miniature"] = CLASSES["clothing1m"]  # made up, see vlls.data.miniature
 NAMES = tuple(CLASSES)
 ARRAYS = tuple(name for name in NAMES if not name.startswith("clothing1m"))  # held in memory, not read file by file
 

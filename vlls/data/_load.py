@@ -17,10 +17,10 @@ from vlls.data._errors import DataError, MissingDataError, needs, one_line
 from vlls.data._folders import load_folder
 from vlls.data._idx import FILES, find_idx, load_idx
 from vlls.data._known import ARRAYS, CLASSES, HUMAN_LABELS, NAMES, TORCHVISION
-from vlls.data._miniature import make_miniature
 from vlls.data._streams import ImageStream
 from vlls.data._torchvision import download as download_with_torchvision
 from vlls.data._torchvision import load_cifar
+from vlls.data.miniature import make_miniature
 
 __all__ = ["default_root", "load"]
 
