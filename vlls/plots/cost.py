@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from pandas import DataFrame
 
 from vlls.plots._style import PALETTE, WIDTH, styled
@@ -21,8 +21,8 @@ _ROW, _HEAD = 0.24, 0.75  # inches of a bar, and of a panel's title and axis
 def plot_cost(rows: DataFrame, mark: str = "goal") -> Figure:
     r"""Draw measured numbers as horizontal bars on log axes, a panel for each thing compared, with goals as marks.
 
-    A bar is blue where the goal is met, orange where it is not, grey where there is none. What was not measured is
-    left out; its panel too where nothing of it was.
+    Ratios (unit ×) begin at 1. A bar is blue where the goal is met, orange where it is not, grey where there is none.
+    What was not measured is left out; its panel too where nothing of it was.
 
     Args:
         rows: with the columns ``what`` (the panel), ``name``, ``value`` > 0 or NaN, ``unit``; and if there are any
@@ -37,7 +37,7 @@ def plot_cost(rows: DataFrame, mark: str = "goal") -> Figure:
         >>> from pandas import DataFrame
         >>> table = DataFrame({"what": "step", "name": ["a", "b"], "value": [1.5, 9.0], "unit": "×", "goal": [2, 4]})
         >>> figure = plot_cost(table.assign(met=[True, False]))
-        >>> [round(bar.get_width(), 1) for bar in figure.axes[0].patches]
+        >>> [round(bar.get_x() + bar.get_width(), 1) for bar in figure.axes[0].patches]
         [1.5, 9.0]
     """
     missing = [name for name in ("what", "name", "value", "unit") if name not in rows]
@@ -52,7 +52,11 @@ def plot_cost(rows: DataFrame, mark: str = "goal") -> Figure:
         return _nothing()
     heights = [_HEAD + _ROW * len(part) for part in panels.values()]
     figure, axes = plt.subplots(
-        len(panels), 1, figsize=(WIDTH, sum(heights)), squeeze=False, gridspec_kw={"height_ratios": heights}
+        len(panels),
+        1,
+        figsize=(WIDTH, sum(heights)),
+        squeeze=False,
+        gridspec_kw={"height_ratios": [len(part) + 0.3 for part in panels.values()]},
     )
     for ax, (what, part) in zip(axes[:, 0], panels.items(), strict=True):
         _panel(ax, str(what), part, mark)
@@ -74,16 +78,21 @@ def _panel(ax: Axes, what: str, part: DataFrame, mark: str) -> None:
     met = list(part["met"]) if "met" in part else [None] * len(part)
     colours = [_PLAIN if m is None or m != m else _MET if m else _MISSED for m in met]
     places = np.arange(len(part))
-    ax.barh(places, values, color=colours, height=0.7, zorder=2)
-    known = ~np.isnan(marks)
+    known, ratio = ~np.isnan(marks), part["unit"].iloc[0] == "×"
+    every = np.concatenate([values, marks[known], [1.0] if ratio else []])
+    low, high = 0.6 * every.min(), 3.0 * every.max()
+    start = 1.0 if ratio else low  # ratios begin where nothing is gained or lost
+    ax.barh(places, values - start, left=start, color=colours, height=0.7, zorder=2)
     ax.scatter(marks[known], places[known], marker="|", s=150, linewidths=2.2, color=_MARK, zorder=3)
     for place, value, bound in zip(places, values, marks, strict=True):
-        behind = max(value, bound) if bound == bound and bound < 1.6 * value else value
+        end = max(value, start)
+        behind = bound if bound == bound and end <= bound < 1.6 * end else end
         ax.annotate(
             _number(value), (behind, place), (5, 0), textcoords="offset points", va="center", fontsize=8, zorder=4
         )
-    every = np.concatenate([values, marks[known], [1.0] if part["unit"].iloc[0] == "×" else []])
-    ax.set(xscale="log", xlim=(0.6 * every.min(), 3.0 * every.max()), ylim=(len(part) - 0.4, -0.6))
+    ax.set(xscale="log", xlim=(low, high), ylim=(len(part) - 0.4, -0.6))
+    if high < 100 * low:
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.set_yticks(places, part["name"], fontsize=9)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _number(x)))
     ax.xaxis.set_minor_formatter(NullFormatter())
@@ -96,4 +105,4 @@ def _panel(ax: Axes, what: str, part: DataFrame, mark: str) -> None:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.2g}" if value < 10 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
