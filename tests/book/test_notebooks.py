@@ -7,6 +7,7 @@ import nbformat
 import pytest
 from chapters import GUARDS_HEADING, chapters, claims, items, pages, section
 from clean_notebooks import MARK, METADATA, clean
+from markdown_it import MarkdownIt
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 LONGEST = 25  # lines of a code cell
@@ -20,7 +21,8 @@ def problems(notebook) -> list[str]:
     """Return what a chapter lacks or holds too much of."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    return [*hygiene(notebook, code), *opening(notebook, text), *parameters(code), *claims_(code, text), *ending(text)]
+    of_text = [*opening(notebook, text), *lists(text), *claims_(code, text), *ending(text)]
+    return [*hygiene(notebook, code), *parameters(code), *of_text]
 
 
 def hygiene(notebook, code):
@@ -44,6 +46,14 @@ def opening(notebook, text):
         yield "has not exactly one title"
     if "{admonition}" not in first.source or not ("CPU" in first.source and "GPU" in first.source):
         yield "has no preview in its first cell: an admonition with the running time on CPU and GPU"
+
+
+def lists(text):
+    """Yield items of numbered lists that are shown as a part of the paragraph before them."""
+    for token in MarkdownIt("commonmark").parse(text):
+        for line in token.content.splitlines()[1:] if token.type == "inline" else ():
+            if re.match(r"\d+\. \S", line):
+                yield f"a list is interrupted before this item; indent what stands between by three spaces: {line}"
 
 
 def parameters(code):
@@ -171,6 +181,7 @@ def test_a_chapter_without_faults_passes():
         ("import sympy as sp", "import sympy as sp\nx = 1", "before the parameters cell"),
         ("print(1)", "print(1)" + 25 * "\n", "lines, more than 25"),
         ("{dropdown} Solution", "{dropdown} Hint", "folded solution"),
+        ("1. Do it.", "1. Do it.\n\nWith care.\n2. Do it again.", "a list is interrupted before this item"),
         ("- c\n", "", "summary of 2"),
         ("## Summary", "## The end", "does not end with"),
     ],
