@@ -615,6 +615,25 @@ def test_a_lightning_style_closure():
     assert losses[-1] < losses[0]
 
 
+def test_a_closure_that_returns_nothing_takes_the_same_steps():
+    def run(told):
+        model, data = mlp(), batch()
+        generator = torch.Generator().manual_seed(1)
+        optimizer = IVON(model.parameters(), lr=0.1, ess=30.0, mc_samples=3, generator=generator)
+
+        def closure():
+            optimizer.zero_grad()
+            loss = loss_of(model, data)
+            loss.backward()
+            return loss if told else None
+
+        returned = optimizer.step(closure)
+        assert (returned is None) != told
+        return weights(model)
+
+    assert torch.equal(run(True), run(False))
+
+
 def test_torch_compile_of_model_and_of_the_whole_step():
     def run(compiled):
         torch._dynamo.reset()

@@ -10,219 +10,20 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlls.data._errors import needs
+from vlls.experiments.quantities import QUANTITIES, Quantity, Way
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["MISSING", "QUANTITIES", "Quantity", "benchmark_records", "cost_table", "goals_met"]
+__all__ = ["MISSING", "benchmark_records", "cost_table", "goals_met", "made_with"]
 
 MISSING = "not measured"
 """The status of what no record holds."""
-
-Step = str | tuple[str, Any] | Callable[[Any], Any]
-Path_ = tuple[Step, ...]
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """A number of a record, or the ratio of two.
-
-    Attributes:
-        record: the file's name without ``.json``.
-        what: what is compared; quantities with the same ``what`` have the same unit and are drawn together.
-        name: whose number it is.
-        unit: the unit.
-        path: the way to the number: a key, a pair (key, value) that picks a row of a list, or a function.
-        over: the way to the number that it is divided by, if any.
-        goal: the bound that the project has set itself, if any.
-        stretch: a harder one, if any.
-        at_least: whether the goal is a lower bound.
-    """
-
-    record: str
-    what: str
-    name: str
-    unit: str
-    path: Path_
-    over: Path_ = ()
-    goal: float | None = None
-    stretch: float | None = None
-    at_least: bool = False
-
-
-# ---------------------------------------------------------------------- what is in the records
-def _optimizer(device: str) -> Iterable[Quantity]:
-    record, where = f"optimizer-{device}", "CPU" if device == "cpu" else "GPU"
-    context, closure, kept = (f"ivon fused, {how}" for how in ("context", "closure", "kept"))
-    plain = "ivon single, context" if device == "cpu" else "ivon foreach, context"
-    names = {
-        "sgd fused": "SGD, fused",
-        "adamw foreach": "AdamW, foreach",
-        "sam": "SAM over fused SGD",
-        kept: "IVON fused, keep_sampled",
-        closure: "IVON fused, step(closure)",
-        context: "IVON fused, sampled_params",
-        plain: "IVON, default",
-        "ivon-opt": "ivon-opt",
-    }
-    goals: dict[str, tuple[float, float | None]]
-    goals = {name: (4.0, 2.0) for name in (kept, closure, context, plain)}
-    if device != "cpu":
-        goals = {context: (3.0, None), closure: (1.35, 1.15)}
-    for method, name in names.items():
-        row: Path_ = ("rows", ("method", method))
-        goal, stretch = goals.get(method, (None, None))
-        what = f"step over AdamW fused, {where}"
-        yield Quantity(record, what, name, "×", (*row, "over_adamw_fused"), goal=goal, stretch=stretch)
-        goal, stretch = (16.0, 12.0) if method.startswith("ivon ") else (None, None)
-        what = f"memory beyond parameters and gradients, {where}"
-        yield Quantity(record, what, name, "B/param", (*row, "peak_bytes_a_parameter"), goal=goal, stretch=stretch)
-    for method in (kept, closure, context, plain):
-        public: Path_ = ("rows", ("method", "ivon-opt"), "ms")
-        goal = 20.0 if device == "cpu" else None
-        yield Quantity(
-            record,
-            f"step, faster than ivon-opt, {where}",
-            names[method],
-            "×",
-            public,
-            ("rows", ("method", method), "ms"),
-            goal,
-            at_least=True,
-        )
-
-
-def _fastest_laplace(speed: Mapping[str, Any]) -> Any:
-    return min(row["ms"] for name, row in speed.items() if name.startswith("laplace-torch"))
-
-
-def _noise(device: str) -> Iterable[Quantity]:
-    record, where = f"noise-{device}", "CPU" if device == "cpu" else "GPU"
-    own = ("exact", "exact, no pairs", "rank 3", "rank 3, no pairs", "direction", "monte carlo, 64 draws")
-    others, backpack = ("torch.func vmap(jacrev)", "loop of autograd.grad"), "laplace-torch BackPACK"
-    for name in (*own, *others):
-        goal = 14.0 if name.startswith("rank") else 5.0 if name.startswith("exact") else None
-        paths: tuple[Path_, Path_] = ("speed", backpack, "ms"), ("speed", name, "ms")
-        yield Quantity(record, f"label noise, faster than BackPACK, {where}", name, "×", *paths, goal, at_least=True)
-    yield Quantity(
-        record,
-        f"label noise, faster than BackPACK, {where}",
-        "laplace-torch at its fastest",
-        "×",
-        ("speed", backpack, "ms"),
-        ("speed", _fastest_laplace),
-        at_least=True,
-    )
-    for name in (*own, *others, backpack):
-        goal = 100.0 if name.startswith("exact") and device == "cpu" else None  # a GPU may take more by default
-        yield Quantity(record, f"label noise, peak memory, {where}", name, "MB", ("peak_megabytes", name), goal=goal)
-    for name in own:
-        goal = 0.03 if name.startswith("exact") else 0.05 if name.startswith("rank") else None
-        path: Path_ = ("error", "rows", name, "magnitude")
-        yield Quantity(record, f"label noise, relative error of its size, {where}", name, "", path, goal=goal)
-    path = ("throughput", "images_per_second")
-    yield Quantity(
-        record, f"label noise of a training set, {where}", "rank_examples, rank 3", "images/s", path, at_least=True
-    )
-
-
-def _most(numbers: Mapping[str, Any]) -> Any:
-    """The largest throughput of several processes."""
-    return max(value for count, value in numbers.items() if int(count) > 1)
-
-
-def _training(device: str) -> Iterable[Quantity]:
-    record, where = f"training-{device}", "CPU" if device == "cpu" else "GPU"
-    sets = {"digits": "8×8 pixels", "mnist": "28×28 pixels"}
-    for dataset, name in (sets if device == "cpu" else {"cifar10": "ResNet-34, 32×32"}).items():
-        engine: Path_ = (dataset, "medians", "engine")
-        yield Quantity(record, f"training, {where}", name, "images/s", engine, at_least=True)
-        plain: Path_ = (dataset, "medians", "plain loop, ivon-opt, DataLoader")
-        goal, stretch = (5.0, 10.0) if device != "cpu" else (None, None)
-        what = f"training, over a plain loop with ivon-opt, {where}"
-        yield Quantity(record, what, name, "×", engine, plain, goal, stretch, at_least=True)
-        sgd: Path_ = (dataset, "medians", "engine, plain SGD")
-        yield Quantity(record, f"training, time of IVON over SGD, {where}", name, "×", sgd, engine)
-        if device != "cpu":
-            minutes = (dataset, "run_minutes")
-            yield Quantity(record, "a run of the paper, GPU", name, "min", minutes, goal=10.0, stretch=6.0)
-            best: Path_ = (dataset, "runs_an_hour", _most)
-            what = "runs an hour, paper's size, GPU"
-            yield Quantity(record, what, "side by side", "runs/h", best, goal=10.0, stretch=15.0, at_least=True)
-
-
-def _sweep(device: str) -> Iterable[Quantity]:
-    record, where = f"sweep-{device}", "CPU" if device == "cpu" else "GPU"
-    one: Path_ = ("median_runs_per_hour", "1")
-    many: Path_ = ("median_runs_per_hour", _most)
-    yield Quantity(record, f"sweep, {where}", "one at a time", "runs/h", one, at_least=True)
-    yield Quantity(record, f"sweep, {where}", "side by side", "runs/h", many, at_least=True)
-    yield Quantity(record, f"sweep, gain of side by side, {where}", "runs an hour", "×", many, one, at_least=True)
-
-
-def _glm() -> Iterable[Quantity]:
-    for power in (3, 4, 5, 6):
-        n = 10**power
-        row: Path_ = ("rows", ("n", n))
-        goal, stretch = (3.0, 1.5) if power == 5 else (None, None)
-        name, what = f"N = {n:,}", "GLM, VON over Newton"
-        yield Quantity("glm", what, name, "×", (*row, "von_over_newton"), goal=goal, stretch=stretch)
-        if power < 6:
-            what = "GLM, Monte Carlo of 1000 draws over VON"
-            yield Quantity("glm", what, name, "×", (*row, "monte_carlo_over_von"), at_least=True)
-        yield Quantity("glm", "GLM, memory over that of the features", name, "×", (*row, "memory_over_features"))
-    large: Path_ = ("rows", ("n", 10**6), "von")
-    small: Path_ = ("rows", ("n", 10**5), "von")
-    yield Quantity("glm", "GLM, VON's time at ten times the examples", "N = 1,000,000 over 100,000", "×", large, small)
-
-
-def _middle(method: str) -> Callable[[list[Mapping[str, Any]]], float]:
-    def median(runs: list[Mapping[str, Any]]) -> float:
-        seconds = sorted(r["machine"]["training_seconds"] for r in runs if r["config"]["method"] == method)
-        return (seconds[(len(seconds) - 1) // 2] + seconds[len(seconds) // 2]) / 2
-
-    return median
-
-
-def _others() -> Iterable[Quantity]:
-    paths: tuple[Path_, Path_] = ("runs", _middle("ivon")), ("runs", _middle("sgd"))
-    what = "MNIST with 40 % wrong labels"
-    yield Quantity("label-errors", f"{what}, time of IVON over SGD", "median over seeds", "×", *paths)
-    gain: Path_ = ("gains", lambda gains: 100 * sum(gains) / len(gains))
-    name = "mean over seeds"
-    yield Quantity("label-errors", f"{what}, IVON minus SGD", name, "points", gain, at_least=True)
-    for theorem in ("Theorem 1", "Theorem 2"):
-        largest: Path_ = ("rows", _largest(theorem))
-        yield Quantity("accuracy", "largest error of both sides", theorem, "", largest)
-
-
-def _largest(start: str) -> Callable[[Mapping[str, float]], float]:
-    return lambda rows: max(value for name, value in rows.items() if name.startswith(start))
-
-
-def _together(quantities: Iterable[Quantity]) -> tuple[Quantity, ...]:
-    """In order of first appearance, what is compared side by side."""
-    groups: dict[str, list[Quantity]] = {}
-    for quantity in quantities:
-        groups.setdefault(quantity.what, []).append(quantity)
-    return tuple(chain.from_iterable(groups.values()))
-
-
-QUANTITIES: tuple[Quantity, ...] = _together(
-    chain(
-        *(of(device) for of in (_optimizer, _noise, _training, _sweep) for device in ("cpu", "cuda")),
-        _glm(),
-        _others(),
-    )
-)
-"""Every number that the book reads from the records."""
 
 
 # ---------------------------------------------------------------------- reading
@@ -300,7 +101,7 @@ class _Lacking(Exception):
     """A record does not hold what it should."""
 
 
-def _number(record: dict[str, Any], path: Path_) -> float:
+def _number(record: dict[str, Any], path: Way) -> float:
     """Follow a path to a finite number."""
     found: Any = record
     for depth, step in enumerate(path):
@@ -320,7 +121,7 @@ def _number(record: dict[str, Any], path: Path_) -> float:
     return float(found)
 
 
-def _words(path: Path_) -> str:
+def _words(path: Way) -> str:
     parts = [f"{s[0]}={s[1]}" if isinstance(s, tuple) else getattr(s, "__name__", s) for s in path]
     return " → ".join(f"'{str(part).strip('_')}'" for part in parts)
 
@@ -352,8 +153,8 @@ def cost_table(records: DataFrame) -> DataFrame:
         records: the rows.
 
     Returns:
-        Text, indexed by ``what`` and ``name``: the ``measured`` number or why there is none, the ``goal``, whether it
-        is ``met``, and the record's ``device``, ``torch``, ``date`` and ``protocol``.
+        Text, indexed by ``what`` and ``name``, with the ``measured`` number or why there is none, the ``goal``, and
+        whether it is ``met``.
 
     Example:
         >>> cost_table(benchmark_records("nowhere"))["measured"].iloc[0]
@@ -369,10 +170,27 @@ def cost_table(records: DataFrame) -> DataFrame:
             if bound == bound:
                 goals.append(f"{name}{sign} {bound:g}")
                 verdicts += [] if met is None else [f"{name}{'met' if met else 'not met'}"]
-        place = (row.what, row.name, measured, "; ".join(goals), "; ".join(verdicts))
-        rows.append((*place, row.device, row.torch, row.date, row.protocol))
-    heads = ["what", "name", "measured", "goal", "met", "device", "torch", "date", "protocol"]
-    return pd.DataFrame(rows, columns=heads).set_index(["what", "name"])
+        rows.append((row.what, row.name, measured, "; ".join(goals), "; ".join(verdicts)))
+    return pd.DataFrame(rows, columns=["what", "name", "measured", "goal", "met"]).set_index(["what", "name"])
+
+
+def made_with(records: DataFrame) -> str:
+    """Say of each record with what it was made, or why its numbers are not there, a line each.
+
+    Args:
+        records: rows of :func:`benchmark_records`.
+
+    Example:
+        >>> print(made_with(benchmark_records("nowhere")).splitlines()[0])
+        optimizer-cpu: 20 numbers: not measured
+    """
+    lines = []
+    for (record, status), rows in records.groupby(["record", "status"], sort=False):
+        first = rows.iloc[0]
+        told = [first["device"], first["torch"] and f"torch {first['torch']}", first["date"], first["protocol"]]
+        about = ", ".join(filter(None, told)) if status == "measured" else f"{len(rows)} numbers: {status}"
+        lines.append(f"{record}: {about}")
+    return "\n".join(lines)
 
 
 def _text(value: float, unit: str) -> str:

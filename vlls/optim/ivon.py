@@ -375,7 +375,7 @@ class IVON(Optimizer):
                         hook.remove()
                 self._samples.add(slots, local=bool(hooks))
                 loss = loss.detach() if isinstance(loss, Tensor) else loss
-                total = loss if sample == 0 else total + loss
+                total = loss if sample == 0 or loss is None else total + loss
         except BaseException:
             self._restore()
             self._samples.discard()

@@ -1,5 +1,6 @@
 """The figures of the book, one function each; they return matplotlib figures and need the extra ``plots``."""
 
+from vlls.plots.cost import plot_cost
 from vlls.plots.data_dependent import plot_accuracy_by_class
 from vlls.plots.examples import (
     plot_noise_order,
@@ -51,6 +52,7 @@ __all__ = [
     "plot_calibration",
     "plot_class_images",
     "plot_confusion",
+    "plot_cost",
     "plot_diagonal_std",
     "plot_digit_noise",
     "plot_expectation_error",

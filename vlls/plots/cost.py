@@ -37,7 +37,7 @@ def plot_cost(rows: DataFrame, mark: str = "goal") -> Figure:
         >>> from pandas import DataFrame
         >>> table = DataFrame({"what": "step", "name": ["a", "b"], "value": [1.5, 9.0], "unit": "×", "goal": [2, 4]})
         >>> figure = plot_cost(table.assign(met=[True, False]))
-        >>> [round(bar.get_x() + bar.get_width(), 1) for bar in figure.axes[0].patches]
+        >>> [float(round(bar.get_x() + bar.get_width(), 1)) for bar in figure.axes[0].patches]
         [1.5, 9.0]
     """
     missing = [name for name in ("what", "name", "value", "unit") if name not in rows]
