@@ -403,6 +403,10 @@ def test_a_comparison_counts_the_panels():
     assert text.startswith("IVON against the best LS, chosen by test accuracy, in 2 panels:")
     assert "above it in 1 (1 clear), below it in 1 (0 clear); from -45.0 to +27.0 points" in text
     assert compare(runs(RUNS), "sgd").startswith("IVON against SGD, in 1 panel:")
+    fixed = runs([*RUNS[:2], ("ivon_fixed", 0.3, 0, "main", 0.8, NAN, "finished")])
+    assert compare(fixed, "ivon_fixed").startswith(
+        "IVON against the best fixed variance, chosen by test accuracy, in 1"
+    )
     assert compare(runs(RUNS[2:]), "sam", how="validation").endswith("chosen by validation accuracy: no panel has both")
 
 

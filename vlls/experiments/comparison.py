@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["compare", "gains", "spans"]
 
+_TUNED = {"ls": "the best LS", "sam": "the best SAM", "ivon_fixed": "the best fixed variance"}
+
 
 def gains(table: DataFrame, other: str, *, how: str = "test") -> DataFrame:
     r"""By how much IVON is above the best of another method, in every panel that has both.
 
     Args:
         table: of :func:`.collate` or :func:`.load_table`, with one protocol.
-        other: ``"ls"``, ``"sam"`` or ``"sgd"``, with its hyperparameter as :func:`.choose` chooses it.
+        other: ``"ls"``, ``"sam"``, ``"sgd"`` or ``"ivon_fixed"``, at the value that :func:`.choose` chooses.
         how: ``"test"`` or ``"validation"``.
 
     Returns:
@@ -62,7 +64,7 @@ def compare(table: DataFrame, other: str, *, how: str = "test") -> str:
         'IVON against the best LS, chosen by test accuracy: no panel has both'
     """
     found = gains(table, other, how=how)
-    name = other.upper() if other == "sgd" else f"the best {other.upper()}, chosen by {how} accuracy"
+    name = _TUNED.get(other, other.upper()) + f", chosen by {how} accuracy" * (other in _TUNED)
     if found.empty:
         return f"IVON against {name}: no panel has both"
     gain, clear = found["gain"], found["clear"]
