@@ -15,6 +15,7 @@ from sweeping import tiny
 
 from vlls.experiments import LocalExecutor, ResultsFolder, SweepReporter, collate, collate_labels, sweep
 from vlls.experiments.work import Job, work
+from vlls.train import RunConfig
 from vlls.train.files import folder_lock
 
 module = importlib.import_module("vlls.experiments.sweep")  # its name in the package is the function
@@ -165,6 +166,16 @@ def test_a_run_that_fails_or_diverges_does_not_stop_the_others(do, tmp_path):
     assert ResultsFolder(tmp_path / "results").failure(too_many.config) == result.failed[too_many]
     again = do([too_many, explodes, *grid])
     assert list(again.failed) == [too_many] and len(again.before) == 3  # tried again
+
+
+def test_a_run_may_have_processes_that_decode_its_images(do, tmp_path):
+    (cell,) = tiny(seeds=1, methods=("sgd",))
+    config = RunConfig(
+        dataset="clothing1m_miniature", method="sgd", model="cnn3", pretrained=False, image_size=16, train_size=60,
+        epochs=1, eval_every=1,
+    )  # fmt: skip
+    result = do([replace(cell, config=config.resolved())], root=tmp_path / "data")
+    assert (len(result.finished), result.failed) == (1, {})
 
 
 def test_a_process_that_is_killed_is_told_in_one_line_and_the_rest_is_done(do):
