@@ -18,6 +18,7 @@ from vlls.plots.experiments import (
     plot_sensitivity,
 )
 from vlls.plots.figure import plot_experiment
+from vlls.plots.fixed_variance import plot_std_in_training
 from vlls.plots.glm import (
     plot_digit_noise,
     plot_expectation_error,
@@ -87,6 +88,7 @@ __all__ = [
     "plot_smoothed_labels",
     "plot_smoothing_strategies",
     "plot_soft_labels",
+    "plot_std_in_training",
     "plot_taylor_noise",
     "plot_training_noise",
     "plot_update_difference",
