@@ -165,11 +165,14 @@ def test_figures_say_which_protocol_it_is_unless_it_is_the_papers(plot):
 
 
 def test_the_footnote_says_which_panels_and_how_many_seeds():
-    short, long = "60 epochs", "40 epochs, " * 20
+    short, long = "60 epochs", ", ".join(f"{n} epochs" for n in range(40, 60))
     rows = table(
         run("ivon", 0.9, reduced=short), run("ls", 0.9, value=0.1, reduced=short), run("ivon", 0.9, panel=B)
     ).assign(protocol="smoke")
     assert plots.plot_sensitivity(rows).get_supxlabel() == f"smoke protocol, 1 seed: 60 epochs ({A})"
+    both = rows.assign(reduced=[f"60 epochs, β2 = {i}" if i else "60 epochs, 1,000 images" for i in range(len(rows))])
+    text = plots.plot_sensitivity(both.iloc[:2].assign(panel=A)).get_supxlabel()
+    assert text == "smoke protocol, 1 seed: 60 epochs, 1,000 images, β2 = 1"
     more = table(rows.to_dict("records"), run("ivon", 0.9, seed=1, protocol="smoke", reduced=short))
     assert plots.plot_sensitivity(more).get_supxlabel().startswith("smoke protocol, 1 to 2 seeds: ")
     assert plots.plot_sensitivity(more, panels=[B]).get_supxlabel() == "smoke protocol, 1 seed"

@@ -138,7 +138,10 @@ def finish(figure: Figure, rows: DataFrame, columns: int = 3) -> Figure:
         many = f"{most} seed{'s' * (most != 1)}" if least == most else f"{least} to {most} seeds"
         text = f"{rows['protocol'].iloc[0]} protocol, {many}"
         if "reduced" in rows:
-            where = rows.groupby("reduced", sort=False)["panel"].unique()
+            where: dict[str, list[str]] = {}  # methods differ in some parts; each part is told once a panel
+            for panel, texts in rows.groupby("panel", sort=False)["reduced"].unique().items():
+                parts = dict.fromkeys(part for text in texts for part in text.split(", "))
+                where.setdefault(", ".join(parts), []).append(str(panel))
             told = [what if len(where) == 1 else f"{what} ({'; '.join(at)})" for what, at in where.items() if what]
             text += ": " * bool(told) + "; ".join(told)
         figure.supxlabel(textwrap.fill(text, 124), fontsize=7.5, color=GRAY)
