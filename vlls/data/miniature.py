@@ -20,7 +20,7 @@ SEED = 2015
 SIZES = {"noisy_train": 1400, "clean_train": 140, "clean_val": 140, "clean_test": 420}
 """Number of images of each list; the same number of every class."""
 WRONG_SHARE = 0.38
-"""Probability that a noisy label is wrong: about what Xiao et al. (2015) report for Clothing1M."""
+"""Probability that a noisy label is wrong, about what Xiao et al. (2015) report for Clothing1M."""
 SYMMETRIC_SHARE = 0.15
 """Share of the wrong labels that are any other class, each as likely; the others name a look-alike."""
 LOOK_ALIKES = {
@@ -39,7 +39,7 @@ LOOK_ALIKES = {
     "Vest": ("T-Shirt", "Shawl", "Underwear"),
     "Underwear": ("Vest",),
 }
-"""What a class is taken for. Ours: the real data set's confusions are of this kind, not these numbers."""
+"""What a class is taken for. These pairs are ours; the real data set's confusions are of this kind."""
 
 README = f"""\
 This is NOT Clothing1M.
