@@ -16,7 +16,7 @@ book: $(INSTALLED) ## build the book: _build/html/index.html
 	$(BIN)/python book/build.py
 
 test: $(INSTALLED) ## run every test and every chapter
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder --nbval-lax --nbval-cell-timeout=600
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder --nbval-lax --nbval-cell-timeout=600 --durations=15
 
 bench: $(INSTALLED) ## run every benchmark: a table each
 	$(BIN)/pip install --quiet '.[bench]'

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from importlib.metadata import packages_distributions, requires
@@ -14,6 +15,9 @@ from packaging.requirements import Requirement
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 torch.set_num_threads(1)  # the tensors of most tests are small, and the tests run side by side
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("vlls", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("vlls")
