@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help book test bench serve lint clean-notebooks clean
+.PHONY: help address book pdf lab test bench serve lint clean-notebooks clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -15,11 +15,21 @@ help: ## say what can be made
 book: $(INSTALLED) ## build the book: _build/html/index.html
 	$(BIN)/python book/build.py
 
+pdf: $(INSTALLED) ## make the book as a PDF, _build/vlls-book.pdf; needs LaTeX
+	$(BIN)/python book/pdf.py
+
+lab: $(INSTALLED) ## open the chapters in JupyterLab
+	$(BIN)/pip install --quiet -e '.[lab]'
+	$(BIN)/jupyter lab book
+
 test: $(INSTALLED) ## run every test and every chapter
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder --nbval-lax --nbval-cell-timeout=600 --durations=15
 
+address: $(INSTALLED) ## set the public address of the repository: make address URL=https://github.com/ORG/REPO
+	$(BIN)/python book/address.py $(URL)
+
 bench: $(INSTALLED) ## run every benchmark: a table each
-	$(BIN)/pip install --quiet '.[bench]'
+	$(BIN)/pip install --quiet -e '.[bench]'
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 serve: book ## build the book and serve it on http://localhost:8000 (PORT=...)

@@ -30,6 +30,11 @@ DOCTREES = BUILD / ".doctrees"
 CACHE = BUILD / ".jupyter_cache"
 FINGERPRINT = CACHE / "made-with"
 COMPLETE = BUILD / ".complete"
+CHECKED = BUILD / ".checked"
+CHECKS = (
+    "tests/book/site_checks.py",
+    "tests/book/browser_checks.py",
+)  # of the site, and of the site in a browser
 CELL_TIMEOUT = 600  # seconds, as in _config.yml
 # Of a chapter that fails, show the cell and its own traceback, not those of the tools around it.
 JUPYTER_BOOK = "import sys; sys.tracebacklimit = 0; from jupyter_book.cli.main import main; main()"
@@ -38,7 +43,13 @@ JUPYTER_BOOK = "import sys; sys.tracebacklimit = 0; from jupyter_book.cli.main i
 def fingerprint() -> str:
     """Return a hash of what a chapter's outputs depend on beside its own cells."""
     digest = hashlib.sha256()
-    read = ("vlls/**/*.py", "book/results/**/*.*", "benchmarks/records/*.json")
+    read = (
+        "vlls/**/*.py",
+        "vlls/**/*.js",
+        "vlls/**/*.css",
+        "book/results/**/*.*",
+        "benchmarks/records/*.json",
+    )
     for path in sorted(path for pattern in read for path in ROOT.glob(pattern)):
         digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     versions = sorted(f"{d.metadata['Name']}=={d.version}" for d in distributions())
@@ -74,30 +85,65 @@ def execute() -> None:
         del os.environ["OMP_NUM_THREADS"]
 
 
-def main() -> int:
-    """Build and check; return the exit code."""
+def execute_what_is_new() -> None:
+    """Execute the chapters that changed, and all of them where what they run with did."""
     made_with = fingerprint()
     if not FINGERPRINT.exists() or FINGERPRINT.read_text() != made_with:
         print("The package or what it runs with is new: every chapter is executed.")
         drop(CACHE, DOCTREES, HTML)
         CACHE.mkdir(parents=True)
         FINGERPRINT.write_text(made_with)
-    settings = (ROOT / "_config.yml").read_text() + (ROOT / "_toc.yml").read_text()
-    if not COMPLETE.exists() or COMPLETE.read_text() != settings:
+    execute()
+
+
+def settings() -> str:
+    """Return what all pages depend on."""
+    files = [
+        ROOT / "_config.yml",
+        ROOT / "_toc.yml",
+        *sorted((ROOT / "book" / "_ext").glob("*.py")),
+    ]
+    return "".join(path.read_text() for path in files)
+
+
+def contents() -> str:
+    """Return a hash of the built site and of its checks."""
+    digest = hashlib.sha256()
+    for path in sorted([*HTML.rglob("*"), *(ROOT / "tests" / "book").glob("*.py")]):
+        if path.is_file():
+            digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def check() -> bool:
+    """Check the site, unless this very site passed before."""
+    if CHECKED.exists() and CHECKED.read_text() == contents():
+        print("The site is the one that was checked before.")
+        return True
+    passed = run("-m", "pytest", "-rs", "-p", "no:cacheprovider", "--numprocesses=auto", *CHECKS)
+    if passed:
+        CHECKED.write_text(contents())
+    return passed
+
+
+def main() -> int:
+    """Build and check; return the exit code."""
+    execute_what_is_new()
+    made_of = settings()
+    if not COMPLETE.exists() or COMPLETE.read_text() != made_of:
         drop(DOCTREES, HTML)
     COMPLETE.unlink(missing_ok=True)
     (HTML / "index.html").unlink(missing_ok=True)
 
-    execute()
     built = run("-c", JUPYTER_BOOK, "build", ".", "--nitpick", "--warningiserror", "--keep-going")
-    if not (built and run("-m", "pytest", "-p", "no:cacheprovider", "tests/book/site_checks.py")):
+    if not (built and check()):
         drop(DOCTREES, HTML)
         print(
             "\nThe book was NOT built: see the errors above. No site was left behind.",
             file=sys.stderr,
         )
         return 1
-    COMPLETE.write_text(settings)
+    COMPLETE.write_text(made_of)
     print(f"\nThe book is ready: {(HTML / 'index.html').as_uri()}")
     return 0
 

@@ -5,6 +5,7 @@ import doctest
 import importlib
 import importlib.util
 import inspect
+import os
 import pkgutil
 import re
 import shutil
@@ -68,23 +69,62 @@ def test_the_blocker_blocks(run_bare):
     assert run_bare("import importlib.util as u; print(u.find_spec('matplotlib'))").stdout == "None\n"
 
 
-# ------------------------------------------------------------------ wheel
-def test_wheel_holds_the_package_its_types_and_nothing_else(tmp_path):
-    source = tmp_path / "source"
+# ------------------------------------------------------------------ sdist and wheel
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Return the wheel that is built from the source distribution, as an index would hand it out."""
+    folder = tmp_path_factory.mktemp("dist")
+    source = folder / "source"
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     shutil.copytree(ROOT / "vlls", source / "vlls", ignore=shutil.ignore_patterns("__pycache__"))
-    command = ["-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(source)]
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob("vlls-*.whl")
+    code = f"from setuptools import build_meta as b; print(b.build_sdist({str(folder)!r}))"
+    run_python("-c", code, cwd=source)
+    (sdist,) = folder.glob("vlls-*.tar.gz")
+    run_python("-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(sdist), cwd=folder)
+    (wheel,) = folder.glob("vlls-*.whl")
+    return wheel
+
+
+def run_python(*arguments, cwd):
+    done = subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_wheel_holds_the_package_its_types_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assert "vlls/py.typed" in names
     expected = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("vlls/**/*.py")}
-    data = {"vlls/py.typed", "vlls/optim/_ivon.c"}
-    assert {name for name in names if ".dist-info/" not in name} == expected | data
+    data = {
+        path.relative_to(ROOT).as_posix() for path in ROOT.glob("vlls/**/*") if path.suffix in (".c", ".css", ".js")
+    }
+    assert {name for name in names if ".dist-info/" not in name} == expected | data | {"vlls/py.typed"}
     assert any(name.endswith("LICENSE") for name in names)
+
+
+def test_wheel_imports_where_only_torch_and_numpy_are(wheel, run_bare, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    done = run_bare(f"sys.path.insert(0, {str(tmp_path)!r})\nimport vlls; print(vlls.__file__)")
+    assert done.stdout.strip() == str(tmp_path / "vlls" / "__init__.py"), done.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
+def test_type_hints_reach_those_who_import_the_package(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    (tmp_path / "theirs.py").write_text(
+        "import torch\n"
+        "import vlls\n"
+        "optimizer = vlls.IVON(torch.nn.Linear(2, 2).parameters(), lr=0.1, ess=10)\n"
+        "reveal_type(optimizer)\n"
+        "vlls.IVON(torch.nn.Linear(2, 2).parameters(), lr='fast', ess=10)\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--ignore-missing-imports", "--follow-imports=silent", "theirs.py"]
+    environment = {**os.environ, "MYPYPATH": str(tmp_path / "installed")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert re.search(r'theirs.py:4: note: Revealed type is "vlls\.optim\.ivon\.IVON"', done.stdout), done.stdout
+    assert re.search(r"theirs.py:5: error: Argument .lr. .* incompatible type .str.", done.stdout), done.stdout
+    assert "Found 1 error in 1 file" in done.stdout
 
 
 # ------------------------------------------------------------------ docstrings

@@ -173,6 +173,8 @@ class GLM:
     def label_noise(self, q: GaussianPosterior) -> Tensor:
         r"""Return :math:`\epsilon_i = A'(f_i(\mathbf m)) - \mathbb E_q[A'(f_i)]` of every example (Eqs. 10, 16, 26).
 
+        It is the noise of Theorems 1 and 2 (Chapters 2 to 4).
+
         Args:
             q: posterior over the parameters.
 
@@ -186,7 +188,7 @@ class GLM:
         return out
 
     def expected_gradient(self, q: GaussianPosterior) -> Tensor:
-        """Return E_q of the gradient of :meth:`loss`, in the shape of the parameters (Eq. 11)."""
+        """Return E_q of the gradient of :meth:`loss`, in the shape of the parameters (Eq. 11, Chapter 2)."""
         q = self._posterior(q)
         gradient = self.regularizer.expected_gradient(q)
         for rows in self._blocks():
@@ -195,7 +197,7 @@ class GLM:
         return gradient
 
     def expected_hessian(self, q: GaussianPosterior) -> Tensor:
-        """Return E_q of the Hessian of :meth:`loss`, (D, D) (Eq. 18)."""
+        """Return E_q of the Hessian of :meth:`loss`, (D, D) (Eq. 18, Chapter 4)."""
         return self._expected_gradient_and_hessian(q)[1]
 
     def _expected_gradient_and_hessian(self, q: GaussianPosterior) -> tuple[Tensor, Tensor]:
@@ -240,7 +242,9 @@ def gd_step(glm: GLM, theta: Tensor, lr: float, label_noise: Tensor | None = Non
 
 
 def variational_gd_step(glm: GLM, q: GaussianPosterior, lr: float) -> GaussianPosterior:
-    r"""Return one step of gradient descent on :math:`\mathcal L(q)` over the mean, the covariance kept (Theorem 1).
+    r"""Return one step of gradient descent on :math:`\mathcal L(q)` over the mean, the covariance kept.
+
+    Theorem 1 (Chapter 2): the new mean is :func:`gd_step`'s from the old one on labels with :meth:`GLM.label_noise`.
 
     Args:
         glm: the model.
@@ -291,6 +295,9 @@ def von_step(glm: GLM, q: GaussianPosterior, lr: float = 1.0) -> GaussianPosteri
     .. math::
         \Sigma_{t+1}^{-1} = (1 - \rho_t) \Sigma_t^{-1} + \rho_t \mathbb E_{q_t}[\nabla^2 \bar\ell], \qquad
         \theta_{t+1} = \theta_t - \rho_t \Sigma_{t+1} \mathbb E_{q_t}[\nabla \bar\ell]
+
+    The theorem: the new mean is :func:`newton_step`'s from the old one on labels with :meth:`GLM.label_noise` and with
+    :meth:`GLM.expected_hessian`.
 
     Args:
         glm: the model.

@@ -124,5 +124,7 @@ def test_page_is_built_with_its_claims_numbered_and_its_mathematics(source):
 
 
 @pytest.mark.parametrize("source", chapters(), ids=lambda path: path.name)
-def test_chapter_shows_a_figure(source):
-    assert page(built(source)).select(".cell_output img")
+def test_chapter_shows_figures_and_says_what_they_show(source):
+    pictures = page(built(source)).select(".cell_output img")
+    assert pictures
+    assert [tag["src"] for tag in pictures if len(tag.get("alt", "").split()) < 5] == []

@@ -19,7 +19,7 @@ def project(tmp_path, monkeypatch):
         (build.HTML / "index.html").touch()
         return True
 
-    for name in ("BUILD", "HTML", "DOCTREES", "CACHE", "FINGERPRINT", "COMPLETE"):
+    for name in ("BUILD", "HTML", "DOCTREES", "CACHE", "FINGERPRINT", "COMPLETE", "CHECKED"):
         monkeypatch.setattr(build, name, tmp_path / getattr(build, name).relative_to(build.ROOT))
     monkeypatch.setattr(build, "ROOT", tmp_path)
     monkeypatch.setattr(build, "run", run)
@@ -58,6 +58,16 @@ def test_another_setting_builds_every_page_again_and_executes_none(project):
     assert build.main() == 0
     assert executed.exists()
     assert not page.exists()
+
+
+def test_the_checks_run_again_only_for_another_site(project):
+    def checked():
+        return sum("site_checks" in " ".join(arguments) for arguments in project)
+
+    assert build.main() == 0 and checked() == 1
+    assert build.main() == 0 and checked() == 1
+    (build.HTML / "page.html").write_text("another")
+    assert build.main() == 0 and checked() == 2
 
 
 @pytest.mark.parametrize("failing", ["jupyter_book", "site_checks"])

@@ -19,7 +19,9 @@ LAST_SECTIONS = ["## Exercises", "## Summary", GUARDS_HEADING]
 
 def problems(notebook) -> list[str]:
     """Return what a chapter lacks or holds too much of."""
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    code = [
+        cell for cell in notebook.cells if cell.cell_type == "code" and "colab" not in cell.metadata.get("tags", [])
+    ]
     text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     of_text = [*opening(notebook, text), *lists(text), *claims_(code, text), *ending(text)]
     return [*hygiene(notebook, code), *parameters(code), *of_text]

@@ -53,7 +53,10 @@ LABEL_COLUMNS = (
 )
 TEXTS = ("parameter", "reduced")  # may be empty
 FORMATS = (".csv", ".parquet")
+"""The endings of the files that a table can be saved to."""
+
 HOW = ("test", "validation")
+"""Where hyperparameters are chosen, on the test images as the paper does or on held-out ones."""
 
 
 def collate(

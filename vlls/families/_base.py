@@ -87,7 +87,7 @@ class Family(ABC):
     def label_noise(self, mean: Tensor, var: Tensor) -> Tensor:
         r"""Return the label noise :math:`\epsilon = A'(\mu) - \mathbb E[A'(f)]` of Eqs. 13, 16 and 26.
 
-        It is added to the label. Arguments as in :meth:`expected_mean`.
+        It is added to the label; Chapter 3 proves its form for every family. Arguments as in :meth:`expected_mean`.
         """
         return self.mean(mean) - self.expected_mean(mean, var)
 

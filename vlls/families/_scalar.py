@@ -83,7 +83,7 @@ class Binomial(Family):
 
 
 class Bernoulli(Binomial):
-    r"""Binary labels, the logistic loss of Eq. 8: :math:`A(f) = \log(1 + e^f)`.
+    r"""Binary labels, the logistic loss of Eq. 8: :math:`A(f) = \log(1 + e^f)` (Chapter 2).
 
     Targets are 0 or 1, or probabilities in between (smoothed labels).
 
@@ -105,7 +105,7 @@ class Bernoulli(Binomial):
 
 
 class Gaussian(Family):
-    r"""Real targets with unit variance: :math:`A(f) = f^2 / 2`, whose label noise is exactly zero.
+    r"""Real targets with unit variance: :math:`A(f) = f^2 / 2`, whose label noise is exactly zero (Chapter 3).
 
     Example:
         >>> Gaussian().label_noise(torch.tensor([3.0]), torch.tensor([100.0]))
@@ -132,7 +132,7 @@ class Gaussian(Family):
 
 
 class Poisson(Family):
-    r"""Counts: :math:`A(f) = e^f`, whose label noise is :math:`e^{\mu} (1 - e^{v/2})`.
+    r"""Counts: :math:`A(f) = e^f`, whose label noise is :math:`e^{\mu} (1 - e^{v/2})` (Chapter 3).
 
     Example:
         >>> Poisson().expected_mean(torch.tensor([0.0]), torch.tensor([2.0]))

@@ -19,7 +19,7 @@ __all__ = ["monte_carlo_label_noise", "second_order_label_noise", "taylor_label_
 
 
 def taylor_label_noise(family: Family, mean: Tensor, var: Tensor, e: Tensor) -> Tensor:
-    r"""Return the one-sample Taylor noise of Eq. 14, :math:`A''(\mu) \, v^{1/2} e`.
+    r"""Return the one-sample Taylor noise of Eq. 14, :math:`A''(\mu) \, v^{1/2} e` (Chapter 2).
 
     Averaged over e it tends to zero, not to the exact noise: it tells how large the noise can be on an example,
     not what it is. The paper drops the minus sign of the Taylor step, which the symmetry of e allows.

@@ -40,6 +40,8 @@ METHODS = ("exact", "rank", "direction", "monte_carlo")
 class LabelNoise:
     r"""The label noise :math:`\epsilon = A'(f(m)) - A'(f(\theta))`, :math:`\theta \sim q`, of B examples with K logits.
 
+    Chapter 6 derives its moments.
+
     Attributes:
         logits: f(m), (B, K).
         mean_shift: its mean :math:`A'(f(m)) - \mathbb E_q[A'(f)]`, the deterministic noise of Eq. 16, (B, K).

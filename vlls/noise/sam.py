@@ -28,7 +28,7 @@ def sam_label_noise(
     family: Family | None = None,
     memory_limit: float | None = None,
 ) -> Tensor:
-    r"""Return the noise that SAM adds to the labels of a batch.
+    r"""Return the noise that SAM adds to the labels of a batch (Chapter 6).
 
     SAM takes the gradient at :math:`\theta + \delta`, :math:`\delta = \rho \, g / \|g\|` with g the gradient of the
     batch's loss. The Taylor steps of Eq. 20 turn :math:`\nabla f_i(\theta + \delta) [A'(f_i(\theta + \delta)) - y_i]`

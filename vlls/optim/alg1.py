@@ -15,6 +15,7 @@ from torch import Tensor
 __all__ = ["HessApprox", "hess_estimate", "ivon_update", "posterior_noise", "posterior_std", "sample_statistic"]
 
 HessApprox = Literal["price", "gradsq"]
+"""An estimator of the Hessian by name; ``price`` is line 3 of Alg. 1, ``gradsq`` squares gradients (Chapter 5)."""
 
 
 def posterior_noise(normal: Tensor | float, hess: Tensor, *, ess: float, weight_decay: float) -> Tensor:
@@ -38,7 +39,10 @@ def sample_statistic(grad: Tensor, noise: Tensor, *, hess_approx: HessApprox) ->
 def hess_estimate(
     statistic: Tensor, hess: Tensor, *, ess: float, weight_decay: float, hess_approx: HessApprox
 ) -> Tensor:
-    r"""Line 3 of Alg. 1: :math:`\hat g\,(\theta - m) / \sigma^2` (price), or :math:`\lambda \hat g^2` (gradsq)."""
+    r"""Line 3 of Alg. 1: :math:`\hat g\,(\theta - m) / \sigma^2` (price), or :math:`\lambda \hat g^2` (gradsq).
+
+    Chapter 5 proves that the first is unbiased, and says by what factor the second is not.
+    """
     return (statistic * (hess + weight_decay) if hess_approx == "price" else statistic) * ess
 
 
@@ -56,7 +60,7 @@ def ivon_update(
     bias_correction: float = 1.0,
     clip_radius: float = math.inf,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Lines 4 to 7 of Alg. 1: the new mean, momentum and Hessian.
+    r"""Lines 4 to 7 of Alg. 1: the new mean, momentum and Hessian (Chapter 5).
 
     .. math::
 

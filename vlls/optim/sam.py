@@ -114,7 +114,7 @@ def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
 
 
 class SAM(Optimizer):
-    r"""Sharpness-aware minimization on top of any first-order optimizer of torch.
+    r"""Sharpness-aware minimization on top of any first-order optimizer of torch; Chapter 6 derives its label noise.
 
     Each step takes two gradients: at :math:`\theta`, and at :math:`\theta + \mathbf e` (see the module), where the
     base optimizer gets the gradient with which it updates :math:`\theta`. Where a group of the base optimizer has

@@ -1,4 +1,7 @@
-"""The figures of the book, one function each; they return matplotlib figures and need the extra ``plots``."""
+"""The figures of the book, one function each; they need the extra ``plots``.
+
+Functions named ``plot_...`` return matplotlib figures; those named ``explore_...`` return HTML to be moved.
+"""
 
 from vlls.plots.cost import plot_cost
 from vlls.plots.data_dependent import plot_accuracy_by_class
@@ -32,6 +35,7 @@ from vlls.plots.glm import (
     plot_training_noise,
     plot_update_difference,
 )
+from vlls.plots.interactive import InteractiveFigure, explore_examples, explore_label_noise, explore_von_steps
 from vlls.plots.ivon import (
     plot_diagonal_std,
     plot_gradsq_ratio,
@@ -47,6 +51,10 @@ from vlls.plots.smoothing import plot_accuracies, plot_logit_gap, plot_smoothing
 from vlls.plots.von import plot_adaptive_variance, plot_noise_plane, plot_von_convergence
 
 __all__ = [
+    "InteractiveFigure",
+    "explore_examples",
+    "explore_label_noise",
+    "explore_von_steps",
     "plot_accuracies",
     "plot_accuracy_by_class",
     "plot_adaptive_variance",

@@ -1,8 +1,10 @@
-"""One look for every figure of the book: colours, sizes and an opaque white background."""
+"""One look for every figure of the book: colours, sizes, an opaque white background, and a description in words."""
 
 from __future__ import annotations
 
 import functools
+import io
+import re
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
@@ -10,7 +12,7 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.figure import Figure
 
-__all__ = ["PALETTE", "STYLE", "WIDTH", "styled"]
+__all__ = ["PALETTE", "STYLE", "WIDTH", "description", "styled"]
 
 PALETTE = sns.color_palette("colorblind")
 WIDTH = 7.0  # inches: 700 px in the book
@@ -33,14 +35,71 @@ STYLE: Any = {  # matplotlib's type for it is a list of all its settings
 P = ParamSpec("P")
 
 
+def _plain(text: str) -> str:
+    """Return a text without the marks of TeX and of reStructuredText, on one line."""
+    text = re.sub(r":\w+:`([^`]*)`", r"\1", text).replace(r"\sqrt", "square root of ").replace(r"\,", " ")
+    text = re.sub(r"\\(?:math[a-z]+|text[a-z]*|operatorname|boldsymbol|left|right|[;!])", "", text)
+    return " ".join(re.sub(r"[\\${}`]", "", text).split())
+
+
+def description(figure: Figure, what: str) -> str:
+    """Return what a figure shows, in words, for those who cannot see it.
+
+    Args:
+        figure: a drawn figure.
+        what: the sentence to begin with.
+
+    Returns:
+        That sentence, then the figure's title and, each once, the titles, axis labels and legends of its panels.
+    """
+    panels = figure.axes
+    parts: list[tuple[str, list[str]]] = [
+        ("Title", [figure.get_suptitle()]),
+        ("Panels", [axes.get_title(loc) for axes in panels for loc in ("left", "center", "right")]),
+        ("Horizontal axis", [figure.get_supxlabel(), *(axes.get_xlabel() for axes in panels)]),
+        ("Vertical axis", [figure.get_supylabel(), *(axes.get_ylabel() for axes in panels)]),
+    ]
+    legends = [*figure.legends, *(axes.get_legend() for axes in panels)]
+    parts.append(("Legend", [text.get_text() for legend in legends if legend for text in legend.get_texts()]))
+    sentences = [what]
+    for name, texts in parts:
+        if found := list(dict.fromkeys(filter(None, map(_plain, texts)))):
+            sentences.append(f"{name}: {'; '.join(found)}.")
+    return " ".join(sentences)
+
+
+def _mimebundle(figure: Figure, text: str, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
+    """Return a figure as a notebook shows it: twice the pixels, so that it is sharp, and its description inside."""
+    buffer = io.BytesIO()
+    with plt.rc_context(STYLE):
+        figure.savefig(buffer, format="png", dpi=2 * figure.dpi, bbox_inches="tight", metadata={"Description": text})
+    png = buffer.getvalue()
+    width = int.from_bytes(png[16:20], "big") // 2  # a PNG's size stands at its start
+    return {"image/png": png, "text/plain": text}, {"image/png": {"width": width, "alt": text}}
+
+
+def _display(figure: Figure, text: str) -> None:
+    """Show a figure in a notebook; asked before Jupyter's own way to draw figures, which would drop the description."""
+    from IPython.display import publish_display_data
+
+    publish_display_data(*_mimebundle(figure, text))
+
+
 def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw a function's figure in the book's style, and close it, so that a notebook shows it once."""
+    """Draw a function's figure in the book's style, and close it, so that a notebook shows it once.
+
+    The notebook's picture carries a :func:`description`, which begins with the first line of the function's docstring.
+    """
+    what = _plain((function.__doc__ or "").partition("\n")[0]).removeprefix("Draw ")
 
     @functools.wraps(function)
     def draw(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with plt.rc_context(STYLE):
             figure = function(*args, **kwargs)
         plt.close(figure)
+        text = description(figure, what[:1].upper() + what[1:])
+        for name, show in (("_repr_mimebundle_", _mimebundle), ("_ipython_display_", _display)):
+            setattr(figure, name, functools.partial(show, figure, text))
         return figure
 
     return draw

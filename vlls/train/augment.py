@@ -7,7 +7,8 @@ from torch import Tensor
 
 __all__ = ["Draw", "center", "crop_flip", "draw", "normalize", "pad"]
 
-Draw = tuple[Tensor, Tensor, Tensor]  # rows, columns and flips of each image
+Draw = tuple[Tensor, Tensor, Tensor]
+"""Rows, columns and flips, (B,) each, of the images of a batch."""
 
 
 def pad(images: Tensor, by: int) -> Tensor:

@@ -17,7 +17,11 @@ from vlls.train.schedules import SCHEDULES
 __all__ = ["CORRUPTIONS", "PRECISIONS", "RunConfig"]
 
 CORRUPTIONS = ("none", *corruption.CORRUPTIONS)
+"""The kinds of label errors that a run can put in."""
+
 PRECISIONS = ("auto", "float32", "bfloat16")
+"""The number formats of a run's passes; ``auto`` is bfloat16 where the device is fast with it."""
+
 _RESOLVED = (  # fields that None leaves to hyperparameters()
     "model pretrained epochs batch_size lr schedule warmup_epochs milestones momentum weight_decay smoothing alpha "
     "margin rho hess_init beta2 hess_approx mc_samples thorough_every"
@@ -42,7 +46,7 @@ class RunConfig:
         corruption: ``"none"``, ``"symmetric"``, ``"pair_flip"`` or ``"class_dependent"``; drawn by ``seed``.
         rate: share of corrupted labels, in [0, 1); :math:`\kappa` of Eq. 21 for class-dependent errors.
         rate_step: :math:`\beta` of Eq. 21; for class-dependent errors only.
-        method: a key of :data:`.METHODS`.
+        method: a key of :data:`~vlls.train.presets.METHODS`.
         model: a name of :data:`vlls.models.NAMES`.
         pretrained: whether ``resnet50`` starts from ImageNet's weights.
         epochs: passes over the training images.

@@ -16,7 +16,8 @@ from vlls.train.config import RunConfig
 __all__ = ["FILE_IMAGE_SIZE", "Images", "RunData", "derive_seed", "prepare"]
 
 Labels = npt.NDArray[np.int64]
-FILE_IMAGE_SIZE = 224  # pixels that a network sees of images from files
+FILE_IMAGE_SIZE = 224
+"""Height and width in pixels that a network sees of images from files."""
 
 
 @dataclass(frozen=True)

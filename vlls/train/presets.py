@@ -20,7 +20,8 @@ METHODS: dict[str, tuple[str, ...]] = {
 }
 """The methods, and the fields of :class:`.RunConfig` that each reads besides those that all do."""
 
-VARIATIONAL = ("ivon", "ivon_fixed", "vgd")  # these learn or hold a posterior
+VARIATIONAL = ("ivon", "ivon_fixed", "vgd")
+"""The methods that learn or hold a posterior."""
 
 _METHOD: dict[str, dict[str, Any]] = {
     "ls": {"smoothing": 0.1},
@@ -85,7 +86,7 @@ def hyperparameters(
 
     Args:
         dataset: as :func:`.load` takes it.
-        method: a key of :data:`.METHODS`.
+        method: a key of :data:`~vlls.train.presets.METHODS`.
         corruption: kind of label errors.
         rate: their rate.
         epochs: length of the run, if not the setting's own; the paper's five epochs of warm-up are cut to a tenth of

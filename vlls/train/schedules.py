@@ -8,6 +8,7 @@ from collections.abc import Sequence
 __all__ = ["SCHEDULES", "learning_rate"]
 
 SCHEDULES = ("step", "cosine", "constant")
+"""The schedules by name (App. C.2)."""
 
 
 def learning_rate(

@@ -1,0 +1,136 @@
+"""What a browser sees of the built site, opened from the disk and without a network.
+
+`make book` runs these after site_checks.py where Chromium and its driver are installed; they are skipped elsewhere, and
+not collected by `make test`, which needs no site. test_browser.py tests the checks themselves.
+"""
+
+import pytest
+from browser import chromium, console_errors, missing, resize, theme
+from site_checks import HTML, SITE, names
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
+
+PHONE = 390  # pixels
+SETTLED = """
+    const done = arguments[arguments.length - 1];
+    const mathematics = window.MathJax && MathJax.startup ? MathJax.startup.promise : Promise.resolve();
+    Promise.all([mathematics, document.fonts.ready]).then(() => requestAnimationFrame(() => done()));
+"""
+# Images that are not there, however lazily they would be loaded.
+BROKEN_IMAGES = """
+    const done = arguments[arguments.length - 1];
+    const images = [...document.images];
+    images.forEach(image => image.loading = 'eager');
+    Promise.all(images.map(image => image.decode().then(() => null, () => image.src)))
+        .then(found => done(found.filter(Boolean)));
+"""
+UNRENDERED = """
+    const open = [...document.querySelectorAll('.math')].filter(tag => !tag.querySelector('mjx-container'));
+    const wrong = [...document.querySelectorAll('mjx-merror, [data-mjx-error]')];
+    return [...open, ...wrong].map(tag => tag.textContent.slice(0, 200));
+"""
+# Whatever reaches beyond the right edge and is not inside something that scrolls or hides it.
+TOO_WIDE = """
+    const width = document.documentElement.clientWidth, found = [];
+    if (document.documentElement.scrollWidth <= width) return found;
+    const kept = tag => {
+        for (; tag && tag !== document.body; tag = tag.parentElement) {
+            const style = getComputedStyle(tag);
+            if (style.position === 'fixed' || style.overflowX !== 'visible') return true;
+        }
+        return false;
+    };
+    for (const tag of document.querySelectorAll('body *'))
+        if (tag.getBoundingClientRect().right > width + 1 && !kept(tag))
+            found.push(tag.tagName + '.' + tag.className + ': ' + tag.textContent.trim().slice(0, 80));
+    return ['the page is ' + document.documentElement.scrollWidth + ' pixels wide', ...found.slice(0, 8)];
+"""
+# Contrast of texts by WCAG 2: at least 4.5, of large ones 3. Only what can be seen counts.
+CONTRAST = """
+    const parse = text => (text.match(/[\\d.]+/g) || []).map(Number);
+    const linear = c => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+    const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+    const over = ([r, g, b, a = 1], under) => [r, g, b].map((c, i) => a * c + (1 - a) * under[i]);
+    const ground = tag => {
+        const layers = [];
+        for (; tag; tag = tag.parentElement) {
+            const colour = parse(getComputedStyle(tag).backgroundColor);
+            layers.push(colour);
+            if (colour.length === 3) break;
+        }
+        return layers.reverse().reduce((under, layer) => over(layer, under), [255, 255, 255]);
+    };
+    const found = new Map(), walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+        const tag = walker.currentNode.parentElement, text = walker.currentNode.textContent.trim();
+        if (!text || tag.closest('script, style, noscript, mjx-assistive-mml, svg, canvas') || !tag.checkVisibility(
+            {opacityProperty: true, visibilityProperty: true})) continue;
+        const style = getComputedStyle(tag), size = parseFloat(style.fontSize), bold = style.fontWeight >= 600;
+        const under = ground(tag), [a, b] = [luminance(over(parse(style.color), under)), luminance(under)];
+        const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (ratio < (size >= 24 || bold && size >= 18.66 ? 3 : 4.5)) {
+            const name = tag.tagName + '.' + tag.className + ' ' + style.color + ' on ' + under.map(Math.round);
+            if (!found.has(name)) found.set(name, ratio.toFixed(2) + ' ' + name + ': ' + text.slice(0, 60));
+        }
+    }
+    return [...found.values()];
+"""
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    with chromium(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
+
+
+@pytest.mark.parametrize("path", HTML, ids=names)
+def test_page_in_a_browser(browser, path):
+    resize(browser, 1280)
+    browser.get(path.as_uri())
+    browser.execute_async_script(SETTLED)
+    assert browser.execute_script(UNRENDERED) == []
+    assert browser.execute_async_script(BROKEN_IMAGES) == []
+    assert browser.execute_script(TOO_WIDE) == []
+    for name in ("light", "dark"):
+        theme(browser, name)
+        assert browser.execute_script(CONTRAST) == [], name
+    resize(browser, PHONE)
+    assert browser.execute_script(TOO_WIDE) == []
+    assert console_errors(browser) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "page"),
+    [("Theorem 2", "04_newton_and_von"), ("Theorem 1", "02_logistic_regression"), ("IVON", "05_from_von_to_ivon")],
+)
+def test_search_finds(browser, words, page):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    resize(browser, 1280)
+    browser.get(f"{(SITE / 'search.html').as_uri()}?q={words.replace(' ', '+')}")
+    WebDriverWait(browser, 20).until(
+        lambda driver: driver.find_elements(By.CSS_SELECTOR, "#search-results ul.search a")
+    )
+    found = [
+        link.get_attribute("href") for link in browser.find_elements(By.CSS_SELECTOR, "#search-results ul.search a")
+    ]
+    assert any(page in address for address in found[:5]), found[:5]
+    assert console_errors(browser) == []
+
+
+def test_the_theme_button_is_remembered(browser):
+    from selenium.webdriver.common.by import By
+
+    resize(browser, 1280)
+    browser.get((SITE / "book" / "intro.html").as_uri())
+    before = browser.execute_script("return document.documentElement.dataset.theme")
+    button = browser.find_element(By.CSS_SELECTOR, ".theme-switch-button")
+    themes = {before}
+    for _ in range(3):
+        button.click()
+        themes.add(browser.execute_script("return document.documentElement.dataset.theme"))
+    assert themes == {"light", "dark"}
+    kept = browser.execute_script("return document.documentElement.dataset.mode")
+    browser.refresh()
+    assert browser.execute_script("return document.documentElement.dataset.mode") == kept

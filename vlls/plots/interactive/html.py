@@ -1,0 +1,102 @@
+"""An interactive figure as one piece of HTML: an element with its style, its data and its script."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import secrets
+from dataclasses import dataclass
+from functools import cache
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vlls.plots._style import PALETTE
+
+__all__ = ["COLOURS", "InteractiveFigure", "alpha_png"]
+
+COLOURS = {"blue": PALETTE[0], "orange": PALETTE[1], "green": PALETTE[2], "noise": PALETTE[3], "sky": PALETTE[9]}
+LIGHTER = 0.35  # share of white in the colours of lines and marks on a dark ground
+ID = "@id@"  # stands in bodies for the id of the element
+
+
+@dataclass(frozen=True, repr=False)
+class InteractiveFigure:
+    """A figure with sliders, buttons or things to point at.
+
+    Args:
+        kind: name of its script, ``<kind>.js`` beside this file.
+        name: its accessible name.
+        instead: what is told where scripts do not run.
+        body: HTML of the controls, shown by the script; ``@id@`` stands for the id of the element.
+        data: what the script draws; JSON.
+        still: HTML that is shown with and without the script.
+
+    Example:
+        >>> from vlls.plots import explore_label_noise
+        >>> explore_label_noise(mean=2.0)  # in a notebook: two sliders
+        InteractiveFigure('Label noise of one example against mean and variance of f')
+    """
+
+    kind: str
+    name: str
+    instead: str
+    body: str
+    data: dict[str, Any]
+    still: str = ""
+
+    def __repr__(self) -> str:
+        return f"InteractiveFigure({self.name!r})"
+
+    def _repr_html_(self) -> str:
+        """Return the element, with another id each time: a page may hold it twice."""
+        data = json.dumps(self.data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+        inside = (
+            f"<style>{_colours()}{_file('figure.css')}</style>\n"
+            f'<p class="vlls-instead">{escape(self.instead)}</p>\n{self.still}\n'
+            f'<div class="vlls-live" hidden>\n{self.body}\n</div>\n'
+        ).replace(ID, f"vlls-{secrets.token_hex(6)}")
+        script = "\n".join([_file("shared.js"), _file(f"{self.kind}.js"), f'start("{self.kind}", show);'])
+        return (
+            f'<figure class="vlls-figure" data-vlls="{self.kind}" role="group" aria-label="{escape(self.name)}">\n'
+            f'{inside}<script type="application/json">{data}</script>\n'
+            f'<script>(() => {{\n"use strict";\n{script}\n}})();</script>\n</figure>'
+        )
+
+
+def alpha_png(values: np.ndarray, colour: tuple[float, float, float]) -> str:
+    """Return a picture of one colour, whose opacity is given, as the address of a PNG that holds it.
+
+    Args:
+        values: (H, W) opacities from 0 to 1; they are rounded to 255 levels.
+        colour: red, green and blue from 0 to 1.
+
+    Example:
+        >>> alpha_png(np.eye(3), (0.0, 0.0, 0.0))[:22]
+        'data:image/png;base64,'
+    """
+    image = Image.fromarray(np.rint(255 * values).astype(np.uint8), "P")
+    image.putpalette(256 * [round(255 * c) for c in colour])
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True, transparency=bytes(range(256)))
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+@cache
+def _file(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8").strip()
+
+
+@cache
+def _colours() -> str:
+    """The book's palette as variables of the element, for light grounds and, with ``-dark``, for dark ones."""
+    rules = []
+    for name, colour in COLOURS.items():
+        for suffix, white in (("", 0.0), ("-dark", LIGHTER)):
+            channels = ", ".join(str(round(255 * (c + white * (1 - c)))) for c in colour)
+            rules.append(f"--vlls-{name}{suffix or '-light'}: rgb({channels});")
+    return f".vlls-figure {{ {' '.join(rules)} }}\n"
