@@ -25,6 +25,20 @@ def test_step_without_a_sample_says_what_to_call():
         optimizer.step()
 
 
+def test_a_closure_is_refused_while_a_sample_waits_which_is_still_there_afterwards():
+    """An empty closure, as Lightning passes one, would learn from another sample than the gradient's."""
+    models = [mlp(), mlp()]
+    for model, interrupted in zip(models, (True, False), strict=True):
+        optimizer = IVON(model.parameters(), lr=0.1, ess=30.0, generator=torch.Generator().manual_seed(3))
+        with optimizer.sampled_params(train=True):
+            loss_of(model, batch()).backward()
+        if interrupted:
+            with pytest.raises(RuntimeError, match="a gradient of sampled_params.* waits"):
+                optimizer.step(lambda: None)
+        optimizer.step()
+    assert all(map(torch.equal, weights(models[0]), weights(models[1])))
+
+
 def test_calls_inside_a_sample_are_refused_and_change_nothing():
     model, data = mlp(), batch()
     optimizer = IVON(model.parameters(), lr=0.1, ess=30.0)

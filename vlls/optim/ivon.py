@@ -334,8 +334,8 @@ class IVON(Optimizer):
             The mean of the closure's losses, or None without a closure.
 
         Raises:
-            RuntimeError: without a sample to learn from, inside a sample, or if a gradient is sparse. Nothing has
-                changed then.
+            RuntimeError: without a sample to learn from, inside a sample, with a closure while a sample waits, or if a
+                gradient is sparse. Nothing has changed then.
         """
         loss = None
         if self._kept:
@@ -343,7 +343,11 @@ class IVON(Optimizer):
             self._samples.add(self._planned[0])
         elif closure is not None:
             self._refuse_inside("step(closure)")
-            self._samples.discard()
+            if self._samples:
+                raise RuntimeError(
+                    "step(closure) samples by itself, but a gradient of sampled_params(train=True) waits for its step; "
+                    "call step() without a closure to learn from it"
+                )
             loss = self._sample_closure(closure)
         else:
             self._refuse_inside("step()")

@@ -195,6 +195,8 @@ class RunConfig:
     def resolved(self) -> RunConfig:
         """The same run with every field that was left at None filled in, but for what the data decide."""
         values = hyperparameters(self.dataset, self.method, self.corruption, self.rate, self.epochs)
+        if self.model not in (None, "resnet50"):
+            values["pretrained"] = False  # there are weights for that network alone
         missing = {name: values[name] for name in _RESOLVED if getattr(self, name) is None and name in values}
         return replace(self, **missing)
 
