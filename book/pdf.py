@@ -25,11 +25,17 @@ RUNS = 4  # of xelatex, at most, until every reference is known
 
 
 def complete(tex: str) -> str:
-    """Return the LaTeX source with the site's numbers: the notation is no chapter, and parts bring their own names."""
-    tex = re.sub(
-        r"\\chapter\{Notation\}", r"\\setcounter{chapter}{-1}\n\\chapter{Notation}", tex, count=1
-    )
-    names = r"\renewcommand{\partname}{}\renewcommand{\thepart}{}"
+    """Return the LaTeX source with the site's numbers, and without what jupyter-book leaves wrong in it."""
+    first = r"\part{Part I. Theory}"
+    numbered = r"\setcounter{secnumdepth}{2}\setcounter{chapter}{0}"
+    tex = tex.replace(first, numbered + "\n" + first, 1)
+    # a picture from another page: the pages of a PDF lie in no folders
+    tex = tex.replace("{{../", "{{")
+    # sphinx-proof forgets the page of some claims
+    for label in set(re.findall(r"\\label\{None:([\w-]+)\}", tex)):
+        if page := re.search(rf"\{{(book/\w+):{label}\}}", tex):
+            tex = tex.replace(rf"\label{{None:{label}}}", rf"\label{{{page[1]}:{label}}}")
+    names = r"\renewcommand{\partname}{}\renewcommand{\thepart}{}\setcounter{secnumdepth}{-2}"
     return tex.replace(r"\begin{document}", names + "\n" + r"\begin{document}", 1)
 
 

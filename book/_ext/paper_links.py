@@ -135,7 +135,13 @@ def linked(text: str, found: list[Mention], docname: str) -> list[nodes.Node]:
         name = mention.name
         pieces.append(
             addnodes.pending_xref(
-                "", words, reftype="paper", reftarget=name, refdoc=docname, refwarn=True
+                "",
+                words,
+                refdomain="",  # none: resolve() below knows them
+                reftype="paper",
+                reftarget=name,
+                refdoc=docname,
+                refwarn=True,
             )
         )
         end = mention.end
@@ -148,7 +154,10 @@ def resolve(
     """Return the link of a reference that the transform made; None, where it leads nowhere, is a warning."""
     if node["reftype"] != "paper" or node["reftarget"] not in targets():
         return None
-    place = find(env, targets()[node["reftarget"]])
+    wanted = targets()[node["reftarget"]]
+    place = find(env, wanted)
+    if place and wanted.role == "eq" and app.builder.name == "latex":
+        place = place[0], ""  # LaTeX has names of its own for equations
     return place and make_refnode(app.builder, node["refdoc"], *place, words)
 
 
