@@ -112,6 +112,13 @@ def test_style_sheets_ask_nothing_of_the_network():
     assert [path for path in SITE.rglob("*.css") if remote.search(path.read_text(encoding="utf-8"))] == []
 
 
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "book" / "_static").iterdir()))
+def test_a_browser_does_not_keep_old_styles_and_scripts(name):
+    addresses = [tag[key] for kind, key in (("link", "href"), ("script", "src")) for tag in
+                 page(built(chapters()[0])).find_all(kind, **{key: re.compile(rf"/{re.escape(name)}\b")})]  # fmt: skip
+    assert addresses and all("?v=" in address for address in addresses)
+
+
 @pytest.mark.parametrize("source", pages(), ids=lambda path: path.name)
 def test_page_is_built_with_its_claims_numbered_and_its_mathematics(source):
     path = built(source)
