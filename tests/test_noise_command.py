@@ -108,6 +108,12 @@ def test_the_table_is_the_ranking(folder):
     disputed = sorted(table, key=lambda row: -float(row["disagreement"]))[:40]
     wrong = sum(row["label"] != row["clean_label"] for row in disputed)
     assert f"{wrong} of the 40 that the posterior disagrees with most" in shown.stdout
+    for row in disputed[:3]:
+        line = (
+            f"example {row['index']}: labelled {row['label_name']}, predicted {row['predicted_name']}, it disagrees by "
+        )
+        assert f"{line}{100 * float(row['disagreement']):.1f} %" in shown.stdout
+    assert f"example {disputed[3]['index']}:" not in shown.stdout
     assert not list(folder.glob(".*partial"))
 
     before = (folder / "noise.csv").read_bytes()
@@ -116,13 +122,16 @@ def test_the_table_is_the_ranking(folder):
     assert (folder / "noise.csv").read_bytes() == before
 
 
-def test_the_page_shows_both_ends_and_needs_nothing_else(folder):
+def test_the_page_shows_both_ends_disputed_labels_and_needs_nothing_else(folder):
     assert noise(folder, "--show", "12").exit_code == 0
     table, html = rows(folder / "noise.csv"), page(folder / "noise.html")
     figures = html.find_all("figure")
     assert [re.search(r"\d+", f.find(class_="index").text)[0] for f in figures] == [
-        row["index"] for row in [*table[:12], *table[:-13:-1]]
+        row["index"]
+        for row in [*table[:12], *sorted(table, key=lambda row: -float(row["disagreement"]))[:12], *table[:-13:-1]]
     ]
+    headings = [heading.text for heading in html.find_all("h2")]
+    assert headings == ["All examples", "Most label noise", "Most disputed labels", "Least label noise"]
     by_index, images = {row["index"]: row for row in table}, load_run(folder).images()
     for figure in figures:
         row = by_index[figure.find(class_="index").text[1:]]
@@ -180,7 +189,13 @@ def test_json_is_the_summary_and_all_of_stdout(folder, tmp_path):
     assert summary["csv"] == str(tmp_path / "look" / "here" / "noise.csv")
     assert os.path.exists(summary["html"])
     assert not (folder / "noise.csv").exists()
-    assert len(page(tmp_path / "look" / "here" / "noise.html").find_all("figure")) == 20
+    assert len(page(tmp_path / "look" / "here" / "noise.html").find_all("figure")) == 30
+    disputed = sorted(table, key=lambda row: -float(row["disagreement"]))[:10]
+    assert [dispute["index"] for dispute in summary["most_disputed"]] == [int(row["index"]) for row in disputed]
+    first = summary["most_disputed"][0]
+    assert (first["label"], first["predicted"]) == (disputed[0]["label_name"], disputed[0]["predicted_name"])
+    assert first["disagreement"] == pytest.approx(float(disputed[0]["disagreement"]), abs=1e-6)
+    assert first["file"] is None
 
 
 def test_quiet_prints_nothing(folder):

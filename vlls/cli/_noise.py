@@ -33,7 +33,8 @@ _PARAGRAPH = (
     "The noise of an example is how far its prediction strays over the posterior: much for ambiguous and atypical "
     "images, little for easy ones. Beside it stands how much the posterior disagrees with the given label, which is "
     f"what wrong labels show by. Two files are written: {CSV}, all examples in the order of their noise, and {HTML}, "
-    "a page that needs nothing else. Where the correct labels are known, both say which of the given ones are wrong."
+    "a page that needs nothing else, with the most and the least noisy examples and the most disputed labels. Where "
+    "the correct labels are known, both say which of the given ones are wrong."
 )
 HELP = f"""Rank the examples of a run by label noise, and make a gallery of the most and the least noisy ones.
 

@@ -24,6 +24,7 @@ from vlls.train.restore import LoadedRun, RunImages
 __all__ = ["CSV", "HTML", "PART_NAMES", "Asked", "NoiseReport"]
 
 CSV, HTML = "noise.csv", "noise.html"
+DISPUTES = 3  # labels that are named in print
 PART_NAMES = {"train": "training", "test": "test", "validation": "validation"}
 
 
@@ -129,6 +130,7 @@ class NoiseReport:
             [self._example(row) for row in highest],
             [self._example(row) for row in lowest],
             self.wrong if self.wrong is not None and self.wrong.any() else None,
+            [self._example(row) for row in self._disputed(show)],
         )
         return page.encode(errors="backslashreplace")
 
@@ -137,6 +139,10 @@ class NoiseReport:
         number = len(self.ranking)
         high = min(show, number)
         return range(high), range(number - 1, max(number - 1 - show, high - 1), -1)
+
+    def _disputed(self, number: int) -> list[int]:
+        """Rows of the examples whose label the network disagrees with most, the most first."""
+        return np.argsort(-self.ranking.disagreement, kind="stable")[:number].tolist()
 
     def _example(self, row: int) -> GalleryExample:
         ranking, names = self.ranking, self.images.classes
@@ -186,7 +192,7 @@ class NoiseReport:
         """What ``--json`` prints."""
         asked, values, wrong = self.asked, self.ranking.noise, self.wrong
         highest = self._ends(show)[0]
-        disputed = np.argsort(-self.ranking.disagreement, kind="stable")[: len(highest)]
+        disputed = self._disputed(len(highest))
         return {
             "run": str(self.run.folder),
             "status": self.run.status,
@@ -202,9 +208,22 @@ class NoiseReport:
             "shown": len(highest),
             "wrong_labels_in_shown": None if wrong is None else int(wrong[: len(highest)].sum()),
             "wrong_labels_in_most_disagreeing": None if wrong is None else int(wrong[disputed].sum()),
+            "most_disputed": [self._dispute(row) for row in disputed],
             "seconds": round(self.seconds, 3),
             "csv": str(place / CSV),
             "html": str(place / HTML),
+        }
+
+    def _dispute(self, row: int) -> dict[str, Any]:
+        """Which label the network disagrees with, and what it predicts instead."""
+        ranking, names = self.ranking, self.images.classes
+        path = self.images.path(index := int(ranking.index[row]))
+        return {
+            "index": index,
+            "file": None if path is None else str(path),
+            "label": names[ranking.label[row]],
+            "predicted": names[ranking.predicted[row]],
+            "disagreement": round(float(ranking.disagreement[row]), 6),
         }
 
     def sentences(self, show: int, place: Path) -> list[str]:
@@ -224,4 +243,9 @@ class NoiseReport:
                 f"of the {found['shown']} with the most noise, {found['wrong_labels_in_most_disagreeing']} of the "
                 f"{found['shown']} that the posterior disagrees with most"
             )
+        for number, dispute in enumerate(found["most_disputed"][:DISPUTES]):
+            name = dispute["file"] or f"example {dispute['index']}"
+            doubt = f"labelled {dispute['label']}, predicted {dispute['predicted']}"
+            share = f"it disagrees by {100 * dispute['disagreement']:.1f} %"
+            lines.append(("most disputed labels: " if number == 0 else "  ") + f"{name}: {doubt}, {share}")
         return [*lines, f"table: {found['csv']}", f"gallery: {found['html']}"]

@@ -1,4 +1,4 @@
-"""A page to look at the examples that have the most and the least label noise: one file, which needs no network."""
+"""A page of the examples with the most and the least label noise, and of disputed labels: one file, no network."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ def gallery(
     highest: Sequence[GalleryExample],
     lowest: Sequence[GalleryExample],
     wrong: np.ndarray | None = None,
+    disputed: Sequence[GalleryExample] = (),
 ) -> str:
     """Return the page as HTML, with images and styles in it.
 
@@ -67,6 +68,8 @@ def gallery(
         highest: examples of the most noise, in the order in which they are shown.
         lowest: examples of the least.
         wrong: whether the given label of each example is wrong, (N,) in the order of ``noise``; None if not known.
+        disputed: examples whose given label the network disagrees with most: where to look for wrong labels
+            (Chapter 7).
 
     Raises:
         ValueError: if Pillow is not installed.
@@ -86,6 +89,7 @@ def gallery(
         f"<h1>{escape(title)}</h1>\n<dl>{rows}</dl>\n"
         f"<h2>All examples</h2>\n{_histogram(noise, wrong)}\n"
         f"{_section('Most label noise', 'the most first', highest)}"
+        f"{_section('Most disputed labels', 'the most first: look for wrong labels here', disputed)}"
         f"{_section('Least label noise', 'the least first', lowest)}"
         "</main>\n</body>\n</html>\n"
     )
