@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help address book pdf lab test bench serve lint clean-notebooks clean
+.PHONY: help address book pdf lab run test bench serve lint clean-notebooks clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -21,6 +21,10 @@ pdf: $(INSTALLED) ## make the book as a PDF, _build/vlls-book.pdf; needs LaTeX
 lab: $(INSTALLED) ## open the chapters in JupyterLab
 	$(BIN)/pip install --quiet -e '.[lab]'
 	$(BIN)/jupyter lab book
+
+run: $(INSTALLED) ## execute the chapters into _build/run; make run SETTING=gpu has larger parameters
+	$(BIN)/pip install --quiet -e '.[lab]'
+	$(BIN)/python book/run_chapters.py --setting $(or $(SETTING),default)
 
 test: $(INSTALLED) ## run every test and every chapter
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder --nbval-lax --nbval-cell-timeout=600 --durations=15
