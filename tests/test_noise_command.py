@@ -110,10 +110,11 @@ def test_the_table_is_the_ranking(folder):
     assert f"{wrong} of the 40 that the posterior disagrees with most" in shown.stdout
     for row in disputed[:3]:
         line = (
-            f"example {row['index']}: labelled {row['label_name']}, predicted {row['predicted_name']}, it disagrees by "
+            f"  example {row['index']}: labelled {row['label_name']}, predicted {row['predicted_name']}, disagreement "
         )
         assert f"{line}{100 * float(row['disagreement']):.1f} %" in shown.stdout
     assert f"example {disputed[3]['index']}:" not in shown.stdout
+    assert "labels that the posterior disagrees with most:\n  example" in shown.stdout
     assert not list(folder.glob(".*partial"))
 
     before = (folder / "noise.csv").read_bytes()
@@ -122,16 +123,19 @@ def test_the_table_is_the_ranking(folder):
     assert (folder / "noise.csv").read_bytes() == before
 
 
-def test_the_page_shows_both_ends_disputed_labels_and_needs_nothing_else(folder):
+def test_the_page_shows_disputed_labels_first_then_both_ends_and_needs_nothing_else(folder):
     assert noise(folder, "--show", "12").exit_code == 0
     table, html = rows(folder / "noise.csv"), page(folder / "noise.html")
     figures = html.find_all("figure")
     assert [re.search(r"\d+", f.find(class_="index").text)[0] for f in figures] == [
         row["index"]
-        for row in [*table[:12], *sorted(table, key=lambda row: -float(row["disagreement"]))[:12], *table[:-13:-1]]
+        for row in [*sorted(table, key=lambda row: -float(row["disagreement"]))[:12], *table[:12], *table[:-13:-1]]
     ]
     headings = [heading.text for heading in html.find_all("h2")]
-    assert headings == ["All examples", "Most label noise", "Most disputed labels", "Least label noise"]
+    assert headings == ["All examples", "Labels that may be wrong", "Most label noise", "Least label noise"]
+    targets = {link["href"]: link.text for link in html.find("nav").find_all("a")}
+    assert targets == {f"#{heading['id']}": heading.text for heading in html.find_all("h2", id=True)}
+    assert list(targets.values()) == headings[1:]
     by_index, images = {row["index"]: row for row in table}, load_run(folder).images()
     for figure in figures:
         row = by_index[figure.find(class_="index").text[1:]]
@@ -162,7 +166,7 @@ def test_the_page_shows_both_ends_disputed_labels_and_needs_nothing_else(folder)
     whole = (folder / "noise.html").read_text()
     assert not re.search(r"https?://|<script|<link|@import|url\(", whole)
     assert all(tag["src"].startswith("data:") for tag in html.find_all(src=True))
-    assert not html.find_all(href=True)
+    assert all(tag["href"].startswith("#") for tag in html.find_all(href=True))
 
 
 def test_the_histogram_counts_every_example(folder):
@@ -193,9 +197,9 @@ def test_json_is_the_summary_and_all_of_stdout(folder, tmp_path):
     disputed = sorted(table, key=lambda row: -float(row["disagreement"]))[:10]
     assert [dispute["index"] for dispute in summary["most_disputed"]] == [int(row["index"]) for row in disputed]
     first = summary["most_disputed"][0]
+    assert (first["part"], first["file"]) == ("train", None)
     assert (first["label"], first["predicted"]) == (disputed[0]["label_name"], disputed[0]["predicted_name"])
     assert first["disagreement"] == pytest.approx(float(disputed[0]["disagreement"]), abs=1e-6)
-    assert first["file"] is None
 
 
 def test_quiet_prints_nothing(folder):
@@ -210,6 +214,45 @@ def test_other_parts(folder, part, number):
     loaded = load_run(folder).images(part)
     table = rows(folder / "noise.csv")
     assert all(int(row["label"]) == int(loaded.given[int(row["index"])]) for row in table)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--method", "monte_carlo", "--samples", "8")])
+def test_all_parts_in_one_table_are_the_parts_by_themselves(folder, arguments):
+    single = []
+    for part in ("train", "test", "validation"):
+        assert noise(folder, "--part", part, "--limit", "30", *arguments).exit_code == 0
+        single += [row | {"part": part} for row in rows(folder / "noise.csv")]
+    shown = noise(folder, "--part", "all", "--limit", "30", "--show", "5", *arguments)
+    assert shown.exit_code == 0, shown.output
+    table = rows(folder / "noise.csv")
+    assert list(table[0]) == [*COLUMNS, "part"]
+    assert len(table) == len(single) == 80
+    assert [row.pop("rank") for row in table] == [str(i) for i in range(1, 81)]
+    sizes = [float(row["noise"]) for row in table]
+    assert sizes == sorted(sizes, reverse=True)
+    alike = {(row["part"], row["index"]): row for row in single}
+    assert all(row.items() < alike[row["part"], row["index"]].items() for row in table)
+    assert "label noise of 80 training, test and validation images" in shown.stderr
+
+    names = {"train": "training", "test": "test", "validation": "validation"}
+    disputed = sorted(table, key=lambda row: -float(row["disagreement"]))
+    assert f"  {names[disputed[0]['part']]} example {disputed[0]['index']}: labelled" in shown.stdout
+    figures = page(folder / "noise.html").find_all("figure")
+    places = [f"{names[row['part']]} #{row['index']}" for row in [*disputed[:5], *table[:5], *table[:-6:-1]]]
+    assert [figure.find(class_="index").text for figure in figures] == places
+    images = {part: load_run(folder).images(part) for part in names}
+    for figure, row in zip(figures, disputed[:5], strict=False):
+        data = figure.find("img")["src"].partition(",")[2]
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+        assert np.array_equal(pixels, images[row["part"]].pixels(int(row["index"]))[..., 0])
+
+
+def test_all_parts_of_a_run_that_held_none_out(runs, tmp_path):
+    options = ("--std", "0.1", "--output", tmp_path, "--json", "--limit", "10", "--show", "0")
+    summary = json.loads(noise(runs["sgd"], "--part", "all", *options).stdout)
+    assert (summary["part"], summary["examples"], summary["most_disputed"]) == ("all", 20, [])
+    assert {row["part"] for row in rows(tmp_path / "noise.csv")} == {"train", "test"}
+    assert page(tmp_path / "noise.html").find("nav") is None
 
 
 @pytest.mark.parametrize(
@@ -280,6 +323,25 @@ def test_a_folder_of_images(photos, tmp_path):
     assert html.find("b") is None and "cat, <b>" in html.find("figure").parent.text
     assert "could not be read" in html.find("dl").text
     assert {figure["title"] for figure in html.find_all("figure")} == {row["file"] for row in table}
+    for figure in html.find_all("figure"):  # as a phone shows it, which has no titles
+        assert figure.find(class_="index").text.endswith(" " + "/".join(figure["title"].split("/")[-2:]))
+    lines = noise(folder).stdout.splitlines()
+    at = lines.index("labels that the posterior disagrees with most:")
+    for line, row in zip(lines[at + 1 :], sorted(table, key=lambda row: -float(row["disagreement"]))[:3], strict=False):
+        said = f"labelled {row['label_name']}, predicted {row['predicted_name']}, disagreement"
+        assert line == f"  {row['file']}: {said} {100 * float(row['disagreement']):.1f} %"
+    assert "wrong" not in "".join(lines)
+    assert summary["most_disputed"][0]["file"] == max(table, key=lambda row: float(row["disagreement"]))["file"]
+
+    summary = json.loads(noise(folder, "--part", "all", "--json").stdout)  # one in five is for testing: nobody checked
+    assert summary["wrong_labels"] is None
+    table = rows(folder / "noise.csv")
+    assert list(table[0]) == [name for name in COLUMNS if "clean" not in name] + ["file", "part"]
+    assert {row["file"] for row in table} == {str(p) for p in photos.glob("*/*.png") if p.name != "0.png"}
+    assert summary["examples"] == 18 and summary["unreadable"] == 2
+    noise(folder, "--part", "test")
+    assert "known to be wrong" not in page(folder / "noise.html").text
+    assert "clean_label" not in rows(folder / "noise.csv")[0]
     data = html.find("img")["src"].partition(",")[2]
     assert Image.open(io.BytesIO(base64.b64decode(data))).size == (128, 128)
     for path in photos.glob("*/*.png"):
@@ -302,6 +364,7 @@ def test_images_that_cannot_be_read_are_told(photos, tmp_path):
     ("arguments", "words"),
     [
         (("--part", "tests"), ("part='tests'", "did you mean 'test'?")),
+        (("--part", "al"), ("part='al'", "did you mean 'all'?")),
         (("--method", "ranks"), ("method='ranks'", "did you mean 'rank'?")),
         (("--rank", "0"), ("rank", "0|greater")),
         (("--rank", "2", "--method", "exact"), ("--rank is read by --method rank only, not by exact",)),
@@ -349,7 +412,7 @@ def test_stopped_the_old_files_are_kept(folder, monkeypatch, signum, code):
     def stop(*arguments, **options):
         os.kill(os.getpid(), signum)
 
-    monkeypatch.setattr(_noise, "rank_examples", stop)
+    monkeypatch.setattr(_noise, "rank_parts", stop)
     before = signal.getsignal(signal.SIGTERM)
     for old in (None, "old"):
         if old:

@@ -8,11 +8,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
 from rich.console import Console
@@ -20,12 +18,11 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from vlls._validation import check_known
 from vlls.cli._errors import Failed
-from vlls.cli._noise_report import CSV, HTML, PART_NAMES, Asked, NoiseReport
+from vlls.cli._noise_report import ALL, CSV, HTML, Asked, NoiseReport, name_parts, rank_parts
 from vlls.cli._terminal import Terminated, note, say, terminable, threads_of
-from vlls.noise import ExampleRanking, rank_examples
 from vlls.posterior import DiagonalPosterior
 from vlls.train.files import make_folder, write_atomically
-from vlls.train.restore import PARTS, LoadedRun, RunImages, load_run
+from vlls.train.restore import PARTS, LoadedRun, load_run
 
 __all__ = ["noise"]
 
@@ -33,10 +30,10 @@ _PARAGRAPH = (
     "The noise of an example is how far its prediction strays over the posterior: much for ambiguous and atypical "
     "images, little for easy ones. Beside it stands how much the posterior disagrees with the given label, which is "
     f"what wrong labels show by. Two files are written: {CSV}, all examples in the order of their noise, and {HTML}, "
-    "a page that needs nothing else, with the most and the least noisy examples and the most disputed labels. Where "
+    "a page that needs nothing else, with the most disputed labels and the most and the least noisy examples. Where "
     "the correct labels are known, both say which of the given ones are wrong."
 )
-HELP = f"""Rank the examples of a run by label noise, and make a gallery of the most and the least noisy ones.
+HELP = f"""Rank the examples of a run by label noise, and make a gallery of them and of labels that may be wrong.
 
 {_PARAGRAPH}
 
@@ -44,6 +41,8 @@ HELP = f"""Rank the examples of a run by label noise, and make a gallery of the 
 
 All training images of a run, in the folder of the run:
   [cyan]vlls noise runs/mnist-...[/cyan]
+Every image of a folder, those for testing too, to look for wrong labels:
+  [cyan]vlls noise runs/photos-... --part all[/cyan]
 The test images, by draws of the weights:
   [cyan]vlls noise runs/mnist-... --part test --method monte_carlo --samples 200[/cyan]
 A run whose method learns no posterior (sgd, ls, sam, ...):
@@ -60,7 +59,8 @@ COMPUTING, MACHINE, OUTPUT = "Noise", "Machine", "Output"
 def noise(
     folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="of a run, as vlls train names it at its end")],
     part: Annotated[
-        str, typer.Option(metavar="NAME", help="which images: train, test or validation", rich_help_panel=COMPUTING)
+        str,
+        typer.Option(metavar="NAME", help="which images: train, test, validation, or all", rich_help_panel=COMPUTING),
     ] = "train",
     method: Annotated[
         str,
@@ -100,7 +100,9 @@ def noise(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="the first N images only", rich_help_panel=COMPUTING, show_default=False),
+        typer.Option(
+            metavar="N", min=1, help="the first N images of a part only", rich_help_panel=COMPUTING, show_default=False
+        ),
     ] = None,
     data: Annotated[
         Path | None,
@@ -138,7 +140,7 @@ def noise(
         ),
     ] = None,
     show: Annotated[
-        int, typer.Option(metavar="N", min=0, help="examples of each end in the gallery", rich_help_panel=OUTPUT)
+        int, typer.Option(metavar="N", min=0, help="examples in each section of the gallery", rich_help_panel=OUTPUT)
     ] = 40,
     as_json: Annotated[
         bool, typer.Option("--json", help="print a summary as JSON on stdout, nothing else", rich_help_panel=OUTPUT)
@@ -147,23 +149,25 @@ def noise(
 ) -> None:
     """Rank, write, report."""
     asked = Asked(method, rank, samples, std, memory)
-    check_known(part, PARTS, "part")
+    check_known(part, (*PARTS, ALL), "part")
     notes = Console(stderr=True, quiet=quiet)
     try:
         with terminable(), threads_of(threads), redirect_stdout(sys.stderr):
             run = load_run(folder, device=device, root=data)
             posterior = _posterior(run, std)
-            images = run.images(part)
-            images = images if limit is None else images.first(limit)
+            there = [name for name in PARTS if getattr(run.data, name) is not None]
+            parts = {name: run.images(name) for name in (there if part == ALL else [part])}
+            if limit is not None:
+                parts = {name: images.first(limit) for name, images in parts.items()}
             place = folder if output is None else output
             make_folder(place.expanduser())
             began = time.perf_counter()
-            with _progress(
-                notes, f"{run.folder.name}: label noise of {len(images):,} {PART_NAMES[part]} images"
-            ) as told:
-                ranking = rank_examples(run.model, posterior, images, images.given, progress=told, **asked.options(run))
-            ranking = _readable(ranking, images)
-            report = NoiseReport(run, part, asked, posterior, images, ranking, time.perf_counter() - began)
+            number = sum(map(len, parts.values()))
+            title = f"{run.folder.name}: label noise of {number:,} {name_parts(parts)} images"
+            with _progress(notes, title) as told:
+                ranking, part_of = rank_parts(run, posterior, parts, asked, told)
+            seconds = time.perf_counter() - began
+            report = NoiseReport(run, part, asked, posterior, parts, ranking, part_of, seconds)
             table, page = report.table(), report.page(show)
             summary = report.summary(show, place)
             write_atomically(place.expanduser() / CSV, table)
@@ -208,14 +212,3 @@ def _progress(notes: Console, title: str) -> Iterator[Callable[[int, int], None]
     with Progress(*columns, TimeRemainingColumn(), console=notes, transient=True, expand=True) as bar:
         task = bar.add_task("", total=1)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _readable(ranking: ExampleRanking, images: RunImages) -> ExampleRanking:
-    """The ranking without the images in whose place another one was read."""
-    if not images.unreadable:
-        return ranking
-    kept = ~np.isin(ranking.index, sorted(images.unreadable))
-    if not kept.any():
-        raise ValueError(f"none of the {len(images)} images can be read; check that they are where they were")
-    columns = {name: values[kept] for name, values in ranking.columns().items()}
-    return replace(ranking, **columns)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +16,30 @@ import torch
 
 from vlls._validation import check_known
 from vlls.cli._report import describe
-from vlls.noise import ExampleRanking
+from vlls.noise import ExampleRanking, rank_examples
 from vlls.noise.network import METHODS
 from vlls.posterior import DiagonalPosterior
 from vlls.train.gallery import GalleryExample, gallery
 from vlls.train.prepare import derive_seed
 from vlls.train.restore import LoadedRun, RunImages
 
-__all__ = ["CSV", "HTML", "PART_NAMES", "Asked", "NoiseReport"]
+__all__ = ["ALL", "CSV", "HTML", "Asked", "NoiseReport", "name_parts", "rank_parts"]
 
 CSV, HTML = "noise.csv", "noise.html"
+ALL = "all"  # parts of a run's data in one table
 DISPUTES = 3  # labels that are named in print
 PART_NAMES = {"train": "training", "test": "test", "validation": "validation"}
+
+
+def name_parts(parts: Iterable[str]) -> str:
+    """Parts of a run's data in words.
+
+    Example:
+        >>> name_parts(["train", "test", "validation"])
+        'training, test and validation'
+    """
+    *names, last = (PART_NAMES[part] for part in parts)
+    return f"{', '.join(names)} and {last}" if names else last
 
 
 @dataclass(frozen=True)
@@ -79,22 +93,90 @@ class Asked:
         return f"--method {self.method}: {how[self.method]}"
 
 
+def rank_parts(
+    run: LoadedRun,
+    posterior: DiagonalPosterior,
+    parts: Mapping[str, RunImages],
+    asked: Asked,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[ExampleRanking, np.ndarray]:
+    """Rank the images of parts of a run's data by label noise, those that can be read.
+
+    Args:
+        run: whose network it is.
+        posterior: over the network's weights.
+        parts: images by the name of their part.
+        asked: how the noise is to be computed.
+        progress: called with the numbers of images done and in all.
+
+    Returns:
+        The ranking of all, whose ``index`` counts within a part, and the part of each example, (N,) of str.
+
+    Raises:
+        ValueError: if no image can be read, or as :func:`.rank_examples` does.
+    """
+    total, done, found = sum(map(len, parts.values())), 0, []
+    for part, images in parts.items():
+        # Asked anew for each part: so the draws of the weights, and the noise, are those of the part by itself.
+        options, before = asked.options(run), done
+        told = None if progress is None else lambda now, _, before=before: progress(before + now, total)
+        ranking = rank_examples(run.model, posterior, images, images.given, progress=told, **options)
+        kept = ~np.isin(ranking.index, sorted(images.unreadable))
+        found.append({name: values[kept] for name, values in ranking.columns().items()} | {"part": [part] * kept.sum()})
+        done += len(images)
+    columns = {name: np.concatenate([ranking[name] for ranking in found]) for name in found[0]}
+    if not len(columns["index"]):
+        raise ValueError(f"none of the {total} images can be read; check that they are where they were")
+    order = np.argsort(-columns["noise"], kind="stable")
+    part_of = columns.pop("part")[order]
+    return ExampleRanking(**{name: values[order] for name, values in columns.items()}), part_of
+
+
 @dataclass(frozen=True)
 class NoiseReport:
-    """A ranking in the three forms in which it is told."""
+    """A ranking in the three forms in which it is told.
+
+    Args:
+        run: whose images were ranked.
+        name: of the part that was asked for, or ``"all"``.
+        asked: how the noise was computed.
+        posterior: over the network's weights.
+        images: by the name of their part.
+        ranking: of all, as :func:`rank_parts` returns it.
+        part: of each example of the ranking, (N,) of str.
+        seconds: that it took.
+    """
 
     run: LoadedRun
-    part: str
+    name: str
     asked: Asked
     posterior: DiagonalPosterior
-    images: RunImages
+    images: Mapping[str, RunImages]
     ranking: ExampleRanking
+    part: np.ndarray
     seconds: float
 
-    @property
+    @cached_property
     def clean(self) -> np.ndarray | None:
-        """The correct labels in the order of the ranking."""
-        return None if self.images.clean is None else self.images.clean.numpy()[self.ranking.index]
+        """The correct labels in the order of the ranking; None where nobody knows them."""
+        if self.run.data.train.clean is None:  # files as they are found: nobody has checked those for testing either
+            return None
+        clean = self.ranking.label.copy()
+        for part, images in self.images.items():
+            assert images.clean is not None
+            rows = self.part == part
+            clean[rows] = images.clean.numpy()[self.ranking.index[rows]]
+        return clean
+
+    @cached_property
+    def unreadable(self) -> int:
+        """Number of images that could not be read."""
+        return sum(len(images.unreadable) for images in self.images.values())
+
+    def _file(self, row: int) -> str | None:
+        """Where the image of a row lies, if in a file of its own."""
+        path = self.images[self.part[row]].path(int(self.ranking.index[row]))
+        return None if path is None else str(path)
 
     @property
     def wrong(self) -> np.ndarray | None:
@@ -103,7 +185,7 @@ class NoiseReport:
 
     def table(self) -> bytes:
         """All examples as CSV."""
-        names, ranking = self.images.classes, self.ranking
+        names, ranking = self.run.data.classes, self.ranking
         columns: dict[str, list[Any]] = {"rank": list(range(1, len(ranking) + 1))}
         columns |= {name: values.tolist() for name, values in ranking.columns().items()}
         named = {"label_name": ranking.label, "predicted_name": ranking.predicted}
@@ -111,8 +193,10 @@ class NoiseReport:
             columns["clean_label"] = self.clean.tolist()
             named["clean_name"] = self.clean
         columns |= {name: [names[i] for i in labels] for name, labels in named.items()}
-        if self.images.path(0) is not None:
-            columns["file"] = [str(self.images.path(i)) for i in ranking.index.tolist()]
+        if self._file(0) is not None:
+            columns["file"] = [self._file(row) for row in range(len(ranking))]
+        if self.name == ALL:
+            columns["part"] = self.part.tolist()
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
@@ -122,15 +206,15 @@ class NoiseReport:
     def page(self, show: int) -> bytes:
         """The gallery as HTML."""
         highest, lowest = self._ends(show)
-        title = f"Label noise of the {PART_NAMES[self.part]} images: {describe(self.run.config)}"
+        title = f"Label noise of the {name_parts(self.images)} images: {describe(self.run.config)}"
         page = gallery(
             title,
             self._facts(),
             self.ranking.noise,
             [self._example(row) for row in highest],
             [self._example(row) for row in lowest],
-            self.wrong if self.wrong is not None and self.wrong.any() else None,
             [self._example(row) for row in self._disputed(show)],
+            self.wrong if self.wrong is not None and self.wrong.any() else None,
         )
         return page.encode(errors="backslashreplace")
 
@@ -145,24 +229,24 @@ class NoiseReport:
         return np.argsort(-self.ranking.disagreement, kind="stable")[:number].tolist()
 
     def _example(self, row: int) -> GalleryExample:
-        ranking, names = self.ranking, self.images.classes
-        index = int(ranking.index[row])
-        path = self.images.path(index)
+        ranking, names = self.ranking, self.run.data.classes
+        index, part = int(ranking.index[row]), str(self.part[row])
         return GalleryExample(
-            pixels=self.images.pixels(index),
+            pixels=self.images[part].pixels(index),
             index=index,
             given=names[ranking.label[row]],
             predicted=names[ranking.predicted[row]],
             noise=float(ranking.noise[row]),
             disagreement=float(ranking.disagreement[row]),
             clean=None if self.clean is None else names[self.clean[row]],
-            file=None if path is None else str(path),
+            file=self._file(row),
+            part=PART_NAMES[part] if self.name == ALL else None,
         )
 
     def _facts(self) -> list[tuple[str, str]]:
-        run, number = self.run, f"{len(self.ranking):,} {PART_NAMES[self.part]} images"
-        if self.images.unreadable:
-            number += f"; {len(self.images.unreadable):,} more could not be read"
+        run, number = self.run, f"{len(self.ranking):,} {name_parts(self.images)} images"
+        if self.unreadable:
+            number += f"; {self.unreadable:,} more could not be read"
         if self.wrong is not None:
             number += f"; {int(self.wrong.sum()):,} labels are known to be wrong"
         std = torch.cat([values.flatten() for values in self.posterior.std.values()]).float()
@@ -196,13 +280,13 @@ class NoiseReport:
         return {
             "run": str(self.run.folder),
             "status": self.run.status,
-            "part": self.part,
+            "part": self.name,
             "method": asked.method,
             "rank": (asked.rank or 3) if asked.method == "rank" else None,
             "samples": (asked.samples or 64) if asked.method in ("direction", "monte_carlo") else None,
             "std": asked.std,
             "examples": len(self.ranking),
-            "unreadable": len(self.images.unreadable),
+            "unreadable": self.unreadable,
             "noise": {"max": float(values.max()), "median": float(np.median(values)), "min": float(values.min())},
             "wrong_labels": None if wrong is None else int(wrong.sum()),
             "shown": len(highest),
@@ -216,11 +300,11 @@ class NoiseReport:
 
     def _dispute(self, row: int) -> dict[str, Any]:
         """Which label the network disagrees with, and what it predicts instead."""
-        ranking, names = self.ranking, self.images.classes
-        path = self.images.path(index := int(ranking.index[row]))
+        ranking, names = self.ranking, self.run.data.classes
         return {
-            "index": index,
-            "file": None if path is None else str(path),
+            "part": str(self.part[row]),
+            "index": int(ranking.index[row]),
+            "file": self._file(row),
             "label": names[ranking.label[row]],
             "predicted": names[ranking.predicted[row]],
             "disagreement": round(float(ranking.disagreement[row]), 6),
@@ -231,7 +315,7 @@ class NoiseReport:
         found = self.summary(show, place)
         values, number = found["noise"], found["examples"]
         first = (
-            f"{number:,} {PART_NAMES[self.part]} images in {self.seconds:.1f} s: label noise from {values['max']:.3g}"
+            f"{number:,} {name_parts(self.images)} images in {self.seconds:.1f} s: label noise from {values['max']:.3g}"
         )
         lines = [f"{first} to {values['min']:.3g}, median {values['median']:.3g}"]
         if found["unreadable"]:
@@ -243,9 +327,10 @@ class NoiseReport:
                 f"of the {found['shown']} with the most noise, {found['wrong_labels_in_most_disagreeing']} of the "
                 f"{found['shown']} that the posterior disagrees with most"
             )
-        for number, dispute in enumerate(found["most_disputed"][:DISPUTES]):
-            name = dispute["file"] or f"example {dispute['index']}"
+        lines.append("labels that the posterior disagrees with most:")
+        for dispute in map(self._dispute, self._disputed(DISPUTES)):
+            part = f"{PART_NAMES[dispute['part']]} " if self.name == ALL else ""
+            name = dispute["file"] or f"{part}example {dispute['index']}"
             doubt = f"labelled {dispute['label']}, predicted {dispute['predicted']}"
-            share = f"it disagrees by {100 * dispute['disagreement']:.1f} %"
-            lines.append(("most disputed labels: " if number == 0 else "  ") + f"{name}: {doubt}, {share}")
+            lines.append(f"  {name}: {doubt}, disagreement {100 * dispute['disagreement']:.1f} %")
         return [*lines, f"table: {found['csv']}", f"gallery: {found['html']}"]

@@ -1,4 +1,4 @@
-"""A page of the examples with the most and the least label noise, and of disputed labels: one file, no network."""
+"""A page of disputed labels and of the examples with the most and the least label noise: one file, no network."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 import numpy as np
 
@@ -33,6 +34,7 @@ class GalleryExample:
         disagreement: probability that the network gives to other classes than ``given``.
         clean: name of the correct label, where it is known.
         file: where the image lies, if in a file of its own.
+        part: of the data, in words, where there are several.
     """
 
     pixels: np.ndarray
@@ -43,6 +45,7 @@ class GalleryExample:
     disagreement: float
     clean: str | None = None
     file: str | None = None
+    part: str | None = None
 
     @property
     def wrong(self) -> bool:
@@ -56,8 +59,8 @@ def gallery(
     noise: np.ndarray,
     highest: Sequence[GalleryExample],
     lowest: Sequence[GalleryExample],
-    wrong: np.ndarray | None = None,
     disputed: Sequence[GalleryExample] = (),
+    wrong: np.ndarray | None = None,
 ) -> str:
     """Return the page as HTML, with images and styles in it.
 
@@ -67,9 +70,9 @@ def gallery(
         noise: of all examples, (N,).
         highest: examples of the most noise, in the order in which they are shown.
         lowest: examples of the least.
+        disputed: examples whose given label the posterior disagrees with most: where to look for wrong labels
+            (Chapter 7). They come first.
         wrong: whether the given label of each example is wrong, (N,) in the order of ``noise``; None if not known.
-        disputed: examples whose given label the network disagrees with most: where to look for wrong labels
-            (Chapter 7).
 
     Raises:
         ValueError: if Pillow is not installed.
@@ -81,35 +84,39 @@ def gallery(
         (True, True)
     """
     rows = "".join(f"<div><dt>{escape(term)}</dt><dd>{escape(text)}</dd></div>" for term, text in facts)
+    sections = [
+        ("disputed", "Labels that may be wrong", "the one that the posterior disagrees with most first", disputed),
+        ("most", "Most label noise", "the most first: ambiguous or atypical images, whatever their label", highest),
+        ("least", "Least label noise", "the least first: easy images", lowest),
+    ]
+    sections = [section for section in sections if section[3]]
+    links = "".join(f'<a href="#{key}">{heading}</a>' for key, heading, *_ in sections)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{escape(title)}</h1>\n<dl>{rows}</dl>\n"
+        f"<h1>{escape(title)}</h1>\n{f'<nav>{links}</nav>' if links else ''}\n<dl>{rows}</dl>\n"
         f"<h2>All examples</h2>\n{_histogram(noise, wrong)}\n"
-        f"{_section('Most label noise', 'the most first', highest)}"
-        f"{_section('Most disputed labels', 'the most first: look for wrong labels here', disputed)}"
-        f"{_section('Least label noise', 'the least first', lowest)}"
+        f"{''.join(_section(*section) for section in sections)}"
         "</main>\n</body>\n</html>\n"
     )
 
 
 # ---------------------------------------------------------------------- examples
-def _section(heading: str, order: str, examples: Sequence[GalleryExample]) -> str:
-    if not examples:
-        return ""
+def _section(key: str, heading: str, order: str, examples: Sequence[GalleryExample]) -> str:
     number = f"{len(examples)} example{'s' if len(examples) > 1 else ''}"
     wrong = sum(example.wrong for example in examples)
     known = all(example.clean is not None for example in examples)
     told = f"{number}, {order}" + (f"; {wrong} with a wrong label" if known else "")
     figures = "\n".join(map(_figure, examples))
-    return f'<h2>{heading}</h2>\n<p>{told}.</p>\n<div class="grid">\n{figures}\n</div>\n'
+    return f'<h2 id="{key}">{heading}</h2>\n<p>{told}.</p>\n<div class="grid">\n{figures}\n</div>\n'
 
 
 def _figure(example: GalleryExample) -> str:
     given, predicted = escape(example.given), escape(example.predicted)
-    alt = f"example {example.index}, labelled {given}, predicted {predicted}, label noise {example.noise:#.3g}"
+    part = f"{escape(example.part)} " if example.part else ""
+    alt = f"{part}example {example.index}, labelled {given}, predicted {predicted}, label noise {example.noise:#.3g}"
     mark = ""
     if example.wrong:
         clean = escape(example.clean or "")
@@ -118,12 +125,15 @@ def _figure(example: GalleryExample) -> str:
     names = "".join(_row(name, value) for name, value in (("label", given), ("predicted", predicted)))
     noise, disagreement = f"{example.noise:#.3g}", f"{100 * example.disagreement:.1f} %"
     cells = names + _row("noise", noise, "number") + _row("disagrees", disagreement, "number")
-    where = f' title="{escape(example.file)}"' if example.file else ""
+    title, place = "", f"{part}#{example.index}"
+    if example.file:  # the last two names: for a folder of images, the class and the image
+        title = f' title="{escape(example.file)}"'
+        place += f" {escape('/'.join(Path(example.file).parts[-2:]))}"
     small = ' class="small"' if max(example.pixels.shape[:2]) < LARGEST // 2 else ""
     return (
-        f"<figure{' class=wrong' if example.wrong else ''}{where}>"
+        f"<figure{' class=wrong' if example.wrong else ''}{title}>"
         f'<img src="data:image/png;base64,{_png(example.pixels)}" alt="{alt}" loading="lazy"{small}>'
-        f"<figcaption><p class=index>#{example.index}</p><table>{cells}</table>{mark}</figcaption></figure>"
+        f"<figcaption><p class=index>{place}</p><table>{cells}</table>{mark}</figcaption></figure>"
     )
 
 
@@ -230,6 +240,8 @@ main { max-width: 76rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.5rem; line-height: 1.2; margin: .5rem 0 1rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 2rem 0 .3rem; }
 p { margin: .2rem 0 .7rem; color: var(--quiet); }
+nav { margin: 0 0 1rem; display: flex; flex-wrap: wrap; gap: .3rem 1.5rem; }
+a { color: var(--bar); }
 dl { margin: 0; display: grid; gap: .3rem 2rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); }
 dl div { display: grid; grid-template-columns: 7.5rem minmax(0, 1fr); }
@@ -250,7 +262,7 @@ figure.wrong { border-color: var(--bad); }
 img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; }
 img.small { image-rendering: pixelated; }
 figcaption { margin-top: .4rem; font-size: .85rem; }
-.index { margin: 0; }
+.index { margin: 0; overflow-wrap: anywhere; }
 table { width: 100%; border-collapse: collapse; }
 th { text-align: left; font-weight: normal; color: var(--quiet); padding: 0 .5rem 0 0; vertical-align: top; }
 td { text-align: right; padding: 0; font-variant-numeric: tabular-nums; }
