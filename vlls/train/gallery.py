@@ -270,6 +270,6 @@ td.name { overflow-wrap: anywhere; }
 td.number { white-space: nowrap; }
 .mark { margin: .35rem 0 0; font-weight: 600; color: var(--bad); overflow-wrap: anywhere; }
 @media (max-width: 480px) { svg text { font-size: 22px; } .grid { grid-template-columns: repeat(2, minmax(0, 1fr)); }
-  dl div { grid-template-columns: 6.8rem minmax(0, 1fr); } }
+  dl div { grid-template-columns: 7.2rem minmax(0, 1fr); } }
 @media print { figure { break-inside: avoid; } }
 """
