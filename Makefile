@@ -18,9 +18,9 @@ book: $(INSTALLED) ## build the book: _build/html/index.html
 pdf: $(INSTALLED) ## make the book as a PDF, _build/vlls-book.pdf; needs LaTeX
 	$(BIN)/python book/pdf.py
 
-lab: $(INSTALLED) ## open the chapters in JupyterLab
+lab: $(INSTALLED) ## open the chapters in JupyterLab; make lab ARGS=--no-browser on a remote machine
 	$(BIN)/pip install --quiet -e '.[lab]'
-	$(BIN)/jupyter lab book
+	$(BIN)/jupyter lab book $(ARGS)
 
 run: $(INSTALLED) ## execute the chapters into _build/run; make run SETTING=gpu has larger parameters
 	$(BIN)/pip install --quiet -e '.[lab]'

@@ -176,7 +176,7 @@ def test_conda_environment_agrees_with_pyproject():
     assert found.pop("python") == PROJECT["requires-python"]
     assert found.pop("pip") == found.pop("make") == ""
     found["torch"] = found.pop("pytorch")  # conda's name for it
-    assert found == requirements([*PROJECT["dependencies"], "vlls[dev]"])
+    assert found == requirements([*PROJECT["dependencies"], "vlls[dev,lab]"])
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
