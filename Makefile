@@ -20,7 +20,7 @@ pdf: $(INSTALLED) ## make the book as a PDF, _build/vlls-book.pdf; needs LaTeX
 
 lab: $(INSTALLED) ## open the chapters in JupyterLab; make lab ARGS=--no-browser on a remote machine
 	$(BIN)/pip install --quiet -e '.[lab]'
-	$(BIN)/jupyter lab book $(ARGS)
+	PYTHONSTARTUP=$(CURDIR)/book/startup.py $(BIN)/jupyter lab book $(ARGS)
 
 run: $(INSTALLED) ## execute the chapters into _build/run; make run SETTING=gpu has larger parameters
 	$(BIN)/pip install --quiet -e '.[lab]'
