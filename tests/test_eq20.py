@@ -194,3 +194,20 @@ def test_sam_noise_makes_a_binary_residual_longer():
     assert torch.allclose(noise, -rho * f.sigmoid() * (-f).sigmoid() * norm * residual.sign(), atol=1e-14)
     unit = DiagonalPosterior(mean, {name: torch.full_like(p, rho) for name, p in mean.items()})
     assert torch.allclose(label_noise_moments(model, unit, x, linear=True).std[:, 0], noise.abs(), atol=1e-13)
+
+
+@pytest.mark.guards("prop-sam-noise")
+def test_sam_noise_can_make_a_residual_of_three_classes_shorter():
+    p = torch.tensor([0.1, 0.7, 0.2], dtype=torch.float64)
+
+    class OneWeight(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+
+        def forward(self, x):
+            return p.log() + self.weight * torch.tensor([2.0, 2.0, 1.0], dtype=torch.float64) * x
+
+    noise = sam_label_noise(OneWeight(), torch.ones(1, 1, dtype=torch.float64), torch.tensor([0]), rho=0.01)
+    residual = p - torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    assert (residual - noise[0]).norm() < residual.norm() - 1e-4

@@ -37,7 +37,7 @@ def sam_label_noise(
     .. math:: \epsilon_i = A'(f_i(\theta)) - A'(f_i(\theta + \delta)) \approx -A''(f_i) \, J_i \, \delta .
 
     It is Eq. 20 with :math:`\Sigma^{1/2} e` replaced by a step of length :math:`\rho` up the loss: a noise that knows
-    the labels, and pushes them away from the prediction where variational noise is even-handed.
+    the labels, where variational noise depends on the posterior alone.
 
     Args:
         model: the network at its weights :math:`\theta`, in evaluation mode; (B, ...) inputs to (B, K) logits. Frozen

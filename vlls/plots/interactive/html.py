@@ -52,6 +52,10 @@ class InteractiveFigure:
     def __repr__(self) -> str:
         return f"InteractiveFigure({self.name!r})"
 
+    def _repr_markdown_(self) -> str:
+        """Return what stands in its place on paper."""
+        return f"*{self.name}: an interactive figure, to be moved on the site and in Jupyter.*"
+
     def _repr_html_(self) -> str:
         """Return the element, with another id each time: a page may hold it twice."""
         data = json.dumps(self.data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
