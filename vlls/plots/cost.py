@@ -19,9 +19,10 @@ _ROW, _HEAD = 0.24, 0.75  # inches of a bar, and of a panel's title and axis
 
 @styled
 def plot_cost(rows: DataFrame, mark: str = "goal") -> Figure:
-    r"""Draw measured numbers as horizontal bars on log axes, a panel for each thing compared, with goals as marks.
+    r"""Draw measured numbers as horizontal bars or dots on log axes, a panel for each thing compared, with goals as marks.
 
-    Ratios (unit ×) begin at 1. A bar is blue where the goal is met, orange where it is not, grey where there is none.
+    Ratios (unit ×) are bars that begin at 1, all else are dots. Blue: the goal is met; orange: it is not; grey: there is
+    none.
     What was not measured is left out; its panel too where nothing of it was.
 
     Args:
@@ -72,7 +73,7 @@ def _nothing() -> Figure:
 
 
 def _panel(ax: Axes, what: str, part: DataFrame, mark: str) -> None:
-    """Bars from the top down, their numbers beside them."""
+    """Bars or dots from the top down, their numbers beside them."""
     values = part["value"].to_numpy(float)
     marks = part[mark].to_numpy(float) if mark in part else np.full(len(part), np.nan)
     met = list(part["met"]) if "met" in part else [None] * len(part)
@@ -82,7 +83,10 @@ def _panel(ax: Axes, what: str, part: DataFrame, mark: str) -> None:
     every = np.concatenate([values, marks[known], [1.0] if ratio else []])
     low, high = 0.6 * every.min(), 3.0 * every.max()
     start = 1.0 if ratio else low  # ratios begin where nothing is gained or lost
-    ax.barh(places, values - start, left=start, color=colours, height=0.7, zorder=2)
+    if ratio:
+        ax.barh(places, values - start, left=start, color=colours, height=0.7, zorder=2)
+    else:  # on a log axis there is no zero from which a bar could begin
+        ax.scatter(values, places, s=50, color=colours, zorder=2)
     ax.scatter(marks[known], places[known], marker="|", s=150, linewidths=2.2, color=_MARK, zorder=3)
     for place, value, bound in zip(places, values, marks, strict=True):
         end = max(value, start)

@@ -57,7 +57,7 @@ const show = (root, data, part) => {
     update();
   });
 
-  const LEFT = 30, BOTTOM = 38;
+  const LEFT = 44, BOTTOM = 38;
   const unit = (width) => (width - LEFT - 2) / (xs[1] - xs[0]); // pixels; the same both ways
   atEveryWidth(plane, (width) => Math.round(unit(width) * (ys[1] - ys[0])) + BOTTOM, (width, height) => {
     const x = scale(xs[0], xs[1], LEFT, width - 2), y = scale(ys[0], ys[1], height - BOTTOM, 0);
@@ -75,6 +75,9 @@ const show = (root, data, part) => {
     for (let f = Math.ceil(xs[0]); f <= xs[1]; f++) tick(f, { x: x(f), y: height - 22 }, "middle");
     for (let f = Math.ceil(ys[0]); f <= ys[1]; f++) tick(f, { x: LEFT - 7, y: y(f) + 4 }, "end");
     draw(plane, "text", { x: (LEFT + width) / 2, y: height - 4, "text-anchor": "middle" }, "first coordinate");
+    const middle = (height - BOTTOM) / 2;
+    draw(plane, "text", { x: 11, y: middle, transform: `rotate(-90 11 ${middle})`, "text-anchor": "middle" },
+      "second coordinate");
     const size = width < 500 ? 3 : 4;
     for (const [a, b, label] of points) {
       if (label) {
