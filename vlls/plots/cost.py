@@ -19,11 +19,10 @@ _ROW, _HEAD = 0.24, 0.75  # inches of a bar, and of a panel's title and axis
 
 @styled
 def plot_cost(rows: DataFrame, mark: str = "goal") -> Figure:
-    r"""Draw measured numbers as horizontal bars or dots on log axes, a panel for each thing compared, with goals as marks.
+    r"""Draw measured numbers as bars or dots on log axes, a panel for each thing compared, with goals as marks.
 
-    Ratios (unit ×) are bars that begin at 1, all else are dots. Blue: the goal is met; orange: it is not; grey: there is
-    none.
-    What was not measured is left out; its panel too where nothing of it was.
+    Ratios (unit ×) are bars that begin at 1, all else are dots. They are blue where the goal is met, orange where it is
+    not, grey where there is none. What was not measured is left out; its panel too where nothing of it was.
 
     Args:
         rows: with the columns ``what`` (the panel), ``name``, ``value`` > 0 or NaN, ``unit``; and if there are any
