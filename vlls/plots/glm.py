@@ -80,7 +80,7 @@ def plot_label_noise(
     ax.set_ylim(bottom=0)
     ax.set_xlabel(_MEAN_LABEL)
     ax.set_ylabel(r"label noise $|\epsilon|$ (probability)")
-    ax.legend(title="variance of $f$", loc="upper right", bbox_to_anchor=(1.0, 1.08))
+    ax.legend(title="variance of $f$", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
