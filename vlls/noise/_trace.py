@@ -163,7 +163,8 @@ def _watching(
                 handles.append(module.register_forward_hook(measure))
             here = by_module.get(name, [])
             parts = {site.part: site for site in here if site.part}
-            handles += [module.register_forward_hook(layer(site)) for site in here if not site.part]
+            # before the user's own hooks, which may change what the layer returned
+            handles += [module.register_forward_hook(layer(site), prepend=True) for site in here if not site.part]
             if parts:
                 module.forward = _Attention(module, parts, note)  # type: ignore[method-assign]
                 replaced.append(module)

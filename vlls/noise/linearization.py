@@ -71,6 +71,7 @@ def logit_covariance(
 class _Plan:
     sites: list[Site]
     others: tuple[str, ...]  # parameters without a site
+    uses: dict[str, int]  # how often each parameter enters the logits
     num_outputs: int
     sizes: tuple[int, int]  # elements of all outputs of modules for one example, and of the largest
     itemsize: int
@@ -135,7 +136,8 @@ class Linearization:
         covered = {name for site in found for name in site.parameters}
         others = tuple(name for name in self._variances if name not in covered and uses.get(name, 0))
         self._warn(others)
-        return _Plan(found, others, logits.shape[1], (sum(one.sizes), max(one.sizes, default=1)), logits.element_size())
+        sizes = sum(one.sizes), max(one.sizes, default=1)
+        return _Plan(found, others, uses, logits.shape[1], sizes, logits.element_size())
 
     def _warn(self, names: tuple[str, ...]) -> None:
         for name in names:
@@ -179,6 +181,14 @@ class Linearization:
         with differentiable():
             done = forward(self.model, self._grown, x, self._plan.sites, self._consume)
         check_logits(done.logits, len(x))
+        uses = _uses(done, self._grown)
+        if uses != self._plan.uses:
+            name = next(name for name in uses if uses[name] != self._plan.uses[name])
+            raise ValueError(
+                f"the model uses {name!r} {uses[name]} times for these examples and {self._plan.uses[name]} times for "
+                "the first one, so its way depends on its input (a mixture of experts, a branch); use "
+                "method='monte_carlo'"
+            )
         return done
 
     def _consume(self, site: Site, a: Tensor, g: Tensor) -> None:
@@ -238,7 +248,7 @@ class Linearization:
                 gradients = {name: torch.stack([row[name] for row in one_by_one]) for name in chosen}
         total = directions.new_zeros(len(x), directions.shape[1], directions.shape[1])
         for name, gradient in gradients.items():
-            scaled = (gradient * self.std[name]).flatten(2)
+            scaled = (gradient * self.std[name]).reshape(*gradient.shape[:2], -1)
             total += scaled @ scaled.mT
         return total
 

@@ -15,7 +15,7 @@ the deterministic noise of Eq. 16; its covariance is what Eq. 20 approximates. F
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -25,7 +25,14 @@ from torch.func import functional_call
 
 from vlls._validation import check_known
 from vlls.families import Family
-from vlls.noise._checks import check_batch, check_logits, check_memory_limit, check_mode, parameters_of
+from vlls.noise._checks import (
+    check_batch,
+    check_logits,
+    check_memory_limit,
+    check_mode,
+    check_repeatable,
+    parameters_of,
+)
 from vlls.noise._push import curvature, linear_moments, push, symmetric_root, the_family
 from vlls.noise.linearization import Linearization, available_memory, differentiable
 from vlls.posterior import DiagonalPosterior
@@ -239,10 +246,12 @@ class Estimator:
             check_mode(model)
             mean, std = parameters_of(model, posterior)
             with torch.no_grad():
-                logits = functional_call(model, mean, (x[:1],))
-            self.num_outputs = check_logits(logits, 1).shape[1]
-        self.mean = {name: _laid_out(centre.detach()) for name, centre in mean.items()}  # for passes forward only
-        self.std = {name: _laid_out(spread) for name, spread in std.items()}
+                one, twins = (functional_call(model, mean, (part,)) for part in (x[:1], x[[0, 0]]))
+            self.num_outputs = check_logits(one, 1).shape[1]
+            check_repeatable(check_logits(twins, 2))
+        self._lay = _layout(model, mean, x)
+        self.mean = {name: self._lay(centre.detach()) for name, centre in mean.items()}  # for passes forward only
+        self.std = {name: self._lay(spread) for name, spread in std.items()}
         self.family = the_family(family, self.num_outputs)
 
     def check_result(self, x: Tensor) -> None:
@@ -333,7 +342,7 @@ class Estimator:
             for part in x.split(self._examples(x)):
                 pairs.append(
                     torch.func.jvp(
-                        lambda parameters, part=part: functional_call(self.model, parameters, (_laid_out(part),)),
+                        lambda parameters, part=part: functional_call(self.model, parameters, (self._lay(part),)),
                         (self.mean,),
                         (tangents,),
                     )
@@ -371,7 +380,7 @@ class Estimator:
         return {name: mean + sign * step[name] for name, mean in self.mean.items()}
 
     def _logits(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
-        parts = [functional_call(self.model, weights, (_laid_out(part),)) for part in x.split(self._examples(x))]
+        parts = [functional_call(self.model, weights, (self._lay(part),)) for part in x.split(self._examples(x))]
         return check_logits(torch.cat(parts), len(x))
 
     @torch.no_grad()
@@ -450,6 +459,21 @@ def _result(
     )
 
 
-def _laid_out(tensor: Tensor) -> Tensor:
-    """Images and filters with the channels last in memory: passes forward are up to three times faster on a CPU."""
+def _layout(model: nn.Module, mean: dict[str, Tensor], x: Tensor) -> Callable[[Tensor], Tensor]:
+    """How images and filters shall lie in memory: channels last, up to three times faster, if the model takes that."""
+    if x.ndim == 4:
+        try:
+            with torch.no_grad():
+                weights = {name: _channels_last(p.detach()) for name, p in mean.items()}
+                functional_call(model, weights, (_channels_last(x[:1]),))
+        except RuntimeError:  # it flattens with ``view``
+            return _as_they_are
+    return _channels_last
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
     return tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+
+def _as_they_are(tensor: Tensor) -> Tensor:
+    return tensor

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from vlls.families import Family
-from vlls.noise._checks import check_batch, check_labels, check_logits, check_mode
+from vlls.noise._checks import check_batch, check_labels, check_logits, check_mode, check_repeatable
 from vlls.noise._push import curvature, the_family
 from vlls.noise.linearization import differentiable, logit_covariance
 from vlls.posterior import DiagonalPosterior
@@ -71,6 +71,8 @@ def sam_label_noise(
     parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     if not parameters:
         raise ValueError("no parameter of the model requires a gradient, so SAM has none to perturb; thaw some")
+    with torch.no_grad():
+        check_repeatable(check_logits(functional_call(model, parameters, (x[[0, 0]],)), 2))
     grown = {name: p.clone().requires_grad_() for name, p in parameters.items()}
     with differentiable(), torch.enable_grad():
         logits = check_logits(functional_call(model, grown, (x,)), len(x))
