@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 __all__ = ["check_group", "check_options", "check_parameters", "check_state_dict"]
 
 # hyperparameter -> (lower, lower allowed, upper, upper allowed, what to do)
 RANGES: dict[str, tuple[float, bool, float, bool, str]] = {
     "lr": (0.0, True, math.inf, False, "0.1 is a usual start"),
-    "ess": (1.0, True, math.inf, False, "use the number of training examples"),
+    "ess": (1.0, True, 1e12, True, "use the number of training examples"),
     "hess_init": (0.0, False, math.inf, False, "try 0.1 to 1"),
     "beta1": (0.0, True, 1.0, False, "0.9 is usual"),
     "beta2": (0.0, True, 1.0, True, "0.99999 is usual, 1 keeps the covariance fixed"),
@@ -50,11 +51,17 @@ def check_group(group: dict[str, Any]) -> None:
 
 def check_parameters(params: Sequence[Any]) -> None:
     """Raise a ValueError if one of the parameters cannot be optimized."""
+    places: dict[int, int] = {}
     for position, param in enumerate(params):
         tensor = param[1] if isinstance(param, tuple) and len(param) == 2 else param  # (name, parameter)
         if not isinstance(tensor, Tensor):
             continue  # torch says what it needs
+        if is_lazy(tensor):
+            raise ValueError(f"params[{position}] has no shape yet; run one batch through the model first")
         where = f"params[{position}], of shape {tuple(tensor.shape)},"
+        first = places.setdefault(id(tensor), position)
+        if first != position:
+            raise ValueError(f"{where} is params[{first}] again; list a parameter once, even if layers share it")
         if not tensor.is_floating_point():
             raise ValueError(f"{where} has dtype {tensor.dtype}; IVON needs real floating-point parameters")
         if tensor.layout != torch.strided:

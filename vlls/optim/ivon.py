@@ -492,6 +492,7 @@ class IVON(Optimizer):
         self._reset()
 
     def __getstate__(self) -> dict[str, Any]:
+        self._refuse_inside("copying or pickling the optimizer")
         options = ("mc_samples", "sync", "foreach", "fused")
         own: dict[str, Any] = {name: getattr(self, name) for name in options}
         if self.generator is not None:

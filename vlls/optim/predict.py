@@ -31,7 +31,7 @@ def predict(model: torch.nn.Module, optimizer: IVON, x: Any, num_samples: int = 
         class 1 where there is one logit an example.
 
     Raises:
-        ValueError: if ``num_samples`` is below 1.
+        ValueError: if ``num_samples`` is below 1, or the optimizer is no IVON or trains no parameter of the model.
         RuntimeError: inside a sample.
 
     Example:
@@ -43,6 +43,14 @@ def predict(model: torch.nn.Module, optimizer: IVON, x: Any, num_samples: int = 
     """
     if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
         raise ValueError(f"num_samples={num_samples!r} is not a whole number >= 1; 8 to 64 are usual")
+    if not isinstance(optimizer, IVON):
+        raise ValueError(f"optimizer is of type {type(optimizer).__name__}; pass the IVON that trains the model")
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not any(id(p) in trained for p in model.parameters()):
+        raise ValueError(
+            "the optimizer trains no parameter of this model, so there is nothing to average; pass the model that it "
+            "was made with, not a copy or an average of it"
+        )
     total: Tensor | None = None
     with _evaluating(model):
         for _ in range(num_samples):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -10,6 +12,9 @@ from torch import Tensor
 
 from vlls._validation import check_rate
 from vlls.smoothing._base import SmoothingLoss, check_num_classes, describe
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["MeanPredictionSmoothing", "OnlineLabelSmoothing"]
 
@@ -28,6 +33,17 @@ class _EpochSmoothing(SmoothingLoss):
         super().__init__(reduction=reduction, validate=validate)
         check_num_classes(n_classes, "n_classes")
         self.n_classes = n_classes
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the statistics, but never cast them to 16 bits, in which sums stop growing."""
+
+        def accurate(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            if not moved.is_floating_point() or moved.dtype.itemsize >= 4:
+                return moved
+            return tensor.to(moved.device)
+
+        return super()._apply(accurate, recurse)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss and, in training mode, take the predictions into the statistics of this epoch."""
