@@ -86,7 +86,10 @@ def test_options_and_their_help_follow_the_fields_of_the_config():
     for name, text in helps.items():
         assert text, name
         assert not re.search(r"[`\\]|:\w+:`|None", text), (name, text)
-    assert helps["rate"] == "share of corrupted labels, in [0, 1); κ of Eq. 21 for class-dependent errors"
+    assert helps["rate"] == (
+        "share of corrupted labels, in [0, 1), above 0 with a corruption unless rate_step is; κ of Eq. 21 for "
+        "class-dependent errors"
+    )
     assert "σ² = 1/(λ(h₀ + δ))" in helps["hess_init"]
     assert helps["model"].startswith("one of cnn3, resnet18")
 

@@ -165,7 +165,8 @@ GOOD = {"labels": [0, 1, 2], "corruption": "symmetric", "rate": 0.4, "num_classe
         ({"rate": math.nan}, "^rate=nan is outside"),
         ({"rate": True}, "^rate=True is outside"),
         ({"rate": "0.4"}, "^rate='0.4' is outside"),
-        ({"rate": None}, "^rate=None is outside"),
+        ({"rate": None}, "^corruption='symmetric' needs a rate; pass the share of wrong labels"),
+        ({"corruption": "class_dependent", "rate": None}, "^corruption='class_dependent' needs a rate"),
         ({"corruption": "class_dependent", "rate": 1.0}, "^base_rate=1.0 is outside"),
         ({"corruption": "class_dependent", "rate_step": -0.1}, "^rate_step=-0.1 is not allowed; choose"),
         ({"corruption": "class_dependent", "rate_step": math.nan}, "^rate_step=nan is not allowed"),
@@ -206,6 +207,12 @@ def test_refused(change, message):
     with pytest.raises(ValueError, match=message) as caught:
         corrupt(**(GOOD | change))
     assert "\n" not in str(caught.value)
+
+
+def test_when_the_rate_may_be_left_out():
+    assert corrupt([0, 1], "none", num_classes=2, seed=0).tolist() == [0, 1]
+    found = corrupt(some_labels(500, 4), "class_dependent", rate_step=0.2, num_classes=4, seed=0)
+    assert np.array_equal(found, class_dependent(some_labels(500, 4), 0.0, 0.2, 4, seed=0))
 
 
 def test_the_matrix_refuses_the_same():

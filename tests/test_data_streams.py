@@ -86,6 +86,74 @@ def test_every_mode_becomes_rgb(tmp_path, mode):
     assert ImageFiles(tmp_path, [name], [0], 4)[0][0].unique().tolist() == [255]
 
 
+GREY = np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("16.png", GREY.astype(np.uint16) * 257),
+        ("rounded.png", (GREY * 257.0 + np.where(GREY % 8, 128, -128)).clip(0)),
+        ("16.tif", GREY.astype(">u2") * 257),
+        ("float.tif", GREY.astype(np.float32) / 255),
+    ],
+)
+def test_wide_grey_values_are_scaled_not_clipped(tmp_path, name, values):
+    kind = np.float32 if name == "float.tif" else np.uint16
+    Image.fromarray(values.astype(kind)).save(tmp_path / name)
+    image, *rest = ImageFiles(tmp_path, [name], [0], 8)[0]
+    assert rest == [0, 0, False]
+    assert image.tolist() == np.repeat(GREY[..., None], 3, axis=2).tolist()
+
+
+def test_a_pgm_of_16_bits(tmp_path):
+    (tmp_path / "16.pgm").write_bytes(b"P5 8 8 65535\n" + (GREY.astype(">u2") * 257).tobytes())
+    assert ImageFiles(tmp_path, ["16.pgm"], [0], 8)[0][0][..., 1].tolist() == GREY.tolist()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (GREY.astype(np.float32), r"grey values go from 0 to 252; scale them to \[0, 1\]"),
+        (np.full((8, 8), np.nan, np.float32), "grey values go from nan to nan"),
+        (GREY.astype(np.int32) * 257, "grey values of 32 bits have no known range"),
+    ],
+)
+def test_grey_values_of_no_known_range_are_unreadable(tmp_path, values, message):
+    Image.fromarray(values).save(tmp_path / "0.tif")
+    save(tmp_path / "1.png")
+    assert ImageFiles(tmp_path, ["0.tif", "1.png"], [0, 1], 8)[0][1:] == (1, 1, True)
+    with pytest.raises(DataError, match=message) as caught:
+        ImageFiles(tmp_path, ["0.tif"], [0], 8)[0]
+    assert one_line(caught)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("a.jpg", {}), ("a.png", {}), ("16.png", {}), ("a.tif", {"compression": "tiff_lzw"})]
+)  # Pillow turns TIFFs as it reads them, those without compression wrongly (13.0)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_exif_orientation_is_followed(tmp_path, name, options, orientation):
+    quarters = np.array([[0, 80], [160, 240]], np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.pad(quarters.repeat(16, axis=0).repeat(16, axis=1), ((16, 16), (0, 0)))  # 32 wide, 64 high
+    if name == "16.png":
+        pixels = pixels.astype(np.uint16) * 257
+    Image.fromarray(pixels).save(tmp_path / name, exif=exif, **options)
+    found = ImageFiles(tmp_path, [name], [0], 32)[0][0].numpy()[8:32:16, 8:32:16, 0].astype(int)
+    turned = np.rot90(quarters, {1: 0, 2: 0, 3: 2, 4: 2, 5: 1, 6: -1, 7: -1, 8: 1}[orientation])
+    if orientation in (2, 4):
+        turned = np.fliplr(turned)
+    elif orientation in (5, 7):  # a quarter turn and a mirror: the rows of the file are seen as columns
+        turned = np.flipud(turned)
+    assert np.abs(found - turned).max() <= 3, found
+
+
+def test_damaged_exif_data_are_no_reason_to_refuse_an_image(tmp_path):
+    Image.new("RGB", (8, 8), (255, 0, 0)).save(tmp_path / "image.jpg", exif=b"Exif\0\0no such header")
+    assert ImageFiles(tmp_path, ["image.jpg"], [0], 8)[0][1:] == (0, 0, False)
+
+
 def test_a_strip_does_not_grow_to_its_length(tmp_path):
     save(tmp_path / "strip.png", (1, 2, 3), (1, 60_000))
     assert ImageFiles(tmp_path, ["strip.png"], [0], 256)[0][0].shape == (256, 256, 3)
@@ -172,6 +240,7 @@ def test_files_are_small_to_keep_and_to_send(tmp_path):
     assert len(sent) < 60 * number
     copy = pickle.loads(sent)
     assert copy.path(1234) == files.path(1234) == tmp_path / names[1234]
+    assert copy.paths[1234] == names[1234].encode()
 
 
 def test_subset(tmp_path):

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -373,6 +374,7 @@ def test_images_that_cannot_be_read_are_told(photos, tmp_path):
         (("--std", "0"), ("--std 0 is not allowed", "> 0")),
         (("--std", "nan"), ("--std nan is not allowed",)),
         (("--memory", "-1"), ("--memory -1 is not allowed",)),
+        (("--memory", "0.001"), ("raise --memory, use --method rank with a small rank, or --method monte_carlo",)),
         (("--limit", "0"), ("--limit",)),
         (("--show", "-1"), ("--show",)),
         (("--device", "tpu"), ("tpu", "cpu")),
@@ -437,13 +439,26 @@ def test_help():
     assert shown.exit_code == 0
     words = " ".join(re.sub(r"[│\s]+", " ", shown.stdout).split())
     for word in (
-        "vlls noise runs/mnist-...", "--std 0.01", "[default: 3]", "[default: 64]", "[default: the folder of the run]",
+        "vlls noise runs/*-ivon-*", "--std 0.01", "[default: 3]", "[default: 64]", "[default: the folder of the run]",
         "130 by Ctrl-C", "RUN_FOLDER",
     ):  # fmt: skip
         assert word in words, word
     names = "part method rank samples std limit data device threads memory output show json quiet".split()
     assert set(re.findall(r"--[a-z-]+", shown.stdout)) >= {f"--{name}" for name in names}
     assert "noise" in CliRunner().invoke(app, ["--help"]).stdout
+
+
+def test_the_examples_of_the_help_run_as_they_are_printed(runs, tmp_path):
+    for folder in (runs["ivon"], runs["sgd"]):
+        shutil.copytree(folder, tmp_path / "runs" / folder.name)
+    examples = re.findall(r"\[cyan\]vlls noise (.*)\[/cyan\]", _noise.HELP)
+    assert len(examples) == 5
+    for example in examples:
+        pattern, *options = example.split()
+        (folder,) = Path().glob(pattern)
+        done = noise(folder, *options, "--threads", "1")
+        assert done.exit_code == 0, (example, done.output)
+    assert (tmp_path / "look" / "noise.csv").exists()
 
 
 def test_on_a_terminal_a_bar_shows_how_far_it_is():

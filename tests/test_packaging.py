@@ -118,12 +118,17 @@ def test_type_hints_reach_those_who_import_the_package(wheel, tmp_path):
         "optimizer = vlls.IVON(torch.nn.Linear(2, 2).parameters(), lr=0.1, ess=10)\n"
         "reveal_type(optimizer)\n"
         "vlls.IVON(torch.nn.Linear(2, 2).parameters(), lr='fast', ess=10)\n"
+        "from vlls.data.corruption import symmetric\n"
+        "reveal_type(symmetric([0, 1], rate=0.4, num_classes=2, seed=0))\n"
+        "reveal_type(symmetric(torch.tensor([0, 1]), rate=0.4, num_classes=2, seed=0))\n"
     )
     command = [sys.executable, "-m", "mypy", "--ignore-missing-imports", "--follow-imports=silent", "theirs.py"]
     environment = {**os.environ, "MYPYPATH": str(tmp_path / "installed")}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert re.search(r'theirs.py:4: note: Revealed type is "vlls\.optim\.ivon\.IVON"', done.stdout), done.stdout
     assert re.search(r"theirs.py:5: error: Argument .lr. .* incompatible type .str.", done.stdout), done.stdout
+    assert re.search(r'theirs.py:7: note: Revealed type is "numpy\.ndarray', done.stdout), done.stdout
+    assert re.search(r'theirs.py:8: note: Revealed type is "torch\._tensor\.Tensor"', done.stdout), done.stdout
     assert "Found 1 error in 1 file" in done.stdout
 
 

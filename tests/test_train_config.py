@@ -56,6 +56,30 @@ def test_clothing1m_is_a_resnet50_and_variational_gd_has_no_momentum():
     assert RunConfig(method="vgd").resolved().momentum == 0.0
 
 
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("ivon", "digits"), "^method='digits' is unknown; choose one of sgd, ls"),
+        (("digits", "ivom"), r"^method='ivom' is unknown \(did you mean 'ivon'\?\)"),
+        (("cifer10", "ivon"), r"^dataset='cifer10' is unknown \(did you mean 'cifar10'\?\)"),
+        (("digits", "ivon", "symetric", 0.4), "^corruption='symetric' is unknown"),
+    ],
+)
+def test_hyperparameters_of_unknown_names(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        hyperparameters(*arguments)
+
+
+def test_hyperparameters_of_a_folder(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    values = hyperparameters("photos", "ivon")
+    assert values == hyperparameters("./elsewhere", "ivon") and values["model"] == "resnet50"
+    key = RunConfig(dataset="photos").key
+    (tmp_path / "photos").rmdir()
+    assert RunConfig(dataset="photos").key == key
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dataset", NAMES)
 def test_every_method_is_complete_on_every_data_set(dataset, method):
@@ -74,11 +98,10 @@ def test_key_is_of_what_is_run_not_of_how_it_was_said():
     long = RunConfig(dataset="cifar10", method="sam", lr=0.05, rho=0.05, epochs=200, milestones=[0.5, 0.75])
     assert short.key == long.key == short.resolved().key
     assert RunConfig(method="sgd", lr=1).key == RunConfig(method="sgd", lr=1.0).key
-    changed = {"seed": 1, "rate": 0.2, "corruption": "symmetric", "lr": 0.1, "epochs": 7, "precision": "float32"}
-    base = RunConfig(method="sgd")
+    changed = {"seed": 1, "rate": 0.2, "corruption": "pair_flip", "lr": 0.1, "epochs": 7, "precision": "float32"}
+    base = RunConfig(method="sgd", corruption="symmetric", rate=0.4)
     for name, value in changed.items():
-        extra = {"corruption": "symmetric"} if name == "rate" else {}
-        assert dataclasses.replace(base, **{name: value}, **extra).key != base.key, name
+        assert dataclasses.replace(base, **{name: value}).key != base.key, name
 
 
 def test_key_does_not_change_between_versions():
@@ -113,6 +136,9 @@ def test_frozen():
         ({"corruption": "symmetric", "rate": -0.1}, r"rate=-0.1 is outside \[0, 1\)"),
         ({"corruption": "symmetric", "rate": math.nan}, "rate=nan is outside"),
         ({"rate": 0.4}, "need a corruption; choose one of symmetric"),
+        ({"corruption": "symmetric"}, "corruption='symmetric' needs rate > 0; pass the share"),
+        ({"corruption": "pair_flip", "rate": 0}, "corruption='pair_flip' needs rate > 0; pass the share"),
+        ({"corruption": "class_dependent"}, "corruption='class_dependent' needs rate > 0 or rate_step > 0; pass"),
         ({"corruption": "symmetric", "rate": 0.2, "rate_step": 0.05}, "goes with corruption='class_dependent' only"),
         ({"labels": "cifar10n:worse_label", "corruption": "symmetric", "rate": 0.2}, "no clean reference"),
         ({"method": "sgd", "rho": 0.1}, "rho=0.1 is not read by method='sgd', only by sam"),

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+import warnings
 from contextlib import nullcontext
 
 import numpy as np
@@ -13,7 +15,7 @@ from training import tiny
 
 import vlls
 from vlls.data import ImageArrays, corruption, load
-from vlls.train import METHODS, Reporter, RunConfig, run
+from vlls.train import METHODS, Reporter, RunConfig, metrics, run
 from vlls.train.augment import crop_flip, draw, normalize, pad
 from vlls.train.machine import pick_device
 from vlls.train.metrics import classification_metrics, memorisation
@@ -215,6 +217,54 @@ def test_metrics_are_their_definitions():
 def test_certain_mistakes_cost_much_and_not_infinity():
     found = classification_metrics(torch.tensor([[1.0, 0.0]]), torch.tensor([1]))
     assert found["nll"] == pytest.approx(87.34, abs=0.01) and found["brier"] == 2.0
+
+
+@pytest.mark.parametrize("shape", [(200,), (200, 1)])
+def test_metrics_of_the_probability_of_class_one(shape):
+    of_one = torch.rand(200, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(200) % 2
+    expected = classification_metrics(torch.stack([1 - of_one, of_one], dim=1), labels)
+    assert classification_metrics(of_one.reshape(shape), labels) == expected
+    assert expected["brier"] == pytest.approx(float(2 * (of_one - labels).square().mean()), rel=1e-5)
+
+
+def test_metrics_of_a_run_that_diverges_are_nan():
+    found = classification_metrics(torch.full((3, 2), math.nan), torch.tensor([0, 1, 1]))
+    assert math.isnan(found["nll"]) and math.isnan(found["brier"])
+
+
+HALVES, TWO = torch.full((2, 2), 0.5), torch.tensor([0, 1])
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "message"),
+    [
+        (torch.tensor([[2.0, -1.0], [0.0, 1.0]]), TWO, r"^probabilities hold 2, outside \[0, 1\]; pass softmax"),
+        (torch.tensor([0.5, -3.0]), TWO, r"^probabilities hold -3, outside .* sigmoid"),
+        (HALVES / 2, TWO, "^probabilities do not sum to 1 in 2 of 2 rows"),
+        (TWO, TWO, r"^probabilities are of dtype int64 and shape \(2,\); pass floats of shape \(N, K\)"),
+        (torch.ones(2, 2, 2) / 2, TWO, r"^probabilities are of dtype float32 and shape \(2, 2, 2\)"),
+        (torch.zeros(0, 2), TWO[:0], r"^probabilities are of dtype float32 and shape \(0, 2\).* at least one example"),
+        (HALVES, TWO.float(), "^labels are torch.float32; pass whole numbers from 0 to 1"),
+        (HALVES, TWO[:1], r"^labels have shape \(1,\); 2 examples need \(2,\)"),
+        (HALVES, TWO + 1, r"^labels\[1\] is 2 .*; labels go from 0 to 1"),
+    ],
+)
+def test_metrics_refuse(probabilities, labels, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        classification_metrics(probabilities, labels)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_import_of_torchmetrics_does_not_warn_of_a_bar_that_nobody_asked_for(monkeypatch):
+    def imported(*_):
+        warnings.warn("IProgress not found. Please update jupyter and ipywidgets.", UserWarning, stacklevel=2)
+        warnings.warn("something else", UserWarning, stacklevel=2)
+
+    monkeypatch.setattr(metrics, "needs", imported)
+    with pytest.warns(UserWarning) as told:
+        metrics.import_torchmetrics.__wrapped__()
+    assert [str(warning.message) for warning in told] == ["something else"]
 
 
 def test_memorisation_tells_the_parts_apart():

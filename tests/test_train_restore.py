@@ -205,6 +205,35 @@ def test_a_folder_of_images(photos, tmp_path):
         load_run(result.folder)
 
 
+@pytest.mark.parametrize("moved", ["train", "test"])
+def test_a_folder_whose_images_changed_places(photos, tmp_path, moved):
+    for path in list(photos.glob("*/*")):
+        part = "test" if path.stem in "012" else "train"
+        place = photos / part / path.parent.name / f"{path.parent.name}{path.name}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(place)
+    for name in ("cat", "dog"):
+        (photos / name).rmdir()
+    config = RunConfig(
+        dataset=str(photos), method="sgd", model="cnn3", image_size=16, epochs=1, batch_size=4, pretrained=False
+    )
+    folder = run(config, tmp_path / "runs", workers=0).folder
+    load_run(folder)
+    first, second = (next((photos / moved / name).iterdir()) for name in ("cat", "dog"))
+    first.rename(photos / moved / "dog" / first.name)
+    second.rename(photos / moved / "cat" / second.name)
+    refused(folder, f"{photos} has changed since the run", f"are in its part(s) {moved};", "vlls train --overwrite")
+    change(folder / "checkpoint.pt", fingerprints={})  # of a version that kept none
+    assert len(load_run(folder).images("train")) == 14
+
+
+def test_labels_in_memory_that_changed(copy):
+    state = torch.load(copy / "checkpoint.pt", weights_only=True)
+    assert sorted(state["fingerprints"]) == ["test", "train", "validation"]
+    change(copy / "checkpoint.pt", fingerprints={**state["fingerprints"], "train": "0" * 16})
+    refused(copy, "digits has changed since the run", "part(s) train;")
+
+
 # ------------------------------------------------------------------ what cannot be loaded
 def refused(folder, *words, **options):
     with pytest.raises(ValueError) as caught:

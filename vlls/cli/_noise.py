@@ -39,16 +39,16 @@ HELP = f"""Rank the examples of a run by label noise, and make a gallery of them
 
 [bold]Examples[/bold]
 
-All training images of a run, in the folder of the run:
-  [cyan]vlls noise runs/mnist-...[/cyan]
-Every image of a folder, those for testing too, to look for wrong labels:
-  [cyan]vlls noise runs/photos-... --part all[/cyan]
+All training images of the IVON run that [cyan]vlls train[/cyan] alone leaves; the table goes into the run's folder:
+  [cyan]vlls noise runs/*-ivon-*[/cyan]
+The test images too, to look for wrong labels everywhere:
+  [cyan]vlls noise runs/*-ivon-* --part all[/cyan]
 The test images, by draws of the weights:
-  [cyan]vlls noise runs/mnist-... --part test --method monte_carlo --samples 200[/cyan]
+  [cyan]vlls noise runs/*-ivon-* --part test --method monte_carlo --samples 200[/cyan]
 A run whose method learns no posterior (sgd, ls, sam, ...):
-  [cyan]vlls noise runs/mnist-... --std 0.01[/cyan]
+  [cyan]vlls noise runs/*-sgd-* --std 0.01[/cyan]
 A quick look at the first thousand:
-  [cyan]vlls noise runs/mnist-... --limit 1000 --output look[/cyan]
+  [cyan]vlls noise runs/*-ivon-* --limit 1000 --output look[/cyan]
 
 [bold]Exit codes[/bold]: 0 written, 2 wrong use, 128 + signal stopped (130 by Ctrl-C): the old files are kept.
 """

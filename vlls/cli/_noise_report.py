@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -120,7 +121,10 @@ def rank_parts(
         # Asked anew for each part: so the draws of the weights, and the noise, are those of the part by itself.
         options, before = asked.options(run), done
         told = None if progress is None else lambda now, _, before=before: progress(before + now, total)
-        ranking = rank_examples(run.model, posterior, images, images.given, progress=told, **options)
+        try:
+            ranking = rank_examples(run.model, posterior, images, images.given, progress=told, **options)
+        except ValueError as error:
+            raise ValueError(_name_options(str(error))) from error
         kept = ~np.isin(ranking.index, sorted(images.unreadable))
         found.append({name: values[kept] for name, values in ranking.columns().items()} | {"part": [part] * kept.sum()})
         done += len(images)
@@ -130,6 +134,11 @@ def rank_parts(
     order = np.argsort(-columns["noise"], kind="stable")
     part_of = columns.pop("part")[order]
     return ExampleRanking(**{name: values[order] for name, values in columns.items()}), part_of
+
+
+def _name_options(message: str) -> str:
+    """An error of :func:`.rank_examples` in the words of the command: its options for the function's parameters."""
+    return re.sub(r"\bmethod='(\w+)'", r"--method \1", message).replace("memory_limit", "--memory")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from vlls.data._torchvision import download as download_with_torchvision
 from vlls.data._torchvision import load_cifar
 from vlls.data.miniature import make_miniature
 
-__all__ = ["default_root", "load"]
+__all__ = ["as_folder", "default_root", "load"]
 
 _ArrayName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100"]
 _TRAIN_DIGITS = 1437  # of 1797: four of five
@@ -102,7 +102,7 @@ def load(
     """
     if fallback is not None:
         check_known(fallback, ARRAYS, "fallback")
-    folder = _folder(name)
+    folder = as_folder(name)
     if folder is None:
         check_known(name, NAMES, "name")
     if labels is not None:
@@ -141,7 +141,7 @@ def default_root() -> Path:
     return (Path(cache).expanduser() if cache else Path.home() / ".cache") / "vlls"
 
 
-def _folder(name: str | os.PathLike[str]) -> Path | None:
+def as_folder(name: str | os.PathLike[str]) -> Path | None:
     """Return the folder that ``name`` means, or None where it is no path."""
     if isinstance(name, os.PathLike):
         return Path(name).expanduser()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,12 @@ class ImageFiles(Dataset[tuple[Tensor, int, int, bool]]):
     """Images in files with their labels, decoded when asked for; a million of them take 50 bytes each.
 
     ``files[i]`` is ``(image, label, index, failed)``. The image is uint8 of shape (size, size, 3), RGB: the
-    largest centred square, scaled to ``size`` bilinearly. Where file i cannot be read, because it is missing,
-    truncated, no image, or has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``, the next one that can is
-    returned with its own label and index, and ``failed`` is True. So training goes on, and the caller counts.
+    largest centred square, scaled to ``size`` bilinearly and turned as its EXIF orientation says. Grey values of
+    16 bits are divided by 257, and floating-point ones, which must be in [0, 1], multiplied by 255.
+
+    Where file i cannot be read, because it is missing, truncated, no image, has grey values of no known range, or has
+    more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``, the next one that can is returned with its own label and index,
+    and ``failed`` is True. So training goes on, and the caller counts.
 
     Args:
         root: folder that the paths start from.
@@ -74,6 +78,11 @@ class ImageFiles(Dataset[tuple[Tensor, int, int, bool]]):
     def __repr__(self) -> str:
         return f"ImageFiles({str(self.root)!r}, {len(self)} images, size={self.size})"
 
+    @property
+    def paths(self) -> np.ndarray:
+        """Paths of the images relative to ``root``, bytes of shape (N,)."""
+        return self._paths
+
     def path(self, index: int) -> Path:
         """Return the path of an image."""
         return self.root / os.fsdecode(bytes(self._paths[index]))
@@ -117,7 +126,9 @@ class ImageFiles(Dataset[tuple[Tensor, int, int, bool]]):
 
 def decode(path: Path, size: int) -> Tensor:
     """Return the centred square of an image file, uint8 of shape (size, size, 3); raise where it is damaged."""
-    image_module, file_module = needs("PIL.Image", "reading images"), needs("PIL.ImageFile", "reading images")
+    image_module, file_module, operations = (
+        needs(f"PIL.{name}", "reading images") for name in ("Image", "ImageFile", "ImageOps")
+    )
     # Elsewhere in the process truncated images may be welcome: here they would be grey in part, and unnoticed.
     lenient, file_module.LOAD_TRUNCATED_IMAGES = file_module.LOAD_TRUNCATED_IMAGES, False
     try:
@@ -127,7 +138,7 @@ def decode(path: Path, size: int) -> Tensor:
             if limit is not None and width * height > limit:
                 raise ValueError(f"{width} x {height} pixels are more than PIL.Image.MAX_IMAGE_PIXELS")
             image.draft("RGB", (size, size))  # a JPEG is decoded at 1/2, 1/4 or 1/8, never below the size asked for
-            rgb = image.convert("RGB")
+            rgb = _eight_bits(image, image_module).convert("RGB")
     finally:
         file_module.LOAD_TRUNCATED_IMAGES = lenient
     width, height = rgb.size
@@ -135,7 +146,27 @@ def decode(path: Path, size: int) -> Tensor:
     left, top = (width - side) / 2, (height - side) / 2
     # Crop and resize in one step: a strip of 1 x 60,000 pixels never grows to its full length.
     square = rgb.resize((size, size), image_module.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    with suppress(Exception):  # EXIF data that are damaged say nothing, and the pixels are good
+        operations.exif_transpose(square, in_place=True)  # last, because few pixels are left to turn
     return torch.from_numpy(np.array(square))
+
+
+def _eight_bits(image: Any, image_module: Any) -> Any:
+    """Return the image with grey values of 0 to 255: Pillow would clip wider ones to white, or round them to black."""
+    if not image.mode.startswith(("I", "F")):  # I;16, I;16B, I, F
+        return image
+    values = np.asarray(image)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        values = values / 65535
+    elif image.mode == "I":
+        raise ValueError("grey values of 32 bits have no known range; save the image with 8 or 16 bits")
+    if not 0 <= values.min() <= values.max() <= 1:
+        raise ValueError(
+            f"grey values go from {values.min():g} to {values.max():g}; scale them to [0, 1], or save 8 bits"
+        )
+    scaled = image_module.fromarray(np.rint(255 * values).astype(np.uint8))
+    scaled.info = image.info  # with the EXIF data
+    return scaled
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -26,8 +27,6 @@ __all__ = ["CORRUPTIONS", "class_dependent", "corrupt", "pair_flip", "symmetric"
 
 CORRUPTIONS = ("symmetric", "pair_flip", "class_dependent")
 """The kinds of label errors that :func:`transition_matrix` knows."""
-
-_Labels = TypeVar("_Labels", np.ndarray, Tensor)
 
 _ROUNDING = 1e-12  # by so much may the sum κ + βK, rounded, miss the 1 that it is
 
@@ -78,7 +77,13 @@ def transition_matrix(corruption: str, num_classes: int, rate: float, rate_step:
     return matrix
 
 
-def symmetric(labels: _Labels, rate: float, num_classes: int, seed: int) -> _Labels:
+@overload
+def symmetric(labels: Tensor, rate: float, num_classes: int, seed: int) -> Tensor: ...
+@overload
+def symmetric(labels: np.ndarray | Sequence[int], rate: float, num_classes: int, seed: int) -> np.ndarray: ...
+def symmetric(
+    labels: np.ndarray | Tensor | Sequence[int], rate: float, num_classes: int, seed: int
+) -> np.ndarray | Tensor:
     """Return labels of which a share ``rate`` is wrong, every wrong class being equally likely (Chapters 9, 10).
 
     Args:
@@ -100,7 +105,13 @@ def symmetric(labels: _Labels, rate: float, num_classes: int, seed: int) -> _Lab
     return corrupt(labels, "symmetric", rate=rate, num_classes=num_classes, seed=seed)
 
 
-def pair_flip(labels: _Labels, rate: float, num_classes: int, seed: int) -> _Labels:
+@overload
+def pair_flip(labels: Tensor, rate: float, num_classes: int, seed: int) -> Tensor: ...
+@overload
+def pair_flip(labels: np.ndarray | Sequence[int], rate: float, num_classes: int, seed: int) -> np.ndarray: ...
+def pair_flip(
+    labels: np.ndarray | Tensor | Sequence[int], rate: float, num_classes: int, seed: int
+) -> np.ndarray | Tensor:
     """Return labels of which a share ``rate`` is moved to the next class, the last to the first (App. C.2, Chapter 9).
 
     On CIFAR-10 that is airplane to automobile, automobile to bird, and at last truck to airplane.
@@ -124,7 +135,15 @@ def pair_flip(labels: _Labels, rate: float, num_classes: int, seed: int) -> _Lab
     return corrupt(labels, "pair_flip", rate=rate, num_classes=num_classes, seed=seed)
 
 
-def class_dependent(labels: _Labels, base_rate: float, rate_step: float, num_classes: int, seed: int) -> _Labels:
+@overload
+def class_dependent(labels: Tensor, base_rate: float, rate_step: float, num_classes: int, seed: int) -> Tensor: ...
+@overload
+def class_dependent(
+    labels: np.ndarray | Sequence[int], base_rate: float, rate_step: float, num_classes: int, seed: int
+) -> np.ndarray: ...
+def class_dependent(
+    labels: np.ndarray | Tensor | Sequence[int], base_rate: float, rate_step: float, num_classes: int, seed: int
+) -> np.ndarray | Tensor:
     r"""Return labels that are wrong at a rate of their class's own, :math:`\kappa + \beta i` (Eqs. 21-22, Chapter 11).
 
     Args:
@@ -148,15 +167,42 @@ def class_dependent(labels: _Labels, base_rate: float, rate_step: float, num_cla
     return corrupt(labels, "class_dependent", rate=base_rate, rate_step=rate_step, num_classes=num_classes, seed=seed)
 
 
+@overload
 def corrupt(
-    labels: _Labels, corruption: str, *, rate: float = 0.0, rate_step: float = 0.0, num_classes: int, seed: int
-) -> _Labels:
+    labels: Tensor,
+    corruption: str,
+    *,
+    rate: float | None = ...,
+    rate_step: float = ...,
+    num_classes: int,
+    seed: int,
+) -> Tensor: ...
+@overload
+def corrupt(
+    labels: np.ndarray | Sequence[int],
+    corruption: str,
+    *,
+    rate: float | None = ...,
+    rate_step: float = ...,
+    num_classes: int,
+    seed: int,
+) -> np.ndarray: ...
+def corrupt(
+    labels: np.ndarray | Tensor | Sequence[int],
+    corruption: str,
+    *,
+    rate: float | None = None,
+    rate_step: float = 0.0,
+    num_classes: int,
+    seed: int,
+) -> np.ndarray | Tensor:
     """Return labels with errors of a kind given by its name.
 
     Args:
         labels: classes 0 to K - 1, integers of shape (N,): an array, a tensor or a list. Left unchanged.
         corruption: one of :data:`CORRUPTIONS`, or ``"none"``, which returns a copy.
-        rate: see :func:`transition_matrix`; 0 with ``"none"``.
+        rate: see :func:`transition_matrix`. It may be left out with ``"none"``, and beside a ``rate_step``, where it
+            is 0 then.
         rate_step: see :func:`transition_matrix`; for class-dependent errors only.
         num_classes: K, at least 2.
         seed: of the draws, 0 to 2**32 - 1.
@@ -178,6 +224,12 @@ def corrupt(
     num_classes = _integer(num_classes, "num_classes", 2, None)
     seed = _integer(seed, "seed", 0, 2**32 - 1)
     clean = _as_classes(labels, num_classes)
+    if rate is None:
+        if corruption != "none" and not rate_step:
+            raise ValueError(
+                f"corruption={corruption!r} needs a rate; pass the share of wrong labels, such as rate=0.4"
+            )
+        rate = 0.0
     if corruption == "none":
         if _rate(rate, "rate") != 0 or rate_step != 0:
             known = ", ".join(CORRUPTIONS)

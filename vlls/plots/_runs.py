@@ -105,7 +105,8 @@ def draw_curve(ax: Axes, runs: DataFrame, by: str, method: str = "ivon", **look:
     points = (100 * runs.groupby(by)["test_accuracy"].agg(["mean", "std"])).reset_index()
     look = {"color": METHOD_COLOURS[method], "marker": MARKERS[method], "label": METHOD_NAMES[method], **look}
     if len(points):
-        ax.errorbar(points[by], points["mean"], points["std"], markersize=4, linewidth=1.3, capsize=2, **look)
+        bars = within(points["mean"], points["std"])
+        ax.errorbar(points[by], points["mean"], bars, markersize=4, linewidth=1.3, capsize=2, **look)
     return points
 
 
@@ -116,8 +117,21 @@ def draw_level(ax: Axes, rows: DataFrame, label: str = METHOD_NAMES["ivon"]) -> 
     if len(accuracy):
         ax.axhline(mean, color=METHOD_COLOURS["ivon"], linewidth=1.3, label=label)
     if len(accuracy) > 1:
-        ax.axhspan(mean - std, mean + std, color=METHOD_COLOURS["ivon"], alpha=0.18, linewidth=0)
-    return mean, np.nansum([mean, std])
+        below, above = within(mean, std)
+        ax.axhspan(mean - below, mean + above, color=METHOD_COLOURS["ivon"], alpha=0.18, linewidth=0)
+    return mean, min(np.nansum([mean, std]), 100.0)
+
+
+def within(mean: Any, std: Any, top: float = 100.0) -> np.ndarray:
+    """Lengths of error bars below and above a mean, (2, ...), cut at 0 and at ``top``."""
+    return np.maximum([np.minimum(std, mean), np.minimum(std, top - mean)], 0.0)
+
+
+def limit_accuracy(ax: Axes) -> None:
+    """Let an axis of accuracies end a little outside of 0 to 100 % at most."""
+    bottom, top = ax.get_ylim()
+    space = 0.05 * (min(top, 100) - max(bottom, 0))  # less than the ticks are apart
+    ax.set_ylim(max(bottom, -space), min(top, 100 + space))
 
 
 def with_diverged(label: str, rows: DataFrame) -> str:

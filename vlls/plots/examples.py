@@ -45,6 +45,8 @@ def plot_noise_order(
 ) -> Figure:
     """Draw Figure 3 of the paper: the noise of all examples in order, and those with the highest and the lowest.
 
+    Values below 1e-5 are drawn there, and the label of the axis says so.
+
     Args:
         noise: (N,) noise of every example, the highest first.
         smoothing: the noise that label smoothing gives to each.
@@ -62,7 +64,8 @@ def plot_noise_order(
     ax = axes["order"]
     ax.semilogy(np.arange(1, len(size) + 1), size.clip(_LEAST), color=_RED, label="IVON")
     ax.axhline(smoothing, color="0.35", linestyle="dashed", label="label smoothing")
-    ax.set(xlim=(0, len(size) + 1), ylim=(_LEAST, 1), xlabel="training image, in the order of IVON's noise")
+    below = "; values below 1e-5 are drawn there" if (size < _LEAST).any() else ""
+    ax.set(xlim=(0, len(size) + 1), ylim=(_LEAST, 1), xlabel=f"training image, in the order of IVON's noise{below}")
     ax.set_ylabel(_NOISE, fontsize=9)
     ax.legend(loc="lower left")
     for row, name in (("high", "highest"), ("low", "lowest")):

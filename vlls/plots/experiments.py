@@ -32,9 +32,11 @@ from vlls.plots._runs import (
     finish,
     finished,
     grid_of_panels,
+    limit_accuracy,
     no_runs,
     runs_of,
     with_diverged,
+    within,
 )
 from vlls.plots._style import PALETTE, WIDTH, styled
 
@@ -97,9 +99,10 @@ def _sensitivity(ax: Axes, rows: DataFrame, method: str, positions: Mapping[floa
         accuracy = 100 * best["test_accuracy"]
         x, mean = positions[best["value"].iloc[0]], accuracy.mean()
         ax.plot([x, x], [mean, ivon], color=BLUE, linewidth=1, linestyle="dotted")
-        text, at = f"{ivon - mean:+.1f}".replace("-", "−"), (x, max(top, np.nansum([mean, accuracy.std()])))
+        text, at = f"{ivon - mean:+.1f}".replace("-", "−"), (x, max(top, min(np.nansum([mean, accuracy.std()]), 100)))
         ax.annotate(text, at, (0, 4), textcoords="offset points", ha="center", color=BLUE, fontsize=9)
     ax.margins(y=0.2)
+    limit_accuracy(ax)
     ticks = list(positions.values())
     if ticks:
         space = 0.15 * (ticks[-1] - ticks[0] or 1)
@@ -141,13 +144,16 @@ def plot_noise_levels(
     best = {method: pd.concat(best_runs(of_panel, method) for of_panel in shown.values()) for method in methods}
     drawn = [draw_curve(ax, runs, x, method) for method, runs in best.items()]
     points = pd.concat(drawn, ignore_index=True)
-    tops = points["mean"].add(points["std"], fill_value=0).groupby(points[x]).max()  # free: accuracies fall
+    tops = (
+        points["mean"].add(points["std"], fill_value=0).clip(upper=100).groupby(points[x]).max()
+    )  # free: accuracies fall
     for height, method in ((3, "sam"), (12, "ls")):
         for at, value in best[method].groupby(x)["value"].first().items():
             text, look = f"{SYMBOLS[method]} = {value:g}", {"color": METHOD_COLOURS[method], "fontsize": 7.5}
             ax.annotate(text, (at, tops[at]), (3, height), textcoords="offset points", **look)
     ax.set_xticks(sorted(rows[x].unique()))
     ax.margins(x=0.1, y=0.12)
+    limit_accuracy(ax)
     ax.set(xlabel=with_diverged(xlabel, rows), ylabel=ACCURACY)
     return finish(figure, rows, columns=4)
 
@@ -175,6 +181,7 @@ def plot_fixed_variance(table: DataFrame, *, name: str = "…") -> Figure:
     for (ax,), of_panel in zip(axes, shown.values(), strict=True):
         draw_curve(ax, finished(of_panel, "ivon_fixed"), "posterior_std", "ivon_fixed")
         draw_level(ax, of_panel, "IVON, learned variance")
+        limit_accuracy(ax)
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter("{x:g}")
@@ -206,6 +213,7 @@ def plot_hessian_init(table: DataFrame, *, name: str = "…") -> Figure:
     figure, ax = plt.subplots(figsize=(WIDTH, 3.6))
     for (panel, of_panel), marker, color in zip(by_panel(rows).items(), "os^DvPX*<>", PALETTE, strict=False):
         draw_curve(ax, finished(of_panel, "ivon"), "value", marker=marker, color=color, label=panel)
+    limit_accuracy(ax)
     ax.set_xscale("log")
     values = sorted(rows["value"].unique())
     ax.set_xticks(values, [f"{value:g}" for value in values])
@@ -291,7 +299,8 @@ def _bars(rows: DataFrame, factors: Mapping[str, float], bars: Iterable[tuple[st
         look |= {"alpha": 0.55, "hatch": "////"} if columns[0].startswith("posterior") else {}
         at = np.arange(len(shown)) + 0.84 * ((i + 0.5) / len(bars) - 0.5)
         for ax, column, factor in zip(axes[:, 0], columns, factors.values(), strict=True):
-            ax.bar(at, factor * mean[column], 0.84 / len(bars), yerr=factor * std[column], **look)
+            ends = within(factor * mean[column], factor * std[column], 100.0 if factor == 100.0 else np.inf)
+            ax.bar(at, factor * mean[column], 0.84 / len(bars), yerr=ends, **look)
     for ax, ylabel in zip(axes[:, 0], factors, strict=True):
         ax.set_ylabel(ylabel, fontsize=9)
         ax.grid(visible=False, axis="x")

@@ -11,7 +11,7 @@ from typing import Any
 from vlls._validation import check_known, check_rate
 from vlls.data import corruption
 from vlls.models import NAMES as MODELS
-from vlls.train.presets import METHODS, hyperparameters
+from vlls.train.presets import METHODS, settings
 from vlls.train.schedules import SCHEDULES
 
 __all__ = ["CORRUPTIONS", "PRECISIONS", "RunConfig"]
@@ -44,7 +44,8 @@ class RunConfig:
             hyperparameters by.
         image_size: pixels that the network sees of images in files; None for 224.
         corruption: ``"none"``, ``"symmetric"``, ``"pair_flip"`` or ``"class_dependent"``; drawn by ``seed``.
-        rate: share of corrupted labels, in [0, 1); :math:`\kappa` of Eq. 21 for class-dependent errors.
+        rate: share of corrupted labels, in [0, 1), above 0 with a corruption unless ``rate_step`` is;
+            :math:`\kappa` of Eq. 21 for class-dependent errors.
         rate_step: :math:`\beta` of Eq. 21; for class-dependent errors only.
         method: a key of :data:`~vlls.train.presets.METHODS`.
         model: a name of :data:`vlls.models.NAMES`.
@@ -157,6 +158,12 @@ class RunConfig:
             raise ValueError(f"rate_step={self.rate_step!r} is outside [0, 1); the paper takes 0.05")
         if self.rate_step and self.corruption != "class_dependent":
             raise ValueError(f"rate_step={self.rate_step!r} goes with corruption='class_dependent' only; leave it out")
+        if self.corruption != "none" and not (self.rate or self.rate_step):
+            either = " or rate_step > 0" if self.corruption == "class_dependent" else ""
+            raise ValueError(
+                f"corruption={self.corruption!r} needs rate > 0{either}; pass the share of wrong labels, such as "
+                "rate=0.4, or leave the corruption out"
+            )
         if self.labels is not None and self.corruption != "none":
             raise ValueError(
                 f"labels={self.labels!r} are wrong by themselves; corruption={self.corruption!r} on top of them has "
@@ -194,7 +201,7 @@ class RunConfig:
     # ------------------------------------------------------------------ the run's identity
     def resolved(self) -> RunConfig:
         """The same run with every field that was left at None filled in, but for what the data decide."""
-        values = hyperparameters(self.dataset, self.method, self.corruption, self.rate, self.epochs)
+        values = settings(self.dataset, self.method, self.corruption, self.rate, self.epochs)
         if self.model not in (None, "resnet50"):
             values["pretrained"] = False  # there are weights for that network alone
         missing = {name: values[name] for name in _RESOLVED if getattr(self, name) is None and name in values}

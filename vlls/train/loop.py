@@ -15,7 +15,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from vlls.data._errors import needs
 from vlls.optim import IVON
 from vlls.posterior import DiagonalPosterior
 from vlls.smoothing import MeanPredictionSmoothing, OnlineLabelSmoothing
@@ -23,6 +22,7 @@ from vlls.train.config import RunConfig
 from vlls.train.evaluate import evaluate
 from vlls.train.files import folder_lock, load_checkpoint, load_record, save_checkpoint, save_record
 from vlls.train.machine import gathered, pick_device, process_group, provenance, stop_signals
+from vlls.train.metrics import import_torchmetrics
 from vlls.train.prepare import RunData, prepare
 from vlls.train.trainer import Trainer
 
@@ -158,7 +158,7 @@ def run(
         >>> result.status, sorted(result.final)[:2]
         ('finished', ['clean_part_accuracy', 'test_accuracy'])
     """
-    needs("torchmetrics", "a training run")  # before it trains, not at its first evaluation
+    import_torchmetrics()  # before it trains, not at its first evaluation
     config = config.resolved()
     place = pick_device(device)
     own = None if folder is None else Path(folder) / config.name
@@ -317,7 +317,7 @@ class _Run:
         if self.folder is None or self.trainer.rank != 0:
             return
         own = {"step": self.step, "epochs": self.epochs, "final": self.final, "seconds": self.seconds}
-        whose = {"key": self.config.key, "config": self.config.to_dict()}
+        whose = {"key": self.config.key, "config": self.config.to_dict(), "fingerprints": self.data.fingerprints}
         save_checkpoint(self.folder / CHECKPOINT, {**whose, **own, **state})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from vlls.data._errors import needs
+from vlls.noise._checks import check_labels
+from vlls.smoothing._base import check_probabilities, describe
 
 __all__ = ["classification_metrics", "memorisation"]
 
@@ -19,31 +27,67 @@ def classification_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, f
     of the squared distance between probabilities and one-hot label, in [0, 2].
 
     Args:
-        probabilities: (N, K) float, rows that sum to 1.
-        labels: (N,) classes.
+        probabilities: (N, K) float, rows that sum to 1; or (N,) or (N, 1), the probabilities of class 1 of two. They
+            may be NaN, as those of a run that diverges are.
+        labels: (N,) classes, integers 0 to K - 1.
 
     Returns:
         ``accuracy``, ``nll`` (nats), ``ece`` and ``brier``.
+
+    Raises:
+        ValueError: if there are no predictions, they are no probabilities (logits, say), or the labels are no classes
+            or of another number.
 
     Example:
         >>> metrics = classification_metrics(torch.tensor([[0.8, 0.2], [0.6, 0.4]]), torch.tensor([0, 1]))
         >>> {name: round(value, 4) for name, value in metrics.items()}
         {'accuracy': 0.5, 'nll': 0.5697, 'ece': 0.4, 'brier': 0.4}
     """
-    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
-
-    probabilities, labels = probabilities.float().cpu(), labels.cpu()
+    probabilities = _as_rows(torch.as_tensor(probabilities)).float().cpu()
     classes = probabilities.shape[1]
+    labels = check_labels(labels, len(probabilities), classes).cpu()
+    measures = import_torchmetrics()
     floor = torch.finfo(torch.float32).tiny  # a probability that has underflowed costs 87 nats, not infinity
     one_hot = F.one_hot(labels, classes)
-    ece = multiclass_calibration_error(probabilities, labels, classes, n_bins=ECE_BINS, validate_args=False)
-    accuracy = multiclass_accuracy(probabilities, labels, classes, average="micro", validate_args=False)
+    ece = measures.multiclass_calibration_error(probabilities, labels, classes, n_bins=ECE_BINS, validate_args=False)
+    accuracy = measures.multiclass_accuracy(probabilities, labels, classes, average="micro", validate_args=False)
     return {
         "accuracy": float(accuracy),
         "nll": float(F.nll_loss(probabilities.double().clamp_min(floor).log(), labels)),
         "ece": float(ece),
         "brier": float((probabilities.double() - one_hot).square().sum(dim=1).mean()),
     }
+
+
+def _as_rows(probabilities: Tensor) -> Tensor:
+    """Return predictions as checked probabilities (N, K)."""
+    if not probabilities.is_floating_point() or probabilities.ndim not in (1, 2) or probabilities.numel() == 0:
+        raise ValueError(
+            f"probabilities are {describe(probabilities)}; pass floats of shape (N, K), or (N,) for the probabilities "
+            "of class 1 of two, with at least one example"
+        )
+    outside = (probabilities < 0) | (probabilities > 1 + 1e-4)  # an average may be rounded up
+    if bool(outside.any()):
+        value = float(probabilities[outside][0])
+        raise ValueError(f"probabilities hold {value:g}, outside [0, 1]; pass softmax(...) or sigmoid(...) of logits")
+    if probabilities.ndim == 1 or probabilities.shape[1] == 1:
+        of_one = probabilities.flatten()
+        return torch.stack([1 - of_one, of_one], dim=1)
+    known = ~probabilities.isnan().any(dim=1)
+    check_probabilities(probabilities[known], probabilities.shape[1], True, "probabilities")
+    return probabilities
+
+
+@cache
+def import_torchmetrics() -> Any:
+    """Return torchmetrics' functions for classes, without the warning that their import may bring.
+
+    Where transformers is installed, torchmetrics imports it, and with it tqdm, which warns in a notebook without
+    ipywidgets that it cannot draw its bar. Nobody asked for one.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        return needs("torchmetrics.functional.classification", "measuring predictions")
 
 
 @torch.no_grad()

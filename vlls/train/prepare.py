@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,16 @@ class Images:
     def __len__(self) -> int:
         return len(self.given)
 
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of a hash of the given labels and, of files, their names.
+
+        The pixels are not in it, because that would take reading every file.
+        """
+        digest = hashlib.sha256(self.given.astype("<i8").tobytes())
+        if isinstance(self.images, ImageFiles):
+            digest.update(b"\0".join(self.images.paths.tolist()))
+        return digest.hexdigest()[:16]
+
 
 @dataclass(frozen=True)
 class RunData:
@@ -49,6 +60,12 @@ class RunData:
     def num_classes(self) -> int:
         """K."""
         return len(self.classes)
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """The fingerprint of each part that there is, by its name."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: images.fingerprint() for name, images in parts.items() if images is not None}
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:

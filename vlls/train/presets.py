@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from vlls._validation import check_known
+from vlls.data import NAMES
+from vlls.data._load import as_folder
+from vlls.data.corruption import CORRUPTIONS
+
 __all__ = ["METHODS", "VARIATIONAL", "hyperparameters"]
 
 METHODS: dict[str, tuple[str, ...]] = {
@@ -95,11 +100,23 @@ def hyperparameters(
     Returns:
         Fields of :class:`.RunConfig` and their values.
 
+    Raises:
+        ValueError: for a method, a corruption or a data set that is unknown and no folder.
+
     Example:
         >>> values = hyperparameters("cifar100", "ivon", "pair_flip", 0.2)
         >>> values["lr"], values["hess_init"], values["weight_decay"], values["schedule"]
         (0.5, 0.5, 0.0005, 'cosine')
     """
+    check_known(method, METHODS, "method")
+    check_known(corruption, ("none", *CORRUPTIONS), "corruption")
+    if as_folder(dataset) is None:
+        check_known(dataset, NAMES, "dataset")
+    return settings(dataset, method, corruption, rate, epochs)
+
+
+def settings(dataset: str, method: str, corruption: str, rate: float, epochs: int | None) -> dict[str, Any]:
+    """Return :func:`hyperparameters` unchecked: the key of a run on a folder is the same where the folder is not."""
     if dataset == "cifar100":
         kind = "pair_flip" if corruption == "pair_flip" else "symmetric"
         columns = [column for column in _TABLE_1 if column[0] == kind]

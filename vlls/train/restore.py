@@ -157,7 +157,9 @@ def load_run(
 ) -> LoadedRun:
     """Load a run from its folder: finished, or cut at its last checkpoint.
 
-    The weights and the posterior are those of the run bit for bit; nothing that pickles code is read.
+    The weights and the posterior are those of the run bit for bit; nothing that pickles code is read. That the data
+    are those of the run is checked by their labels and the names of their files; pixels that were changed under the
+    same name are not noticed.
 
     Args:
         folder: of the run, that holds its ``checkpoint.pt``, as :func:`.run` or ``vlls train`` left it.
@@ -197,6 +199,7 @@ def load_run(
             f"{config.dataset} has {len(data.train)} training images and the run {folder} was trained on {counted}: "
             "the data have changed; choose the folder with those it was trained on"
         )
+    _check_fingerprints(folder, config, data, state.get("fingerprints", {}))  # older runs kept none
     model = make_model(config, data, place, pretrained=False)
     posterior = None
     try:
@@ -235,6 +238,16 @@ def _check_folder(folder: Path) -> None:
         more = f", ... ({len(runs)} in all)" if len(runs) > 3 else ""
         raise ValueError(f"{folder} is a folder of runs, not of one; pass one of {', '.join(runs[:3])}{more} in it")
     raise ValueError(f"{folder} holds no {CHECKPOINT}; pass the folder of a run, which vlls train names at its end")
+
+
+def _check_fingerprints(folder: Path, config: RunConfig, data: RunData, kept: dict[str, str]) -> None:
+    """Raise a ValueError where a part of the data is not the one that the run had, though it may be as large."""
+    changed = [part for part, found in data.fingerprints.items() if kept.get(part, found) != found]
+    if changed:
+        raise ValueError(
+            f"{config.dataset} has changed since the run {folder} was trained: other files, or other labels, are in "
+            f"its part(s) {', '.join(changed)}; put back what was there, or train the run anew (vlls train --overwrite)"
+        )
 
 
 def _config(folder: Path, record: dict[str, Any], state: dict[str, Any]) -> RunConfig:
