@@ -15,7 +15,7 @@ __all__ = ["check_group", "check_options", "check_parameters", "check_state_dict
 # hyperparameter -> (lower, lower allowed, upper, upper allowed, what to do)
 RANGES: dict[str, tuple[float, bool, float, bool, str]] = {
     "lr": (0.0, True, math.inf, False, "0.1 is a usual start"),
-    "ess": (1.0, True, 1e12, True, "use the number of training examples"),
+    "ess": (1.0, True, 1e30, True, "use the number of training examples"),
     "hess_init": (0.0, False, math.inf, False, "try 0.1 to 1"),
     "beta1": (0.0, True, 1.0, False, "0.9 is usual"),
     "beta2": (0.0, True, 1.0, True, "0.99999 is usual, 1 keeps the covariance fixed"),

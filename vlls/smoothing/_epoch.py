@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,10 +13,9 @@ from torch import Tensor
 from vlls._validation import check_rate
 from vlls.smoothing._base import SmoothingLoss, check_num_classes, describe
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 __all__ = ["MeanPredictionSmoothing", "OnlineLabelSmoothing"]
+
+_Self = TypeVar("_Self", bound="_EpochSmoothing")
 
 
 class _EpochSmoothing(SmoothingLoss):
@@ -34,7 +33,7 @@ class _EpochSmoothing(SmoothingLoss):
         check_num_classes(n_classes, "n_classes")
         self.n_classes = n_classes
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self: _Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Self:
         """Move the statistics, but never cast them to 16 bits, in which sums stop growing."""
 
         def accurate(tensor: Tensor) -> Tensor:
