@@ -21,7 +21,7 @@ class Viewed(nn.Module):
         self.conv, self.out = nn.Conv2d(2, 3, 3), nn.Linear(3 * 4 * 4, 3)
 
     def forward(self, x):
-        return self.out(torch.relu(self.conv(x)).view(x.size(0), -1))
+        return self.out(torch.relu(self.conv(x.view(-1, 2, 6, 6))).view(x.size(0), -1))
 
 
 class Scaled(nn.Module):
@@ -77,10 +77,11 @@ def covariance_by_jacobian(model, posterior, x):
     return sum(row @ row.mT for row in rows)
 
 
+@pytest.mark.parametrize("shape", [(2, 6, 6), (72,)], ids=str)
 @pytest.mark.parametrize("method", METHODS)
-def test_images_may_be_flattened_with_view(method):
+def test_images_may_be_flattened_with_view(method, shape):
     torch.manual_seed(0)
-    model, x = Viewed().double().eval(), torch.randn(4, 2, 6, 6, dtype=torch.float64)
+    model, x = Viewed().double().eval(), torch.randn(4, *shape, dtype=torch.float64)
     q = posterior_of(model)
     generator = torch.Generator().manual_seed(1)
     noise = label_noise(model, q, x, method=method, num_samples=4, generator=generator)

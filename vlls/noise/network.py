@@ -461,13 +461,12 @@ def _result(
 
 def _layout(model: nn.Module, mean: dict[str, Tensor], x: Tensor) -> Callable[[Tensor], Tensor]:
     """How images and filters shall lie in memory: channels last, up to three times faster, if the model takes that."""
-    if x.ndim == 4:
-        try:
-            with torch.no_grad():
-                weights = {name: _channels_last(p.detach()) for name, p in mean.items()}
-                functional_call(model, weights, (_channels_last(x[:1]),))
-        except RuntimeError:  # it flattens with ``view``
-            return _as_they_are
+    try:
+        with torch.no_grad():
+            weights = {name: _channels_last(p.detach()) for name, p in mean.items()}
+            functional_call(model, weights, (_channels_last(x[:1]),))
+    except RuntimeError:  # it flattens with ``view``
+        return _as_they_are
     return _channels_last
 
 
