@@ -12,7 +12,7 @@ from torch.func import functional_call, jacrev
 
 from vlls import GLM, Bernoulli, Binomial, Categorical, DiagonalPosterior, Gaussian, GaussianPosterior, Poisson
 from vlls.noise import METHODS, _push, label_noise, label_noise_moments
-from vlls.noise._push import curvature, push
+from vlls.noise._push import curvature, mean_curvature, push
 
 D = torch.float64
 
@@ -224,6 +224,29 @@ def test_antithetic_pairs_are_unbiased_and_steadier(trained):
     assert float((pairs.standard_error / plain.standard_error).max()) < 1 / 3
     error = (plain.magnitude_error.square() + pairs.magnitude_error.square()).sqrt()
     assert within(plain.magnitude - pairs.magnitude, error)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 3.0])
+def test_the_error_of_the_curvature_pairs_is_the_spread_over_their_draws(scale):
+    torch.manual_seed(0)
+    model = mlp()
+    q, x = spread_of(model, scale), torch.randn(4, 2, dtype=D)
+    found = [label_noise_moments(model, q, x, generator=seeded(i)) for i in range(100)]
+    spread = torch.stack([noise.mean_shift for noise in found]).std(0)
+    told = torch.stack([noise.standard_error.square() for noise in found]).mean(0).sqrt()
+    assert within(spread / told - 1, torch.full_like(told, 1 / math.sqrt(2 * 99))), spread / told
+
+
+@pytest.mark.parametrize("family", [Categorical(3), Bernoulli(), Poisson()], ids=repr)
+def test_the_mean_curvature_is_the_derivative_of_the_mean(family):
+    torch.manual_seed(0)
+    logits, root, h = torch.randn(5, 3, dtype=D), 0.7 * torch.randn(5, 3, 3, dtype=D), 1e-4
+
+    def mean(f):
+        return family.mean(f) - push(family, f, root).shift
+
+    slope = torch.stack([(mean(logits + h * e) - mean(logits - h * e)) / (2 * h) for e in torch.eye(3, dtype=D)], -1)
+    assert torch.allclose(mean_curvature(family, logits, root, push(family, logits, root)), slope, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("antithetic", [False, True])

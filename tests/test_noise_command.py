@@ -374,7 +374,7 @@ def test_images_that_cannot_be_read_are_told(photos, tmp_path):
         (("--std", "0"), ("--std 0 is not allowed", "> 0")),
         (("--std", "nan"), ("--std nan is not allowed",)),
         (("--memory", "-1"), ("--memory -1 is not allowed",)),
-        (("--memory", "0.001"), ("raise --memory, use --method rank with a small rank, or --method monte_carlo",)),
+        (("--memory", "0.001"), ("raise --memory, use --method rank with a small rank, or use --method monte_carlo",)),
         (("--limit", "0"), ("--limit",)),
         (("--show", "-1"), ("--show",)),
         (("--device", "tpu"), ("tpu", "cpu")),
@@ -385,6 +385,14 @@ def test_images_that_cannot_be_read_are_told(photos, tmp_path):
 def test_wrong_use_is_one_line_and_exit_code_2(runs, arguments, words):
     error(noise(runs["ivon"], *arguments, "--quiet"), *words)
     assert not (runs["ivon"] / "noise.csv").exists()
+
+
+def test_a_posterior_that_is_too_wide_for_a_few_draws_is_said_in_one_line(runs, tmp_path):
+    wide = noise(runs["ivon"], "--output", str(tmp_path / "wide"))
+    told = [line for line in wide.stderr.splitlines() if line.startswith("note: ")]
+    assert len(told) == 1 and re.fullmatch(r"note: the disagreement of .* is wide; pass --method monte_carlo", told[0])
+    narrow = noise(runs["ivon"], "--std", "0.001", "--output", str(tmp_path / "narrow"))
+    assert "note: " not in narrow.stderr
 
 
 def test_a_part_that_there_is_not(runs):

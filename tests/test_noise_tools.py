@@ -262,8 +262,8 @@ RANK_ERRORS = {
     "float array": ({"labels": LABELS.numpy() / 1.0}, "labels are torch.float64; pass whole numbers"),
     "wrong number": ({"labels": LABELS[:6]}, r"labels have shape \(6,\); 7 examples need \(7,\)"),
     "no examples": ({"dataset": torch.zeros(0, 4, dtype=D), "labels": LABELS[:0]}, "empty; pass at least one example"),
-    "batch size": ({"batch_size": 0}, "batch_size=0; pass at least 1"),
-    "rank": ({"rank": 0}, "rank=0; pass at least 1 direction"),
+    "batch size": ({"batch_size": 0}, "batch_size=0 is not allowed; choose a whole number >= 1"),
+    "rank": ({"rank": 0}, "rank=0 is not allowed; choose a whole number >= 1"),
 }
 
 
@@ -360,7 +360,7 @@ def test_more_classes_than_memory_allows(monkeypatch):
     model = nn.Linear(4, 500).double()
     q, x = posterior_of(model), inputs(3)
     with pytest.raises(
-        ValueError, match=r"500 gradients need .* MiB and 1 are allowed; raise memory_limit, use method="
+        ValueError, match=r"500 gradient\(s\) need .* MiB and 1 are allowed; raise memory_limit, use method="
     ):
         label_noise(model, q, x, memory_limit=1)
     monkeypatch.setattr("vlls.noise.network.available_memory", lambda device: 1 << 20)
@@ -370,9 +370,9 @@ def test_more_classes_than_memory_allows(monkeypatch):
 
 OPTIONS = {
     "method": ("fast", "method='fast'.*exact"),
-    "rank": (0, "rank=0; pass at least 1 direction"),
-    "num_samples": (0, "num_samples=0; .*needs at least"),
-    "curvature_pairs": (-1, "curvature_pairs=-1; pass a number of pairs from 0"),
+    "rank": (0, "rank=0 is not allowed; choose a whole number >= 1"),
+    "num_samples": (0, "num_samples=0 is not allowed; choose a whole number >= "),
+    "curvature_pairs": (-1, "curvature_pairs=-1 is not allowed; choose a whole number >= 0"),
     "family": (Categorical(4), r"returns 3 logits and Categorical\(4\) needs 4"),
     "memory_limit": (0, "memory_limit=0; pass a positive number of MiB"),
 }
@@ -387,7 +387,7 @@ def test_options_out_of_range(name):
     for method in methods:
         with pytest.raises(ValueError, match=message):
             label_noise(model, q, inputs(2), **{"method": method, name: value})
-    with pytest.raises(ValueError, match="num_samples=5; monte_carlo needs an even number from 4"):
+    with pytest.raises(ValueError, match="num_samples=5; antithetic draws need an even number from 4"):
         label_noise(model, q, inputs(2), method="monte_carlo", num_samples=5, antithetic=True)
 
 

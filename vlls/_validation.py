@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["as_float64", "check_finite", "check_known", "check_rate", "check_symmetric", "quote"]
+__all__ = ["as_float64", "check_finite", "check_known", "check_rate", "check_symmetric", "check_whole_number", "quote"]
 
 
 def quote(values: Tensor, limit: int = 5) -> str:
@@ -74,3 +75,9 @@ def check_known(value: object, known: Iterable[str], name: str) -> None:
     close = difflib.get_close_matches(str(value).lower(), [k.lower() for k in known], n=1, cutoff=0.5)
     hint = f" (did you mean {next(k for k in known if k.lower() == close[0])!r}?)" if close else ""
     raise ValueError(f"{name}={value!r} is unknown{hint}; choose one of {', '.join(known)}")
+
+
+def check_whole_number(value: Any, name: str, least: int) -> None:
+    """Raise a ValueError unless ``value`` is a whole number from ``least`` on."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name}={value!r} is not allowed; choose a whole number >= {least}")

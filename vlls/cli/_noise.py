@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -18,7 +19,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from vlls._validation import check_known
 from vlls.cli._errors import Failed
-from vlls.cli._noise_report import ALL, CSV, HTML, Asked, NoiseReport, name_parts, rank_parts
+from vlls.cli._noise_report import ALL, CSV, HTML, Asked, NoiseReport, name_options, name_parts, rank_parts
 from vlls.cli._terminal import Terminated, note, say, terminable, threads_of
 from vlls.posterior import DiagonalPosterior
 from vlls.train.files import make_folder, write_atomically
@@ -164,8 +165,12 @@ def noise(
             began = time.perf_counter()
             number = sum(map(len, parts.values()))
             title = f"{run.folder.name}: label noise of {number:,} {name_parts(parts)} images"
-            with _progress(notes, title) as told:
-                ranking, part_of = rank_parts(run, posterior, parts, asked, told)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                with _progress(notes, title) as told:
+                    ranking, part_of = rank_parts(run, posterior, parts, asked, told)
+            for line in dict.fromkeys(name_options(str(warning.message)) for warning in caught):
+                note(notes, f"note: {line}")
             seconds = time.perf_counter() - began
             report = NoiseReport(run, part, asked, posterior, parts, ranking, part_of, seconds)
             table, page = report.table(), report.page(show)

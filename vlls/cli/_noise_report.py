@@ -24,7 +24,7 @@ from vlls.train.gallery import GalleryExample, gallery
 from vlls.train.prepare import derive_seed
 from vlls.train.restore import LoadedRun, RunImages
 
-__all__ = ["ALL", "CSV", "HTML", "Asked", "NoiseReport", "name_parts", "rank_parts"]
+__all__ = ["ALL", "CSV", "HTML", "Asked", "NoiseReport", "name_options", "name_parts", "rank_parts"]
 
 CSV, HTML = "noise.csv", "noise.html"
 ALL = "all"  # parts of a run's data in one table
@@ -124,7 +124,7 @@ def rank_parts(
         try:
             ranking = rank_examples(run.model, posterior, images, images.given, progress=told, **options)
         except ValueError as error:
-            raise ValueError(_name_options(str(error))) from error
+            raise ValueError(name_options(str(error))) from error
         kept = ~np.isin(ranking.index, sorted(images.unreadable))
         found.append({name: values[kept] for name, values in ranking.columns().items()} | {"part": [part] * kept.sum()})
         done += len(images)
@@ -136,9 +136,15 @@ def rank_parts(
     return ExampleRanking(**{name: values[order] for name, values in columns.items()}), part_of
 
 
-def _name_options(message: str) -> str:
-    """An error of :func:`.rank_examples` in the words of the command: its options for the function's parameters."""
-    return re.sub(r"\bmethod='(\w+)'", r"--method \1", message).replace("memory_limit", "--memory")
+def name_options(message: str) -> str:
+    """What :func:`.rank_examples` says in the words of the command: its options for the function's parameters.
+
+    Example:
+        >>> name_options("raise memory_limit, or use method='rank'")
+        'raise --memory, or use --method rank'
+    """
+    named = re.sub(r"\bmethod='(\w+)'", r"--method \1", message.replace("curvature_pairs=64 or ", ""))
+    return named.replace("memory_limit", "--memory").replace("num_samples", "--samples")
 
 
 @dataclass(frozen=True)

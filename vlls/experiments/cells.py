@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vlls._validation import check_whole_number
 from vlls.experiments.grids import Candidates, Experiment, Panel, experiment
 from vlls.experiments.protocols import protocol, reductions, title_of
 from vlls.train import RunConfig
@@ -80,8 +81,7 @@ def cells(name: str, size: str = "reduced", *, seeds: int | None = None, tune: b
     """
     what, how = experiment(name), protocol(size)
     count = how.seeds if seeds is None else seeds
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"seeds={seeds!r} is not allowed; choose a whole number >= 1")
+    check_whole_number(count, "seeds", 1)
     ordered: list[Cell] = []
     tried = [(entry, settings) for entry in what.candidates for settings in entry.settings()]
     tried.sort(key=lambda pair: pair[1] != pair[0].settings()[0])  # what stands for a method comes first

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
+from vlls._validation import check_whole_number
 from vlls.experiments.work import Job, Outcome, work
 from vlls.train import Reporter, RunConfig
 from vlls.train.machine import pick_device
@@ -82,8 +83,7 @@ class LocalExecutor:
         cores = available_cores()
         if workers_per_device is None:
             workers_per_device = cores if place.type == "cpu" else 1
-        if isinstance(workers_per_device, bool) or not isinstance(workers_per_device, int) or workers_per_device < 1:
-            raise ValueError(f"workers_per_device={workers_per_device!r} is not allowed; choose a whole number >= 1")
+        check_whole_number(workers_per_device, "workers_per_device", 1)
         devices = [str(place)]
         if place.type == "cuda" and device in ("auto", "cuda"):
             devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vlls._validation import check_whole_number
 from vlls.data._errors import needs
 from vlls.experiments.executors import Event
 from vlls.experiments.folder import MANIFEST
@@ -50,8 +51,8 @@ class RayExecutor:
         needs("ray", "a sweep on a cluster", extra="ray")
         if device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"device={device!r} is not for a cluster, which has many; choose auto, cpu or cuda")
-        if workers_per_device is not None and workers_per_device < 1:
-            raise ValueError(f"workers_per_device={workers_per_device!r} is not allowed; choose a whole number >= 1")
+        if workers_per_device is not None:
+            check_whole_number(workers_per_device, "workers_per_device", 1)
         import ray
 
         self._ray = ray

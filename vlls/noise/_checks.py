@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import numbers
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
+from vlls._compiled import PREFIX
 from vlls.posterior import DiagonalPosterior
 
 __all__ = [
     "check_batch",
+    "check_generator",
     "check_labels",
     "check_logits",
     "check_memory_limit",
     "check_mode",
     "check_repeatable",
+    "forward_derivatives",
     "parameters_of",
+    "passes",
 ]
 
 _CHANCE = (nn.modules.dropout._DropoutNd, nn.RReLU)
 _BATCH = (nn.modules.batchnorm._BatchNorm,)
+_MISFIT = re.compile("dtype|scalar type|shape|size|dimension|channel|on the same device|out of range", re.IGNORECASE)
 
 
 def check_batch(x: Tensor) -> None:
@@ -29,10 +39,47 @@ def check_batch(x: Tensor) -> None:
         raise ValueError(f"x has shape {tuple(x.shape)}; pass a batch of at least one example, (B, ...)")
 
 
+@contextmanager
+def passes(x: Tensor) -> Iterator[None]:
+    """Turn what a model says of inputs that it cannot take into a ValueError that says what the inputs were."""
+    try:
+        yield
+    except (RuntimeError, TypeError, IndexError) as error:
+        if not _MISFIT.search(str(error)):
+            raise
+        raise ValueError(
+            f"the model fails on an example of x, which has shape {tuple(x.shape)} and dtype {x.dtype}, on {x.device} "
+            f"({_first_line(error)}); pass inputs as the model takes them"
+        ) from error
+
+
+@contextmanager
+def forward_derivatives(instead: str) -> Iterator[None]:
+    """Turn torch's notice that an operation has no forward derivative into a ValueError that says what to do."""
+    try:
+        yield
+    except (NotImplementedError, RuntimeError) as error:
+        if not isinstance(error, NotImplementedError) and "functorch" not in str(error):
+            raise
+        raise ValueError(
+            f"an operation of the model cannot be differentiated forward ({_first_line(error)}); {instead}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n")[0].split(". ")[0].rstrip(".")
+
+
 def check_memory_limit(memory_limit: float | None) -> None:
     """Raise a ValueError unless a limit is positive."""
-    if memory_limit is not None and not memory_limit > 0:
+    if memory_limit is not None and not (isinstance(memory_limit, numbers.Real) and memory_limit > 0):
         raise ValueError(f"memory_limit={memory_limit!r}; pass a positive number of MiB")
+
+
+def check_generator(generator: torch.Generator | None) -> None:
+    """Raise a ValueError unless a generator is torch's."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise ValueError(f"generator={generator!r} is no torch.Generator; pass torch.Generator().manual_seed(...)")
 
 
 def check_mode(model: nn.Module) -> None:
@@ -73,7 +120,8 @@ def parameters_of(model: nn.Module, posterior: DiagonalPosterior) -> tuple[dict[
     if not posterior.mean:
         raise ValueError("the posterior has no names left; pass one with the model's parameters, at least one")
     own = dict(model.named_parameters())
-    foreign = [name for name in posterior.mean if name not in own]
+    means, stds = ({name.removeprefix(PREFIX): t for name, t in of.items()} for of in (posterior.mean, posterior.std))
+    foreign = [name for name in means if name not in own]
     if foreign:
         shown = ", ".join(repr(name) for name in foreign[:3])
         have = ", ".join(repr(name) for name in list(own)[:3])
@@ -82,8 +130,8 @@ def parameters_of(model: nn.Module, posterior: DiagonalPosterior) -> tuple[dict[
             f"{have}, ...; pass the model whose posterior it is, as optimizer.posterior(model) names it"
         )
     mean, std = {}, {}
-    for name, centre in posterior.mean.items():
-        parameter, spread = own[name], posterior.std.get(name)
+    for name, centre in means.items():
+        parameter, spread = own[name], stds.get(name)
         if spread is None:
             raise ValueError(f"the posterior has a mean and no std of {name!r}; pass both for each name")
         if centre.shape != parameter.shape:

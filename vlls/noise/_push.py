@@ -14,7 +14,7 @@ from torch import Tensor
 from vlls._quadrature import gaussian_expectation, sobol_normal
 from vlls.families import Categorical, Family, VectorFamily
 
-__all__ = ["Moments", "linear_moments", "push", "symmetric_root", "the_family"]
+__all__ = ["Moments", "linear_moments", "mean_curvature", "push", "symmetric_root", "the_family"]
 
 _POINTS = Categorical(2)  # the points of a family that brings none
 _ROOM = 1 << 19  # numbers of one temporary
@@ -56,6 +56,16 @@ def linear_moments(family: Family, logits: Tensor, covariance: Tensor) -> Tensor
     """Covariance A'' V A'' of Eq. 20's noise, (B, K, K)."""
     bend = curvature(family, logits)
     return bend @ covariance @ bend
+
+
+def mean_curvature(family: Family, logits: Tensor, root: Tensor, moments: Moments) -> Tensor:
+    """E[A''(f)] as (B, K, K) matrices, the derivative of E[A'(f)] by the mean of the logits; arguments as of push."""
+    if isinstance(family, Categorical):  # diag E[p] - E[p pᵀ], of which push has the moments
+        p = family.mean(logits) - moments.shift
+        return torch.diag_embed(p) - moments.covariance - p[:, :, None] * p[:, None, :]
+    if isinstance(family, VectorFamily):
+        return family.expected_curvature(logits, root @ root.mT)
+    return torch.diag_embed(family.expected_curvature(logits, root.square().sum(-1)))
 
 
 def symmetric_root(covariance: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from vlls._compiled import uncompiled
 from vlls.noise._checks import (
     check_batch,
     check_logits,
@@ -26,6 +27,7 @@ from vlls.noise._checks import (
     check_mode,
     check_repeatable,
     parameters_of,
+    passes,
 )
 from vlls.noise._trace import Pass, Seen, Site, backward_once, forward, sites_of
 from vlls.posterior import DiagonalPosterior
@@ -36,6 +38,7 @@ _MEBIBYTE = 1 << 20
 _warned: set[str] = set()
 
 
+@torch.inference_mode(False)
 def logit_covariance(
     model: nn.Module, posterior: DiagonalPosterior, x: Tensor, *, memory_limit: float | None = None
 ) -> Tensor:
@@ -45,7 +48,7 @@ def logit_covariance(
     modules go through their own per-example gradients, which is slower and warns once.
 
     Args:
-        model: the network, in evaluation mode; (B, ...) inputs to (B, K) logits.
+        model: the network, in evaluation mode, compiled or not; (B, ...) inputs to (B, K) logits.
         posterior: means and standard deviations of some or all of its parameters; the others stay as they are.
         x: a batch of inputs, (B, ...), on the model's device.
         memory_limit: MiB that temporaries may take; 64 on a CPU and 2048 on a GPU if left out.
@@ -63,6 +66,7 @@ def logit_covariance(
         >>> logit_covariance(model, q, torch.tensor([[1.0, 1.0]]))[0].diagonal()
         tensor([0.5000, 0.5000, 0.5000])
     """
+    x = differentiable_input(x)
     line = Linearization(model, posterior, x, memory_limit=memory_limit)
     return torch.cat([line.covariance(part, logits) for part, logits in line.parts(x)])
 
@@ -102,6 +106,7 @@ class Linearization:
     ) -> None:
         check_batch(x)
         check_memory_limit(memory_limit)
+        model = uncompiled(model)
         check_mode(model)
         self.model = model
         self.mean, self.std = parameters_of(model, posterior)
@@ -120,7 +125,7 @@ class Linearization:
     def _look(self, x: Tensor) -> _Plan:
         """Run one and two examples, to see which axis is the batch and which parameters are used how often."""
         sites = sites_of(self.model, self._variances)
-        with differentiable():
+        with differentiable(), passes(x):
             one = forward(self.model, self._grown, x[:1], sites)
             two = forward(self.model, self._grown, x[[0, 0]], sites)
         logits = check_logits(one.logits, 1)
@@ -163,10 +168,11 @@ class Linearization:
         if one + block > aim:
             allowed = aim if memory_limit is not None else available_memory(device)
             if one + block > allowed:
+                fewer = "" if r == 1 else "use method='rank' with a small rank, "
                 raise ValueError(
-                    f"one example's {r} gradients need {(one + block) / _MEBIBYTE:,.0f} MiB and "
-                    f"{allowed / _MEBIBYTE:,.0f} are allowed; raise memory_limit, use method='rank' with a small rank, "
-                    "or method='monte_carlo', which needs no gradients"
+                    f"one example's {r} gradient(s) need {_mebibytes(one + block)} MiB and "
+                    f"{_mebibytes(allowed)} are allowed; raise memory_limit, {fewer}or use method='monte_carlo', "
+                    "which needs no gradients"
                 )
         return max(1, int((aim - block) / one)), int(block)
 
@@ -224,6 +230,11 @@ class Linearization:
         if self._plan.others:
             total = total + self._of_others(x, pulled.transpose(0, 1)).to(total.dtype)
         total = (total + total.mT) / 2
+        if not bool(torch.isfinite(total).all()):
+            raise ValueError(
+                f"the covariance of the logits is NaN or infinite in {total.dtype}; look at the size of the inputs and "
+                "of the standard deviations, or use a model in float64"
+            )
         return total.to(torch.promote_types(logits.dtype, torch.float32)).detach()
 
     def _of_others(self, x: Tensor, directions: Tensor) -> Tensor:
@@ -262,6 +273,16 @@ class Linearization:
             for direction in directions
         ]
         return {name: torch.stack(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+
+
+def _mebibytes(size: float) -> str:
+    number = size / _MEBIBYTE
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
+
+
+def differentiable_input(x: Tensor) -> Tensor:
+    """The batch as autograd takes it: a copy of what was made in inference mode."""
+    return x.clone() if isinstance(x, Tensor) and x.is_inference() else x
 
 
 def available_memory(device: torch.device) -> int:

@@ -1,7 +1,7 @@
 r"""Label noise of a network under any diagonal Gaussian posterior over its weights (Section 3.4, Eq. 20; Chapter 6).
 
 The noise of an example is :math:`\epsilon = A'(f(m)) - A'(f(\theta))` for weights :math:`\theta \sim q`. Its mean is
-the deterministic noise of Eq. 16; its covariance is what Eq. 20 approximates. Four ways to have them:
+the deterministic noise of Eq. 16; its covariance is what Eq. 20 approximates. Four ways to compute them:
 
 ==================  ==============================================================================================
 ``exact``           the covariance V of the linearised network's logits, all of it, then logits from N(f(m), V)
@@ -23,18 +23,22 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from vlls._validation import check_known
+from vlls._compiled import uncompiled
+from vlls._validation import check_known, check_whole_number
 from vlls.families import Family
 from vlls.noise._checks import (
     check_batch,
+    check_generator,
     check_logits,
     check_memory_limit,
     check_mode,
     check_repeatable,
+    forward_derivatives,
     parameters_of,
+    passes,
 )
-from vlls.noise._push import curvature, linear_moments, push, symmetric_root, the_family
-from vlls.noise.linearization import Linearization, available_memory, differentiable
+from vlls.noise._push import curvature, linear_moments, mean_curvature, push, symmetric_root, the_family
+from vlls.noise.linearization import Linearization, available_memory, differentiable, differentiable_input
 from vlls.posterior import DiagonalPosterior
 
 __all__ = ["LabelNoise", "label_noise", "label_noise_moments"]
@@ -83,6 +87,7 @@ class LabelNoise:
         return LabelNoise(**joined)
 
 
+@torch.inference_mode(False)
 def label_noise(
     model: nn.Module,
     posterior: DiagonalPosterior,
@@ -114,6 +119,7 @@ def label_noise(
         >>> label_noise(model, q, torch.randn(4, 2)).sum(1).abs().max() < 1e-5      # a label stays a distribution
         tensor(True)
     """
+    x = differentiable_input(x)
     estimate = Estimator(
         model,
         posterior,
@@ -132,6 +138,7 @@ def label_noise(
     return torch.cat([part.mean_shift for part in estimate.parts(x)])
 
 
+@torch.inference_mode(False)
 def label_noise_moments(
     model: nn.Module,
     posterior: DiagonalPosterior,
@@ -150,8 +157,8 @@ def label_noise_moments(
     r"""Return mean, covariance and magnitude of every example's label noise.
 
     Args:
-        model: the network, in evaluation mode; (B, ...) inputs to (B, K) logits. Its own weights are used where the
-            posterior has none.
+        model: the network, in evaluation mode, compiled or not; (B, ...) inputs to (B, K) logits. Its own weights are
+            used where the posterior has none.
         posterior: any diagonal Gaussian over its parameters, such as ``IVON.posterior(model)``.
         x: a batch of inputs, (B, ...), on the model's device; of any size, it is cut to what fits in memory.
         method: ``exact``, ``rank``, ``direction`` or ``monte_carlo``; the table above says what they are.
@@ -167,8 +174,9 @@ def label_noise_moments(
         memory_limit: MiB that temporaries may take; 64 on a CPU and 2048 on a GPU if left out.
         curvature_pairs: pairs of draws m + d, m - d with which ``exact`` and ``rank`` move the mean of the logits from
             f(m) to :math:`\mathbb E_q[f]`. In a linearised network the two are equal, in a real one they are not, and
-            for ``mean_shift`` the difference is of the leading order (Chapter 6). Each pair costs two passes forward;
-            0 leaves it out, which hardly changes the order of examples by ``magnitude``.
+            for ``mean_shift`` the difference is of the leading order (Chapter 6). Each pair costs two passes forward.
+            A few do for ``magnitude``, whose order of the examples 0 pairs hardly change; ``mean_shift`` under a wide
+            posterior takes 64, or ``monte_carlo``: ``standard_error`` tells.
         generator: for the draws, on the model's device. Without one ``exact`` and ``rank`` draw the same pairs in every
             call, the others go on from torch's global state.
 
@@ -185,6 +193,7 @@ def label_noise_moments(
         >>> noise.mean_shift.shape, noise.covariance.shape, noise.magnitude.shape
         (torch.Size([4, 3]), torch.Size([4, 3, 3]), torch.Size([4]))
     """
+    x = differentiable_input(x)
     estimate = Estimator(
         model,
         posterior,
@@ -225,14 +234,13 @@ class Estimator:
         check_known(method, METHODS, "method")
         check_batch(x)
         check_memory_limit(memory_limit)
-        least = 2 if method == "monte_carlo" else 1
-        if num_samples < least or (antithetic and (num_samples % 2 or num_samples < 4)):
-            need = "an even number from 4" if antithetic else f"at least {least}"
-            raise ValueError(f"num_samples={num_samples!r}; {method} needs {need}")
-        if rank < 1:
-            raise ValueError(f"rank={rank!r}; pass at least 1 direction, or method='exact' for all")
-        if curvature_pairs < 0:
-            raise ValueError(f"curvature_pairs={curvature_pairs!r}; pass a number of pairs from 0")
+        check_generator(generator)
+        check_whole_number(num_samples, "num_samples", 2 if method == "monte_carlo" else 1)
+        if antithetic and (num_samples % 2 or num_samples < 4):
+            raise ValueError(f"num_samples={num_samples!r}; antithetic draws need an even number from 4")
+        check_whole_number(rank, "rank", 1)
+        check_whole_number(curvature_pairs, "curvature_pairs", 0)
+        model = uncompiled(model)
         self.model, self.method, self.generator, self.linear = model, method, generator, linear
         self.num_samples, self.antithetic, self.curvature_pairs = num_samples, antithetic, curvature_pairs
         self.memory_limit = memory_limit
@@ -245,7 +253,7 @@ class Estimator:
         else:
             check_mode(model)
             mean, std = parameters_of(model, posterior)
-            with torch.no_grad():
+            with torch.no_grad(), passes(x):
                 one, twins = (functional_call(model, mean, (part,)) for part in (x[:1], x[[0, 0]]))
             self.num_outputs = check_logits(one, 1).shape[1]
             check_repeatable(check_logits(twins, 2))
@@ -326,7 +334,8 @@ class Estimator:
         shift, spread, error = moments.shift, moments.covariance, moments.error
         if moved is not None:
             shift = shift + self.family.mean(centre) - self.family.mean(mean)
-            of_mean = (curvature(self.family, mean).square() @ moved[1].square()[..., None])[..., 0]
+            slope = mean_curvature(self.family, mean, root, moments)
+            of_mean = (slope.square() @ moved[1].square()[..., None])[..., 0]
             error = (error.square() + of_mean).sqrt()
         linear = self.linear or self.method == "direction"
         if linear:
@@ -338,7 +347,7 @@ class Estimator:
         """Logits and J Σ^{1/2} e for one draw e, (B, K) each, e being the same for all examples."""
         tangents = self._step(self.generator)
         pairs = []
-        with differentiable(), torch.no_grad():
+        with differentiable(), torch.no_grad(), forward_derivatives("use method='rank' or 'monte_carlo'"):
             for part in x.split(self._examples(x)):
                 pairs.append(
                     torch.func.jvp(

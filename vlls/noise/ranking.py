@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from vlls._validation import check_known, check_whole_number
 from vlls.noise._checks import check_labels
-from vlls.noise.network import Estimator
+from vlls.noise.linearization import differentiable_input
+from vlls.noise.network import Estimator, LabelNoise
 from vlls.posterior import DiagonalPosterior
 
 __all__ = ["ExampleRanking", "rank_examples"]
+
+OPTIONS = ("family", "rank", "num_samples", "antithetic", "curvature_pairs", "linear", "memory_limit", "generator")
+"""What :func:`rank_examples` hands on."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ class ExampleRanking:
             partial.unlink(missing_ok=True)
 
 
+@torch.inference_mode(False)
 def rank_examples(
     model: nn.Module,
     posterior: DiagonalPosterior,
@@ -88,7 +95,7 @@ def rank_examples(
         dataset: (N, ...) inputs as the network takes them, or a ``torch.utils.data.Dataset`` whose items are an input
             or a tuple that starts with it.
         labels: the given labels, (N,) integers from 0 to K - 1.
-        method: how the noise is had; see :func:`.label_noise_moments`.
+        method: how the noise is computed; see :func:`.label_noise_moments`.
         batch_size: examples at a time; their (B, K, K) covariances are held.
         progress: called with the numbers of examples done and in all, after each batch.
         **options: of :func:`.label_noise_moments`, such as ``rank``, ``num_samples``, ``memory_limit``, ``generator``.
@@ -96,6 +103,10 @@ def rank_examples(
     Raises:
         ValueError: if labels and examples differ in number, a label is out of range, or as
             :func:`.label_noise_moments` does.
+
+    Warns:
+        UserWarning: if ``disagreement`` is uncertain by more than 0.05 for one example in twenty, under a posterior too
+            wide for the few draws with which its mean is estimated.
 
     Example:
         >>> model = torch.nn.Linear(2, 3)
@@ -105,8 +116,11 @@ def rank_examples(
         >>> bool((table.noise[:-1] >= table.noise[1:]).all())
         True
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size!r}; pass at least 1")
+    check_whole_number(batch_size, "batch_size", 1)
+    for name in options:
+        check_known(name, OPTIONS, "option")
+    if isinstance(dataset, torch.utils.data.DataLoader):
+        raise ValueError("dataset is a DataLoader; pass its dataset, batches are made here")
     num = len(dataset)
     labels = torch.as_tensor(np.asarray(labels) if not isinstance(labels, Tensor) else labels).cpu()
     if num == 0:
@@ -116,7 +130,7 @@ def rank_examples(
     found: list[tuple[Tensor, ...]] = []
     done = 0
     for x in _batches(dataset, batch_size):
-        x = x.to(device)
+        x = differentiable_input(x.to(device))
         if estimator is None:
             estimator = Estimator(model, posterior, x, method=method, **options)
             labels = check_labels(labels, num, max(2, estimator.num_outputs))
@@ -127,24 +141,38 @@ def rank_examples(
             done += len(part)
         if progress is not None:
             progress(done, num)
-    predicted, noise, own, disagreement = (torch.cat(column).numpy() for column in zip(*found, strict=True))
+    predicted, noise, own, disagreement, error = (torch.cat(column).numpy() for column in zip(*found, strict=True))
+    _warn_of_errors(
+        error, "more num_samples" if method == "monte_carlo" else "curvature_pairs=64 or method='monte_carlo'"
+    )
     order = np.argsort(-noise, kind="stable")
     given = labels.numpy()
     return ExampleRanking(order, given[order], predicted[order], noise[order], own[order], disagreement[order])
 
 
-def _describe(estimator: Estimator, part: Any, given: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Prediction, magnitude, noise on the given label and disagreement with it, of each example."""
+def _warn_of_errors(error: npt.NDArray[np.float64], more: str) -> None:
+    uncertain = int((error > 0.05).sum())
+    if uncertain > len(error) / 20:
+        warnings.warn(
+            f"the disagreement of {uncertain} of {len(error)} examples has a standard error above 0.05, "
+            f"for the posterior is wide; pass {more}",
+            stacklevel=4,
+        )
+
+
+def _describe(estimator: Estimator, part: LabelNoise, given: Tensor) -> tuple[Tensor, ...]:
+    """Prediction, magnitude, noise on the given label, disagreement with it and its error, of each example."""
     family, logits, shift = estimator.family, part.logits.double(), part.mean_shift.double()
     if logits.shape[1] == 1:  # a single logit: classes 0 and 1
         chance, own = family.mean(logits)[:, 0], shift[:, 0]
         sign = (2 * given - 1).double()
         own = sign * own
         p = torch.where(given == 1, chance, 1 - chance)
-        return (logits[:, 0] > 0).long(), part.magnitude.double(), own, 1 - (p - own)
+        return (logits[:, 0] > 0).long(), part.magnitude.double(), own, 1 - (p - own), part.standard_error[:, 0]
     own = shift.gather(1, given[:, None])[:, 0]
     p = family.mean(logits).gather(1, given[:, None])[:, 0]
-    return logits.argmax(1), part.magnitude.double(), own, 1 - (p - own)
+    error = part.standard_error.gather(1, given[:, None])[:, 0]
+    return logits.argmax(1), part.magnitude.double(), own, 1 - (p - own), error
 
 
 def _batches(dataset: Any, batch_size: int) -> Iterator[Tensor]:
@@ -154,4 +182,10 @@ def _batches(dataset: Any, batch_size: int) -> Iterator[Tensor]:
         yield from dataset.split(batch_size)
         return
     for batch in torch.utils.data.DataLoader(dataset, batch_size=batch_size):
-        yield batch[0] if isinstance(batch, (tuple, list)) else batch
+        first = batch[0] if isinstance(batch, (tuple, list)) else batch
+        if not isinstance(first, Tensor):
+            raise ValueError(
+                f"an item of the data set has a {type(first).__name__} where its input should be; wrap the data set so "
+                "that an item is one tensor, or a tuple that starts with it"
+            )
+        yield first

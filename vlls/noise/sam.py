@@ -3,20 +3,31 @@ r"""Label noise of sharpness-aware minimisation, which the paper says can be der
 from __future__ import annotations
 
 import math
+import numbers
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from vlls._compiled import uncompiled
 from vlls.families import Family
-from vlls.noise._checks import check_batch, check_labels, check_logits, check_mode, check_repeatable
+from vlls.noise._checks import (
+    check_batch,
+    check_labels,
+    check_logits,
+    check_mode,
+    check_repeatable,
+    forward_derivatives,
+    passes,
+)
 from vlls.noise._push import curvature, the_family
-from vlls.noise.linearization import differentiable, logit_covariance
+from vlls.noise.linearization import differentiable, differentiable_input, logit_covariance
 from vlls.posterior import DiagonalPosterior
 
 __all__ = ["sam_label_noise"]
 
 
+@torch.inference_mode(False)
 def sam_label_noise(
     model: nn.Module,
     x: Tensor,
@@ -64,14 +75,15 @@ def sam_label_noise(
         >>> sam_label_noise(model, torch.randn(4, 2), torch.tensor([0, 1, 2, 0])).shape
         torch.Size([4, 3])
     """
-    if not 0 < rho < math.inf:
+    if not isinstance(rho, numbers.Real) or not 0 < rho < math.inf:
         raise ValueError(f"rho={rho!r}; pass a positive, finite radius, such as 0.05")
     check_batch(x)
-    check_mode(model)
+    check_mode(model := uncompiled(model))
+    x = differentiable_input(x)
     parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     if not parameters:
         raise ValueError("no parameter of the model requires a gradient, so SAM has none to perturb; thaw some")
-    with torch.no_grad():
+    with torch.no_grad(), passes(x):
         check_repeatable(check_logits(functional_call(model, parameters, (x[[0, 0]],)), 2))
     grown = {name: p.clone().requires_grad_() for name, p in parameters.items()}
     with differentiable(), torch.enable_grad():
@@ -98,7 +110,7 @@ def sam_label_noise(
     step = {name: rho / length * g for name, g in held.items()}
     if linear:
         start = {name: parameters[name] for name in step}
-        with differentiable(), torch.no_grad():
+        with differentiable(), torch.no_grad(), forward_derivatives("use linear=False"):
             slope = torch.func.jvp(lambda moving: functional_call(model, moving, (x,)), (start,), (step,))[1]
         return -(curvature(kind, logits) @ slope[..., None])[..., 0]
     with differentiable(), torch.no_grad():  # the same kernels as at the start: the difference is small

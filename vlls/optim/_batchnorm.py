@@ -44,9 +44,11 @@ class FrozenRunningStatistics:
             self._handle.remove()
 
     def _remember(self, module: torch.nn.Module) -> None:
-        if isinstance(module, _BatchNorm) and module.training and module not in self._before:
-            buffers = [b for b in (getattr(module, name, None) for name in _BUFFERS) if b is not None]
-            self._before[module] = [(b, b.detach().clone()) for b in buffers]
+        # the parts of a compiled model do not call hooks
+        for part in module.modules() if hasattr(module, "_orig_mod") else (module,):
+            if isinstance(part, _BatchNorm) and part.training and part not in self._before:
+                buffers = [b for b in (getattr(part, name, None) for name in _BUFFERS) if b is not None]
+                self._before[part] = [(b, b.detach().clone()) for b in buffers]
 
     @torch.no_grad()
     def stop(self) -> None:

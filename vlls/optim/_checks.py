@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,7 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-__all__ = ["check_group", "check_options", "check_parameters", "check_state_dict"]
+from vlls._validation import check_whole_number
+
+__all__ = [
+    "check_generator",
+    "check_group",
+    "check_keys",
+    "check_options",
+    "check_parameters",
+    "check_state_dict",
+]
 
 # hyperparameter -> (lower, lower allowed, upper, upper allowed, what to do)
 RANGES: dict[str, tuple[float, bool, float, bool, str]] = {
@@ -22,6 +33,9 @@ RANGES: dict[str, tuple[float, bool, float, bool, str]] = {
     "weight_decay": (0.0, True, math.inf, False, "1e-4 is usual, 0 for none"),
     "clip_radius": (0.0, False, math.inf, True, "1e-3 is strong clipping, math.inf none"),
 }
+
+OF_ALL = ("mc_samples", "sync", "generator", "foreach", "fused")
+"""Options that no group has of its own."""
 
 
 def _number(value: Any) -> float | None:
@@ -47,6 +61,39 @@ def check_group(group: dict[str, Any]) -> None:
             raise ValueError(f"{name}={value!r} is outside {allowed}; {advice}")
     if group["hess_approx"] not in ("price", "gradsq"):
         raise ValueError(f"hess_approx={group['hess_approx']!r} is unknown; choose 'price' or 'gradsq'")
+
+
+def check_keys(group: dict[str, Any], known: Iterable[str]) -> None:
+    """Raise a ValueError for a key that a group cannot have, or that is nearly a hyperparameter's name.
+
+    Others are left alone, as everywhere in torch: schedulers and users keep things of their own in groups.
+    """
+    for key in group.keys() - set(known) - {"params"}:
+        if key in OF_ALL:
+            raise ValueError(f"{key}={group[key]!r} in a group: it is for all parameters; pass it to IVON itself")
+        if close := difflib.get_close_matches(key, known, n=1, cutoff=0.8):
+            raise ValueError(f"a group has the unknown key {key!r}; did you mean {close[0]!r}?")
+
+
+def check_generator(state: Tensor | None, generator: torch.Generator | None) -> None:
+    """Raise a ValueError where a saved state of a generator fits no such generator; warn where one of them lacks."""
+    if state is None and generator is None:
+        return
+    if state is None or generator is None:
+        has, lacks = ("the saved state", "this optimizer")[:: -1 if state is None else 1]
+        warnings.warn(
+            f"{has} has a generator and {lacks} has none, so the samples will not be those that would have followed; "
+            "give both a generator=torch.Generator(), or neither",
+            stacklevel=4,
+        )
+        return
+    try:
+        torch.Generator(generator.device).set_state(state)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"the saved generator is none of device {generator.device} ({error}); make the optimizer with a generator "
+            "of the device it was saved with"
+        ) from None
 
 
 def check_parameters(params: Sequence[Any]) -> None:
@@ -75,8 +122,7 @@ def check_options(*, params: Any, mc_samples: int, generator: Any, foreach: bool
         empty = all(isinstance(g, dict) and not _has_params(g) for g in groups)
         if empty:
             raise ValueError("params is empty; pass model.parameters() of a model that has some")
-    if isinstance(mc_samples, bool) or not isinstance(mc_samples, int) or mc_samples < 1:
-        raise ValueError(f"mc_samples={mc_samples!r} is not a whole number >= 1; 1 is usual")
+    check_whole_number(mc_samples, "mc_samples", 1)
     if generator is not None and not isinstance(generator, torch.Generator):
         raise ValueError(f"generator={generator!r} is no torch.Generator; pass torch.Generator().manual_seed(...)")
     if foreach and fused:

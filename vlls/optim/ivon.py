@@ -18,8 +18,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from vlls._compiled import uncompiled
 from vlls.optim._batchnorm import frozen_running_statistics
-from vlls.optim._checks import check_group, check_options, check_parameters, check_state_dict
+from vlls.optim._checks import (
+    check_generator,
+    check_group,
+    check_keys,
+    check_options,
+    check_parameters,
+    check_state_dict,
+)
 from vlls.optim._cpu import FusedCPU
 from vlls.optim._executors import Executor, Foreach, SingleTensor
 from vlls.optim._processes import (
@@ -50,8 +58,9 @@ class IVON(Optimizer):
     trajectory on a CPU. Parameters are written in place: storage, address and memory format stay.
 
     Args:
-        params: parameters of any floating dtype and device, or groups of them; every keyword up to ``clip_radius``
-            can be set for a group.
+        params: parameters of any floating dtype and device, or groups of them; a group may set its own ``lr``,
+            ``ess``, ``hess_init``, ``beta1``, ``beta2``, ``weight_decay``, ``clip_radius``, ``hess_approx``, ``debias``
+            and ``rescale_lr``.
         lr: step size, >= 0; a number, or a 0-d tensor that a scheduler writes.
         ess: effective sample size :math:`\lambda` >= 1, usually the number of training examples; the loss is the mean
             over a batch.
@@ -149,16 +158,18 @@ class IVON(Optimizer):
         """Add parameters, with their own hyperparameters if given, also after training has begun.
 
         Args:
-            param_group: ``params`` and any keyword of the class up to ``clip_radius``.
+            param_group: ``params`` and what a group may set of its own.
 
         Raises:
-            ValueError: if a hyperparameter is out of range or a parameter cannot be optimized; nothing is added.
+            ValueError: if a hyperparameter is out of range, misspelt or not for a group, or a parameter cannot be
+                optimized; nothing is added.
         """
         if isinstance(param_group, dict):
             params = param_group.get("params", [])
             params = [params] if isinstance(params, Tensor) else list(params)
             param_group = {**param_group, "params": params}
             check_parameters(params)
+            check_keys(param_group, self.defaults)
             check_group({**self.defaults, **param_group})
         self._refuse_inside("add_param_group()")
         super().add_param_group(param_group)
@@ -278,6 +289,7 @@ class IVON(Optimizer):
                 "keep_sampled() first (step(closure) samples by itself)"
             )
 
+    @torch.inference_mode(False)  # the state outlives the block in which it is made
     @torch.no_grad()
     def _begin(self, train: bool) -> tuple[list[Slot], list[RemovableHandle]]:
         """Make room for another sample: the last one's noise, and if it trains param.grad, will be overwritten."""
@@ -290,6 +302,7 @@ class IVON(Optimizer):
                 slot.param.grad = None
         return slots, record_local_gradients(slots) if train and self.sync and several_processes() else []
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def _draw(self, slots: list[Slot]) -> None:
         plan = self._plan(slots)
@@ -428,12 +441,14 @@ class IVON(Optimizer):
                 self._samples.take_from_grads()
         super().zero_grad(set_to_none)
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def posterior(self, model: torch.nn.Module) -> DiagonalPosterior:
         r"""The learned posterior :math:`\mathcal N(m, \mathrm{diag}(\sigma^2))` under the model's parameter names.
 
         Args:
-            model: a module whose parameters this optimizer trains; parameters that it does not train are left out.
+            model: a module whose parameters this optimizer trains, compiled or not; parameters that it does not train
+                are left out.
 
         Returns:
             A :class:`.DiagonalPosterior` of copies, on the parameters' devices.
@@ -444,7 +459,7 @@ class IVON(Optimizer):
         """
         self._refuse_inside("posterior()")
         slots = {slot.param: slot for slot in self._refresh()}
-        named = {name: slots[p] for name, p in model.named_parameters() if p in slots}
+        named = {name: slots[p] for name, p in uncompiled(model).named_parameters() if p in slots}
         if not named:
             raise ValueError(
                 f"none of the parameters of {type(model).__name__} is trained by this optimizer; "
@@ -458,6 +473,9 @@ class IVON(Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """All that :meth:`load_state_dict` needs to go on bit for bit, the state of ``generator`` included.
 
+        Options of the whole optimizer are not in it: make the other one with the same ``generator``, ``fused`` and
+        ``foreach``, for which the random numbers differ.
+
         Raises:
             RuntimeError: inside a sample, where the model's own state is not the mean.
         """
@@ -467,6 +485,7 @@ class IVON(Optimizer):
             saved["generator"] = self.generator.get_state()
         return saved
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved state; hyperparameters of the groups come with it, as everywhere in torch.
@@ -477,9 +496,13 @@ class IVON(Optimizer):
         Raises:
             ValueError: naming what does not match; nothing has changed then.
             RuntimeError: inside a sample.
+
+        Warns:
+            UserWarning: if only one of the two has a ``generator``, so that other samples follow than would have.
         """
         self._refuse_inside("load_state_dict()")
         check_state_dict(state_dict, self.param_groups)
+        check_generator(state_dict.get("generator"), self.generator)
         super().load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})
         params = [p for group in self.param_groups for p in group["params"]]
         ids = [i for group in state_dict["param_groups"] for i in group["params"]]

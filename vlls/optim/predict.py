@@ -9,13 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vlls._validation import check_whole_number
 from vlls.optim.ivon import IVON
 
 __all__ = ["predict"]
 
 
 @torch.no_grad()
-def predict(model: torch.nn.Module, optimizer: IVON, x: Any, num_samples: int = 32) -> Tensor:
+def predict(
+    model: torch.nn.Module, optimizer: IVON, x: Any, num_samples: int = 32, *, generator: torch.Generator | None = None
+) -> Tensor:
     r"""Class probabilities averaged over weights, :math:`\mathbb E_{q(\theta)}[p(y \mid x, \theta)]`.
 
     The model is in evaluation mode meanwhile and afterwards as it was; nothing of it changes.
@@ -25,6 +28,8 @@ def predict(model: torch.nn.Module, optimizer: IVON, x: Any, num_samples: int = 
         optimizer: the IVON optimizer that trains the model.
         x: what the model takes: a batch of inputs.
         num_samples: number S of draws of the weights, >= 1; the error falls as 1 / sqrt(S).
+        generator: for the draws, in the place of the optimizer's own, so that training goes on as if nothing had been
+            drawn.
 
     Returns:
         Probabilities of the logits' shape, in float32 or better; softmax over the second axis, or the probability of
@@ -41,8 +46,7 @@ def predict(model: torch.nn.Module, optimizer: IVON, x: Any, num_samples: int = 
         >>> predict(model, optimizer, torch.randn(8, 5), num_samples=4).sum(1).allclose(torch.ones(8))
         True
     """
-    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
-        raise ValueError(f"num_samples={num_samples!r} is not a whole number >= 1; 8 to 64 are usual")
+    check_whole_number(num_samples, "num_samples", 1)
     if not isinstance(optimizer, IVON):
         raise ValueError(f"optimizer is of type {type(optimizer).__name__}; pass the IVON that trains the model")
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -52,7 +56,7 @@ def predict(model: torch.nn.Module, optimizer: IVON, x: Any, num_samples: int = 
             "was made with, not a copy or an average of it"
         )
     total: Tensor | None = None
-    with _evaluating(model):
+    with _evaluating(model), _drawing_from(optimizer, generator):
         for _ in range(num_samples):
             with optimizer.sampled_params(train=False):
                 logits = model(x)
@@ -62,6 +66,17 @@ def predict(model: torch.nn.Module, optimizer: IVON, x: Any, num_samples: int = 
             total = probabilities if total is None else total.add_(probabilities)
     assert total is not None
     return total.div_(num_samples)
+
+
+@contextmanager
+def _drawing_from(optimizer: IVON, generator: torch.Generator | None) -> Iterator[None]:
+    """Let the optimizer draw from a generator, if one is given."""
+    own = optimizer.generator
+    optimizer.generator = own if generator is None else generator
+    try:
+        yield
+    finally:
+        optimizer.generator = own
 
 
 @contextmanager

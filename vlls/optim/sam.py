@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vlls.optim._batchnorm import FrozenRunningStatistics
+from vlls.optim.ivon import IVON
 
 __all__ = ["SAM"]
 
@@ -172,6 +173,8 @@ class SAM(Optimizer):
                 f"base_optimizer is {kind} {base_optimizer!r}; pass an optimizer's class, as torch.optim.SGD"
             )
         name = base_optimizer.__name__
+        if issubclass(base_optimizer, IVON):
+            raise ValueError(f"base_optimizer={name} takes its gradients at samples of its own; pass another, as SGD")
         try:
             inspect.signature(base_optimizer.step).bind(None)  # with self alone
         except TypeError as error:

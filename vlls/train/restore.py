@@ -207,7 +207,7 @@ def load_run(
         if config.method in VARIATIONAL:
             optimizer = make_optimizer(config, model, len(data.train))
             assert isinstance(optimizer, IVON)
-            optimizer.load_state_dict(state["optimizer"])
+            optimizer.load_state_dict({name: state["optimizer"][name] for name in ("state", "param_groups")})
             posterior = optimizer.posterior(model)
         step, epochs = state["step"], state["epochs"]
     except (KeyError, RuntimeError, ValueError) as error:
