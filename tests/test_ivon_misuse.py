@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from vlls import IVON, predict
+from vlls import IVON, SAM, predict
 
 
 def model_and_optimizer(**options):
@@ -53,3 +53,106 @@ def test_predict_needs_the_model_that_is_trained():
     with pytest.raises(ValueError, match="optimizer is of type SGD; pass the IVON"):
         predict(model, torch.optim.SGD(model.parameters(), lr=0.1), x)
     assert predict(nn.Sequential(model), optimizer, x, num_samples=2).shape == (5, 3)
+
+
+# ---------------------------------------------------------------------- inference mode
+@pytest.mark.parametrize("options", [{}, {"foreach": True}, {"fused": True}], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_training_goes_on_after_inference_mode(options, dtype):
+    model, optimizer = model_and_optimizer(**options)
+    model.to(dtype)
+    x = torch.randn(5, 4).to(dtype)
+    with torch.inference_mode():  # the first use of the optimizer: its state is made here
+        predict(model, optimizer, x, num_samples=2)
+        state = optimizer.state_dict()
+        optimizer.load_state_dict(state)
+        q = optimizer.posterior(model)
+    assert not any(tensor.is_inference() for tensor in (*q.mean.values(), *q.std.values()))
+    before = model.weight.detach().clone()
+    with optimizer.sampled_params(train=True):
+        model(x).float().square().mean().backward()
+    optimizer.step()
+    assert not torch.equal(model.weight, before)
+
+
+# ---------------------------------------------------------------------- groups
+@pytest.mark.parametrize("name, value", [("mc_samples", 2), ("sync", True), ("fused", True), ("generator", None)])
+def test_what_is_for_all_parameters_is_refused_in_a_group(name, value):
+    with pytest.raises(ValueError, match=f"{name}={value} in a group: it is for all parameters; pass it to IVON"):
+        IVON([{"params": nn.Linear(2, 2).parameters(), name: value}], lr=0.1, ess=100)
+
+
+def test_a_misspelt_key_of_a_group_is_named_and_a_users_own_is_kept():
+    _, optimizer = model_and_optimizer()
+    new = [nn.Parameter(torch.zeros(2))]
+    with pytest.raises(ValueError, match="unknown key 'weight_decy'; did you mean 'weight_decay'"):
+        optimizer.add_param_group({"params": new, "weight_decy": 0.1})
+    assert len(optimizer.param_groups) == 1
+    optimizer.add_param_group({"params": new, "initial_lr": 0.2, "name": "head", "lr_scale": 0.5})
+    assert optimizer.param_groups[1]["name"] == "head"
+
+
+# ---------------------------------------------------------------------- generators
+def test_predict_may_draw_from_its_own_generator():
+    model, optimizer = model_and_optimizer(generator=torch.Generator().manual_seed(1))
+    x, before = torch.randn(5, 4), optimizer.generator.get_state()
+    drawn = [predict(model, optimizer, x, 3, generator=torch.Generator().manual_seed(i)) for i in (0, 0, 1)]
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    assert torch.equal(optimizer.generator.get_state(), before)
+    predict(model, optimizer, x, 3)
+    assert not torch.equal(optimizer.generator.get_state(), before)
+
+
+def test_a_saved_generator_that_is_lost_or_missing_is_said():
+    _, without = model_and_optimizer()
+    _, with_one = model_and_optimizer(generator=torch.Generator().manual_seed(1))
+    with pytest.warns(UserWarning, match="the saved state has a generator and this optimizer has none"):
+        without.load_state_dict(with_one.state_dict())
+    with pytest.warns(UserWarning, match="this optimizer has a generator and the saved state has none"):
+        with_one.load_state_dict(without.state_dict())
+    state = with_one.state_dict()
+    state["param_groups"][0]["lr"], state["generator"] = 0.7, torch.zeros(3, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="the saved generator is none of device cpu"):
+        with_one.load_state_dict(state)
+    assert with_one.param_groups[0]["lr"] == 0.1
+
+
+# ---------------------------------------------------------------------- other optimizers, compiled models
+def test_sam_does_not_take_ivon():
+    with pytest.raises(ValueError, match="base_optimizer=IVON takes its gradients at samples of its own; pass another"):
+        SAM(nn.Linear(2, 2).parameters(), IVON, lr=0.1, ess=100)
+
+
+def statistics_of_a_compiled_model():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    return model, torch.compile(model, backend="eager"), torch.randn(8, 4)
+
+
+@pytest.mark.filterwarnings("ignore:Using `torch.compile")
+def test_a_compiled_model_keeps_its_running_statistics_too():
+    model, compiled, x = statistics_of_a_compiled_model()
+    optimizer = IVON(model.parameters(), lr=0.1, ess=100)
+    compiled(x)
+    before = copy.deepcopy(model[1].state_dict())
+    with optimizer.sampled_params(train=False):
+        compiled(x)
+    assert all(torch.equal(value, before[name]) for name, value in model[1].state_dict().items())
+    compiled(x)
+    assert model[1].num_batches_tracked == before["num_batches_tracked"] + 1
+
+
+@pytest.mark.filterwarnings("ignore:Using `torch.compile")
+def test_sam_counts_each_batch_of_a_compiled_model_once():
+    model, compiled, x = statistics_of_a_compiled_model()
+    optimizer = SAM(model.parameters(), torch.optim.SGD, lr=0.1)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = compiled(x).square().mean()
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        optimizer.step(closure)
+    assert model[1].num_batches_tracked == 3
