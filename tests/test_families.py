@@ -267,14 +267,14 @@ def test_targets_outside_the_support_are_refused(family, targets, message):
 
 @pytest.mark.parametrize("make", [lambda: Binomial(0), lambda: Binomial(2.5), lambda: Binomial(True)])
 def test_trials_must_be_a_positive_whole_number(make):
-    with pytest.raises(ValueError, match="pass a positive whole number of trials"):
+    with pytest.raises(ValueError, match="trials=.* is not allowed; choose a whole number >= 1"):
         make()
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Categorical(1), "at least 2"),
+        (lambda: Categorical(1), "num_classes=1 is not allowed; choose a whole number >= 2"),
         (lambda: Categorical(3, num_points=3), "even number from 2"),
         (lambda: Categorical(3, replicates=0), "even number from 2"),
         (lambda: Bernoulli().expected_mean(tensor(0.0), tensor(-1.0)), "variance must be >= 0"),

@@ -223,8 +223,8 @@ Q = GaussianPosterior(np.zeros(2), 1.0)
         (lambda: von_step(FINE, Q, lr=0.0), r"lr=0.0 is outside \(0, 1\]"),
         (lambda: von_step(FINE, Q, lr=1.5), r"lr=1.5 is outside \(0, 1\]"),
         (lambda: von_step(FINE, Q, lr=math.nan), r"outside \(0, 1\]"),
-        (lambda: fit(FINE, newton_step, tol=0.0), "pass tol > 0"),
-        (lambda: fit(FINE, newton_step, max_iter=0), "max_iter >= 1"),
+        (lambda: fit(FINE, newton_step, tol=0.0), "tol=0.0 is not allowed; choose a number > 0"),
+        (lambda: fit(FINE, newton_step, max_iter=0), "max_iter=0 is not allowed; choose a whole number >= 1"),
     ],
 )
 def test_bad_input_is_refused(make, message):

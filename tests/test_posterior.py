@@ -114,7 +114,10 @@ def test_any_shape_dtype_and_scale(p, n, scale, dtype):
         (lambda: GaussianPosterior([math.inf], 1.0), "mean holds 1 value"),
         (lambda: GaussianPosterior(torch.zeros(0), 1.0), r"\(P,\) or \(P, K\)"),
         (lambda: GaussianPosterior(torch.zeros(2), 1.0).marginal(torch.zeros(3, 3)), r"needs \(N, 2\)"),
-        (lambda: GaussianPosterior(torch.zeros(2), 1.0).sample(0), "at least 1"),
+        (
+            lambda: GaussianPosterior(torch.zeros(2), 1.0).sample(0),
+            "num_samples=0 is not allowed; choose a whole number >= 1",
+        ),
         (lambda: GaussianPosterior([0.0], 1.0).kl(GaussianPosterior([0.0, 1.0], 1.0)), "both must agree"),
     ],
 )

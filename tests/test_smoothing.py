@@ -578,7 +578,7 @@ def test_every_strategy_can_be_traced(name):
 def test_validation_can_be_switched_off():
     logits, labels = batch(26)
     logits[0, 0] = math.nan
-    with pytest.raises(ValueError, match=r"logits hold NaN in 1 of 40 rows \(the first is row 0\)"):
+    with pytest.raises(ValueError, match=r"logits hold NaN or infinity in 1 of 40 rows \(the first is row 0\)"):
         LabelSmoothingLoss(0.1)(logits, labels)
     assert LabelSmoothingLoss(0.1, validate=False)(logits, labels).isnan()
 
@@ -701,7 +701,7 @@ BAD_INPUT = {
     "logits integers": (lambda: ACLS()(LOGITS.long(), CLASSES), r"logits are of dtype int64 and shape \(3, 4\)"),
     "logits 3-D": (lambda: ACLS()(LOGITS[None], CLASSES), r"logits are .*shape \(1, 3, 4\); pass floats of shape"),
     "logits one column": (lambda: entropy_rate(LOGITS[:, :1]), r"number of columns of logits is 1"),
-    "logits NaN": (lambda: ACLS().label_noise(LOGITS * nan, CLASSES), r"logits hold NaN in 3 of 3 rows"),
+    "logits NaN": (lambda: ACLS().label_noise(LOGITS * nan, CLASSES), r"logits hold NaN or infinity in 3 of 3 rows"),
     "OLS soft labels": (
         lambda: OnlineLabelSmoothing(0.5, 4)(LOGITS, ROWS),
         r"needs classes.*labels\.argmax\(dim=1\)",

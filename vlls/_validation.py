@@ -33,23 +33,23 @@ def as_float64(value: Any, name: str) -> Tensor:
     return value.to(torch.float64)
 
 
-def check_finite(tensor: Tensor, name: str) -> None:
+def check_finite(tensor: Tensor, name: str, advice: str = "remove or impute those rows before fitting") -> None:
     """Raise a ValueError where ``tensor`` holds a NaN or an infinity."""
     finite = torch.isfinite(tensor)
     if not bool(finite.all()):
         index = tuple((~finite).nonzero()[0].tolist())
         where = ", ".join(str(i) for i in index)
         bad = int((~finite).sum())
-        raise ValueError(
-            f"{name} holds {bad} value(s) that are NaN or infinite, the first at [{where}]; "
-            "remove or impute those rows before fitting"
-        )
+        raise ValueError(f"{name} holds {bad} value(s) that are NaN or infinite, the first at [{where}]; {advice}")
 
 
 def check_rate(value: float, name: str, *, include_zero: bool) -> None:
     """Raise a ValueError unless ``value`` lies in [0, 1], or in (0, 1] without zero."""
     allowed = "[0, 1]" if include_zero else "(0, 1]"
-    inside = 0.0 <= value <= 1.0 if include_zero else 0.0 < value <= 1.0
+    try:
+        inside = bool(0.0 <= value <= 1.0 if include_zero else 0.0 < value <= 1.0)
+    except (TypeError, RuntimeError):  # no number, or several
+        inside = False
     if not inside:
         raise ValueError(f"{name}={value!r} is outside {allowed}; choose a number in {allowed}")
 

@@ -23,12 +23,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vlls._validation import as_float64, check_finite, check_rate, check_symmetric
+from vlls._validation import as_float64, check_finite, check_rate, check_symmetric, check_whole_number
 from vlls.families import Family
 from vlls.posterior import GaussianPosterior
 from vlls.regularizers import CallableRegularizer, Ridge
@@ -69,6 +70,9 @@ class GLM:
         targets: Any,
         regularizer: Ridge | Callable[[Tensor], Tensor] | None = None,
     ) -> None:
+        if not isinstance(family, Family):
+            made = family.__name__ if isinstance(family, type) else "Bernoulli"
+            raise ValueError(f"family={family!r} is no family; pass an instance, such as {made}()")
         self.family = family
         self.features = as_float64(features, "features")
         if self.features.ndim != 2 or 0 in self.features.shape:
@@ -323,7 +327,7 @@ def _with_mean(q: GaussianPosterior, mean: Tensor) -> GaussianPosterior:
 
 
 def _check_lr(lr: float) -> None:
-    if not (lr > 0 and math.isfinite(lr)):
+    if not isinstance(lr, Real | Tensor) or not (lr > 0 and math.isfinite(lr)):
         raise ValueError(f"lr={lr!r}; a step size must be a positive number")
 
 
@@ -402,8 +406,9 @@ def fit(
         >>> fit(glm, von_step).converged
         True
     """
-    if tol <= 0 or max_iter < 1:
-        raise ValueError(f"tol={tol!r}, max_iter={max_iter!r}; pass tol > 0 and max_iter >= 1")
+    check_whole_number(max_iter, "max_iter", 1)
+    if not isinstance(tol, Real) or not tol > 0:
+        raise ValueError(f"tol={tol!r} is not allowed; choose a number > 0, such as 1e-10")
     if init is None:
         init = torch.zeros(glm.parameter_shape, dtype=torch.float64, device=glm.features.device)
         if step in (variational_gd_step, von_step):

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlls._validation import as_float64, check_finite, check_symmetric
+from vlls._validation import as_float64, check_finite, check_symmetric, check_whole_number
 
 __all__ = ["DiagonalPosterior", "GaussianPosterior"]
 
@@ -138,8 +138,7 @@ class GaussianPosterior:
             num_samples: number of independent draws, at least 1.
             generator: torch random generator, for reproducible draws.
         """
-        if num_samples < 1:
-            raise ValueError(f"num_samples={num_samples!r}; draw at least 1")
+        check_whole_number(num_samples, "num_samples", 1)
         shape = (self.num_parameters, num_samples)
         noise = torch.randn(shape, dtype=torch.float64, device=self.mean.device, generator=generator)
         return self.from_standard_normal(noise.T)
@@ -191,11 +190,14 @@ class DiagonalPosterior:
     r"""A Gaussian with independent weights, :math:`\theta_j \sim \mathcal N(m_j, \sigma_j^2)`, by parameter name.
 
     Args:
-        mean: the means, a tensor of any floating dtype for each name.
-        std: standard deviations >= 0, of the same names and shapes; 0 holds a weight at its mean.
+        mean: the means, a tensor of any real floating dtype for each name; kept, not copied.
+        std: standard deviations >= 0, of the same names, shapes and devices; 0 holds a weight at its mean.
 
     Raises:
-        ValueError: if names or shapes differ, a value is not finite, or a standard deviation is negative.
+        ValueError: if names, shapes or devices differ, a value is no tensor of finite real numbers, or a standard
+            deviation is negative.
+
+    ``torch.save({"mean": q.mean, "std": q.std}, path)`` saves one, ``DiagonalPosterior(**torch.load(path))`` loads it.
 
     Example:
         >>> q = DiagonalPosterior({"weight": torch.zeros(2, 3)}, {"weight": torch.full((2, 3), 0.1)})
@@ -204,8 +206,8 @@ class DiagonalPosterior:
     """
 
     def __init__(self, mean: Mapping[str, Tensor], std: Mapping[str, Tensor]) -> None:
-        self.mean: dict[str, Tensor] = dict(mean)
-        self.std: dict[str, Tensor] = dict(std)
+        self.mean: dict[str, Tensor] = _weights(mean, "mean")
+        self.std: dict[str, Tensor] = _weights(std, "std")
         if not self.mean or self.mean.keys() != self.std.keys():
             different = sorted(self.mean.keys() ^ self.std.keys())[:5]
             raise ValueError(f"mean and std need the same names, at least one; these are in one only: {different}")
@@ -216,8 +218,10 @@ class DiagonalPosterior:
                     f"{name!r} has a mean of shape {tuple(centre.shape)} and a std of shape {tuple(spread.shape)}; "
                     "both need the parameter's"
                 )
-            check_finite(centre, f"mean of {name!r}")
-            check_finite(spread, f"std of {name!r}")
+            if centre.device != spread.device:
+                raise ValueError(f"{name!r} has its mean on {centre.device} and its std on {spread.device}; move one")
+            for tensor, which in ((centre, "mean"), (spread, "std")):
+                check_finite(tensor, f"{which} of {name!r}", "look at how the posterior was made")
             if bool((spread < 0).any()):
                 raise ValueError(f"std of {name!r} has entries below 0, such as {float(spread.min()):g}")
 
@@ -250,6 +254,17 @@ class DiagonalPosterior:
 
     def __repr__(self) -> str:
         return f"DiagonalPosterior({len(self.mean)} names, {self.num_parameters} weights)"
+
+
+def _weights(values: Mapping[str, Tensor], which: str) -> dict[str, Tensor]:
+    """Tensors by name, detached, after a check that they are tensors of real floating-point numbers."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{which} is a {type(values).__name__}; pass a dict of tensors by parameter name")
+    for name, value in values.items():
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            given = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"{which} of {name!r} is of type {given}; pass tensors of real floating-point numbers")
+    return {name: value.detach() for name, value in values.items()}
 
 
 def _cholesky(matrix: Tensor, name: str) -> Tensor:

@@ -53,7 +53,7 @@ class Ridge:
 
     def hessian(self, theta: Tensor) -> Tensor:
         """Return its (D, D) Hessian."""
-        return torch.diag_embed(self._at(theta).expand_as(theta).flatten())
+        return torch.diag_embed(self._at(theta).flatten())
 
     def expected(self, q: GaussianPosterior) -> Tensor:
         """Return its expectation under ``q``, a scalar."""
@@ -69,11 +69,18 @@ class Ridge:
 
     def log_normalizer(self, theta: Tensor) -> Tensor:
         """Return the log of the integral of exp(-R), over the parameters that are penalised."""
-        precision = self._at(theta).expand_as(theta)
+        precision = self._at(theta)
         return 0.5 * torch.log(2 * math.pi / precision[precision > 0]).sum()
 
     def _at(self, theta: Tensor) -> Tensor:
-        return self.precision.to(theta.device)
+        """The precision of every parameter."""
+        try:
+            return self.precision.to(theta.device).expand_as(theta)
+        except RuntimeError:
+            raise ValueError(
+                f"Ridge holds precisions of shape {tuple(self.precision.shape)} and the parameters have "
+                f"{tuple(theta.shape)}; pass one number, or one for each parameter"
+            ) from None
 
 
 class CallableRegularizer:

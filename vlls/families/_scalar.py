@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from vlls._quadrature import logistic_moments
+from vlls._validation import check_whole_number
 from vlls.families._base import Elementwise, Family
 
 
@@ -27,8 +28,7 @@ class Binomial(Family):
     """
 
     def __init__(self, trials: int) -> None:
-        if isinstance(trials, bool) or int(trials) != trials or trials < 1:
-            raise ValueError(f"trials={trials!r}; pass a positive whole number of trials")
+        check_whole_number(trials, "trials", 1)
         self.trials = int(trials)
         self.support = f"whole numbers from 0 to {self.trials}"  # type: ignore[misc]
 

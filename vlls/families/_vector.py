@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vlls._quadrature import sobol_normal
-from vlls._validation import as_float64, check_finite, quote
+from vlls._validation import as_float64, check_finite, check_whole_number, quote
 from vlls.families._base import Family
 
 
@@ -151,8 +151,7 @@ class Categorical(VectorFamily):
     """
 
     def __init__(self, num_classes: int, **quasi_monte_carlo: int) -> None:
-        if isinstance(num_classes, bool) or int(num_classes) != num_classes or num_classes < 2:
-            raise ValueError(f"num_classes={num_classes!r}; pass a whole number of classes, at least 2")
+        check_whole_number(num_classes, "num_classes", 2)
         super().__init__(num_classes, **quasi_monte_carlo)
         self.support = f"whole classes 0 to {num_classes - 1}"  # type: ignore[misc]
 

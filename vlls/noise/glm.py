@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from vlls._validation import check_whole_number
 from vlls.families import Family
 from vlls.glm import GLM
 from vlls.posterior import GaussianPosterior
@@ -82,8 +83,7 @@ def monte_carlo_label_noise(
         >>> bool((noise - glm.label_noise(q)).abs() < 4 * error)
         True
     """
-    if num_samples < 2:
-        raise ValueError(f"num_samples={num_samples!r}; a standard error needs at least 2")
+    check_whole_number(num_samples, "num_samples", 2)  # a standard error needs two
     count, mean, square = 0, torch.zeros_like(glm.targets), torch.zeros_like(glm.targets)
     for theta in q.sample(num_samples, generator=generator):
         count += 1

@@ -66,9 +66,9 @@ class SmoothingLoss(nn.Module, ABC):
             device: switch it off in a tight loop. ``torch.compile`` and CUDA graph capture skip it.
 
     Raises:
-        ValueError: by ``forward`` and ``label_noise``, for logits that are not floats of shape (N, K) or hold
-            a NaN, and labels that are neither classes in 0..K-1, integers of shape (N,), nor probabilities,
-            floats of shape (N, K).
+        ValueError: by ``forward`` and ``label_noise``, for logits that are not finite floats of shape
+            (N, K), and labels that are neither classes in 0..K-1, integers of shape (N,), nor probabilities, floats of
+            shape (N, K).
     """
 
     _settings: ClassVar[tuple[str, ...]] = ()
@@ -111,11 +111,12 @@ class SmoothingLoss(nn.Module, ABC):
         """Return checked logits in float32 or float64 and the labels as probabilities of that dtype."""
         check_logits(logits)
         validate = self.validate and readable(logits)
-        if validate and bool(logits.isnan().any()):
-            rows = logits.isnan().any(dim=1).nonzero().flatten()
+        if validate and not bool(logits.isfinite().all()):
+            rows = (~logits.isfinite()).any(dim=1).nonzero().flatten()
             raise ValueError(
-                f"logits hold NaN in {len(rows)} of {len(logits)} rows (the first is row {int(rows[0])}); the model "
-                "has diverged: lower the learning rate, or pass validate=False to let NaN through"
+                f"logits hold NaN or infinity in {len(rows)} of {len(logits)} rows (the first is row {int(rows[0])}); "
+                "leave out classes masked with -inf; where the model has diverged, lower the learning rate, or pass "
+                "validate=False to let them through"
             )
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
