@@ -62,5 +62,5 @@ def test_monte_carlo_error_is_the_standard_error_of_the_draws():
 
 def test_a_single_draw_has_no_standard_error():
     glm = GLM(Poisson(), torch.ones(1, 1), [1.0])
-    with pytest.raises(ValueError, match="at least 2"):
+    with pytest.raises(ValueError, match="num_samples=1 is not allowed; choose a whole number >= 2"):
         monte_carlo_label_noise(glm, GaussianPosterior([0.0], 1.0), 1)

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from smoothing_references import STRATEGIES, K, batch, every_strategy, trained
 
 from vlls.smoothing import (
@@ -93,6 +94,17 @@ def test_validation_can_be_switched_off():
     with pytest.raises(ValueError, match=r"logits hold NaN or infinity in 1 of 40 rows \(the first is row 0\)"):
         LabelSmoothingLoss(0.1)(logits, labels)
     assert LabelSmoothingLoss(0.1, validate=False)(logits, labels).isnan()
+
+
+@pytest.mark.parametrize("label", [0, 1], ids=["another class", "the masked class"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_masked_class_has_torch_s_loss_and_gradient(smoothing, label):
+    logits = torch.tensor([[0.5, -math.inf, 2.0], [0.1, 0.2, 0.3]], requires_grad=True)
+    labels = torch.tensor([label, 2])
+    ours = LabelSmoothingLoss(smoothing, validate=False)(logits, labels)
+    theirs = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, logits)[0] for loss in (ours, theirs)))
 
 
 def test_an_empty_batch_takes_part_in_a_sum():
@@ -186,6 +198,8 @@ BAD_INPUT = {
     "one class": (lambda: OnlineLabelSmoothing(0.5, 1), r"n_classes is 1; pass the number of classes"),
     "half a class": (lambda: MeanPredictionSmoothing(0.5, 2.5), r"n_classes is 2\.5; pass .* integer"),
     "negative margin": (lambda: ACLS(margin=-1.0), r"margin=-1\.0 is not allowed; choose a finite number"),
+    "margin a string": (lambda: ACLS(margin="1"), r"margin='1' is not allowed; choose a finite number"),
+    "two margins": (lambda: ACLS(margin=torch.ones(2)), r"margin=tensor\(\[1\., 1\.\]\) is not allowed"),
     "infinite weight": (lambda: ACLS(pos_weight=math.inf), r"pos_weight=inf is not allowed"),
     "reduction": (lambda: LabelSmoothingLoss(0.1, reduction="avg"), r"reduction='avg' .* 'mean', 'sum' or 'none'"),
     "K unknown": (lambda: smooth_labels(CLASSES, 0.1), r"num_classes is not given.*pass num_classes=K"),

@@ -1,5 +1,7 @@
 """Arguments of a wrong type are refused in one line that says what to pass."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from vlls import (
     gd_step,
     newton_step,
     smooth_labels,
+    variational_gd_step,
     von_step,
 )
 from vlls.noise import monte_carlo_label_noise
@@ -56,6 +59,14 @@ def test_a_posterior_is_of_dicts_on_one_device():
         DiagonalPosterior({"w": ONES}, {"w": ONES.to("meta")})
     with pytest.raises(ValueError, match="std of 'w' holds 1 value.* look at how the posterior was made"):
         DiagonalPosterior({"w": ONES}, {"w": torch.tensor([1.0, np.nan])})
+    with pytest.raises(ValueError, match=r"mean and std need the same names.* one only: \[1, 'w'\]"):
+        DiagonalPosterior({"w": ONES}, {1: ONES})
+
+
+@pytest.mark.parametrize("make", [lambda x: GaussianPosterior([x], 1.0), lambda x: GaussianPosterior([0.0], x), Ridge])
+def test_advice_for_data_is_not_given_for_weights(make):
+    with pytest.raises(ValueError, match="NaN or infinite.*; (look at how it was made|pass finite numbers >= 0)$"):
+        make(float("inf"))
 
 
 def test_a_posterior_of_parameters_takes_no_gradient():
@@ -68,7 +79,7 @@ def test_a_posterior_of_parameters_takes_no_gradient():
 def test_a_posterior_is_saved_and_loaded_as_its_docstring_says(tmp_path):
     q = DiagonalPosterior({"w": torch.randn(3)}, {"w": torch.rand(3)})
     torch.save({"mean": q.mean, "std": q.std}, tmp_path / "q.pt")
-    loaded = DiagonalPosterior(**torch.load(tmp_path / "q.pt"))
+    loaded = DiagonalPosterior(**torch.load(tmp_path / "q.pt", weights_only=True))
     assert torch.equal(loaded.mean["w"], q.mean["w"]) and torch.equal(loaded.std["w"], q.std["w"])
 
 
@@ -90,18 +101,19 @@ def test_a_number_of_things_is_whole(call, value):
         call(value)
 
 
-@pytest.mark.parametrize("value", ["0.1", None, 1j, torch.ones(2), -0.5, float("nan")], ids=repr)
+@pytest.mark.parametrize("value", ["0.1", None, 1j, True, ONES, np.ones(2), -0.5, float("nan")], ids=repr)
 @pytest.mark.parametrize("call", [lambda rate: smooth_labels(torch.tensor([0]), rate, 3), LabelSmoothingLoss])
 def test_a_rate_is_a_number_between_0_and_1(call, value):
     with pytest.raises(ValueError, match=r"smoothing=.* is outside \[0, 1\]; choose a number in \[0, 1\]"):
         call(value)
 
 
-@pytest.mark.parametrize("value", ["x", None, -1, 0, float("inf"), float("nan")], ids=repr)
+@pytest.mark.parametrize("value", ["x", None, True, ONES, torch.tensor(1j), -1, 0, np.inf, np.nan], ids=repr)
 def test_a_step_size_is_a_positive_number(value):
-    with pytest.raises(ValueError, match=f"lr={value!r}; a step size must be a positive number"):
+    given = re.escape(f"lr={value!r}")
+    with pytest.raises(ValueError, match=f"{given}; a step size must be a positive number"):
         gd_step(glm(), torch.zeros(2), lr=value)
-    with pytest.raises(ValueError, match=rf"lr={value!r} is outside \(0, 1\]; choose a number in \(0, 1\]"):
+    with pytest.raises(ValueError, match=rf"{given} is outside \(0, 1\]; choose a number in \(0, 1\]"):
         von_step(glm(), GaussianPosterior([0.0, 0.0], 1.0), lr=value)
 
 
@@ -112,7 +124,14 @@ def test_a_tolerance_is_a_positive_number(value):
 
 
 # ---------------------------------------------------------------------- models and losses
-@pytest.mark.parametrize("family, made", [(Bernoulli, "Bernoulli"), ("bernoulli", "Bernoulli"), (Binomial, "Binomial")])
+@pytest.mark.parametrize("value", [None, ONES, DiagonalPosterior({"w": ONES}, {"w": ONES})], ids=repr)
+def test_a_variational_step_starts_at_a_gaussian_posterior(value):
+    for step in (variational_gd_step, von_step):
+        with pytest.raises(ValueError, match=f"is a {type(value).__name__}; pass GaussianPosterior"):
+            step(glm(), value, 0.1)
+
+
+@pytest.mark.parametrize("family, made", [(nn.ReLU, "Bernoulli"), ("bernoulli", "Bernoulli"), (Binomial, "Binomial")])
 def test_a_family_is_an_instance(family, made):
     with pytest.raises(ValueError, match=rf"is no family; pass an instance, such as {made}\(\)"):
         GLM(family, torch.eye(2), torch.tensor([0, 1]))

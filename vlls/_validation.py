@@ -11,7 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["as_float64", "check_finite", "check_known", "check_rate", "check_symmetric", "check_whole_number", "quote"]
+__all__ = [
+    "as_float64",
+    "check_finite",
+    "check_known",
+    "check_rate",
+    "check_symmetric",
+    "check_whole_number",
+    "is_number",
+    "quote",
+]
 
 
 def quote(values: Tensor, limit: int = 5) -> str:
@@ -43,14 +52,17 @@ def check_finite(tensor: Tensor, name: str, advice: str = "remove or impute thos
         raise ValueError(f"{name} holds {bad} value(s) that are NaN or infinite, the first at [{where}]; {advice}")
 
 
+def is_number(value: Any) -> bool:
+    """Tell whether ``value`` is one real number, plain, of NumPy or a tensor of one entry, and not a bool."""
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not value.is_complex() and value.dtype != torch.bool
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
 def check_rate(value: float, name: str, *, include_zero: bool) -> None:
     """Raise a ValueError unless ``value`` lies in [0, 1], or in (0, 1] without zero."""
     allowed = "[0, 1]" if include_zero else "(0, 1]"
-    try:
-        inside = bool(0.0 <= value <= 1.0 if include_zero else 0.0 < value <= 1.0)
-    except (TypeError, RuntimeError):  # no number, or several
-        inside = False
-    if not inside:
+    if not is_number(value) or not 0.0 <= value <= 1.0 or (value == 0.0 and not include_zero):
         raise ValueError(f"{name}={value!r} is outside {allowed}; choose a number in {allowed}")
 
 
@@ -58,7 +70,7 @@ def check_symmetric(matrix: Tensor, name: str, size: int) -> None:
     """Raise a ValueError unless ``matrix`` is a finite symmetric (size, size) matrix."""
     if tuple(matrix.shape) != (size, size):
         raise ValueError(f"{name} has shape {tuple(matrix.shape)}; the mean's {size} entries need ({size}, {size})")
-    check_finite(matrix, name)
+    check_finite(matrix, name, "look at how it was made")
     scale = matrix.abs().max().clamp_min(torch.finfo(matrix.dtype).tiny)
     asymmetry = float((matrix - matrix.T).abs().max() / scale)
     if asymmetry > 1e-8:

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlls._validation import as_float64, check_finite, check_rate, check_symmetric, check_whole_number
+from vlls._validation import as_float64, check_finite, check_rate, check_symmetric, check_whole_number, is_number
 from vlls.families import Family
 from vlls.posterior import GaussianPosterior
 from vlls.regularizers import CallableRegularizer, Ridge
@@ -71,7 +71,7 @@ class GLM:
         regularizer: Ridge | Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         if not isinstance(family, Family):
-            made = family.__name__ if isinstance(family, type) else "Bernoulli"
+            made = family.__name__ if isinstance(family, type) and issubclass(family, Family) else "Bernoulli"
             raise ValueError(f"family={family!r} is no family; pass an instance, such as {made}()")
         self.family = family
         self.features = as_float64(features, "features")
@@ -110,6 +110,8 @@ class GLM:
         return theta
 
     def _posterior(self, q: GaussianPosterior) -> GaussianPosterior:
+        if not isinstance(q, GaussianPosterior):
+            raise ValueError(f"the posterior is a {type(q).__name__}; pass GaussianPosterior(mean, covariance)")
         if tuple(q.mean.shape) != self.parameter_shape:
             raise ValueError(f"the posterior's mean has shape {tuple(q.mean.shape)}; needs {self.parameter_shape}")
         return q
@@ -259,6 +261,7 @@ def variational_gd_step(glm: GLM, q: GaussianPosterior, lr: float) -> GaussianPo
         ValueError: for a step size that is not positive, or shapes that do not fit.
     """
     _check_lr(lr)
+    q = glm._posterior(q)
     return _with_mean(q, q.mean - lr * glm.expected_gradient(q))
 
 
@@ -327,7 +330,7 @@ def _with_mean(q: GaussianPosterior, mean: Tensor) -> GaussianPosterior:
 
 
 def _check_lr(lr: float) -> None:
-    if not isinstance(lr, Real | Tensor) or not (lr > 0 and math.isfinite(lr)):
+    if not is_number(lr) or not (lr > 0 and math.isfinite(lr)):
         raise ValueError(f"lr={lr!r}; a step size must be a positive number")
 
 

@@ -47,7 +47,7 @@ class GaussianPosterior:
         self.mean: Tensor = as_float64(mean, "mean")
         if self.mean.ndim not in (1, 2) or self.mean.numel() == 0:
             raise ValueError(f"mean has shape {tuple(self.mean.shape)}; pass (P,) or (P, K) parameters, P, K >= 1")
-        check_finite(self.mean, "mean")
+        check_finite(self.mean, "mean", "look at how it was made")
         if (covariance is None) == (precision is None):
             given = "neither" if covariance is None else "both"
             raise ValueError(f"{given} of covariance and precision given; pass exactly one of them")
@@ -209,7 +209,7 @@ class DiagonalPosterior:
         self.mean: dict[str, Tensor] = _weights(mean, "mean")
         self.std: dict[str, Tensor] = _weights(std, "std")
         if not self.mean or self.mean.keys() != self.std.keys():
-            different = sorted(self.mean.keys() ^ self.std.keys())[:5]
+            different = sorted(self.mean.keys() ^ self.std.keys(), key=str)[:5]
             raise ValueError(f"mean and std need the same names, at least one; these are in one only: {different}")
         for name, centre in self.mean.items():
             spread = self.std[name]

@@ -39,7 +39,7 @@ class Ridge:
 
     def __init__(self, precision: Any = 1.0) -> None:
         self.precision = as_float64(precision, "precision")
-        check_finite(self.precision, "precision")
+        check_finite(self.precision, "precision", "pass finite numbers >= 0")
         if bool((self.precision < 0).any()):
             raise ValueError(f"precision holds {float(self.precision.min()):g}; a ridge penalty must be >= 0")
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlls._validation import check_rate
+from vlls._validation import check_rate, is_number
 from vlls.smoothing._base import SmoothingLoss, check_logits, check_probabilities, describe, readable
 
 __all__ = ["ACLS", "EntropySmoothing", "LabelSmoothingLoss", "entropy_rate"]
@@ -18,7 +18,8 @@ class LabelSmoothingLoss(SmoothingLoss):
     r"""Cross-entropy with the labels of Eq. 1, whose noise :math:`\alpha(1/K - y)` is not adaptive.
 
     The value is that of ``F.cross_entropy(logits, labels, label_smoothing=smoothing)`` (Szegedy et al., 2016;
-    Chapter 1).
+    Chapter 1). So it is, with its gradient, where ``validate=False`` lets a class be masked by a logit of -inf: finite
+    at a rate of 0 unless the label is that class, and infinite at any other rate, which gives the class a share.
 
     Args:
         smoothing: the rate α in [0, 1].
@@ -40,6 +41,12 @@ class LabelSmoothingLoss(SmoothingLoss):
 
     def _noise(self, logits: Tensor, targets: Tensor) -> Tensor:
         return self.smoothing * (1 / targets.shape[1] - targets)
+
+    def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        if self.smoothing > 0:  # every class has a share of the label
+            return super()._cross_entropy(logits, targets)
+        log_probabilities = logits.log_softmax(dim=1).masked_fill(targets == 0, 0)  # 0 times -inf is to be 0
+        return self._reduce(-(log_probabilities * targets).sum(dim=1))
 
 
 def entropy_rate(logits: Tensor) -> Tensor:
@@ -173,7 +180,7 @@ class ACLS(SmoothingLoss):
         super().__init__(reduction=reduction, validate=validate)
         settings = {"alpha": alpha, "margin": margin, "pos_weight": pos_weight, "neg_weight": neg_weight}
         for name, value in settings.items():
-            if not 0 <= value < math.inf:
+            if not is_number(value) or not 0 <= value < math.inf:
                 raise ValueError(f"{name}={value!r} is not allowed; choose a finite number that is 0 or more")
         self.alpha, self.margin, self.pos_weight, self.neg_weight = alpha, margin, pos_weight, neg_weight
 
