@@ -44,7 +44,6 @@ def glm(**options):
         (ONES.long(), "torch.int64"),
         (ONES.to(torch.complex64), "torch.complex64"),
     ],
-    ids=lambda value: str(type(value).__name__),
 )
 def test_a_posterior_is_of_real_tensors(which, value, name):
     given = {"mean": {"w": ONES}, "std": {"w": ONES}, which: {"w": value}}
@@ -125,10 +124,10 @@ def test_a_tolerance_is_a_positive_number(value):
 
 # ---------------------------------------------------------------------- models and losses
 @pytest.mark.parametrize("value", [None, ONES, DiagonalPosterior({"w": ONES}, {"w": ONES})], ids=repr)
-def test_a_variational_step_starts_at_a_gaussian_posterior(value):
-    for step in (variational_gd_step, von_step):
-        with pytest.raises(ValueError, match=f"is a {type(value).__name__}; pass GaussianPosterior"):
-            step(glm(), value, 0.1)
+@pytest.mark.parametrize("step", [variational_gd_step, von_step])
+def test_a_variational_step_starts_at_a_gaussian_posterior(step, value):
+    with pytest.raises(ValueError, match=f"is a {type(value).__name__}; pass GaussianPosterior"):
+        step(glm(), value, 0.1)
 
 
 @pytest.mark.parametrize("family, made", [(nn.ReLU, "Bernoulli"), ("bernoulli", "Bernoulli"), (Binomial, "Binomial")])
@@ -143,7 +142,7 @@ def test_a_ridge_fits_the_parameters():
         glm(regularizer=Ridge([1.0, 2.0, 3.0]))
 
 
-@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 def test_logits_are_finite(value):
     logits = torch.tensor([[0.0, 1.0, 2.0], [0.0, value, 2.0]])
     with pytest.raises(ValueError, match=r"NaN or infinity in 1 of 2 rows \(the first is row 1\); leave out classes"):

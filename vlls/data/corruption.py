@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlls._validation import check_known
+from vlls._validation import check_known, is_number
 
 __all__ = ["CORRUPTIONS", "class_dependent", "corrupt", "pair_flip", "symmetric", "transition_matrix"]
 
@@ -289,14 +289,14 @@ def _as_array(labels: Any) -> np.ndarray:
 
 def _rate(rate: Any, name: str) -> float:
     """Return ``rate`` as a float in [0, 1)."""
-    if not _is_number(rate) or not 0 <= rate < 1:
+    if not is_number(rate) or not 0 <= rate < 1:
         raise ValueError(f"{name}={rate!r} is outside [0, 1); choose the share of wrong labels, such as 0.4")
     return float(rate)
 
 
 def _rate_step(rate_step: Any, base_rate: float, num_classes: int, by_class: bool) -> float:
     """Return ``rate_step`` as a float for which every class's rate is a probability."""
-    if not _is_number(rate_step) or not 0 <= rate_step < math.inf:
+    if not is_number(rate_step) or not 0 <= rate_step < math.inf:
         raise ValueError(f"rate_step={rate_step!r} is not allowed; choose a finite number that is 0 or more")
     if rate_step and not by_class:
         raise ValueError(f"rate_step={rate_step!r} goes with corruption='class_dependent' only; leave it out")
@@ -307,10 +307,6 @@ def _rate_step(rate_step: Any, base_rate: float, num_classes: int, by_class: boo
             f"{base_rate + rate_step * num_classes:g}, which is above 1; choose a rate_step of at most {largest:g}"
         )
     return float(rate_step)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def _integer(value: Any, name: str, low: int, high: int | None) -> int:

@@ -18,8 +18,8 @@ class LabelSmoothingLoss(SmoothingLoss):
     r"""Cross-entropy with the labels of Eq. 1, whose noise :math:`\alpha(1/K - y)` is not adaptive.
 
     The value is that of ``F.cross_entropy(logits, labels, label_smoothing=smoothing)`` (Szegedy et al., 2016;
-    Chapter 1). So it is, with its gradient, where ``validate=False`` lets a class be masked by a logit of -inf: finite
-    at a rate of 0 unless the label is that class, and infinite at any other rate, which gives the class a share.
+    Chapter 1). A class masked by a logit of -inf is refused unless ``validate=False``; then the loss is finite at a
+    rate of 0, if the label is another class, and infinite at a higher rate, which gives the masked class a share.
 
     Args:
         smoothing: the rate α in [0, 1].
