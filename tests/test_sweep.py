@@ -1,4 +1,5 @@
 import importlib
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -6,6 +7,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from multiprocessing import util
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import pandas as pd
 import pytest
 from sweeping import tiny
 
+from vlls.cli._terminal import terminable
 from vlls.experiments import LocalExecutor, ResultsFolder, SweepReporter, collate, collate_labels, sweep
 from vlls.experiments.work import Job, work
 from vlls.train import RunConfig
@@ -129,6 +132,30 @@ def test_ctrl_c_saves_what_is_under_way(do, tmp_path):
     assert folder.is_cut(grid[0]) and not folder.is_done(grid[0])
     with folder.locked():  # it is free again
         pass
+
+
+@pytest.mark.parametrize("moment", ["while it is told", "while its process begins"])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=lambda signum: signum.name)
+def test_a_signal_while_a_run_begins_waits_until_it_can_be_asked_to_stop(do, monkeypatch, moment, signum):
+    told, spawn = Told(), util.spawnv_passfds
+
+    def begin(cell):
+        told.began.append(cell)
+        if moment == "while it is told":
+            signal.raise_signal(signum)
+
+    def spawn_and_signal(*arguments):
+        process = spawn(*arguments)
+        if moment == "while its process begins" and "spawn_main" in str(arguments):
+            signal.raise_signal(signum)
+        return process
+
+    monkeypatch.setattr(told, "begin", begin)
+    monkeypatch.setattr(util, "spawnv_passfds", spawn_and_signal)
+    with terminable(), pytest.raises(KeyboardInterrupt):
+        do(tiny(epochs=300, seeds=2), reporters=[told])
+    assert [status for _, status in told.ended] == ["stopped"] and len(told.began) == 1
+    assert not multiprocessing.active_children()
 
 
 def test_when_the_time_is_spent_no_run_begins_and_those_under_way_are_saved(do, tmp_path):

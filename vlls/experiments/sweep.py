@@ -14,6 +14,7 @@ from vlls.experiments.cells import Cell, cells
 from vlls.experiments.executors import GRACE, Event, Executor, LocalExecutor
 from vlls.experiments.folder import ResultsFolder
 from vlls.experiments.work import Job, Outcome
+from vlls.train.machine import signals_put_off
 
 __all__ = ["SweepReporter", "SweepResult", "sweep"]
 
@@ -189,10 +190,11 @@ class _Sweep:
             if self.folder.is_done(cell):
                 self.result.finished.append(cell)
                 continue
-            self.running[cell.config.key] = [cell]
-            for reporter in self.reporters:
-                reporter.begin(cell)
-            self.executor.submit(Job(**{**job.__dict__, "cell": cell}))
+            with signals_put_off():  # a process that is half begun could be neither asked to stop nor ended
+                self.running[cell.config.key] = [cell]
+                for reporter in self.reporters:
+                    reporter.begin(cell)
+                self.executor.submit(Job(**{**job.__dict__, "cell": cell}))
 
     def listen(self, timeout: float) -> None:
         """Take note of what the runs tell."""

@@ -23,7 +23,7 @@ import vlls
 if TYPE_CHECKING:
     from vlls.train.trainer import Trainer
 
-__all__ = ["gathered", "pick_device", "process_group", "processor", "provenance", "stop_signals"]
+__all__ = ["gathered", "pick_device", "process_group", "processor", "provenance", "signals_put_off", "stop_signals"]
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
@@ -101,6 +101,18 @@ def stop_signals() -> Iterator[list[int]]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+@contextmanager
+def signals_put_off() -> Iterator[None]:
+    """Let a signal that asks to stop wait for the end of the block, which would leave something half begun."""
+    asked: list[int] = []
+    try:
+        with stop_signals() as asked:
+            yield
+    finally:
+        for signum in asked:
+            signal.raise_signal(signum)
 
 
 def provenance(trainer: Trainer) -> dict[str, Any]:
