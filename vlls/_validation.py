@@ -14,6 +14,7 @@ from torch import Tensor
 __all__ = [
     "as_float64",
     "check_finite",
+    "check_generator",
     "check_known",
     "check_rate",
     "check_symmetric",
@@ -50,6 +51,12 @@ def check_finite(tensor: Tensor, name: str, advice: str = "remove or impute thos
         where = ", ".join(str(i) for i in index)
         bad = int((~finite).sum())
         raise ValueError(f"{name} holds {bad} value(s) that are NaN or infinite, the first at [{where}]; {advice}")
+
+
+def check_generator(generator: Any) -> None:
+    """Raise a ValueError unless ``generator`` is torch's, or None."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise ValueError(f"generator={generator!r} is no torch.Generator; pass torch.Generator().manual_seed(...)")
 
 
 def is_number(value: Any) -> bool:

@@ -23,7 +23,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Real
 from typing import Any
 
 import torch
@@ -410,7 +409,7 @@ def fit(
         True
     """
     check_whole_number(max_iter, "max_iter", 1)
-    if not isinstance(tol, Real) or not tol > 0:
+    if not is_number(tol) or not tol > 0:
         raise ValueError(f"tol={tol!r} is not allowed; choose a number > 0, such as 1e-10")
     if init is None:
         init = torch.zeros(glm.parameter_shape, dtype=torch.float64, device=glm.features.device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from vlls._compiled import PREFIX
+from vlls._validation import is_number
 from vlls.posterior import DiagonalPosterior
 
 __all__ = [
     "check_batch",
-    "check_generator",
     "check_labels",
     "check_logits",
     "check_memory_limit",
@@ -72,14 +71,8 @@ def _first_line(error: Exception) -> str:
 
 def check_memory_limit(memory_limit: float | None) -> None:
     """Raise a ValueError unless a limit is positive."""
-    if memory_limit is not None and not (isinstance(memory_limit, numbers.Real) and memory_limit > 0):
+    if memory_limit is not None and not (is_number(memory_limit) and memory_limit > 0):
         raise ValueError(f"memory_limit={memory_limit!r}; pass a positive number of MiB")
-
-
-def check_generator(generator: torch.Generator | None) -> None:
-    """Raise a ValueError unless a generator is torch's."""
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise ValueError(f"generator={generator!r} is no torch.Generator; pass torch.Generator().manual_seed(...)")
 
 
 def check_mode(model: nn.Module) -> None:

@@ -24,11 +24,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from vlls._compiled import uncompiled
-from vlls._validation import check_known, check_whole_number
+from vlls._validation import check_generator, check_known, check_whole_number
 from vlls.families import Family
 from vlls.noise._checks import (
     check_batch,
-    check_generator,
     check_logits,
     check_memory_limit,
     check_mode,

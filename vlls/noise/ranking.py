@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import io
 import os
 import warnings
@@ -19,12 +20,12 @@ from torch import Tensor, nn
 from vlls._validation import check_known, check_whole_number
 from vlls.noise._checks import check_labels
 from vlls.noise.linearization import differentiable_input
-from vlls.noise.network import Estimator, LabelNoise
+from vlls.noise.network import Estimator, LabelNoise, label_noise_moments
 from vlls.posterior import DiagonalPosterior
 
 __all__ = ["ExampleRanking", "rank_examples"]
 
-OPTIONS = ("family", "rank", "num_samples", "antithetic", "curvature_pairs", "linear", "memory_limit", "generator")
+OPTIONS = inspect.signature(label_noise_moments).parameters.keys() - {"model", "posterior", "x", "method"}
 """What :func:`rank_examples` hands on."""
 
 
@@ -118,7 +119,7 @@ def rank_examples(
     """
     check_whole_number(batch_size, "batch_size", 1)
     for name in options:
-        check_known(name, OPTIONS, "option")
+        check_known(name, sorted(OPTIONS), "option")
     if isinstance(dataset, torch.utils.data.DataLoader):
         raise ValueError("dataset is a DataLoader; pass its dataset, batches are made here")
     num = len(dataset)

@@ -3,13 +3,13 @@ r"""Label noise of sharpness-aware minimisation, which the paper says can be der
 from __future__ import annotations
 
 import math
-import numbers
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from vlls._compiled import uncompiled
+from vlls._validation import is_number
 from vlls.families import Family
 from vlls.noise._checks import (
     check_batch,
@@ -75,7 +75,7 @@ def sam_label_noise(
         >>> sam_label_noise(model, torch.randn(4, 2), torch.tensor([0, 1, 2, 0])).shape
         torch.Size([4, 3])
     """
-    if not isinstance(rho, numbers.Real) or not 0 < rho < math.inf:
+    if not is_number(rho) or not 0 < rho < math.inf:
         raise ValueError(f"rho={rho!r}; pass a positive, finite radius, such as 0.05")
     check_batch(x)
     check_mode(model := uncompiled(model))

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from vlls._compiled import uncompiled
+
 __all__ = ["FrozenRunningStatistics", "frozen_running_statistics"]
 
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
@@ -44,8 +46,8 @@ class FrozenRunningStatistics:
             self._handle.remove()
 
     def _remember(self, module: torch.nn.Module) -> None:
-        # the parts of a compiled model do not call hooks
-        for part in module.modules() if hasattr(module, "_orig_mod") else (module,):
+        inner = uncompiled(module)
+        for part in (module,) if inner is module else inner.modules():  # compiled parts call no hooks
             if isinstance(part, _BatchNorm) and part.training and part not in self._before:
                 buffers = [b for b in (getattr(part, name, None) for name in _BUFFERS) if b is not None]
                 self._before[part] = [(b, b.detach().clone()) for b in buffers]

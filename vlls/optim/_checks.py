@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from vlls._validation import check_whole_number
+from vlls._validation import check_generator, check_whole_number
 
 __all__ = [
-    "check_generator",
+    "check_generator_state",
     "check_group",
     "check_keys",
     "check_options",
@@ -75,7 +75,7 @@ def check_keys(group: dict[str, Any], known: Iterable[str]) -> None:
             raise ValueError(f"a group has the unknown key {key!r}; did you mean {close[0]!r}?")
 
 
-def check_generator(state: Tensor | None, generator: torch.Generator | None) -> None:
+def check_generator_state(state: Tensor | None, generator: torch.Generator | None) -> None:
     """Raise a ValueError where a saved state of a generator fits no such generator; warn where one of them lacks."""
     if state is None and generator is None:
         return
@@ -123,8 +123,7 @@ def check_options(*, params: Any, mc_samples: int, generator: Any, foreach: bool
         if empty:
             raise ValueError("params is empty; pass model.parameters() of a model that has some")
     check_whole_number(mc_samples, "mc_samples", 1)
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise ValueError(f"generator={generator!r} is no torch.Generator; pass torch.Generator().manual_seed(...)")
+    check_generator(generator)
     if foreach and fused:
         raise ValueError("foreach=True and fused=True exclude each other; set one of them")
 

@@ -21,7 +21,7 @@ from torch.utils.hooks import RemovableHandle
 from vlls._compiled import uncompiled
 from vlls.optim._batchnorm import frozen_running_statistics
 from vlls.optim._checks import (
-    check_generator,
+    check_generator_state,
     check_group,
     check_keys,
     check_options,
@@ -502,7 +502,7 @@ class IVON(Optimizer):
         """
         self._refuse_inside("load_state_dict()")
         check_state_dict(state_dict, self.param_groups)
-        check_generator(state_dict.get("generator"), self.generator)
+        check_generator_state(state_dict.get("generator"), self.generator)
         super().load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})
         params = [p for group in self.param_groups for p in group["params"]]
         ids = [i for group in state_dict["param_groups"] for i in group["params"]]

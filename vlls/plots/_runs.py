@@ -43,6 +43,7 @@ def runs_of(table: DataFrame, methods: Iterable[str], *metrics: str) -> DataFram
 
 
 def check_table(table: DataFrame, *needed: str) -> None:
+    """Raise a ValueError unless a table has the columns that are needed, of one protocol and one experiment."""
     missing = [column for column in needed if column not in table]
     if missing:
         raise ValueError(f"the table lacks the columns {', '.join(missing)}; pass one that vlls.experiments collates")
