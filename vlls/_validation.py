@@ -8,6 +8,7 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -21,6 +22,7 @@ __all__ = [
     "check_whole_number",
     "is_number",
     "quote",
+    "whole_labels",
 ]
 
 
@@ -100,3 +102,75 @@ def check_whole_number(value: Any, name: str, least: int) -> None:
     """Raise a ValueError unless ``value`` is a whole number from ``least`` on."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name}={value!r} is not allowed; choose a whole number >= {least}")
+
+
+def whole_labels(labels: Any, name: str = "labels", num_classes: int | None = None) -> Tensor:
+    """Return classes as an int64 tensor, from whatever holds whole numbers.
+
+    Args:
+        labels: a tensor or array of any integer dtype, a list, a pandas Series of whole numbers with any index, ...; a
+            tensor stays on its device, an int64 tensor is returned as it is.
+        name: how an error calls them.
+        num_classes: named by an error, not checked.
+
+    Raises:
+        ValueError: for floats, bools, strings, categories and missing values.
+    """
+    allowed = "whole numbers" + (f" from 0 to {num_classes - 1}" if num_classes is not None else ", the classes")
+    if isinstance(labels, Tensor):
+        if labels.dtype == torch.int64:
+            return labels
+        if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
+            raise ValueError(f"{name} are {labels.dtype}{_missing(labels)}; pass {allowed}")
+        whole = labels.to(torch.int64)
+        if labels.dtype == torch.uint64 and bool((whole < 0).any()):
+            raise ValueError(f"{name} hold {int(whole[whole < 0][0]) + 2**64}, which int64 does not; pass {allowed}")
+        return whole
+    if str(getattr(labels, "dtype", "")) == "category":
+        raise ValueError(f"{name} are categories; pass {allowed}, such as pandas' {name}.cat.codes")
+    array = _array(labels, name, allowed)
+    kind = array.dtype.kind
+    if kind in "bfc":
+        raise ValueError(f"{name} are torch.{array.dtype}{_missing(array)}; pass {allowed}")
+    if kind not in "iuO":
+        hint = f", such as pandas.factorize({name})[0]" if kind in "US" else ""
+        raise ValueError(f"{name} are {'strings' if hint else array.dtype}; pass {allowed}{hint}")
+    if kind != "i":
+        _check_entries(array, name, allowed)
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _array(labels: Any, name: str, allowed: str) -> npt.NDArray[Any]:
+    """Labels that are no tensor as an array, after a check that they are several of them."""
+    if not hasattr(labels, "__len__") or isinstance(labels, str | bytes | dict | set):
+        given = "None" if labels is None else f"a {type(labels).__name__}"
+        raise ValueError(f"{name} are {given}; pass {allowed}, in a tensor, an array or a list")
+    listed = isinstance(labels, list | tuple)
+    try:
+        array = np.asarray(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} are a {type(labels).__name__} that makes no array; pass {allowed}") from error
+    if listed and array.size == 0:
+        return array.astype(np.int64)
+    return array.astype(bool) if listed and any(isinstance(label, bool) for label in labels) else array
+
+
+def _check_entries(array: npt.NDArray[Any], name: str, allowed: str) -> None:
+    """Raise a ValueError at the first entry, of Python objects or unsigned numbers, that int64 does not hold."""
+    for at, entry in enumerate(array.flat) if array.dtype.kind == "O" else ():
+        if entry is None or type(entry).__name__ in ("NAType", "NaTType") or entry != entry:
+            raise ValueError(f"{name}[{at}] is missing ({entry}); drop its example, or pass {allowed} for all of them")
+        if isinstance(entry, str):
+            raise ValueError(f"{name} are strings; pass {allowed}, such as pandas.factorize({name})[0]")
+        if isinstance(entry, bool | np.bool_) or not isinstance(entry, Integral):
+            raise ValueError(f"{name}[{at}] is {entry!r}, a {type(entry).__name__}; pass {allowed}")
+    limits = torch.iinfo(torch.int64)
+    outside = (array > limits.max) | (array < limits.min)
+    if bool(np.any(outside)):
+        raise ValueError(f"{name} hold {array[outside][0]}, which int64 does not; pass {allowed}")
+
+
+def _missing(values: Any) -> str:
+    """Tell how many floating-point labels are NaN, as the gaps of a pandas Series are."""
+    number = int((values.isnan() if isinstance(values, Tensor) else np.isnan(values)).sum())
+    return f" with {number} missing (NaN)" if number else ""

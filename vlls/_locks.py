@@ -1,0 +1,116 @@
+"""One thread at a time for the weights of a model: who changes them for a while keeps the others waiting.
+
+A sample writes to the parameters of an optimizer, ``torch.func.functional_call`` to the ``_parameters`` of every
+module, a hook to the module it is put on. A block names the objects that it changes, tensors or modules. Two blocks of
+two threads that have one in common run one after the other; blocks without one run side by side. Objects are known by
+their identity, and a table lists them for as long as they are held: nothing is stored on them, so that models are
+pickled and copied as ever.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import nn
+
+__all__ = ["holding", "holding_model"]
+
+
+@dataclass
+class _Hold:
+    thread: int
+    depth: int
+    held: object  # a reference, so that no other object gets its id
+
+
+_changed = threading.Condition()
+_holds: dict[int, _Hold] = {}
+_waiting: dict[int, list[int]] = {}  # the ids that a thread waits for
+
+
+@contextmanager
+def holding(objects: Iterable[object]) -> Iterator[None]:
+    """Keep other threads out of blocks that hold one of the objects; wait until none of them does.
+
+    All objects are taken at once, so that a waiting thread holds nothing of this block. The thread that holds some of
+    them already goes on.
+
+    Args:
+        objects: parameters, modules or whatever else stands for what the block changes.
+
+    Raises:
+        RuntimeError: if the threads that hold the objects wait, in turn, for this one.
+    """
+    wanted = {id(one): one for one in objects}
+    me = threading.get_ident()
+    with _changed:
+        while _others(wanted, me):
+            if _waits_for(me, _others(wanted, me)):
+                raise RuntimeError(
+                    "two threads wait for each other's weights: each is inside a sample of one optimizer or model and "
+                    "wants the other's; leave one sample before the next begins"
+                )
+            _waiting[me] = list(wanted)
+            try:
+                _changed.wait()
+            finally:
+                del _waiting[me]
+        mine = {key: _holds.setdefault(key, _Hold(me, 0, one)) for key, one in wanted.items()}
+        for hold in mine.values():
+            hold.depth += 1
+    try:
+        yield
+    finally:
+        with _changed:
+            for key, hold in mine.items():
+                hold.depth -= 1
+                if hold.depth == 0 and _holds.get(key) is hold:
+                    del _holds[key]
+            _changed.notify_all()
+
+
+@contextmanager
+def holding_model(model: nn.Module) -> Iterator[None]:
+    """Hold a model: its modules and its parameters, as :func:`holding` does.
+
+    While another thread calls the model functionally, the parameters that it shows are that thread's. They are looked
+    at again once the modules are held.
+    """
+    while True:
+        parameters = list(model.parameters())
+        with holding([*model.modules(), *parameters]):
+            if [id(p) for p in model.parameters()] == [id(p) for p in parameters]:
+                yield
+                return
+
+
+def _others(wanted: Iterable[int], me: int) -> set[int]:
+    """The other threads that hold one of these."""
+    return {_holds[key].thread for key in wanted if key in _holds} - {me}
+
+
+def _waits_for(me: int, threads: set[int]) -> bool:
+    """Whether one of the threads waits for this one, directly or through others."""
+    seen: set[int] = set()
+    while threads - seen:
+        seen |= threads
+        threads = {_holds[key].thread for thread in threads for key in _waiting.get(thread, []) if key in _holds}
+    return me in seen
+
+
+def _after_fork() -> None:
+    """Keep what the forking thread holds; the others do not exist in the new process."""
+    global _changed
+    _changed = threading.Condition()
+    _waiting.clear()
+    me = threading.get_ident()
+    for key in [key for key, hold in _holds.items() if hold.thread != me]:
+        del _holds[key]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
