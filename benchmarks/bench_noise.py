@@ -49,6 +49,7 @@ from vlls import DiagonalPosterior
 from vlls.noise import LabelNoise, label_noise_moments, logit_covariance, rank_examples
 from vlls.train import RunConfig
 from vlls.train.augment import normalize
+from vlls.train.machine import synchronize
 from vlls.train.prepare import Images, RunData, prepare
 from vlls.train.trainer import Trainer, pixel_moments
 
@@ -226,16 +227,11 @@ def quiet() -> None:
 # ---------------------------------------------------------------------- speed
 def seconds(run: Run, x: Tensor) -> tuple[float, float, Any]:
     """Wall time of one call, the processor's time for it, and what it returns."""
-    _wait(x.device)
+    synchronize(x.device)
     began, busy = time.perf_counter(), time.process_time()
     result = run(x)
-    _wait(x.device)
+    synchronize(x.device)
     return time.perf_counter() - began, time.process_time() - busy, result
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def best_chunks(network: Network, x: Tensor) -> dict[str, int]:
@@ -364,6 +360,7 @@ def reference(network: Network, x: Tensor, draws: int) -> Reference:
         )
         groups.append({name: getattr(noise, name).double() for name in MOMENTS})
         if group == 0:
+            synchronize(x.device)
             print(f"  reference: about {GROUPS * (time.perf_counter() - began):.0f} s", flush=True)
     stacked = {name: torch.stack([g[name] for g in groups]) for name in MOMENTS}
     shift = stacked["mean_shift"].mean(0)
@@ -375,6 +372,7 @@ def reference(network: Network, x: Tensor, draws: int) -> Reference:
         "mean_shift": shift,
     }
     errors = {name: column.std(0) / math.sqrt(GROUPS) for name, column in stacked.items()}
+    synchronize(x.device)
     return Reference(values, errors, time.perf_counter() - began)
 
 

@@ -34,6 +34,7 @@ from memory import PeakMemory, resident_bytes
 from record import write_record
 
 from vlls import IVON, SAM
+from vlls.train.machine import synchronize
 
 Step = Callable[[], Any]
 
@@ -88,7 +89,7 @@ def ivon(params: list[torch.nn.Parameter], how: str, **executor: bool) -> Step:
 
 
 def captured(step: Step) -> Step:
-    """The same iteration as a CUDA graph."""
+    """The same iteration as a CUDA graph, and with it all that the graph reads and writes."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -98,7 +99,7 @@ def captured(step: Step) -> Step:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
-    return graph.replay
+    return lambda: (graph.replay(), step)[0]  # a step that was dropped would take its optimizer's memory along
 
 
 def ivon_opt(params: list[torch.nn.Parameter]) -> Step:
@@ -150,19 +151,13 @@ def _sam(params: list[torch.nn.Parameter], *, foreach: bool, **base: Any) -> Ste
     return step
 
 
-def wait(device: str) -> None:
-    """Until the device has done what it was told."""
-    if device != "cpu":
-        torch.cuda.synchronize()
-
-
 def seconds(step: Step, device: str, repeats: int = 1) -> float:
     """Wall time of one iteration."""
-    wait(device)
+    synchronize(torch.device(device))
     start = time.perf_counter()
     for _ in range(repeats):
         step()
-    wait(device)
+    synchronize(torch.device(device))
     return (time.perf_counter() - start) / repeats
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from torchvision import transforms
 
 from vlls.models import build
 from vlls.train.config import RunConfig
+from vlls.train.machine import synchronize
 from vlls.train.prepare import Images, RunData
 from vlls.train.trainer import Trainer
 
@@ -118,14 +119,13 @@ class Engine:
 
 def images_per_second(thing: Any, device: torch.device, seconds: float) -> float:
     """Steps for about so many seconds; the device is waited for at both ends."""
-    wait: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    wait()
+    synchronize(device)
     began, steps = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
         for _ in range(10):
             thing.step()
         steps += 10
-        wait()
+        synchronize(device)
     return steps * thing.batch_size / (time.perf_counter() - began)
 
 
@@ -145,10 +145,10 @@ def matrix_peak(device: torch.device) -> float:
     a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
     times = []
     for _ in range(12):
-        torch.cuda.synchronize()
+        synchronize(device)
         began = time.perf_counter()
         a @ b
-        torch.cuda.synchronize()
+        synchronize(device)
         times.append(time.perf_counter() - began)
     return 2 * n**3 / statistics.median(times[2:])
 

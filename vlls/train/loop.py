@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -21,7 +22,15 @@ from vlls.smoothing import MeanPredictionSmoothing, OnlineLabelSmoothing
 from vlls.train.config import RunConfig
 from vlls.train.evaluate import evaluate
 from vlls.train.files import folder_lock, load_checkpoint, load_record, save_checkpoint, save_record
-from vlls.train.machine import gathered, pick_device, process_group, provenance, stop_signals
+from vlls.train.machine import (
+    circumstances,
+    gathered,
+    pick_device,
+    process_group,
+    provenance,
+    stop_signals,
+    synchronize,
+)
 from vlls.train.metrics import import_torchmetrics
 from vlls.train.prepare import RunData, prepare
 from vlls.train.trainer import Trainer
@@ -45,8 +54,15 @@ class Reporter:
             images: number of images by part (``train``, ``test``, ...).
         """
 
+    def note(self, text: str) -> None:
+        """Something of the run that its user must know, on one line; a warning, unless it is overridden."""
+        warnings.warn(text, stacklevel=2)
+
     def step(self, step: int) -> None:
         """That many steps have been taken (on a GPU, sent on their way)."""
+
+    def done(self, step: int) -> None:
+        """That many steps are done, also on a GPU: it was waited for, and a clock that is read now tells the truth."""
 
     def epoch(self, metrics: dict[str, float]) -> None:
         """An epoch is over."""
@@ -84,7 +100,9 @@ class RunResult:
         final: the last evaluation.
         reason: why it is not finished.
         counts: number of training images, and of those left out: without a label, or with an unreadable file.
-        machine: how long it took, images a second, peak memory, device, versions, commit and date.
+        machine: how long it took, images a second, peak memory, device, the optimizer's executor, versions, commit,
+            date and ``changes``, the circumstances that were others after a step at which the run was resumed; of
+            several runs side by side in one process, the peak memory is that of all.
         folder: where its record and last checkpoint are, or None.
         model: the network at the mean of its weights; None for a run that was finished before.
         posterior: the learned one, for the variational methods.
@@ -132,8 +150,10 @@ def run(
     """Train, measure and record; a run that was finished in this folder is not trained again.
 
     With a folder, the run keeps to a folder of its own in it, named after the config. It saves a checkpoint every
-    ``checkpoint_seconds`` and at every end; on a CPU a resumed run is the uninterrupted one, bit for bit. SIGTERM and
-    Ctrl-C save and raise :class:`Interrupted`. Started by ``torchrun``, the processes share each batch.
+    ``checkpoint_seconds`` and at every end; on a CPU a resumed run is the uninterrupted one, bit for bit, under the
+    same circumstances: executor (a compiled kernel or torch's operations), processor, threads and versions. Others
+    are told in a note and in the record. SIGTERM and Ctrl-C save and raise :class:`Interrupted`. Started by
+    ``torchrun``, the processes share each batch.
 
     Args:
         config: what to train.
@@ -170,6 +190,8 @@ def run(
                 raise ValueError(
                     f"{own} holds an unfinished run of this config; pass --resume to go on or --overwrite to start anew"
                 )
+        if place.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(place)  # the record's is this run's, not that of one before it
         # what can be wrong with data and config is found before anything is written
         trainer = Trainer(config, data or prepare(config, root), place, workers=workers, cuda_graph=cuda_graph)
         going = _Run(trainer, own, reporters if rank == 0 else (), checkpoint_seconds)
@@ -209,6 +231,8 @@ class _Run:
         self.final: dict[str, float] = {}
         self.seconds = {"training": 0.0, "evaluation": 0.0}
         self.saved_at = time.monotonic()
+        self.changes: list[dict[str, Any]] = []  # of the circumstances, each time that it went on under others
+        self.note = ""
 
     def from_start_to_end(self, overwrite: bool) -> RunResult:
         """Take up what was saved, or forget it; train; record."""
@@ -236,6 +260,9 @@ class _Run:
             images["validation"] = len(self.data.validation)
         for reporter in self.reporters:
             reporter.start(self.config, self.step, steps, images)
+        if self.note:
+            for reporter in self.reporters or [Reporter()] * (trainer.rank == 0):
+                reporter.note(self.note)
         assert self.config.epochs is not None
         for epoch in range(self.step // steps, self.config.epochs):
             began = time.perf_counter()
@@ -246,17 +273,24 @@ class _Run:
                 for reporter in self.reporters:
                     reporter.step(self.step)
                 if self.step % steps and self.step % self.look_every == 0:
-                    self.seconds["training"] += time.perf_counter() - began
+                    self._count_time(began)
                     if not self._go_on(asked):
                         return "diverged", self._reason()
                     began = time.perf_counter()
             loss, correct = trainer.epoch_sums()
-            self.seconds["training"] += time.perf_counter() - began
+            self._count_time(began)
             if not math.isfinite(loss):
                 return "diverged", self._reason()
             self._end_epoch(epoch, loss, correct)
             self._go_on(asked)
         return "finished", ""
+
+    def _count_time(self, began: float) -> None:
+        """Add the time since then to the training's, once the device has done what it was sent."""
+        synchronize(self.trainer.device)
+        self.seconds["training"] += time.perf_counter() - began
+        for reporter in self.reporters:
+            reporter.done(self.step)
 
     @property
     def look_every(self) -> int:
@@ -282,6 +316,7 @@ class _Run:
         if thorough or (epoch + 1) % config.eval_every == 0:
             began = time.perf_counter()
             self.final = evaluate(trainer, epoch + 1, thorough=thorough)
+            synchronize(trainer.device)
             self.seconds["evaluation"] += time.perf_counter() - began
             metrics |= self.final
         self.epochs.append(metrics)
@@ -317,6 +352,7 @@ class _Run:
         if self.folder is None or self.trainer.rank != 0:
             return
         own = {"step": self.step, "epochs": self.epochs, "final": self.final, "seconds": self.seconds}
+        own |= {"circumstances": circumstances(self.trainer), "changes": self.changes}
         whose = {"key": self.config.key, "config": self.config.to_dict(), "fingerprints": self.data.fingerprints}
         save_checkpoint(self.folder / CHECKPOINT, {**whose, **own, **state})
 
@@ -325,6 +361,16 @@ class _Run:
         self.trainer.load_state_dict(state)
         self.step, self.epochs, self.final = state["step"], state["epochs"], state["final"]
         self.seconds = state["seconds"]
+        self.changes = state.get("changes", [])
+        before, now = state.get("circumstances", {}), circumstances(self.trainer)  # older checkpoints kept none
+        changed = {name: [before[name], now[name]] for name in before if now.get(name) != before[name]}
+        if changed:
+            self.changes.append({"step": self.step, **changed})
+            told = "; ".join(f"{name}: {was}, now {is_}" for name, (was, is_) in changed.items())
+            self.note = (
+                f"{self.config.name} goes on under other circumstances ({told}), which its record tells: the numbers "
+                "are not exactly those of an uninterrupted run; for those, resume it where it was begun"
+            )
 
     def finish(self, status: str, reason: str) -> RunResult:
         """Save the last checkpoint and the record."""
@@ -337,6 +383,7 @@ class _Run:
             "training_seconds": self.seconds["training"],
             "images_per_second": images / max(self.seconds["training"], 1e-9),
             **provenance(trainer),
+            "changes": self.changes,
         }
         counts = {"train_images": len(self.data.train), "unlabelled": self.data.skipped}
         counts["unreadable"] = len(set().union(*gathered(trainer.batches.unreadable)))

@@ -19,11 +19,22 @@ import torch
 import torch.distributed as dist
 
 import vlls
+from vlls.train.methods import executor
 
 if TYPE_CHECKING:
     from vlls.train.trainer import Trainer
 
-__all__ = ["gathered", "pick_device", "process_group", "processor", "provenance", "signals_put_off", "stop_signals"]
+__all__ = [
+    "circumstances",
+    "gathered",
+    "pick_device",
+    "process_group",
+    "processor",
+    "provenance",
+    "signals_put_off",
+    "stop_signals",
+    "synchronize",
+]
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
@@ -56,6 +67,20 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
     if index >= count:
         raise ValueError(f"device=cuda:{index} was asked for and there are {count} GPUs; choose one below {count}")
     return torch.device("cuda", index)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done what this thread sent it: a clock that is read sooner tells too little.
+
+    It waits for the current stream where the device has streams, so that a run does not wait for others beside it.
+    """
+    if device.type == "cpu":
+        return
+    module = torch.get_device_module(device)
+    if hasattr(module, "current_stream"):
+        module.current_stream(device).synchronize()
+    else:  # MPS
+        module.synchronize()
 
 
 @contextmanager
@@ -115,23 +140,27 @@ def signals_put_off() -> Iterator[None]:
             signal.raise_signal(signum)
 
 
-def provenance(trainer: Trainer) -> dict[str, Any]:
-    """Device, peak memory, versions, commit and date."""
+def circumstances(trainer: Trainer) -> dict[str, Any]:
+    """The things outside of the config that a run's numbers depend on."""
     device = trainer.device
-    peak: int | None
-    if device.type == "cuda":
-        name, peak = torch.cuda.get_device_name(device), torch.cuda.max_memory_allocated(device)
-    else:
-        name, peak = processor(), _peak_resident()
     return {
-        "device": name,
+        "executor": executor(trainer.optimizer),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "threads": torch.get_num_threads(),
         "processes": trainer.world,
-        "peak_memory_bytes": peak,
-        "cuda_graph": trainer.captured,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
+        "torch": str(torch.__version__),
         "vlls": vlls.__version__,
+    }
+
+
+def provenance(trainer: Trainer) -> dict[str, Any]:
+    """Circumstances, peak memory, versions, commit and date."""
+    device = trainer.device
+    return {
+        **circumstances(trainer),
+        "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _peak_resident(),
+        "cuda_graph": trainer.captured,
+        "python": platform.python_version(),
         "commit": _commit(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

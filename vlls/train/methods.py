@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from vlls.optim import IVON, SAM
-from vlls.optim._cpu import available
+from vlls.optim._cpu import _library, available
 from vlls.smoothing import (
     ACLS,
     EntropySmoothing,
@@ -20,7 +22,7 @@ from vlls.smoothing import (
 from vlls.train.config import RunConfig
 from vlls.train.presets import VARIATIONAL
 
-__all__ = ["make_criterion", "make_optimizer"]
+__all__ = ["executor", "make_criterion", "make_optimizer"]
 
 
 def make_criterion(config: RunConfig, num_classes: int) -> nn.Module:
@@ -83,3 +85,18 @@ def make_optimizer(
         values["clip_radius"] = config.clip_radius
     fused = importlib.util.find_spec("triton") is not None if cuda else available()
     return IVON(params, lr, config.ess or num_train, **values, sync=together, fused=fused)
+
+
+def executor(optimizer: torch.optim.Optimizer) -> str:
+    """The code that takes an optimizer's steps; IVON's random numbers and everybody's last digits depend on it.
+
+    Returns:
+        ``"torch fused"``, or of IVON ``"cpu ivon-HASH"`` (the compiled kernel: its source, compiler options and
+        processor), ``"cuda triton VERSION"``, and without them ``"single"`` or ``"foreach"``.
+    """
+    if not isinstance(optimizer, IVON):
+        return "torch fused"
+    cuda = optimizer.param_groups[0]["params"][0].is_cuda
+    if not optimizer.fused:
+        return "foreach" if cuda else "single"
+    return f"cuda triton {importlib.metadata.version('triton')}" if cuda else f"cpu {Path(_library()._name).stem}"

@@ -64,8 +64,8 @@ class Progress(Reporter):
         self._epochs, self._batch_size, self._steps_per_epoch = config.epochs, config.batch_size, steps_per_epoch
         self._total = config.epochs * steps_per_epoch
         self._first = self._step = step
-        self._began = self._mark_time = time.perf_counter()
-        self._mark_step = step
+        self._began = time.perf_counter()
+        self._known = self._mark = step, self._began
         self._images_per_second: float | None = None
         self._metrics = {}
         epochs = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"
@@ -78,18 +78,29 @@ class Progress(Reporter):
             )
             self._live.start()
 
+    def note(self, text: str) -> None:
+        """Print it as a line."""
+        self._line(f"note: {text}")
+
     def step(self, step: int) -> None:
         """Count; the bar looks at it from its own thread."""
         self._step = step
-        seconds = time.perf_counter() - self._mark_time
-        self._images_per_second = (step - self._mark_step) * self._batch_size / max(seconds, 1e-9)
+
+    def done(self, step: int) -> None:
+        """Take the speed of the steps that are done since the last epoch, and the time left from all of them."""
+        now = time.perf_counter()
+        self._known = step, now
+        first, began = self._mark
+        self._images_per_second = (step - first) * self._batch_size / max(now - began, 1e-9)
 
     def epoch(self, metrics: dict[str, float]) -> None:
         """Show the epoch's metrics; without a bar, as a line."""
+        if self._known[0] < self._step:
+            self.done(self._step)
         self._metrics = metrics
+        self._known = self._mark = self._step, time.perf_counter()  # measuring takes time, which is not the training's
         if self._live is None:
             self._line(f"epoch {metrics['epoch']:g}/{self._epochs}: {', '.join(self._facts())}")
-        self._mark_time, self._mark_step = time.perf_counter(), self._step  # the evaluation is not the training's time
 
     def finish(self, result: RunResult) -> None:
         """Take the bar away."""
@@ -106,10 +117,11 @@ class Progress(Reporter):
         self.console.print(text, soft_wrap=not self.console.file.isatty(), markup=False, highlight=False)
 
     def _seconds_left(self) -> float | None:
-        done = self._step - self._first
-        if not done:
+        step, when = self._known
+        if step == self._first:
             return None
-        return (time.perf_counter() - self._began) / done * (self._total - self._step)
+        left = (when - self._began) / (step - self._first) * (self._total - step)
+        return max(left - (time.perf_counter() - when), 0.0)
 
     def _pace(self) -> list[str]:
         """Speed and time left."""
@@ -195,6 +207,11 @@ class TensorBoard(Reporter):
         self._writer = self._make(log_dir=str(self.folder / config.name), purge_step=purge)
         text = json.dumps(config.to_dict(), indent=1)
         self._writer.add_text("config", "    " + text.replace("\n", "\n    "), global_step=purge)
+
+    def note(self, text: str) -> None:
+        """Write it as text."""
+        if self._writer is not None:
+            self._writer.add_text("note", text)
 
     def epoch(self, metrics: dict[str, float]) -> None:
         """Write the epoch's metrics."""

@@ -220,13 +220,18 @@ class Trainer:
             "unreadable": sorted(self.batches.unreadable),
         }
         model, optimizer = self.model.state_dict(), self.optimizer.state_dict()
-        return {"model": model, "optimizer": optimizer, "processes": gathered(own)}
+        return {
+            "model": model,
+            "optimizer": optimizer,
+            "fused": getattr(self.optimizer, "fused", None),
+            "processes": gathered(own),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`.
+        """Go on from :meth:`state_dict`; IVON without its fused kernel, where it was begun without.
 
         Raises:
-            ValueError: if another number of processes saved it.
+            ValueError: if another number of processes saved it, or another kind of device.
         """
         if len(state["processes"]) != self.world:
             raise ValueError(
@@ -234,6 +239,11 @@ class Trainer:
                 "resume it with as many, or pass --overwrite to start anew"
             )
         own = state["processes"][self.rank]
+        if own["augmentation"].shape != self.batches.generator.get_state().shape:
+            raise ValueError(
+                f"the checkpoint was saved on another kind of device than {self.device.type}, with other random "
+                "numbers; resume it where it was begun (--device), or pass --overwrite to start anew"
+            )
         rates = [group["lr"] for group in self.optimizer.param_groups]
         try:
             self.model.load_state_dict(state["model"])
@@ -245,6 +255,8 @@ class Trainer:
                 f"the checkpoint does not fit this model and data ({reason:.200}); have the data changed? "
                 "pass --overwrite to start anew"
             ) from error
+        if isinstance(self.optimizer, IVON) and state.get("fused") is False:  # older checkpoints do not tell
+            self.optimizer.fused = self._use_graph = False
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate  # a GPU's stays the tensor that is there, not the one that was loaded to the CPU
         self.batches.generator.set_state(own["augmentation"])
