@@ -439,7 +439,7 @@ for call in (lambda: load("digits"), lambda: load("mnist", {str(tmp_path)!r}), l
     [
         (
             "cifar",
-            r"^name='cifar' is unknown \(did you mean 'cifar10'\?\); choose one of digits, .*clothing1m_miniature$",
+            r"^name='cifar' is unknown \(did you mean 'cifar10'\?\); choose one of digits, .*clothing1m_miniature, or the path of a folder",
         ),
         ("MNIST", r"did you mean 'mnist'\?"),
         ("", "^name='' is unknown; choose one of digits"),

@@ -9,37 +9,11 @@ runs, :mod:`vlls.experiments` the grids of them behind each figure. Figures live
 ``plots``).
 """
 
-from importlib import import_module
-from types import ModuleType
+from typing import TYPE_CHECKING
 
-from vlls.families import Bernoulli, Binomial, Categorical, Family, Gaussian, Poisson, VectorFamily
-from vlls.glm import GLM, Trajectory, fit, gd_step, newton_step, variational_gd_step, von_step
-from vlls.noise import (
-    ExampleRanking,
-    LabelNoise,
-    label_noise,
-    label_noise_moments,
-    monte_carlo_label_noise,
-    rank_examples,
-    sam_label_noise,
-    second_order_label_noise,
-    taylor_label_noise,
-)
-from vlls.optim import IVON, SAM, predict
-from vlls.posterior import DiagonalPosterior, GaussianPosterior
-from vlls.regularizers import Ridge
-from vlls.smoothing import (
-    ACLS,
-    EntropySmoothing,
-    LabelSmoothingLoss,
-    MeanPredictionSmoothing,
-    OnlineLabelSmoothing,
-    smooth_labels,
-)
+from vlls._lazy import lazy
 
 __version__ = "0.1.0"
-
-_LAZY = ("data", "experiments", "models", "plots", "train")  # imported when first named: some need an extra
 
 __all__ = [
     "ACLS",
@@ -79,8 +53,37 @@ __all__ = [
     "von_step",
 ]
 
-
-def __getattr__(name: str) -> ModuleType:
-    if name in _LAZY:
-        return import_module(f"vlls.{name}")
-    raise AttributeError(f"module 'vlls' has no attribute {name!r}")
+if TYPE_CHECKING:
+    from vlls import data as data
+    from vlls import experiments as experiments
+    from vlls import models as models
+    from vlls import plots as plots
+    from vlls import train as train
+    from vlls.families import Bernoulli, Binomial, Categorical, Family, Gaussian, Poisson, VectorFamily
+    from vlls.glm import GLM, Trajectory, fit, gd_step, newton_step, variational_gd_step, von_step
+    from vlls.noise import (
+        ExampleRanking,
+        LabelNoise,
+        label_noise,
+        label_noise_moments,
+        monte_carlo_label_noise,
+        rank_examples,
+        sam_label_noise,
+        second_order_label_noise,
+        taylor_label_noise,
+    )
+    from vlls.optim import IVON, SAM, predict
+    from vlls.posterior import DiagonalPosterior, GaussianPosterior
+    from vlls.regularizers import Ridge
+    from vlls.smoothing import (
+        ACLS,
+        EntropySmoothing,
+        LabelSmoothingLoss,
+        MeanPredictionSmoothing,
+        OnlineLabelSmoothing,
+        smooth_labels,
+    )
+else:
+    __getattr__, __dir__ = lazy(
+        __name__, ("families", "posterior", "regularizers", "glm", "smoothing", "optim", "noise")
+    )

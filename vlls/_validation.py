@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from numbers import Integral
 from typing import Any
 
@@ -11,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from vlls._names import check_known, check_whole_number
 
 __all__ = [
     "as_float64",
@@ -86,22 +86,6 @@ def check_symmetric(matrix: Tensor, name: str, size: int) -> None:
         raise ValueError(
             f"{name} is not symmetric (relative asymmetry {asymmetry:.1e}); pass (M + M.T) / 2 if it is rounding"
         )
-
-
-def check_known(value: object, known: Iterable[str], name: str) -> None:
-    """Raise a ValueError that lists the known names, and the closest, unless ``value`` is one of them."""
-    known = list(known)
-    if value in known:
-        return
-    close = difflib.get_close_matches(str(value).lower(), [k.lower() for k in known], n=1, cutoff=0.5)
-    hint = f" (did you mean {next(k for k in known if k.lower() == close[0])!r}?)" if close else ""
-    raise ValueError(f"{name}={value!r} is unknown{hint}; choose one of {', '.join(known)}")
-
-
-def check_whole_number(value: Any, name: str, least: int) -> None:
-    """Raise a ValueError unless ``value`` is a whole number from ``least`` on."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{name}={value!r} is not allowed; choose a whole number >= {least}")
 
 
 def whole_labels(labels: Any, name: str = "labels", num_classes: int | None = None) -> Tensor:

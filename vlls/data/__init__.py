@@ -5,6 +5,7 @@ when asked for, for those that do not (:class:`ImageStream` of :class:`ImageFile
 is needed until a data set is loaded with scikit-learn, torchvision or Pillow. :mod:`vlls.data.corruption` holds
 the label errors of Section 4.3.
 
+>>> from vlls.data import corruption, load
 >>> data = load("digits")
 >>> data.train_x.shape, data.num_classes
 ((1437, 8, 8, 1), 10)
@@ -13,11 +14,19 @@ the label errors of Section 4.3.
 0.209
 """
 
-from vlls.data import corruption
-from vlls.data._arrays import ImageArrays
+from typing import TYPE_CHECKING
+
+from vlls._lazy import lazy
 from vlls.data._errors import DataError
-from vlls.data._known import NAMES
-from vlls.data._load import default_root, load
-from vlls.data._streams import ImageFiles, ImageStream
+from vlls.data._known import NAMES, default_root
 
 __all__ = ["NAMES", "DataError", "ImageArrays", "ImageFiles", "ImageStream", "corruption", "default_root", "load"]
+
+if TYPE_CHECKING:
+    from vlls.data import corruption
+    from vlls.data import miniature as miniature
+    from vlls.data._arrays import ImageArrays
+    from vlls.data._load import load
+    from vlls.data._streams import ImageFiles, ImageStream
+else:
+    __getattr__, __dir__ = lazy(__name__, ("_arrays", "_load", "_streams"))

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import warnings
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,51 +17,123 @@ from vlls.data._streams import ImageFiles, ImageStream
 
 __all__ = ["load_folder"]
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-_TEST, _VAL = ("test",), ("val", "valid", "validation")
+EXTENSIONS = tuple(
+    ".jpg .jpeg .jpe .jfif .jif .png .apng .webp .bmp .dib .gif .tif .tiff .avif .avifs .jp2 .j2k .jpx .jpf .jpc .j2c "
+    ".ppm .pgm .pbm .pnm .pfm .tga .pcx .sgi .rgb .rgba .bw .qoi .dds .ico .msp .xbm .xpm .im .mpo".split()
+)
+_SHOWN = ", ".join(EXTENSIONS[:4] + EXTENSIONS[5:8])
+_ROLES = {
+    "train": "train training trn",
+    "test": "test testing tst",
+    "val": "val valid validation dev devel development",
+    "eval": "eval evaluation",
+}
+_ROLE = re.compile(
+    "|".join(f"(?P<{role}>{'|'.join(words.split())})" for role, words in _ROLES.items()).join(("(?:", ")"))
+    + r"[ _.-]*(?:set|data|dataset|images|imgs|split)?[ _.-]*\d{0,4}",
+    re.IGNORECASE,
+)
+_JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")  # that systems leave
 
 
 def load_folder(root: Path) -> ImageStream:
     """Return the images of a folder, labelled by the folders that they lie in.
 
     Args:
-        root: folder with ``train/<class>/*`` beside ``test/<class>/*`` or ``val/<class>/*``, or ``<class>/*``.
-            Without a split every fifth image of each class is for testing, in an order given by a hash of its
-            path. Where there is ``val`` and no ``test``, it serves as the test set. Hidden files and files that
-            are no images by their extension are skipped.
+        root: folder with ``train/<class>/*`` beside ``test/<class>/*`` or ``val/<class>/*``, or ``<class>/*``. The
+            parts may be called otherwise, in capitals or not: ``Training``, ``test_set``, ``valid``, ``dev``,
+            ``eval``. Without a split every fifth image of each class is for testing, in an order given by a hash of
+            its path. Where there is ``val`` and no ``test``, it serves as the test set. Links are followed. Hidden
+            files are skipped; how many others are left out, and why, is told by a warning.
 
     Returns:
         The stream, its classes in alphabetical order.
 
     Raises:
-        ValueError: if the folder is missing, a class is empty, or testing has a class that training has not.
+        ValueError: if the folder is missing, a class is empty, testing has a class that training has not, an image
+            has two labels or is in two parts, or folders that would be classes look like the parts of a split.
     """
     if not root.is_dir():
         raise MissingDataError(
             f"{root} is no folder; pass a folder that holds train/<class>/* and test/<class>/*, or <class>/*"
         )
-    test, val = _first(root, _TEST), _first(root, _VAL)
-    if not (root / "train").is_dir() or (test is None and val is None):
-        return _split(root)
-    classes = _classes(root / "train")
-    train = _files(root / "train", classes)
-    held_out = [_files(folder, classes) for folder in (test, val) if folder is not None]
-    return ImageStream(root.name, train, held_out[0], tuple(classes), val=held_out[1] if len(held_out) == 2 else None)
+    walk = _Walk()
+    top = walk.folders(root)
+    parts = _parts(root, top, walk)
+    stream = _with_split(root, parts, walk) if parts else _without_split(root, top, walk)
+    if walk.left_out:
+        told = ", ".join(f"{what} ({count})" for what, count in walk.left_out.items())
+        warnings.warn(f"{root}: left out {told}; images end in {_SHOWN}, ...", UserWarning, stacklevel=3)
+    return stream
 
 
-def _first(root: Path, names: tuple[str, ...]) -> Path | None:
-    return next((root / name for name in names if (root / name).is_dir()), None)
+# ---------------------------------------------------------------------- with a split
+def _role(name: str) -> str | None:
+    """Return which part of a split a folder of this name is, or None."""
+    found = _ROLE.fullmatch(name)
+    return found and found.lastgroup
 
 
-def _split(root: Path) -> ImageStream:
+def _parts(root: Path, top: Sequence[str], walk: _Walk) -> dict[str, Path]:
+    """Return the folders of ``train`` and ``test``, and of ``val`` if there is one; nothing where there is no split."""
+    by_role: dict[str | None, list[str]] = {}
+    for name in top:
+        by_role.setdefault(_role(name), []).append(name)
+    others = by_role.pop(None, [])
+    if "train" not in by_role or len(by_role) == 1:
+        return {}
+    if "eval" in by_role:  # whichever of the two there is not
+        by_role.setdefault("val" if "test" in by_role else "test", []).extend(by_role.pop("eval"))
+    for role, names in by_role.items():
+        if len(names) > 1:
+            raise DataError(
+                f"{root} holds {' and '.join(names)}, each of which could be its part {role!r}; keep one of them, or "
+                "rename the others"
+            )
+    if others:
+        walk.left_out[f"folders beside its parts: {', '.join(others)}"] += len(others)
+    if "test" not in by_role:
+        by_role["test"] = by_role.pop("val")
+    return {role: _innermost(root / names[0]) for role, names in by_role.items() if role is not None}
+
+
+def _innermost(folder: Path) -> Path:
+    """Return ``train/train`` for a ``train`` that holds nothing else, as archives are often unpacked."""
+    inner = _Walk().folders(folder)
+    return _innermost(folder / inner[0]) if len(inner) == 1 and _role(inner[0]) == _role(folder.name) else folder
+
+
+def _with_split(root: Path, parts: dict[str, Path], walk: _Walk) -> ImageStream:
+    train = parts["train"]
+    classes = walk.folders(train)
+    files = {"train": _files(train, classes, classes, walk)}
+    for role in sorted(parts.keys() - {"train"}):
+        there = walk.folders(parts[role])
+        if unknown := [name for name in there if name not in classes]:
+            raise DataError(
+                f"{parts[role] / unknown[0]} is a class without training images; the classes are {', '.join(classes)}: "
+                f"remove the folder, or put images of it into {train / unknown[0]}"
+            )
+        files[role] = _files(parts[role], classes, there, walk)
+    if len(classes) < 2:
+        raise DataError(f"{train} holds one class, {classes[0]}; it needs a folder for each of two or more")
+    _check_classes(train, files["train"], classes)
+    walk.check_twice(list(files.values()))
+    name, left_out = root.resolve().name, dict(walk.left_out)
+    return ImageStream(name, files["train"], files["test"], tuple(classes), val=files.get("val"), left_out=left_out)
+
+
+# ---------------------------------------------------------------------- without
+def _without_split(root: Path, classes: Sequence[str], walk: _Walk) -> ImageStream:
     """Return the classes of a folder without a split, every fifth image for testing."""
-    classes = _classes(root)
     if len(classes) < 2:
         raise DataError(
             f"{root} holds {len(classes)} folder(s) of images ({', '.join(classes) or 'none'}); it needs one for each "
             "of two classes or more, or train/<class>/* beside test/<class>/*"
         )
-    files = _files(root, classes)
+    files = _files(root, classes, classes, walk)
+    _check_classes(root, files, classes)
+    walk.check_twice([files])
     testing = np.zeros(len(files), bool)
     for label in range(len(classes)):
         (members,) = np.nonzero(files.labels == label)
@@ -71,28 +147,45 @@ def _split(root: Path) -> ImageStream:
             "or put them into train/<class> and test/<class>"
         )
     train, test = (files.subset(np.nonzero(part)[0]) for part in (~testing, testing))
-    return ImageStream(root.resolve().name, train, test, tuple(classes))
+    return ImageStream(root.resolve().name, train, test, tuple(classes), left_out=dict(walk.left_out))
 
 
-def _classes(root: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+def _check_classes(root: Path, files: ImageFiles, classes: Sequence[str]) -> None:
+    """Raise a DataError where folders that would be classes look like the parts of a split."""
+    inside: dict[str, set[str]] = {name: set() for name in classes}  # names of the folders that hold its images
+    for path in files.paths.tolist():
+        name, *between = os.fsdecode(path).split(os.sep)[:-1]
+        inside[name].add(between[-1].casefold() if between else "")
+    nested = {name: found for name, found in inside.items() if "" not in found}
+    advice = (
+        "if they are the parts of a split, call them train and test; if they are classes, put the images straight into "
+        "them"
+    )
+    times = Counter(inner for found in nested.values() for inner in found)
+    shared = [inner for inner, count in times.items() if count > 1]
+    if shared and any(len(found) > 1 for found in nested.values()):
+        alike = [name for name, found in nested.items() if not found.isdisjoint(shared)]
+        raise DataError(f"{root}: {_few(alike)} hold folders of the same names ({_few(shared)}): {advice}")
+    for name, found in nested.items():
+        if _role(name) and len(found) > 1:
+            raise DataError(
+                f"{root / name} looks like a part of a split, with folders in it ({_few(found)}), and no other folder "
+                f"is called as the part that goes with it: {advice}"
+            )
 
 
-def _files(root: Path, classes: list[str]) -> ImageFiles:
-    """Return the images under ``root``, whose folders must be among ``classes``."""
-    unknown = [name for name in _classes(root) if name not in classes]
-    if unknown:
-        raise DataError(
-            f"{root / unknown[0]} is a class without training images; the classes are {', '.join(classes)}: remove the "
-            f"folder, or put images of it into {root.parent / 'train' / unknown[0]}"
-        )
+def _few(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+
+
+# ---------------------------------------------------------------------- what lies in a folder
+def _files(root: Path, classes: Sequence[str], there: Sequence[str], walk: _Walk) -> ImageFiles:
+    """Return the images of those classes that are there, under ``root``."""
     paths: list[np.ndarray] = []
     for name in classes:
-        found = sorted(_images(root, root / name)) if (root / name).is_dir() else []
-        if not found and (root / name).is_dir():
-            raise DataError(
-                f"{root / name} holds no images ({', '.join(EXTENSIONS)}); put some there, or remove the folder"
-            )
+        found = walk.images(root, name) if name in there else []
+        if not found and name in there:
+            raise DataError(f"{root / name} holds no images ({_SHOWN}, ...); put some there, or remove the folder")
         paths.append(np.array(found, dtype=np.bytes_))
     labels = np.repeat(np.arange(len(classes)), [len(part) for part in paths])
     if not len(labels):
@@ -100,13 +193,94 @@ def _files(root: Path, classes: list[str]) -> ImageFiles:
     return ImageFiles(root, np.concatenate(paths), labels)
 
 
-def _images(root: Path, folder: Path) -> list[bytes]:
-    """Return the paths of the images in a folder and those below it, relative to ``root``."""
-    found = []
-    for here, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        prefix = os.path.relpath(here, root)
-        for name in files:
-            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
-                found.append(os.fsencode(os.path.join(prefix, name)))
-    return found
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(EXTENSIONS)
+
+
+def _above(folder: Path) -> frozenset[str]:
+    """Return where a folder and those above it really are."""
+    real = Path(os.path.realpath(folder))
+    return frozenset(map(str, (real, *real.parents)))
+
+
+class _Walk:
+    """A walk through folders, which follows links and counts what it leaves out.
+
+    Attributes:
+        left_out: reasons, and how often.
+    """
+
+    def __init__(self) -> None:
+        self.left_out: Counter[str] = Counter()
+        self._linked = False  # without links no image can be there twice
+        self._real_folders: dict[str, str] = {}
+
+    def folders(self, root: Path) -> list[str]:
+        """Return the names of the folders in a folder."""
+        found = list(self._entries(root, _above(root)))
+        loose = sum(not is_folder and _is_image(name) for name, is_folder in found)
+        self.left_out += Counter({"images in no folder of a class": loose})
+        return [name for name, is_folder in found if is_folder]
+
+    def images(self, root: Path, name: str) -> list[bytes]:
+        """Return the paths of the images in a folder and those below it, relative to ``root``, each image once."""
+        paths = sorted(map(os.fsencode, self._below(str(root), name, _above(root))))
+        if not self._linked:
+            return paths
+        kept: dict[str, bytes] = {}
+        for path in sorted(paths, key=lambda path: os.path.islink(root / os.fsdecode(path))):  # images before links
+            kept.setdefault(self._real(str(root / os.fsdecode(path))), path)
+        self.left_out += Counter({"links to images of the same class": len(paths) - len(kept)})
+        return sorted(kept.values())
+
+    def check_twice(self, parts: Sequence[ImageFiles]) -> None:
+        """Raise a DataError where links give an image two labels, or put it into two parts."""
+        seen: dict[str, Path] = {}
+        for files in parts if self._linked else ():
+            for path in map(files.path, range(len(files))):
+                first = seen.setdefault(self._real(str(path)), path)
+                if first is not path:
+                    raise DataError(f"{first} and {path} are one image, by a link; remove one of them")
+
+    def _below(self, root: str, folder: str, above: frozenset[str]) -> Iterator[str]:
+        where = os.path.join(root, folder)
+        above |= {os.path.realpath(where)}
+        for name, is_folder in self._entries(where, above):
+            path = os.path.join(folder, name)
+            if is_folder:
+                yield from self._below(root, path, above)
+            elif _is_image(name):
+                yield path
+            else:
+                ending = os.path.splitext(name)[1].lower()
+                self.left_out[f"files that end in {ending}" if ending else "files whose names have no ending"] += 1
+
+    def _entries(self, folder: str | Path, above: frozenset[str]) -> Iterator[tuple[str, bool]]:
+        """Yield the names in a folder that are not hidden, in order, and whether each is a folder."""
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        for entry in found:
+            if entry.name.startswith(".") or entry.name in _JUNK:
+                continue
+            try:
+                is_folder = entry.is_dir()
+                leads_on = is_folder or entry.is_file()
+            except OSError:  # links that lead to each other
+                leads_on = False
+            linked = entry.is_symlink()
+            if not leads_on:
+                self.left_out["links that lead nowhere" if linked else "entries that are no files"] += 1
+            elif linked and is_folder and os.path.realpath(entry.path) in above:
+                self.left_out["links to a folder above them"] += 1
+            else:
+                self._linked |= linked
+                yield entry.name, is_folder
+
+    def _real(self, path: str) -> str:
+        """Return where a file really is."""
+        if os.path.islink(path):
+            return os.path.realpath(path)
+        folder, name = os.path.split(path)
+        if folder not in self._real_folders:
+            self._real_folders[folder] = os.path.realpath(folder)
+        return os.path.join(self._real_folders[folder], name)

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-__all__ = ["ARRAYS", "CLASSES", "HUMAN_LABELS", "NAMES", "TORCHVISION"]
+import os
+from pathlib import Path
+
+from vlls._names import check_known
+
+__all__ = [
+    "ARRAYS",
+    "CLASSES",
+    "CORRUPTIONS",
+    "HUMAN_LABELS",
+    "NAMES",
+    "TORCHVISION",
+    "as_folder",
+    "check_dataset",
+    "default_root",
+]
+
+CORRUPTIONS = ("symmetric", "pair_flip", "class_dependent")
 
 _DIGITS = tuple(str(digit) for digit in range(10))
 
@@ -71,3 +88,49 @@ HUMAN_LABELS = {
     ),
     "cifar100n": ("cifar100", ("clean_label", "noisy_label")),
 }
+
+
+# ---------------------------------------------------------------------- what a name means
+def default_root() -> Path:
+    """Return the folder with the data sets: ``$VLLS_DATA``, or else ``vlls`` in the user's cache folder.
+
+    Example:
+        >>> default_root().is_absolute() or "VLLS_DATA" in os.environ
+        True
+    """
+    chosen = os.environ.get("VLLS_DATA")
+    if chosen:
+        return Path(chosen).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache).expanduser() if cache else Path.home() / ".cache") / "vlls"
+
+
+def as_folder(name: str | os.PathLike[str]) -> Path | None:
+    """Return the folder that ``name`` means, or None where it is no path."""
+    if isinstance(name, os.PathLike):
+        return Path(name).expanduser()
+    if not isinstance(name, str):
+        return None
+    separators = [separator for separator in (os.sep, os.altsep) if separator]
+    is_path = any(separator in name for separator in separators) or name in (".", "..", "~")
+    path = Path(name).expanduser()
+    return path if is_path or (name and name not in NAMES and path.is_dir()) else None
+
+
+def check_dataset(name: str | os.PathLike[str], labels: str | None = None, argument: str = "name") -> Path | None:
+    """Return the folder that ``name`` means, or None where it is the name of a data set; neither is looked into.
+
+    Raises:
+        ValueError: where it is neither, or the human labels are unknown or of another data set.
+    """
+    folder = as_folder(name)
+    if folder is None:
+        check_known(name, NAMES, argument, ", or the path of a folder of images by class")
+    if labels is not None:
+        check_known(labels, [f"{kind}:{key}" for kind, (_, keys) in HUMAN_LABELS.items() for key in keys], "labels")
+        owner = HUMAN_LABELS[labels.partition(":")[0]][0]
+        if owner != name:
+            raise ValueError(
+                f"labels={labels!r} belong to {owner!r}, not to {str(name)!r}; load {owner!r}, or leave labels out"
+            )
+    return folder

@@ -10,19 +10,19 @@ from typing import Literal, overload
 
 import numpy as np
 
-from vlls._validation import check_known
+from vlls._names import check_known
 from vlls.data._arrays import ImageArrays, as_labels, load_npz, read_npz
 from vlls.data._clothing1m import load_clothing1m, read_clothing1m
 from vlls.data._errors import DataError, MissingDataError, needs, one_line
 from vlls.data._folders import load_folder
 from vlls.data._idx import FILES, find_idx, load_idx
-from vlls.data._known import ARRAYS, CLASSES, HUMAN_LABELS, NAMES, TORCHVISION
+from vlls.data._known import ARRAYS, CLASSES, TORCHVISION, check_dataset, default_root
 from vlls.data._streams import ImageStream
 from vlls.data._torchvision import download as download_with_torchvision
 from vlls.data._torchvision import load_cifar
 from vlls.data.miniature import make_miniature
 
-__all__ = ["as_folder", "default_root", "load"]
+__all__ = ["load"]
 
 _ArrayName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100"]
 _TRAIN_DIGITS = 1437  # of 1797: four of five
@@ -102,11 +102,7 @@ def load(
     """
     if fallback is not None:
         check_known(fallback, ARRAYS, "fallback")
-    folder = as_folder(name)
-    if folder is None:
-        check_known(name, NAMES, "name")
-    if labels is not None:
-        _check_human_labels(labels, str(name))
+    folder = check_dataset(name, labels)
     try:
         if folder is not None:
             return load_folder(folder)
@@ -125,32 +121,6 @@ def load(
         return load(fallback, root, download=download)
     except OSError as error:  # a folder that may not be looked into, a disk that went away
         raise DataError(f"{name} cannot be read ({one_line(error)}); check the folder and its permissions") from error
-
-
-def default_root() -> Path:
-    """Return the folder with the data sets: ``$VLLS_DATA``, or else ``vlls`` in the user's cache folder.
-
-    Example:
-        >>> default_root().is_absolute() or "VLLS_DATA" in os.environ
-        True
-    """
-    chosen = os.environ.get("VLLS_DATA")
-    if chosen:
-        return Path(chosen).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache).expanduser() if cache else Path.home() / ".cache") / "vlls"
-
-
-def as_folder(name: str | os.PathLike[str]) -> Path | None:
-    """Return the folder that ``name`` means, or None where it is no path."""
-    if isinstance(name, os.PathLike):
-        return Path(name).expanduser()
-    if not isinstance(name, str):
-        return None
-    separators = [separator for separator in (os.sep, os.altsep) if separator]
-    is_path = any(separator in name for separator in separators) or name in (".", "..", "~")
-    path = Path(name).expanduser()
-    return path if is_path or (name and name not in NAMES and path.is_dir()) else None
 
 
 def _load_arrays(name: str, root: Path, download: bool) -> ImageArrays:
@@ -208,14 +178,6 @@ def _digits() -> ImageArrays:
 
 
 # ------------------------------------------------------------------ human labels
-def _check_human_labels(labels: str, name: str) -> None:
-    """Raise a ValueError unless ``labels`` names a set, and a key of it, that belongs to this data set."""
-    check_known(labels, [f"{kind}:{key}" for kind, (_, keys) in HUMAN_LABELS.items() for key in keys], "labels")
-    owner = HUMAN_LABELS[labels.partition(":")[0]][0]
-    if owner != name:
-        raise ValueError(f"labels={labels!r} belong to {owner!r}, not to {name!r}; load {owner!r}, or leave labels out")
-
-
 def _with_human_labels(data: ImageArrays, root: Path, labels: str) -> ImageArrays:
     """Return the data set with these labels, after a check that they are of the same images in the same order."""
     kind, _, key = labels.partition(":")

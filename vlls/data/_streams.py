@@ -181,6 +181,7 @@ class ImageStream:
         val: validation images, where the data set has them apart from the test images.
         clean_train: further training images with labels that were checked, where there are any (Clothing1M).
         missing_labels: for each list of images of which some were left out for want of a label, their number.
+        left_out: of a folder, files and links that were left out: their number by the reason.
 
     Raises:
         ValueError: if a label is outside 0 to K - 1.
@@ -199,6 +200,7 @@ class ImageStream:
     val: ImageFiles | None = None
     clean_train: ImageFiles | None = None
     missing_labels: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for split in ("train", "test", "val", "clean_train"):

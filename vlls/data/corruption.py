@@ -22,10 +22,11 @@ import torch
 from torch import Tensor
 
 from vlls._validation import check_known, is_number
+from vlls.data import _known
 
 __all__ = ["CORRUPTIONS", "class_dependent", "corrupt", "pair_flip", "symmetric", "transition_matrix"]
 
-CORRUPTIONS = ("symmetric", "pair_flip", "class_dependent")
+CORRUPTIONS = _known.CORRUPTIONS
 """The kinds of label errors that :func:`transition_matrix` knows."""
 
 _ROUNDING = 1e-12  # by so much may the sum κ + βK, rounded, miss the 1 that it is

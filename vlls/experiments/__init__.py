@@ -5,10 +5,13 @@ yet; :func:`.collate` makes a table of it and :func:`.choose` picks hyperparamet
 results`` and ``vlls figure`` are the same from a terminal. It needs the extra ``train``; a cluster needs ``ray``.
 """
 
+from typing import TYPE_CHECKING
+
+from vlls._lazy import lazy
+from vlls.experiments._jobs import Event, Executor
 from vlls.experiments.cells import Cell, cells
 from vlls.experiments.comparison import compare, gains, spans
 from vlls.experiments.coverage import coverage
-from vlls.experiments.executors import Event, Executor, LocalExecutor
 from vlls.experiments.folder import ResultsFolder
 from vlls.experiments.grids import EXPERIMENTS, Candidates, Experiment, Panel, experiment
 from vlls.experiments.protocols import PROTOCOLS, Protocol, protocol
@@ -21,7 +24,6 @@ from vlls.experiments.results import (
     load_table,
     save_table,
 )
-from vlls.experiments.smoothed import smoothed_labels
 from vlls.experiments.sweep import SweepReporter, SweepResult, sweep
 
 __all__ = [
@@ -55,3 +57,9 @@ __all__ = [
     "spans",
     "sweep",
 ]
+
+if TYPE_CHECKING:
+    from vlls.experiments.executors import LocalExecutor
+    from vlls.experiments.smoothed import smoothed_labels
+else:  # these need torch
+    __getattr__, __dir__ = lazy(__name__, ("executors", "smoothed"))

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vlls._validation import check_whole_number
+from vlls._names import check_whole_number
 from vlls.experiments.grids import Candidates, Experiment, Panel, experiment
 from vlls.experiments.protocols import protocol, reductions, title_of
-from vlls.train import RunConfig
+from vlls.train.config import RunConfig
 
 __all__ = ["Cell", "cells"]
 

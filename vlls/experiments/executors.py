@@ -8,58 +8,18 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from vlls._validation import check_whole_number
-from vlls.experiments.work import Job, Outcome, work
+from vlls._names import check_whole_number
+from vlls.experiments._jobs import GRACE, Event, Executor, Job, Outcome
+from vlls.experiments.work import work
 from vlls.train import Reporter, RunConfig
 from vlls.train.machine import pick_device
 
 __all__ = ["Event", "Executor", "LocalExecutor"]
-
-GRACE = 60.0  # seconds that a process has to save its run
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that a job told.
-
-    Attributes:
-        job: which.
-        done: share of its steps that are done, in [0, 1].
-        outcome: what became of it, once it is over.
-    """
-
-    job: Job
-    done: float = 0.0
-    outcome: Outcome | None = None
-
-
-class Executor(Protocol):
-    """What a sweep needs of the place where its cells are done."""
-
-    def describe(self) -> str:
-        """Where that is, in words."""
-
-    @property
-    def free(self) -> int:
-        """Number of jobs that could be begun now."""
-
-    def submit(self, job: Job) -> None:
-        """Begin a job."""
-
-    def events(self, timeout: float) -> list[Event]:
-        """What was told since, waiting for it for at most ``timeout`` seconds."""
-
-    def stop(self) -> None:
-        """Ask all jobs to save and end."""
-
-    def close(self) -> None:
-        """End whatever is left, at once."""
 
 
 class LocalExecutor:

@@ -13,8 +13,16 @@ from typing import Any
 import vlls
 from vlls.experiments.cells import Cell
 from vlls.train.config import RunConfig
-from vlls.train.files import FolderBusy, folder_lock, load_record, make_folder, save_record, write_atomically
-from vlls.train.loop import CHECKPOINT, RECORD
+from vlls.train.files import (
+    CHECKPOINT,
+    RECORD,
+    FolderBusy,
+    folder_lock,
+    load_record,
+    make_folder,
+    save_record,
+    write_atomically,
+)
 
 __all__ = ["ResultsFolder"]
 

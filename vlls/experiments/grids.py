@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from vlls._validation import check_known
+from vlls._names import check_known
 
 __all__ = ["EXPERIMENTS", "Candidates", "Experiment", "Panel", "experiment"]
 

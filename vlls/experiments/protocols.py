@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from vlls._validation import check_known
-from vlls.train import RunConfig
+from vlls._names import check_known
+from vlls.train.config import RunConfig
 from vlls.train.presets import VARIATIONAL
 
 __all__ = ["PROTOCOLS", "Protocol", "protocol", "reductions", "title_of"]

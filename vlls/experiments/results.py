@@ -8,12 +8,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlls._validation import check_known
+from vlls._names import check_known
 from vlls.data._errors import needs
 from vlls.experiments.cells import Cell
 from vlls.experiments.folder import ResultsFolder
 from vlls.experiments.protocols import PROTOCOLS
-from vlls.train import RunConfig
+from vlls.train.config import RunConfig
 from vlls.train.files import make_folder, write_atomically
 
 if TYPE_CHECKING:

@@ -9,12 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vlls.data import load
+from vlls.experiments._jobs import GRACE, Event, Executor, Job, Outcome
 from vlls.experiments.cells import Cell, cells
-from vlls.experiments.executors import GRACE, Event, Executor, LocalExecutor
 from vlls.experiments.folder import ResultsFolder
-from vlls.experiments.work import Job, Outcome
-from vlls.train.machine import signals_put_off
 
 __all__ = ["SweepReporter", "SweepResult", "sweep"]
 
@@ -120,7 +117,10 @@ def sweep(
     result = SweepResult(cells(name, protocol, seeds=seeds, tune=tune))
     folder = ResultsFolder(results)
     check_data(result.cells, root)
-    executor = LocalExecutor() if executor is None else executor
+    if executor is None:
+        from vlls.experiments.executors import LocalExecutor  # late: it needs torch
+
+        executor = LocalExecutor()
     with folder.locked():
         folder.add_sweep(result.cells)
         going = _Sweep(result, folder, executor, reporters)
@@ -147,6 +147,8 @@ def check_data(grid: Sequence[Cell], root: str | os.PathLike[str] | None) -> Non
     Raises:
         ValueError: saying what to put where.
     """
+    from vlls.data import load  # late: it needs torch
+
     for dataset, labels in dict.fromkeys((cell.config.dataset, cell.config.labels) for cell in grid):
         load(dataset, root, labels=labels)
 
@@ -182,6 +184,8 @@ class _Sweep:
 
     def fill(self, job: Job) -> None:
         """Begin as many cells as can be."""
+        from vlls.train.machine import signals_put_off  # late: it needs torch
+
         while self.waiting and self.executor.free:
             cell = self.waiting.popleft()
             if cell.config.key in self.running:  # the same run, in another panel

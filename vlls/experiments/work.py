@@ -6,63 +6,20 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from vlls.experiments.cells import Cell
+from vlls.experiments._jobs import Job, Outcome
 from vlls.experiments.folder import LABELS
 from vlls.experiments.smoothed import smoothed_labels
 from vlls.train import Interrupted, Reporter, RunResult, load_run, run
-from vlls.train.files import FolderBusy, load_record, save_record
-from vlls.train.loop import CHECKPOINT, RECORD
+from vlls.train.files import CHECKPOINT, RECORD, FolderBusy, load_record, save_record
 
 __all__ = ["Job", "Outcome", "work"]
 
 PATIENCE = 60.0  # seconds to wait for a process that is still letting go of the run
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Job:
-    """A cell, and where and how it is done.
-
-    Attributes:
-        cell: the run.
-        runs: folder of runs.
-        root: where data are, as :func:`.load` takes it.
-        device: as :func:`.run` takes it.
-        threads: of torch, on the CPU; None for torch's own.
-        checkpoint_seconds: time between checkpoints.
-        keep_weights: whether the checkpoint of a finished run stays.
-    """
-
-    cell: Cell
-    runs: Path
-    root: Path | None = None
-    device: str = "cpu"
-    threads: int | None = None
-    checkpoint_seconds: float = 30.0
-    keep_weights: bool = False
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a job.
-
-    Attributes:
-        status: ``"finished"``, ``"diverged"``, ``"failed"`` or ``"stopped"`` (saved, to be resumed).
-        reason: why it is not finished.
-        record: of the run, where it is over.
-        labels: what was computed after it.
-    """
-
-    status: str
-    reason: str = ""
-    record: dict[str, Any] | None = None
-    labels: dict[str, Any] | None = None
 
 
 def work(job: Job, reporters: Sequence[Reporter] = ()) -> Outcome:

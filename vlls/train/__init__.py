@@ -5,10 +5,9 @@ train`` is the same from a terminal. :func:`load_run` gives back the network, th
 was kept.
 """
 
-from vlls.train.config import RunConfig
-from vlls.train.loop import Interrupted, Reporter, RunResult, run
-from vlls.train.presets import METHODS, hyperparameters
-from vlls.train.restore import LoadedRun, RunImages, load_run
+from typing import TYPE_CHECKING
+
+from vlls._lazy import lazy
 
 __all__ = [
     "METHODS",
@@ -22,3 +21,11 @@ __all__ = [
     "load_run",
     "run",
 ]
+
+if TYPE_CHECKING:
+    from vlls.train.config import RunConfig
+    from vlls.train.loop import Interrupted, Reporter, RunResult, run
+    from vlls.train.presets import METHODS, hyperparameters
+    from vlls.train.restore import LoadedRun, RunImages, load_run
+else:
+    __getattr__, __dir__ = lazy(__name__, ("config", "presets", "loop", "restore"))

@@ -8,15 +8,15 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from vlls._validation import check_known, check_rate
-from vlls.data import corruption
+from vlls._names import check_known
+from vlls.data import _known
 from vlls.models import NAMES as MODELS
 from vlls.train.presets import METHODS, settings
 from vlls.train.schedules import SCHEDULES
 
 __all__ = ["CORRUPTIONS", "PRECISIONS", "RunConfig"]
 
-CORRUPTIONS = ("none", *corruption.CORRUPTIONS)
+CORRUPTIONS = ("none", *_known.CORRUPTIONS)
 """The kinds of label errors that a run can put in."""
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -191,7 +191,8 @@ class RunConfig:
             if (value := getattr(self, name)) is not None:
                 if not _is_number(value):
                     raise ValueError(f"{name}={value!r} is no number; choose one in [0, 1]")
-                check_rate(value, name, include_zero=True)
+                if not 0 <= value <= 1:
+                    raise ValueError(f"{name}={value!r} is outside [0, 1]; choose a number in [0, 1]")
         if self.milestones is not None and not all(_is_number(m) and 0 < m < 1 for m in self.milestones):
             raise ValueError(f"milestones={self.milestones!r} are fractions of the run; choose numbers in (0, 1)")
         epochs, warmup = self.epochs, self.warmup_epochs

@@ -8,14 +8,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "FolderBusy",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 FORMAT = 1  # of checkpoints and records
+CHECKPOINT, RECORD = "checkpoint.pt", "record.json"  # of a run, in its folder
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
@@ -87,6 +89,8 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         OSError: as :func:`write_atomically` does.
     """
+    import torch  # late: records are read without it
+
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state}, buffer)
     write_atomically(path, buffer.getbuffer())
@@ -104,6 +108,8 @@ def load_checkpoint(
     Raises:
         ValueError: if it is truncated, not ours, or another run's; with what to do, the ``remedy``.
     """
+    import torch  # late: records are read without it
+
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except OSError as error:

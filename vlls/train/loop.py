@@ -21,7 +21,15 @@ from vlls.posterior import DiagonalPosterior
 from vlls.smoothing import MeanPredictionSmoothing, OnlineLabelSmoothing
 from vlls.train.config import RunConfig
 from vlls.train.evaluate import evaluate
-from vlls.train.files import folder_lock, load_checkpoint, load_record, save_checkpoint, save_record
+from vlls.train.files import (
+    CHECKPOINT,
+    RECORD,
+    folder_lock,
+    load_checkpoint,
+    load_record,
+    save_checkpoint,
+    save_record,
+)
 from vlls.train.machine import (
     circumstances,
     gathered,
@@ -37,7 +45,6 @@ from vlls.train.trainer import Trainer
 
 __all__ = ["Interrupted", "Reporter", "RunResult", "run"]
 
-CHECKPOINT, RECORD = "checkpoint.pt", "record.json"
 AGREE_EVERY = 10  # steps between the moments at which processes agree to stop or to save
 
 

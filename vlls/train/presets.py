@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from vlls._validation import check_known
-from vlls.data import NAMES
-from vlls.data._load import as_folder
-from vlls.data.corruption import CORRUPTIONS
+from vlls._names import check_known
+from vlls.data._known import CORRUPTIONS, check_dataset
 
 __all__ = ["METHODS", "VARIATIONAL", "hyperparameters"]
 
@@ -110,8 +108,7 @@ def hyperparameters(
     """
     check_known(method, METHODS, "method")
     check_known(corruption, ("none", *CORRUPTIONS), "corruption")
-    if as_folder(dataset) is None:
-        check_known(dataset, NAMES, "dataset")
+    check_dataset(dataset, argument="dataset")
     return settings(dataset, method, corruption, rate, epochs)
 
 

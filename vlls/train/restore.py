@@ -19,8 +19,7 @@ from vlls.optim import IVON
 from vlls.posterior import DiagonalPosterior
 from vlls.train.augment import center, normalize
 from vlls.train.config import RunConfig
-from vlls.train.files import load_checkpoint, load_record
-from vlls.train.loop import CHECKPOINT, RECORD
+from vlls.train.files import CHECKPOINT, RECORD, load_checkpoint, load_record
 from vlls.train.machine import pick_device
 from vlls.train.methods import make_optimizer
 from vlls.train.prepare import Images, RunData, prepare

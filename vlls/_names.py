@@ -1,0 +1,33 @@
+"""Checks of names and whole numbers, for modules that must not wait for torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from numbers import Integral
+from typing import Any
+
+__all__ = ["check_known", "check_whole_number"]
+
+
+def check_known(value: object, known: Iterable[str], name: str, others: str = "") -> None:
+    """Raise a ValueError that lists the known names, and the closest, unless ``value`` is one of them.
+
+    Args:
+        value: to check.
+        known: the names.
+        name: of the argument.
+        others: other values that are allowed, in words.
+    """
+    known = list(known)
+    if value in known:
+        return
+    close = difflib.get_close_matches(str(value).lower(), [k.lower() for k in known], n=1, cutoff=0.5)
+    hint = f" (did you mean {next(k for k in known if k.lower() == close[0])!r}?)" if close else ""
+    raise ValueError(f"{name}={value!r} is unknown{hint}; choose one of {', '.join(known)}{others}")
+
+
+def check_whole_number(value: Any, name: str, least: int) -> None:
+    """Raise a ValueError unless ``value`` is a whole number from ``least`` on."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name}={value!r} is not allowed; choose a whole number >= {least}")
