@@ -11,24 +11,18 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 __all__ = ["holding", "holding_model"]
 
 
-@dataclass
-class _Hold:
-    thread: int
-    depth: int
-    held: object  # a reference, so that no other object gets its id
-
-
 _changed = threading.Condition()
-_holds: dict[int, _Hold] = {}
+_holds: dict[int, int] = {}  # the thread that holds an object, by the object's id
+_again: dict[int, int] = {}  # how many more blocks of that thread hold it
 _waiting: dict[int, list[int]] = {}  # the ids that a thread waits for
 
 
@@ -45,7 +39,10 @@ def holding(objects: Iterable[object]) -> Iterator[None]:
     Raises:
         RuntimeError: if the threads that hold the objects wait, in turn, for this one.
     """
-    wanted = {id(one): one for one in objects}
+    if torch.compiler.is_compiling():  # dynamo knows no threads
+        yield
+        return
+    wanted = {id(one): one for one in objects}  # with a reference, so that no other object gets its id
     me = threading.get_ident()
     with _changed:
         while _others(wanted, me):
@@ -59,18 +56,22 @@ def holding(objects: Iterable[object]) -> Iterator[None]:
                 _changed.wait()
             finally:
                 del _waiting[me]
-        mine = {key: _holds.setdefault(key, _Hold(me, 0, one)) for key, one in wanted.items()}
-        for hold in mine.values():
-            hold.depth += 1
+        for key in wanted.keys() & _holds.keys():
+            _again[key] = _again.get(key, 0) + 1
+        _holds.update(dict.fromkeys(wanted, me))
     try:
         yield
     finally:
         with _changed:
-            for key, hold in mine.items():
-                hold.depth -= 1
-                if hold.depth == 0 and _holds.get(key) is hold:
-                    del _holds[key]
-            _changed.notify_all()
+            more = wanted.keys() & _again.keys()
+            for key in more:
+                _again[key] -= 1
+                if _again[key] == 0:
+                    del _again[key]
+            for key in wanted.keys() - more:
+                _holds.pop(key, None)  # gone already in a forked process
+            if _waiting:
+                _changed.notify_all()
 
 
 @contextmanager
@@ -88,9 +89,9 @@ def holding_model(model: nn.Module) -> Iterator[None]:
                 return
 
 
-def _others(wanted: Iterable[int], me: int) -> set[int]:
+def _others(wanted: Mapping[int, object], me: int) -> set[int]:
     """The other threads that hold one of these."""
-    return {_holds[key].thread for key in wanted if key in _holds} - {me}
+    return {_holds[key] for key in _holds.keys() & wanted.keys()} - {me}
 
 
 def _waits_for(me: int, threads: set[int]) -> bool:
@@ -98,7 +99,7 @@ def _waits_for(me: int, threads: set[int]) -> bool:
     seen: set[int] = set()
     while threads - seen:
         seen |= threads
-        threads = {_holds[key].thread for thread in threads for key in _waiting.get(thread, []) if key in _holds}
+        threads = {_holds[key] for thread in threads for key in _waiting.get(thread, []) if key in _holds}
     return me in seen
 
 
@@ -108,8 +109,9 @@ def _after_fork() -> None:
     _changed = threading.Condition()
     _waiting.clear()
     me = threading.get_ident()
-    for key in [key for key, hold in _holds.items() if hold.thread != me]:
+    for key in [key for key, thread in _holds.items() if thread != me]:
         del _holds[key]
+        _again.pop(key, None)
 
 
 if hasattr(os, "register_at_fork"):

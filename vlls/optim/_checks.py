@@ -18,6 +18,7 @@ __all__ = [
     "check_generator_state",
     "check_group",
     "check_keys",
+    "check_keywords",
     "check_options",
     "check_parameters",
     "check_state_dict",
@@ -33,6 +34,17 @@ RANGES: dict[str, tuple[float, bool, float, bool, str]] = {
     "weight_decay": (0.0, True, math.inf, False, "1e-4 is usual, 0 for none"),
     "clip_radius": (0.0, False, math.inf, True, "1e-3 is strong clipping, math.inf none"),
 }
+
+INSTEAD = {
+    "betas": "beta1=... for the gradient and beta2=... for the Hessian",
+    "eps": "hess_init=..., which with weight_decay keeps the division safe",
+    "momentum": "beta1=...",
+    "nesterov": "beta1=...",
+    "rho": "vlls.SAM, which has a radius",
+    "N": "ess=...",
+    "hess_decay": "beta2=...",
+}
+"""What IVON has in the place of other optimizers' keywords."""
 
 OF_ALL = ("mc_samples", "sync", "generator", "foreach", "fused")
 """Options that no group has of its own."""
@@ -63,6 +75,15 @@ def check_group(group: dict[str, Any]) -> None:
         raise ValueError(f"hess_approx={group['hess_approx']!r} is unknown; choose 'price' or 'gradsq'")
 
 
+def check_keywords(unknown: dict[str, Any]) -> None:
+    """Raise a ValueError for the first keyword that IVON does not have."""
+    for name, value in unknown.items():
+        close = difflib.get_close_matches(name, [*RANGES, "hess_approx", "debias", "rescale_lr", *OF_ALL], n=1)
+        known = ", ".join([*RANGES, "hess_approx", "debias", "rescale_lr", *OF_ALL])
+        instead = INSTEAD.get(name) or (f"{close[0]}=..." if close else f"one of {known}")
+        raise ValueError(f"IVON has no {name}={value!r}; pass {instead}")
+
+
 def check_keys(group: dict[str, Any], known: Iterable[str]) -> None:
     """Raise a ValueError for a key that a group cannot have, or that is nearly a hyperparameter's name.
 
@@ -71,6 +92,8 @@ def check_keys(group: dict[str, Any], known: Iterable[str]) -> None:
     for key in group.keys() - set(known) - {"params"}:
         if key in OF_ALL:
             raise ValueError(f"{key}={group[key]!r} in a group: it is for all parameters; pass it to IVON itself")
+        if key in INSTEAD:
+            raise ValueError(f"IVON has no {key}={group[key]!r} in a group; pass {INSTEAD[key]}")
         if close := difflib.get_close_matches(key, known, n=1, cutoff=0.8):
             raise ValueError(f"a group has the unknown key {key!r}; did you mean {close[0]!r}?")
 

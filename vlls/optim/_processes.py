@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import partial
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from vlls.optim._slot import Slot
 
-__all__ = ["average_over_processes", "record_local_gradients", "several_processes", "warn_of_equal_samples"]
+__all__ = ["LocalGradients", "average_over_processes", "several_processes", "warn_of_equal_samples"]
 
 
 def several_processes() -> bool:
@@ -20,19 +20,80 @@ def several_processes() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def record_local_gradients(slots: list[Slot]) -> list[RemovableHandle]:
-    """Listen to this process's own gradients: DistributedDataParallel leaves only their average in param.grad.
+class LocalGradients:
+    """This process's own gradients: DistributedDataParallel leaves only their average in ``param.grad``.
 
-    The curvature needs each process's gradient times its own noise; the average times the noise would halve it.
+    The curvature needs each process's gradient times its own noise; the average times the noise would halve it. What
+    autograd adds to ``param.grad`` is added to the buffer "local" of its slot as well, and a change of ``param.grad``
+    between two backward passes, or after the last, is made to the buffer: a factor (clipping, unscaling) scales it, a
+    cleared gradient clears it. :meth:`settle` ends the recording.
+
+    Args:
+        slots: the parameters, before the first backward pass of a sample.
     """
-    for slot in slots:
-        slot.buffer("local").zero_()
-    return [slot.param.register_hook(partial(_add_local, slot)) for slot in slots]
+
+    def __init__(self, slots: list[Slot]) -> None:
+        self._slots = slots
+        self._incoming: dict[Tensor, Tensor] = {}
+        self._norms: dict[Slot, Tensor] = {}  # of param.grad when the last backward pass had ended
+        self._waits = False  # for the end of a backward pass
+        self._handles = []
+        for slot in slots:
+            slot.buffer("local").zero_()
+            for param in (slot.param, *slot.aliases):
+                self._handles.append(param.register_hook(partial(self._arrive, slot, param)))
+                self._handles.append(param.register_post_accumulate_grad_hook(partial(self._accumulated, slot)))
+
+    def _arrive(self, slot: Slot, param: Tensor, grad: Tensor) -> None:
+        self._follow(slot)
+        self._incoming[param] = grad.detach()  # counts if it reaches param.grad: torch.autograd.grad only looks
+
+    def _accumulated(self, slot: Slot, param: Tensor) -> None:
+        with torch.no_grad():
+            slot.buffer("local").add_(self._incoming.pop(param))
+        self._norms.pop(slot, None)
+        if not self._waits:
+            self._waits = True
+            # DistributedDataParallel writes its average in a callback of its own, that it queues later: go behind it
+            _at_the_end(lambda: _at_the_end(self._ended))
+
+    def _ended(self) -> None:
+        self._waits = False
+        for slot in self._slots:
+            if slot not in self._norms and slot.has_gradient:
+                self._norms[slot] = _norm(slot)
+
+    @torch.no_grad()
+    def _follow(self, slot: Slot) -> None:
+        """Do to the local gradient what was done to ``param.grad`` since the last backward pass ended."""
+        if not slot.has_gradient:
+            slot.buffer("local").zero_()
+        elif (before := self._norms.pop(slot, None)) is not None:
+            now = _norm(slot)
+            slot.buffer("local").mul_(torch.where(before > 0, now / before, torch.ones_like(now)))
+
+    def settle(self) -> None:
+        """Listen no longer; the buffers "local" hold what belongs to ``param.grad`` as it is now."""
+        self.close()
+        for slot in self._slots:
+            self._follow(slot)
+
+    def close(self) -> None:
+        """Listen no longer."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
 
 
-def _add_local(slot: Slot, grad: Tensor) -> None:
-    with torch.no_grad():
-        slot.buffer("local").add_(grad)
+def _at_the_end(call: Callable[[], None]) -> None:
+    """Let autograd call this when the backward pass that runs now has ended, after what it was asked before."""
+    torch.autograd.Variable._execution_engine.queue_callback(call)  # type: ignore[attr-defined]
+
+
+def _norm(slot: Slot) -> Tensor:
+    gradient = slot.gradient()
+    assert gradient is not None
+    return gradient.norm(dtype=slot.dtype)
 
 
 def average_over_processes(slots: list[Slot]) -> None:

@@ -59,7 +59,7 @@ class Slot:
         """Bring the state to where the parameter is now; make it on the first call."""
         param, self.group, self.state, self.index, self.aliases = self.param, group, state, index, []
         self.dtype = torch.promote_types(param.dtype, torch.float32)
-        if not state:
+        if "hess" not in state:
             state["step"] = torch.zeros((), dtype=torch.float32)
             state["momentum"] = torch.zeros_like(param, dtype=self.dtype, requires_grad=False)
             state["hess"] = torch.full_like(param, group["hess_init"], dtype=self.dtype, requires_grad=False)
@@ -95,6 +95,11 @@ class Slot:
         return posterior_std(self.state["hess"], ess=self.group["ess"], weight_decay=self.group["weight_decay"])
 
     # ------------------------------------------------------------------ gradients
+    @property
+    def has_gradient(self) -> bool:
+        """Whether param.grad, or that of an alias, holds one."""
+        return any(param.grad is not None for param in (self.param, *self.aliases))
+
     def gradient(self, *, or_held: bool = False) -> Tensor | None:
         """The gradient in param.grad, that of aliases added; ``or_held``: as it was, should it be cleared since."""
         grad = self.param.grad

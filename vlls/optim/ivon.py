@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, overload
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
-from vlls._compiled import uncompiled
-from vlls.optim._batchnorm import frozen_running_statistics
+from vlls._compiled import drop_cached_casts, uncompiled
+from vlls._locks import holding
+from vlls.optim._checkpoints import only_makes_state, saved_generator
 from vlls.optim._checks import (
     check_generator_state,
     check_group,
     check_keys,
+    check_keywords,
     check_options,
     check_parameters,
     check_state_dict,
@@ -31,11 +32,12 @@ from vlls.optim._checks import (
 from vlls.optim._cpu import FusedCPU
 from vlls.optim._executors import Executor, Foreach, SingleTensor
 from vlls.optim._processes import (
+    LocalGradients,
     average_over_processes,
-    record_local_gradients,
     several_processes,
     warn_of_equal_samples,
 )
+from vlls.optim._running import frozen_running_state
 from vlls.optim._samples import Samples
 from vlls.optim._slot import Slot
 from vlls.optim.alg1 import HessApprox
@@ -120,7 +122,9 @@ class IVON(Optimizer):
         generator: torch.Generator | None = None,
         foreach: bool | None = None,
         fused: bool | None = None,
+        **unknown: Any,
     ) -> None:
+        check_keywords(unknown)
         params = list(params) if not isinstance(params, (Tensor, dict)) else params
         check_options(params=params, mc_samples=mc_samples, generator=generator, foreach=foreach, fused=fused)
         self.mc_samples = mc_samples
@@ -171,8 +175,9 @@ class IVON(Optimizer):
             check_parameters(params)
             check_keys(param_group, self.defaults)
             check_group({**self.defaults, **param_group})
-        self._refuse_inside("add_param_group()")
-        super().add_param_group(param_group)
+        with self._alone():
+            self._refuse_inside("add_param_group()")
+            super().add_param_group(param_group)
 
     def _refresh(self) -> list[Slot]:
         """The slot of every trainable parameter, state made or moved to where the parameter is now."""
@@ -220,27 +225,28 @@ class IVON(Optimizer):
         The mean comes back bit for bit, also when the block raises, returns or is interrupted. With ``train=True`` the
         gradients that the block leaves in ``param.grad`` count as one sample for the next :meth:`step`; several blocks
         before a step are averaged, several backward passes in one block add up as everywhere in torch. With
-        ``train=False`` nothing is recorded and no BatchNorm's running statistics change.
+        ``train=False`` nothing is recorded and no running state of the model changes: statistics of a normalisation,
+        vectors of a spectral norm, buffers of its own. Another thread that wants a sample, or a step, waits.
 
         Args:
             train: whether the gradients are to be learned from.
 
         Raises:
-            RuntimeError: inside another sample, or if a gradient is sparse.
+            RuntimeError: inside another sample of the same thread, or if a gradient is sparse.
         """
-        self._refuse_inside("sampled_params()")
-        slots, hooks = self._begin(train)
-        try:
-            self._draw(slots)
-            with nullcontext() if train else frozen_running_statistics():
-                yield
-        finally:
-            self._restore()
-            for hook in hooks:
-                hook.remove()
-        if train:
-            with torch.no_grad():
-                self._samples.add(slots, local=bool(hooks))
+        with self._alone():
+            self._refuse_inside("sampled_params()")
+            slots, local = self._begin(train)
+            try:
+                self._draw(slots)
+                with nullcontext() if train else frozen_running_state(self._params()):
+                    yield
+            finally:
+                self._restore()
+                if local is not None:
+                    local.close()
+            if train:
+                self._count_sample(slots, local)
 
     @contextmanager
     def keep_sampled(self) -> Iterator[None]:
@@ -261,6 +267,10 @@ class IVON(Optimizer):
             ...         weight.square().sum().backward()
             ...         optimizer.step()
         """
+        with self._alone():
+            yield from self._keep_sampled()
+
+    def _keep_sampled(self) -> Iterator[None]:
         self._refuse_inside("keep_sampled()")
         if self.mc_samples != 1:
             raise RuntimeError(
@@ -282,6 +292,14 @@ class IVON(Optimizer):
             self._restore()
             self._kept = False
 
+    def _params(self) -> list[Tensor]:
+        """Every parameter, trainable or not."""
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """Other threads wait: one at a time changes the parameters, or reads the mean where a sample may be."""
+        return holding(self._params())
+
     def _refuse_inside(self, call: str) -> None:
         if self._at_sample is not None:
             raise RuntimeError(
@@ -291,7 +309,7 @@ class IVON(Optimizer):
 
     @torch.inference_mode(False)  # the state outlives the block in which it is made
     @torch.no_grad()
-    def _begin(self, train: bool) -> tuple[list[Slot], list[RemovableHandle]]:
+    def _begin(self, train: bool) -> tuple[list[Slot], LocalGradients | None]:
         """Make room for another sample: the last one's noise, and if it trains param.grad, will be overwritten."""
         slots = self._refresh()
         self._planned = slots, self._plan(slots)
@@ -300,7 +318,14 @@ class IVON(Optimizer):
             self._samples.take_from_grads()
             for slot in slots:
                 slot.param.grad = None
-        return slots, record_local_gradients(slots) if train and self.sync and several_processes() else []
+        return slots, LocalGradients(slots) if train and self.sync and several_processes() else None
+
+    @torch.no_grad()
+    def _count_sample(self, slots: list[Slot], local: LocalGradients | None) -> None:
+        """Let the gradients in ``param.grad`` count as one sample."""
+        if local is not None:
+            local.settle()
+        self._samples.add(slots, local=local is not None)
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -315,6 +340,7 @@ class IVON(Optimizer):
             executor.draw(members, self.generator)
             if not executor.saves_first:
                 self._at_sample.append((executor, members))
+        drop_cached_casts()
 
     @torch.no_grad()
     def _restore(self) -> None:
@@ -322,6 +348,7 @@ class IVON(Optimizer):
             for executor, members in self._at_sample:
                 executor.restore(members)
             self._at_sample = None
+            drop_cached_casts()
 
     def _noise(self, slots: list[Slot]) -> Iterator[Tensor]:
         """The perturbation of every slot, in order."""
@@ -350,6 +377,10 @@ class IVON(Optimizer):
             RuntimeError: without a sample to learn from, inside a sample, with a closure while a sample waits, or if a
                 gradient is sparse. Nothing has changed then.
         """
+        with self._alone():
+            return self._step(closure)
+
+    def _step(self, closure: Callable[[], Any] | None) -> Any:
         loss = None
         if self._kept:
             loss = _call(closure) if closure is not None else None
@@ -364,6 +395,10 @@ class IVON(Optimizer):
             loss = self._sample_closure(closure)
         else:
             self._refuse_inside("step()")
+            if not self._samples and only_makes_state(self):
+                self._refresh()
+                self._store_generator()
+                return None
             if not self._samples:
                 raise RuntimeError(
                     "step() has no sample to learn from; compute the loss and call backward() inside "
@@ -383,14 +418,14 @@ class IVON(Optimizer):
         try:
             for sample in range(self.mc_samples):
                 self._restore()
-                slots, hooks = self._begin(train=True)
+                slots, local = self._begin(train=True)
                 try:
                     self._draw(slots)
                     loss = _call(closure)
                 finally:
-                    for hook in hooks:
-                        hook.remove()
-                self._samples.add(slots, local=bool(hooks))
+                    if local is not None:
+                        local.close()
+                self._count_sample(slots, local)
                 loss = loss.detach() if isinstance(loss, Tensor) else loss
                 total = loss if sample == 0 or loss is None else total + loss
         except BaseException:
@@ -428,6 +463,7 @@ class IVON(Optimizer):
                     executor.draw(members, self.generator)
         if not self._kept:
             self._at_sample = None
+        drop_cached_casts()
 
     # ------------------------------------------------------------------ gradients, results, persistence
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -436,10 +472,11 @@ class IVON(Optimizer):
         Args:
             set_to_none: drop the gradients' memory rather than fill it with zeros.
         """
-        if self._at_sample is None:
-            with torch.no_grad():
-                self._samples.take_from_grads()
-        super().zero_grad(set_to_none)
+        with self._alone():
+            if self._at_sample is None:
+                with torch.no_grad():
+                    self._samples.take_from_grads()
+            super().zero_grad(set_to_none)
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -457,18 +494,19 @@ class IVON(Optimizer):
             ValueError: if the optimizer trains none of the model's parameters.
             RuntimeError: inside a sample.
         """
-        self._refuse_inside("posterior()")
-        slots = {slot.param: slot for slot in self._refresh()}
-        named = {name: slots[p] for name, p in uncompiled(model).named_parameters() if p in slots}
-        if not named:
-            raise ValueError(
-                f"none of the parameters of {type(model).__name__} is trained by this optimizer; "
-                "pass the model whose parameters() the optimizer was made with"
+        with self._alone():
+            self._refuse_inside("posterior()")
+            slots = {slot.param: slot for slot in self._refresh()}
+            named = {name: slots[p] for name, p in uncompiled(model).named_parameters() if p in slots}
+            if not named:
+                raise ValueError(
+                    f"none of the parameters of {type(model).__name__} is trained by this optimizer; "
+                    "pass the model whose parameters() the optimizer was made with"
+                )
+            return DiagonalPosterior(
+                {name: slot.mean.clone() for name, slot in named.items()},
+                {name: slot.std() for name, slot in named.items()},
             )
-        return DiagonalPosterior(
-            {name: slot.mean.clone() for name, slot in named.items()},
-            {name: slot.std() for name, slot in named.items()},
-        )
 
     def state_dict(self) -> dict[str, Any]:
         """All that :meth:`load_state_dict` needs to go on bit for bit, the state of ``generator`` included.
@@ -479,11 +517,18 @@ class IVON(Optimizer):
         Raises:
             RuntimeError: inside a sample, where the model's own state is not the mean.
         """
-        self._refuse_inside("state_dict()")
-        saved = super().state_dict()
-        if self.generator is not None:
-            saved["generator"] = self.generator.get_state()
-        return saved
+        with self._alone():
+            self._refuse_inside("state_dict()")
+            self._store_generator()
+            saved = super().state_dict()
+            if self.generator is not None:
+                saved["generator"] = self.generator.get_state()
+            return saved
+
+    def _store_generator(self) -> None:
+        """Keep the generator's state in that of the first parameter: torch.distributed.checkpoint takes no more."""
+        if self.generator is not None and (slots := self._refresh()):
+            slots[0].state["generator"] = self.generator.get_state().to(slots[0].param.device)
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -500,27 +545,47 @@ class IVON(Optimizer):
         Warns:
             UserWarning: if only one of the two has a ``generator``, so that other samples follow than would have.
         """
-        self._refuse_inside("load_state_dict()")
-        check_state_dict(state_dict, self.param_groups)
-        check_generator_state(state_dict.get("generator"), self.generator)
-        super().load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})
-        params = [p for group in self.param_groups for p in group["params"]]
-        ids = [i for group in state_dict["param_groups"] for i in group["params"]]
-        for param, i in zip(params, ids, strict=True):  # torch would cast to the parameter's dtype
-            for name, value in state_dict["state"].get(i, {}).items():
-                device = value.device if name == "step" else param.device
-                self.state[param][name] = value.detach().to(device, copy=True)
-        if self.generator is not None and "generator" in state_dict:
-            self.generator.set_state(state_dict["generator"])
-        self._reset()
+        if not isinstance(state_dict, dict):
+            raise ValueError(f"state_dict is a {type(state_dict).__name__}; pass what IVON.state_dict() returned")
+        loaded: dict[str, Any] = {}
+
+        def check(_: Optimizer, given: dict[str, Any]) -> None:
+            check_state_dict(given, self.param_groups)
+            check_generator_state(saved_generator(given), self.generator)
+            loaded.update(given)
+
+        def take_over(_: Optimizer) -> None:
+            ids = [i for group in loaded["param_groups"] for i in group["params"]]
+            for param, i in zip(self._params(), ids, strict=True):  # torch has cast to the parameter's dtype
+                for name, value in loaded["state"].get(i, {}).items():
+                    device = value.device if name == "step" else param.device
+                    self.state[param][name] = value.detach().to(device, copy=True)
+                self.state.get(param, {}).pop("generator", None)
+            state = saved_generator(loaded)
+            if self.generator is not None and state is not None:
+                self.generator.set_state(state)
+            self._reset()
+
+        with self._alone():
+            self._refuse_inside("load_state_dict()")
+            hooks = [  # after the user's, which may change the dict, and before those that may change the state
+                self.register_load_state_dict_pre_hook(check),
+                self.register_load_state_dict_post_hook(take_over, prepend=True),
+            ]
+            try:
+                super().load_state_dict(state_dict)
+            finally:
+                for hook in hooks:
+                    hook.remove()
 
     def __getstate__(self) -> dict[str, Any]:
-        self._refuse_inside("copying or pickling the optimizer")
-        options = ("mc_samples", "sync", "foreach", "fused")
-        own: dict[str, Any] = {name: getattr(self, name) for name in options}
-        if self.generator is not None:
-            own["generator_state"] = (str(self.generator.device), self.generator.get_state())
-        return {**super().__getstate__(), **own}  # type: ignore[no-untyped-call]
+        with self._alone():
+            self._refuse_inside("copying or pickling the optimizer")
+            options = ("mc_samples", "sync", "foreach", "fused")
+            own: dict[str, Any] = {name: getattr(self, name) for name in options}
+            if self.generator is not None:
+                own["generator_state"] = (str(self.generator.device), self.generator.get_state())
+            return {**super().__getstate__(), **own}  # type: ignore[no-untyped-call]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)

@@ -15,7 +15,9 @@ import copy
 import inspect
 import math
 import numbers
+import warnings
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack
 from itertools import chain
 from typing import Any
 
@@ -23,10 +25,16 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vlls.optim._batchnorm import FrozenRunningStatistics
+from vlls._compiled import drop_cached_casts
+from vlls._locks import holding
+from vlls.optim._checkpoints import only_makes_state
+from vlls.optim._running import FrozenRunningState
 from vlls.optim.ivon import IVON
 
 __all__ = ["SAM"]
+
+SKIPS = 25
+"""Skipped steps in a row of which SAM warns; a GradScaler needs fewer to find its scale."""
 
 
 # ---------------------------------------------------------------------- the mathematics
@@ -71,6 +79,17 @@ def perturb_(
     for p, g in zip(params, _wide(grads), strict=True):
         step = g.div(norm).mul_(rho)
         p.add_(step.mul_(p).mul_(p) if adaptive else step)
+
+
+def are_finite(grads: list[Tensor]) -> bool:
+    """Whether no gradient holds a NaN or an infinity; waits for the devices, and is True while a graph is captured."""
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for grad in grads:
+        by_device.setdefault(grad.device, []).append(grad)
+    if any(device.type == "cuda" for device in by_device) and torch.cuda.is_current_stream_capturing():
+        return True
+    largest = [torch.stack([n.float() for n in torch._foreach_norm(part, math.inf)]) for part in by_device.values()]
+    return all(bool(torch.isfinite(norms).all()) for norms in largest)
 
 
 # ---------------------------------------------------------------------- checks of what the user passes
@@ -119,12 +138,14 @@ class SAM(Optimizer):
 
     Each step takes two gradients: at :math:`\theta`, and at :math:`\theta + \mathbf e` (see the module), where the
     base optimizer gets the gradient with which it updates :math:`\theta`. Where a group of the base optimizer has
-    ``maximize=True`` the worst point lies downhill, and ``rho`` counts negative. BatchNorm's running statistics are
-    those of the passes at :math:`\theta`.
+    ``maximize=True`` the worst point lies downhill, and ``rho`` counts negative. The running state of the model
+    (statistics of a normalisation, vectors of a spectral norm, buffers of its own) is that of the passes at
+    :math:`\theta`. From the first step to the second, other threads wait for the weights.
 
     The base optimizer shares ``param_groups`` and ``state``: schedulers attach to this one. Gradients must be
     unscaled: with a ``torch.amp.GradScaler`` call ``scaler.unscale_(optimizer)`` before, and ``scaler.update()``
-    after, each of :meth:`first_step` and :meth:`second_step`.
+    after, each of :meth:`first_step` and :meth:`second_step`. Where the gradients of either hold an infinity or a NaN,
+    the weights and the base optimizer stay as they are: the step is skipped, as the scaler skips those of others.
 
     Args:
         params: dense real parameters of any shapes, or groups of them; a group may set its own ``rho``, ``adaptive``
@@ -155,7 +176,10 @@ class SAM(Optimizer):
     """
 
     _original: list[tuple[Tensor, Tensor]] | None = None  # parameters and their values, while they are perturbed
-    _frozen: FrozenRunningStatistics
+    _frozen: FrozenRunningState
+    _hold: ExitStack  # keeps other threads out while they are
+    _sound = True  # whether the gradients of the first step were finite
+    _skipped = 0  # steps in a row
 
     def __init__(
         self,
@@ -216,7 +240,15 @@ class SAM(Optimizer):
             RuntimeError: if the first step was taken already.
             ValueError: if a gradient is sparse.
         """
-        self._check_at_theta("first_step")
+        with ExitStack() as hold:
+            hold.enter_context(self._alone())
+            self._check_at_theta("first_step")
+            self._perturb()
+            self._hold = hold.pop_all()
+        if zero_grad:
+            self.zero_grad()
+
+    def _perturb(self) -> None:
         alike: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}  # parameters and gradients which move in one way
         for i, group in enumerate(self.param_groups):
             rho = -group["rho"] if group.get("maximize", False) else group["rho"]
@@ -231,9 +263,12 @@ class SAM(Optimizer):
                 params.append(p)
                 grads.append(p.grad)
 
+        self._sound = are_finite([grad for _, grads in alike.values() for grad in grads])
+        if not self._sound:
+            alike.clear()  # nothing moves
         norms = [n for (_, *how, _, _), tensors in alike.items() for n in weighted_norms(*tensors, *how)]
         self._original = [(p, p.clone()) for params, _ in alike.values() for p in params]
-        self._frozen = FrozenRunningStatistics()
+        self._frozen = FrozenRunningState(self._params())
         self._frozen.start()
         try:
             if norms:
@@ -242,10 +277,9 @@ class SAM(Optimizer):
                 for (*how, _, _), tensors in alike.items():
                     perturb_(*tensors, norm, *how)
         except BaseException:  # out of memory, say: not half of the parameters moved
-            self._restore()
+            self._put_back()
             raise
-        if zero_grad:
-            self.zero_grad()
+        drop_cached_casts()
 
     @torch.no_grad()
     def second_step(self, zero_grad: bool = False) -> None:
@@ -259,10 +293,21 @@ class SAM(Optimizer):
         """
         if self._original is None:
             raise RuntimeError("second_step was called without a first step; call first_step, then backward, then it")
-        self._restore()
-        self._opt_called = True  # what torch's schedulers look at, to warn that they were stepped first
-        self._share()  # again, in case someone has assigned either
-        self.base_optimizer.step()
+        sound = self._sound and are_finite([p.grad for p in self._params() if p.grad is not None])
+        with self._alone():
+            self._restore()
+            self._opt_called = True  # what torch's schedulers look at, to warn that they were stepped first
+            self._share()  # again, in case someone has assigned either
+            if sound:
+                self.base_optimizer.step()
+                drop_cached_casts()
+        self._skipped = 0 if sound else self._skipped + 1
+        if self._skipped == SKIPS:
+            warnings.warn(
+                f"the gradients of {SKIPS} steps in a row hold NaN or infinities, and SAM has left the weights alone; "
+                "look at the loss and the inputs, and with a GradScaler call update() after each half of the step",
+                stacklevel=2,
+            )
         if zero_grad:
             self.zero_grad()
 
@@ -279,7 +324,13 @@ class SAM(Optimizer):
         Raises:
             RuntimeError: without a closure, or between :meth:`first_step` and :meth:`second_step`.
         """
+        with self._alone():
+            return self._step(closure)
+
+    def _step(self, closure: Callable[[], Any] | None) -> Any:
         self._check_at_theta("step")
+        if closure is None and only_makes_state(self):
+            return self.base_optimizer.step()
         if closure is None:
             raise RuntimeError("step was called without a closure; call step(closure), or first_step and second_step")
         with torch.enable_grad():
@@ -295,11 +346,23 @@ class SAM(Optimizer):
         return loss
 
     @torch.no_grad()
-    def _restore(self) -> None:
+    def _put_back(self) -> None:
         for p, original in self._original or ():
             p.copy_(original)
         self._original = None
         self._frozen.stop()
+        drop_cached_casts()
+
+    def _restore(self) -> None:
+        self._put_back()
+        self._hold.close()
+
+    def _params(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """Other threads wait: one at a time changes the parameters, or reads them where they may be perturbed."""
+        return holding(self._params())
 
     def _check_at_theta(self, method: str) -> None:
         if self._original is not None:
@@ -312,8 +375,9 @@ class SAM(Optimizer):
         Raises:
             RuntimeError: between :meth:`first_step` and :meth:`second_step`.
         """
-        self._check_at_theta("state_dict")
-        return {**super().state_dict(), "base_optimizer": type(self.base_optimizer).__name__}
+        with self._alone():
+            self._check_at_theta("state_dict")
+            return {**super().state_dict(), "base_optimizer": type(self.base_optimizer).__name__}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume from a :meth:`state_dict`; tensors are copied.
@@ -322,16 +386,23 @@ class SAM(Optimizer):
             RuntimeError: between :meth:`first_step` and :meth:`second_step`.
             ValueError: if the dict belongs to other parameters or another base optimizer; nothing has changed then.
         """
-        self._check_at_theta("load_state_dict")
-        self._check_matches(state_dict)
-        super().load_state_dict(copy.deepcopy(state_dict))  # torch would share the tensors with the dict
+        with self._alone():
+            self._check_at_theta("load_state_dict")
+            check = self.register_load_state_dict_pre_hook(lambda _, given: self._check_matches(given))  # the last one
+            try:
+                super().load_state_dict(copy.deepcopy(state_dict))  # torch would share the tensors with the dict
+            finally:
+                check.remove()
 
     def _check_matches(self, saved: dict[str, Any]) -> None:
+        own = type(self.base_optimizer).__name__
+        if any(isinstance(name, str) for group in saved.get("param_groups", ()) for name in group["params"]):
+            saved = {"base_optimizer": own, **saved}  # torch.distributed.checkpoint names parameters, and keeps no more
         if missing := [key for key in ("state", "param_groups", "base_optimizer") if key not in saved]:
             raise ValueError(f"state_dict has no {missing[0]!r}; pass what SAM's state_dict() returned")
         theirs, ours = ([group["params"] for group in groups] for groups in (saved["param_groups"], self.param_groups))
         for what, their, our in (
-            ("base_optimizer", saved["base_optimizer"], type(self.base_optimizer).__name__),
+            ("base_optimizer", saved["base_optimizer"], own),
             ("numbers of parameters by group", [len(ps) for ps in theirs], [len(ps) for ps in ours]),
         ):
             if their != our:
@@ -346,7 +417,8 @@ class SAM(Optimizer):
                     raise ValueError(f"state_dict has {key!r} of shape {shapes}; load it for the saved model")
 
     def __getstate__(self) -> dict[str, Any]:
-        self._check_at_theta("copy or pickle")
+        with self._alone():
+            self._check_at_theta("copy or pickle")
         return {**super().__getstate__(), "base_optimizer": self.base_optimizer, "foreach": self.foreach}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -1,0 +1,101 @@
+"""Hold a model's running state still while its weights are not the ones that will be used.
+
+A network at a perturbed or sampled weight vector normalises with its own batch statistics, but what it would write
+into its buffers (running averages, the vectors of a spectral norm, counters of its own) belongs to weights that nobody
+evaluates. The optimizers know parameters, not modules, so this listens to the modules that run, and takes those that
+have one of the optimizer's parameters for the model at hand. Others, and those of other threads, are left alone.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.parameter import is_lazy
+
+from vlls._compiled import uncompiled
+
+__all__ = ["FrozenRunningState", "frozen_running_state"]
+
+
+class FrozenRunningState:
+    """Remembers the buffers of each model that runs, from :meth:`start` to :meth:`stop`.
+
+    Args:
+        params: the optimizer's parameters; a module that has one of them, itself or in its children, is its model.
+    """
+
+    def __init__(self, params: Iterable[Tensor]) -> None:
+        self._params = {id(p) for p in params}
+        self._thread = threading.get_ident()
+        self._seen: set[torch.nn.Module] = set()
+        self._before: list[tuple[torch.nn.Module, str, Tensor, Tensor]] = []  # with name, tensor and value of a buffer
+        self._handle: torch.utils.hooks.RemovableHandle | None = None
+
+    def start(self) -> None:
+        """Listen from now on; a second call without :meth:`stop` changes nothing."""
+        if self._handle is None:
+            this = weakref.ref(self)  # an optimizer that is dropped between two steps takes its hook along
+
+            def hook(module: torch.nn.Module, _: object) -> None:
+                if (alive := this()) is not None:
+                    alive._remember(module)
+
+            self._handle = register_module_forward_pre_hook(hook)
+
+    def __del__(self) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+
+    def _remember(self, module: torch.nn.Module) -> None:
+        if module in self._seen:
+            return
+        self._seen.add(module)
+        model = uncompiled(module)
+        own = [id(p) in self._params for p in model.parameters()]
+        # a module without any parameter, called by itself, is taken for a part of the model of the thread that samples
+        if not any(own) and (own or threading.get_ident() != self._thread):
+            return
+        for part in model.modules():  # compiled parts call no hooks
+            if part is not module and part in self._seen:
+                continue
+            self._seen.add(part)
+            for name, buffer in part._buffers.items():
+                if buffer is not None and not is_lazy(buffer) and _writable(buffer):
+                    self._before.append((part, name, buffer, buffer.detach().clone()))
+
+    @torch.no_grad()
+    def stop(self) -> None:
+        """Put back what :meth:`start` found and listen no longer."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+        before, self._before = self._before, []
+        self._seen.clear()
+        for module, name, buffer, value in before:
+            buffer.copy_(value)
+            now = module._buffers.get(name)
+            # assigned anew; one of another shape is a cache that grew, on which the module goes on to rely
+            if now is not None and now is not buffer and now.shape == buffer.shape and now.dtype == buffer.dtype:
+                module._buffers[name] = buffer
+
+
+@contextmanager
+def frozen_running_state(params: Iterable[Tensor]) -> Iterator[None]:
+    """Within the block no buffer of a model with one of the parameters changes for good."""
+    frozen = FrozenRunningState(params)
+    frozen.start()
+    try:
+        yield
+    finally:
+        frozen.stop()
+
+
+def _writable(buffer: Tensor) -> bool:
+    """Whether every element has memory of its own."""
+    return not any(stride == 0 and size > 1 for stride, size in zip(buffer.stride(), buffer.shape, strict=True))
