@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,8 +22,10 @@ _Self = TypeVar("_Self", bound="_EpochSmoothing")
 class _EpochSmoothing(SmoothingLoss):
     """What the two strategies share that learn from one epoch's predictions the labels of the next.
 
-    Everything that changes is a buffer, changed in place and without reading a value: ``state_dict`` resumes
-    in the middle of an epoch, ``.to(device)`` moves it, and a CUDA graph can capture the step.
+    Everything that changes is changed in place and without reading a value: ``state_dict`` resumes in the middle of an
+    epoch, ``.to(device)`` moves it, and a CUDA graph can capture the step. The labels in use are a buffer, the same on
+    every rank. The statistics of the epoch are each rank's own and therefore no buffers between calls:
+    DistributedDataParallel overwrites the buffers of all ranks by those of the first at every forward pass.
     """
 
     _prob_sum: Tensor
@@ -33,6 +36,26 @@ class _EpochSmoothing(SmoothingLoss):
         check_num_classes(n_classes, "n_classes")
         self.n_classes = n_classes
 
+    @contextmanager
+    def _statistics_as_buffers(self) -> Iterator[None]:
+        """Let torch move, save and load the statistics as it does buffers."""
+        names = ("_prob_sum", "_count")
+        for name in names:
+            self._buffers[name] = self.__dict__.pop(name)
+        try:
+            yield
+        finally:
+            for name in names:
+                self.__dict__[name] = self._buffers.pop(name)
+
+    def _save_to_state_dict(self, *args: Any) -> None:
+        with self._statistics_as_buffers():
+            super()._save_to_state_dict(*args)  # type: ignore[no-untyped-call]
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        with self._statistics_as_buffers():
+            super()._load_from_state_dict(*args)  # type: ignore[no-untyped-call]
+
     def _apply(self: _Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Self:
         """Move the statistics, but never cast them to 16 bits, in which sums stop growing."""
 
@@ -42,10 +65,16 @@ class _EpochSmoothing(SmoothingLoss):
                 return moved
             return tensor.to(moved.device)
 
-        return super()._apply(accurate, recurse)
+        with self._statistics_as_buffers():
+            return super()._apply(accurate, recurse)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss and, in training mode, take the predictions into the statistics of this epoch."""
+        if self.training and getattr(self, "_is_replica", False):
+            raise RuntimeError(
+                "torch.nn.DataParallel throws away the statistics that its replicas of this loss take; apply the loss "
+                "to what the DataParallel module returns, or use DistributedDataParallel"
+            )
         logits, targets = self._inputs(logits, labels)
         if self.training:
             with torch.no_grad():
@@ -92,6 +121,8 @@ class MeanPredictionSmoothing(_EpochSmoothing):
     "A gift from label smoothing", AAAI) smooth each example by one minus the probability that a running average
     of its own logits gives to its label, on auxiliary classifiers.
 
+    Which predictions are counted, and what several processes must do, is as for :class:`OnlineLabelSmoothing`.
+
     Args:
         smoothing: the rate α in [0, 1].
         n_classes: K.
@@ -128,8 +159,8 @@ class MeanPredictionSmoothing(_EpochSmoothing):
         check_rate(smoothing, "smoothing", include_zero=True)
         self.smoothing = smoothing
         self.register_buffer("mean_prediction", torch.full((n_classes,), 1 / n_classes, dtype=dtype))
-        self.register_buffer("_prob_sum", torch.zeros(n_classes, dtype=dtype))
-        self.register_buffer("_count", torch.zeros(1, dtype=torch.int64))
+        self._prob_sum = torch.zeros(n_classes, dtype=dtype)
+        self._count = torch.zeros(1, dtype=torch.int64)
 
     def next_epoch(self) -> None:
         """Smooth towards this epoch's mean prediction from now on; call it after the epoch's last batch."""
@@ -159,7 +190,8 @@ class OnlineLabelSmoothing(_EpochSmoothing):
 
     Each call of ``forward`` in training mode takes its predictions into the statistics, so an optimizer that
     evaluates a batch twice (SAM) counts it twice. Under ``torch.distributed`` :meth:`next_epoch` sums them
-    over the ranks, and every rank must call it.
+    over the ranks, and every rank must call it; the loss may be part of the module that DistributedDataParallel wraps.
+    A state saved in the middle of an epoch holds the statistics of the rank that saved it alone.
 
     Args:
         alpha: weight of the hard label in [0, 1]; 1 is plain cross-entropy, Zhang et al. use 0.5.
@@ -175,6 +207,7 @@ class OnlineLabelSmoothing(_EpochSmoothing):
     Raises:
         ValueError: if ``alpha`` or ``smoothing`` is outside [0, 1]; by ``forward``, also for labels that are
             probabilities, because "correctly classified" needs a class.
+        RuntimeError: by ``forward`` in training mode inside ``torch.nn.DataParallel``.
 
     Example:
         >>> criterion = OnlineLabelSmoothing(alpha=0.5, n_classes=2, smoothing=0.1)
@@ -206,8 +239,8 @@ class OnlineLabelSmoothing(_EpochSmoothing):
         self.smoothing = smoothing
         soft_labels = torch.full((n_classes, n_classes), smoothing / (n_classes - 1), dtype=dtype)
         self.register_buffer("soft_labels", soft_labels.fill_diagonal_(1 - smoothing))
-        self.register_buffer("_prob_sum", torch.zeros(n_classes, n_classes, dtype=dtype))
-        self.register_buffer("_count", torch.zeros(n_classes, 1, dtype=torch.int64))
+        self._prob_sum = torch.zeros(n_classes, n_classes, dtype=dtype)
+        self._count = torch.zeros(n_classes, 1, dtype=torch.int64)
 
     def next_epoch(self) -> None:
         """Make this epoch's means the soft labels of the next; call it after the epoch's last batch."""
