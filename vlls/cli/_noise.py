@@ -10,20 +10,21 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from vlls._validation import check_known
+from vlls._names import check_known
 from vlls.cli._errors import Failed
 from vlls.cli._noise_report import ALL, CSV, HTML, Asked, NoiseReport, name_options, name_parts, rank_parts
 from vlls.cli._terminal import Terminated, note, say, terminable, threads_of
-from vlls.posterior import DiagonalPosterior
 from vlls.train.files import make_folder, write_atomically
-from vlls.train.restore import PARTS, LoadedRun, load_run
+
+if TYPE_CHECKING:
+    from vlls.posterior import DiagonalPosterior
+    from vlls.train import LoadedRun
 
 __all__ = ["noise"]
 
@@ -149,6 +150,10 @@ def noise(
     quiet: Annotated[bool, typer.Option("--quiet", help="print errors only", rich_help_panel=OUTPUT)] = False,
 ) -> None:
     """Rank, write, report."""
+    import torch  # late: it takes seconds
+
+    from vlls.train.restore import PARTS, load_run
+
     asked = Asked(method, rank, samples, std, memory)
     check_known(part, (*PARTS, ALL), "part")
     notes = Console(stderr=True, quiet=quiet)
@@ -202,6 +207,10 @@ def _posterior(run: LoadedRun, std: float | None) -> DiagonalPosterior:
                 "all weights, such as --std 0.01"
             )
         return run.posterior
+    import torch
+
+    from vlls.posterior import DiagonalPosterior
+
     means = {name: parameter.detach().clone() for name, parameter in run.model.named_parameters()}
     return DiagonalPosterior(means, {name: torch.full_like(mean, std) for name, mean in means.items()})
 

@@ -10,19 +10,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from vlls._validation import check_known
+from vlls._names import check_known
 from vlls.cli._report import describe
-from vlls.noise import ExampleRanking, rank_examples
-from vlls.noise.network import METHODS
-from vlls.posterior import DiagonalPosterior
 from vlls.train.gallery import GalleryExample, gallery
-from vlls.train.prepare import derive_seed
-from vlls.train.restore import LoadedRun, RunImages
+
+if TYPE_CHECKING:
+    from vlls.noise import ExampleRanking
+    from vlls.posterior import DiagonalPosterior
+    from vlls.train import LoadedRun, RunImages
 
 __all__ = ["ALL", "CSV", "HTML", "Asked", "NoiseReport", "name_options", "name_parts", "rank_parts"]
 
@@ -54,6 +53,8 @@ class Asked:
     memory: float | None
 
     def __post_init__(self) -> None:
+        from vlls.noise.network import METHODS  # late: it needs torch
+
         check_known(self.method, METHODS, "method")
         readers = {"rank": ("rank",), "samples": ("direction", "monte_carlo")}
         for name, methods in readers.items():
@@ -71,6 +72,10 @@ class Asked:
 
     def options(self, run: LoadedRun) -> dict[str, Any]:
         """What :func:`.rank_examples` takes."""
+        import torch
+
+        from vlls.train.prepare import derive_seed
+
         options: dict[str, Any] = {"method": self.method, "memory_limit": self.memory}
         if self.method == "rank":
             options["rank"] = self.rank or 3
@@ -116,6 +121,8 @@ def rank_parts(
     Raises:
         ValueError: if no image can be read, or as :func:`.rank_examples` does.
     """
+    from vlls.noise import ExampleRanking, rank_examples  # late: they need torch
+
     total, done, found = sum(map(len, parts.values())), 0, []
     for part, images in parts.items():
         # Asked anew for each part: so the draws of the weights, and the noise, are those of the part by itself.
@@ -259,6 +266,8 @@ class NoiseReport:
         )
 
     def _facts(self) -> list[tuple[str, str]]:
+        import torch
+
         run, number = self.run, f"{len(self.ranking):,} {name_parts(self.images)} images"
         if self.unreadable:
             number += f"; {self.unreadable:,} more could not be read"

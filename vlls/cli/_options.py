@@ -13,7 +13,8 @@ from rich.markup import escape
 
 from vlls.data import NAMES as DATASETS
 from vlls.models import NAMES as MODELS
-from vlls.train import METHODS, RunConfig
+from vlls.train.config import RunConfig
+from vlls.train.presets import METHODS
 
 __all__ = ["PANELS", "run_config_help", "with_run_options"]
 

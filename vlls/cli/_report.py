@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from vlls.cli._options import PANELS
-from vlls.train import RunConfig, RunResult
+from vlls.train.config import RunConfig
+
+if TYPE_CHECKING:
+    from vlls.train import RunResult
 
 __all__ = ["comparison", "describe", "plan", "results_table"]
 

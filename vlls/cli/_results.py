@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vlls._validation import check_known
+from vlls._names import check_known
 from vlls.cli._terminal import note
 from vlls.experiments import EXPERIMENTS, choose, collate, collate_labels, experiment, load_table, protocol, save_table
 

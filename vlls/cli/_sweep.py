@@ -22,14 +22,13 @@ from vlls.experiments import (
     PROTOCOLS,
     Cell,
     Executor,
-    LocalExecutor,
     ResultsFolder,
     SweepReporter,
     SweepResult,
     cells,
 )
 from vlls.experiments import sweep as run_sweep
-from vlls.experiments.work import Outcome
+from vlls.experiments._jobs import Outcome
 
 __all__ = ["sweep"]
 
@@ -220,6 +219,8 @@ def _executor(kind: Executors, device: str, workers: int | None, threads: int, a
         return RayExecutor(address, device=device, workers_per_device=workers, threads=threads)
     if address is not None:
         raise ValueError(f"address={address!r} goes with --executor ray; leave it out, or add that")
+    from vlls.experiments.executors import LocalExecutor  # late: it needs torch
+
     return LocalExecutor(device, workers, threads=threads)
 
 

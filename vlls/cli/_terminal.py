@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from vlls.cli._errors import rank
@@ -20,6 +19,8 @@ __all__ = ["Terminated", "note", "say", "terminable", "threads_of"]
 @contextmanager
 def threads_of(count: int | None) -> Iterator[None]:
     """Let torch take ``count`` threads, or as many as it does, and set back what was."""
+    import torch  # late: it takes seconds
+
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)

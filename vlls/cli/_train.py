@@ -8,9 +8,8 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
 
@@ -18,10 +17,11 @@ from vlls.cli._errors import Failed, one_line, rank
 from vlls.cli._options import with_run_options
 from vlls.cli._report import comparison, describe, plan, results_table
 from vlls.cli._terminal import Terminated, note, say, terminable, threads_of
-from vlls.train import Interrupted, Reporter, RunConfig, RunResult, run
-from vlls.train.files import load_record
-from vlls.train.loop import CHECKPOINT, RECORD
-from vlls.train.reporters import Progress, TensorBoard
+from vlls.train.config import RunConfig
+from vlls.train.files import CHECKPOINT, RECORD, load_record
+
+if TYPE_CHECKING:
+    from vlls.train import Reporter, RunResult
 
 __all__ = ["EXAMPLES", "train"]
 
@@ -126,6 +126,8 @@ def train(
         line = "Nothing was named to train: IVON beside plain SGD on digits with 40 % of the labels wrong"
         note(notes, f"{line} (vlls train --help shows what else there is)")
         threads = threads or 1  # images of 8x8 pixels: a second thread costs more than it brings
+    from vlls.train.reporters import Progress, TensorBoard  # late: it needs torch
+
     options = {"root": data, "device": device, "workers": workers, "checkpoint_seconds": checkpoint_seconds}
     with threads_of(threads), ExitStack() as stack:
         reporters: list[Reporter] = [stack.enter_context(Progress(notes))]
@@ -158,8 +160,19 @@ def _numbers(name: str, text: str) -> tuple[float, ...]:
         ) from None
 
 
+def run(config: RunConfig, output: Path, **options: Any) -> RunResult:
+    """Import torch, and train."""
+    import vlls.train
+
+    return vlls.train.run(config, output, **options)
+
+
 def _train(config: RunConfig, output: Path, notes: Console, **options: Any) -> RunResult:
     """Train a run; one that cannot be done, or is stopped, leaves with what to do on one line."""
+    import torch  # late: it takes seconds
+
+    from vlls.train import Interrupted
+
     try:
         with terminable():
             result = run(config, output, **options)

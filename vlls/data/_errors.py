@@ -9,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vlls._extras import library_of, pip_command
+
 __all__ = ["DataError", "MissingDataError", "needs", "one_line", "reading"]
 
 T = TypeVar("T")
@@ -39,11 +41,15 @@ def reading(path: Path, read: Callable[[], T], form: str) -> T:
         ) from error
 
 
-def needs(module: str, purpose: str, extra: str = "train") -> Any:
+def needs(module: str, purpose: str, extra: str | None = None) -> Any:
     """Import a module that the core of ``vlls`` does without; say how to get it where it is not there."""
     try:
         return import_module(module)
     except ImportError as error:
-        name = module.partition(".")[0]
-        library = {"sklearn": "scikit-learn", "PIL": "Pillow"}.get(name, name)
-        raise MissingDataError(f"{purpose} needs {library} ({one_line(error)}); pip install 'vlls[{extra}]'") from error
+        library, command = library_of(module), pip_command(module, extra)
+        raise MissingDataError(f"{purpose} needs {library} ({one_line(error)}); {command}") from error
+    except (RuntimeError, OSError) as error:  # torchvision's operators are compiled for one version of torch
+        raise MissingDataError(
+            f"{purpose} needs {library_of(module)}, which is installed and cannot be imported ({one_line(error)}); "
+            "install the version of it that belongs to this version of torch"
+        ) from error

@@ -197,6 +197,11 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS)
 
 
+def _holds_runs(folder: Path) -> bool:
+    """Say whether a folder is one that ``vlls train`` writes to, which may lie in the data set that it trains on."""
+    return any(next(folder.glob(f"*/{name}"), None) for name in ("checkpoint.pt", "record.json"))
+
+
 def _above(folder: Path) -> frozenset[str]:
     """Return where a folder and those above it really are."""
     real = Path(os.path.realpath(folder))
@@ -218,9 +223,11 @@ class _Walk:
     def folders(self, root: Path) -> list[str]:
         """Return the names of the folders in a folder."""
         found = list(self._entries(root, _above(root)))
+        runs = [name for name, is_folder in found if is_folder and _holds_runs(root / name)]
+        self.left_out += Counter({"folders of runs": len(runs)})
         loose = sum(not is_folder and _is_image(name) for name, is_folder in found)
         self.left_out += Counter({"images in no folder of a class": loose})
-        return [name for name, is_folder in found if is_folder]
+        return [name for name, is_folder in found if is_folder and name not in runs]
 
     def images(self, root: Path, name: str) -> list[bytes]:
         """Return the paths of the images in a folder and those below it, relative to ``root``, each image once."""

@@ -126,9 +126,32 @@ class ImageFiles(Dataset[tuple[Tensor, int, int, bool]]):
 
 def decode(path: Path, size: int) -> Tensor:
     """Return the centred square of an image file, uint8 of shape (size, size, 3); raise where it is damaged."""
-    image_module, file_module, operations = (
-        needs(f"PIL.{name}", "reading images") for name in ("Image", "ImageFile", "ImageOps")
-    )
+    image_module, rgb = _open(path, size)
+    width, height = rgb.size
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    # Crop and resize in one step: a strip of 1 x 60,000 pixels never grows to its full length.
+    square = rgb.resize((size, size), image_module.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    return torch.from_numpy(np.array(_turned(square)))
+
+
+def decode_whole(path: Path, longest: int) -> np.ndarray:
+    """Return a whole image file, uint8 of shape (H, W, 3), its longer side at most ``longest``; raise as above."""
+    _, rgb = _open(path, longest)
+    rgb.thumbnail((longest, longest))
+    return np.array(_turned(rgb))
+
+
+def _turned(image: Any) -> Any:
+    """Return an image turned as its EXIF orientation says; last, because few pixels are left to turn."""
+    with suppress(Exception):  # EXIF data that are damaged say nothing, and the pixels are good
+        needs("PIL.ImageOps", "reading images").exif_transpose(image, in_place=True)
+    return image
+
+
+def _open(path: Path, size: int) -> tuple[Any, Any]:
+    """Return Pillow's module, and an image in RGB, its shorter side no smaller than ``size`` unless the file's is."""
+    image_module, file_module = (needs(f"PIL.{name}", "reading images") for name in ("Image", "ImageFile"))
     # Elsewhere in the process truncated images may be welcome: here they would be grey in part, and unnoticed.
     lenient, file_module.LOAD_TRUNCATED_IMAGES = file_module.LOAD_TRUNCATED_IMAGES, False
     try:
@@ -138,17 +161,9 @@ def decode(path: Path, size: int) -> Tensor:
             if limit is not None and width * height > limit:
                 raise ValueError(f"{width} x {height} pixels are more than PIL.Image.MAX_IMAGE_PIXELS")
             image.draft("RGB", (size, size))  # a JPEG is decoded at 1/2, 1/4 or 1/8, never below the size asked for
-            rgb = _eight_bits(image, image_module).convert("RGB")
+            return image_module, _eight_bits(image, image_module).convert("RGB")
     finally:
         file_module.LOAD_TRUNCATED_IMAGES = lenient
-    width, height = rgb.size
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    # Crop and resize in one step: a strip of 1 x 60,000 pixels never grows to its full length.
-    square = rgb.resize((size, size), image_module.Resampling.BILINEAR, box=(left, top, left + side, top + side))
-    with suppress(Exception):  # EXIF data that are damaged say nothing, and the pixels are good
-        operations.exif_transpose(square, in_place=True)  # last, because few pixels are left to turn
-    return torch.from_numpy(np.array(square))
 
 
 def _eight_bits(image: Any, image_module: Any) -> Any:

@@ -3,6 +3,16 @@
 Functions named ``plot_...`` return matplotlib figures; those named ``explore_...`` return HTML to be moved.
 """
 
+from vlls._extras import missing
+
+try:
+    import contourpy  # noqa: F401
+    import matplotlib  # noqa: F401
+    import PIL  # noqa: F401
+    import seaborn  # noqa: F401
+except ModuleNotFoundError as error:
+    raise missing(error, "vlls.plots", "plots") from None
+
 from vlls.plots.cost import plot_cost
 from vlls.plots.data_dependent import plot_accuracy_by_class
 from vlls.plots.examples import (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -37,12 +38,13 @@ class RunConfig:
     (:func:`.hyperparameters`); :meth:`resolved` fills them in. A field that the method does not read must stay None.
 
     Args:
-        dataset: a name of :func:`.load`, or a folder of images by class.
+        dataset: a name of :func:`.load`, or the path of a folder of images by class.
         labels: human labels in place of the data set's, such as ``"cifar10n:worse_label"``.
         train_size: number of training images, drawn at random by ``seed``; None for all.
         validation_size: number of further training images held out, with their given labels, to choose
             hyperparameters by.
-        image_size: pixels that the network sees of images in files; None for 224.
+        image_size: height and width in pixels that the network sees of images in files: their middle, a square that is
+            scaled; what lies outside it in images that are not square is cut off. None for 224.
         corruption: ``"none"``, ``"symmetric"``, ``"pair_flip"`` or ``"class_dependent"``; drawn by ``seed``.
         rate: share of corrupted labels, in [0, 1), above 0 with a corruption unless ``rate_step`` is;
             :math:`\kappa` of Eq. 21 for class-dependent errors.
@@ -208,6 +210,11 @@ class RunConfig:
         missing = {name: values[name] for name in _RESOLVED if getattr(self, name) is None and name in values}
         return replace(self, **missing)
 
+    def located(self) -> RunConfig:
+        """The same run with the whole path of a folder of images, so that it is found from elsewhere too."""
+        folder = _known.as_folder(self.dataset)
+        return self if folder is None else replace(self, dataset=os.path.abspath(folder))
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as what JSON can hold."""
         return {**asdict(self), "milestones": None if self.milestones is None else list(self.milestones)}
@@ -236,7 +243,9 @@ class RunConfig:
     @property
     def name(self) -> str:
         """What the run's folder is called, for people and unique through the key."""
-        dataset = "".join(c if c.isalnum() else "-" for c in self.dataset).strip("-").lower()[-32:]
+        folder = _known.as_folder(self.dataset)
+        dataset = self.dataset if folder is None else os.path.basename(os.path.abspath(folder))
+        dataset = "".join(c if c.isalnum() else "-" for c in dataset).strip("-").lower()[-32:] or "images"
         errors = self.labels.replace(":", "-") if self.labels else self.corruption.replace("_", "-")
         errors += f"-{self.rate:g}" if self.corruption != "none" else ""
         return f"{dataset}-{errors}-{self.method.replace('_', '-')}-seed{self.seed}-{self.key}"

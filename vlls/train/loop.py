@@ -19,6 +19,7 @@ import torch.distributed as dist
 from vlls.optim import IVON
 from vlls.posterior import DiagonalPosterior
 from vlls.smoothing import MeanPredictionSmoothing, OnlineLabelSmoothing
+from vlls.train.chance import label_counts
 from vlls.train.config import RunConfig
 from vlls.train.evaluate import evaluate
 from vlls.train.files import (
@@ -107,6 +108,7 @@ class RunResult:
         final: the last evaluation.
         reason: why it is not finished.
         counts: number of training images, and of those left out: without a label, or with an unreadable file.
+        labels: how often there is the most frequent label, in training and for testing (:func:`.label_counts`).
         machine: how long it took, images a second, peak memory, device, the optimizer's executor, versions, commit,
             date and ``changes``, the circumstances that were others after a step at which the run was resumed; of
             several runs side by side in one process, the peak memory is that of all.
@@ -121,6 +123,7 @@ class RunResult:
     final: dict[str, float]
     counts: dict[str, int]
     machine: dict[str, Any]
+    labels: dict[str, int] = field(default_factory=dict)
     reason: str = ""
     folder: Path | None = None
     model: torch.nn.Module | None = field(default=None, repr=False, compare=False)
@@ -134,6 +137,7 @@ class RunResult:
             "status": self.status,
             "reason": self.reason,
             "counts": self.counts,
+            "labels": self.labels,
             "epochs": self.epochs,
             "final": self.final,
             "machine": self.machine,
@@ -186,7 +190,7 @@ def run(
         ('finished', ['clean_part_accuracy', 'test_accuracy'])
     """
     import_torchmetrics()  # before it trains, not at its first evaluation
-    config = config.resolved()
+    config = config.located().resolved()
     place = pick_device(device)
     own = None if folder is None else Path(folder) / config.name
     with process_group(place) as rank:
@@ -215,7 +219,7 @@ def finished_run(folder: Path) -> RunResult:
     record = load_record(folder / RECORD)
     try:
         values = {name: record[name] for name in ("status", "reason", "counts", "epochs", "final", "machine")}
-        return RunResult(RunConfig.from_dict(record["config"]), **values, folder=folder)
+        return RunResult(RunConfig.from_dict(record["config"]), **values, labels=record.get("labels", {}), folder=folder)
     except (KeyError, TypeError) as error:
         raise ValueError(f"the record {folder / RECORD} lacks {error}; remove it to run anew") from error
 
@@ -405,6 +409,7 @@ class _Run:
             epochs=self.epochs,
             final=self.final,
             counts=counts,
+            labels=label_counts(self.data),
             machine=machine,
             folder=self.folder,
             model=trainer.model,

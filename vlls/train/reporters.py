@@ -7,11 +7,16 @@ import os
 import time
 from pathlib import Path
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
+from vlls._extras import missing
+
+try:
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+except ModuleNotFoundError as error:
+    raise missing(error, "vlls.train.reporters") from None
 
 from vlls.train.config import RunConfig
 from vlls.train.loop import Reporter, RunResult

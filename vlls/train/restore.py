@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vlls._validation import check_known
-from vlls.data import ImageFiles
+from vlls.data import NAMES, ImageFiles
+from vlls.data._streams import decode_whole
 from vlls.optim import IVON
 from vlls.posterior import DiagonalPosterior
 from vlls.train.augment import center, normalize
@@ -80,6 +81,16 @@ class RunImages(Dataset[Tensor]):
     def pixels(self, index: int) -> np.ndarray:
         """Return an image for people to look at, uint8 of shape (H, W, C), cut out as the network sees it."""
         return self._pixels([index])[0].numpy()
+
+    def whole(self, index: int, longest: int) -> np.ndarray:
+        """Return an image for people to look at, uint8 of shape (H, W, C), with what the network does not see of it.
+
+        Args:
+            index: of the image.
+            longest: pixels of its longer side; larger images in files are made smaller.
+        """
+        path = self.path(index)
+        return self.pixels(index) if path is None else decode_whole(path, longest)
 
     def path(self, index: int) -> Path | None:
         """Return the file of an image, or None where the images do not lie in files."""
@@ -163,7 +174,8 @@ def load_run(
     Args:
         folder: of the run, that holds its ``checkpoint.pt``, as :func:`.run` or ``vlls train`` left it.
         device: where the network goes, as :func:`.run` takes it.
-        root: where data are, as :func:`.load` takes it.
+        root: where data are, as :func:`.load` takes it. A folder of images that is no longer where it was is looked
+            for beside the run, and in here.
 
     Raises:
         ValueError: if there is no such folder or no checkpoint in it, the checkpoint is truncated, the config is of
@@ -188,17 +200,7 @@ def load_run(
         folder / CHECKPOINT, record.get("key"), place, remedy="train the run anew (vlls train --overwrite)"
     )
     config = _config(folder, record, state)
-    try:
-        data = prepare(config, root)
-    except ValueError as error:
-        raise ValueError(f"the data of the run {folder} cannot be had: {error}") from error
-    counted = record.get("counts", {}).get("train_images", len(data.train))
-    if counted != len(data.train):
-        raise ValueError(
-            f"{config.dataset} has {len(data.train)} training images and the run {folder} was trained on {counted}: "
-            "the data have changed; choose the folder with those it was trained on"
-        )
-    _check_fingerprints(folder, config, data, state.get("fingerprints", {}))  # older runs kept none
+    data = _data(folder, config, record, state, root)
     model = make_model(config, data, place, pretrained=False)
     posterior = None
     try:
@@ -239,12 +241,66 @@ def _check_folder(folder: Path) -> None:
     raise ValueError(f"{folder} holds no {CHECKPOINT}; pass the folder of a run, which vlls train names at its end")
 
 
-def _check_fingerprints(folder: Path, config: RunConfig, data: RunData, kept: dict[str, str]) -> None:
+def _data(
+    folder: Path,
+    config: RunConfig,
+    record: dict[str, Any],
+    state: dict[str, Any],
+    root: str | os.PathLike[str] | None,
+) -> RunData:
+    """Return the data of a run; a folder of images is looked for beside the run too, and under ``root``.
+
+    Raises:
+        ValueError: if they cannot be had, or are not those of the run.
+    """
+    first = None
+    for place in _places(folder, config.dataset, root):
+        try:
+            data = prepare(replace(config, dataset=place), root)
+        except ValueError as error:
+            first = first or ValueError(f"the data of the run {folder} cannot be had: {error}")
+            continue
+        try:
+            counted = record.get("counts", {}).get("train_images", len(data.train))
+            if counted != len(data.train):
+                raise ValueError(
+                    f"{place} has {len(data.train)} training images and the run {folder} was trained on {counted}: "
+                    "the data have changed; choose the folder with those it was trained on"
+                )
+            _check_fingerprints(folder, place, data, state.get("fingerprints", {}))  # older runs kept none
+        except ValueError as error:
+            first = first or error
+            continue
+        return data
+    raise first or ValueError(
+        f"the data of the run {folder} cannot be had: {config.dataset} is no folder, and none of that name lies beside "
+        "the run; put it back, or pass the folder that holds it as root (vlls noise --data)"
+    )
+
+
+def _places(folder: Path, dataset: str, root: str | os.PathLike[str] | None) -> list[str]:
+    """Return where a run's data may be: the name of a data set, or the folders of images that there are.
+
+    Runs of older versions were told a path relative to where they were started, which is often above their folder.
+    """
+    if dataset in NAMES:
+        return [dataset]
+    given, above = Path(dataset).expanduser(), folder.resolve().parents[:3]
+    if given.is_absolute():
+        places = [given, *(place / given.name for place in above)]
+    else:
+        places = [*(place / given for place in (above[1:2] + above[:1] + above[2:])), given]
+    if root is not None:
+        places.append(Path(root).expanduser() / given.name)
+    return list(dict.fromkeys(os.path.abspath(place) for place in places if place.is_dir()))
+
+
+def _check_fingerprints(folder: Path, place: str, data: RunData, kept: dict[str, str]) -> None:
     """Raise a ValueError where a part of the data is not the one that the run had, though it may be as large."""
     changed = [part for part, found in data.fingerprints.items() if kept.get(part, found) != found]
     if changed:
         raise ValueError(
-            f"{config.dataset} has changed since the run {folder} was trained: other files, or other labels, are in "
+            f"{place} has changed since the run {folder} was trained: other files, or other labels, are in "
             f"its part(s) {', '.join(changed)}; put back what was there, or train the run anew (vlls train --overwrite)"
         )
 

@@ -1,0 +1,51 @@
+"""Packages that only parts of ``vlls`` need: what to say where one of them is missing."""
+
+from __future__ import annotations
+
+__all__ = ["library_of", "missing", "pip_command"]
+
+_LIBRARIES = {"sklearn": "scikit-learn", "PIL": "Pillow"}
+_EXTRAS = {
+    "matplotlib": "plots",
+    "seaborn": "plots",
+    "contourpy": "plots",
+    "pyarrow": "parquet",
+    "ray": "ray",
+    "tensorboard": "tensorboard",
+}  # all others are of "train"
+
+
+def library_of(module: str) -> str:
+    """Return what a module's library is called.
+
+    Example:
+        >>> library_of("PIL.Image")
+        'Pillow'
+    """
+    name = module.partition(".")[0]
+    return _LIBRARIES.get(name, name)
+
+
+def pip_command(module: str, extra: str | None = None) -> str:
+    """Return the command that installs what brings a module.
+
+    Example:
+        >>> pip_command("seaborn")
+        "pip install 'vlls[plots]'"
+    """
+    return f"pip install 'vlls[{extra or _EXTRAS.get(module.partition('.')[0], 'train')}]'"
+
+
+def missing(error: ModuleNotFoundError, who: str, extra: str | None = None) -> ModuleNotFoundError:
+    """Return the error of a failed import with the command that mends it.
+
+    Args:
+        error: of the import.
+        who: needs it.
+        extra: that brings it; None for the one that is known to.
+    """
+    name = error.name or "a package"
+    if name.partition(".")[0] in ("vlls", "torch", "numpy"):  # the installation itself is broken
+        return error
+    text = f"{who} needs {library_of(name)}, which is not installed: {pip_command(name, extra)}"
+    return ModuleNotFoundError(text, name=error.name)

@@ -1,0 +1,83 @@
+"""Whether a network ended at chance: no better than one that always names the most frequent class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vlls.train.config import RunConfig
+from vlls.train.presets import VARIATIONAL
+
+if TYPE_CHECKING:
+    from vlls.train.prepare import RunData
+
+__all__ = ["at_chance", "label_counts", "tell_chance"]
+
+ERRORS = 3.0
+"""Standard errors by which an accuracy has to be above chance to count."""
+
+
+def label_counts(data: RunData) -> dict[str, int]:
+    """Return what :func:`at_chance` needs to know of a run's labels: how often there is the most frequent one.
+
+    Args:
+        data: of the run.
+    """
+    return {
+        "train_images": len(data.train),
+        "train_most_frequent": int(np.bincount(data.train.given).max()),
+        "test_images": len(data.test),
+        "test_most_frequent": int(np.bincount(data.test.given).max()),
+    }
+
+
+def at_chance(counts: Mapping[str, int], epochs: Sequence[Mapping[str, float]]) -> bool:
+    """Say whether neither the test accuracy nor that in training is clearly above the most frequent class's share.
+
+    Clearly is by three standard errors. Both are asked, because few test images tell little of a network that has
+    learned, and a network whose weights stray far may learn although its accuracy in training is low.
+
+    Args:
+        counts: of :func:`label_counts`; records of older versions lack them, and are not judged.
+        epochs: metrics of each epoch, as in :class:`.RunResult`.
+
+    Example:
+        >>> counts = {"train_images": 160, "train_most_frequent": 54, "test_images": 40, "test_most_frequent": 14}
+        >>> at_chance(counts, [{"train_accuracy": 0.36, "test_accuracy": 0.33}])
+        True
+        >>> at_chance(counts, [{"train_accuracy": 0.97, "test_accuracy": 0.55}])
+        False
+    """
+    for part in ("train", "test"):
+        found = [epoch[f"{part}_accuracy"] for epoch in epochs if epoch.get(f"{part}_accuracy") is not None]
+        number, most = counts.get(f"{part}_images"), counts.get(f"{part}_most_frequent")
+        if not found or not number or most is None:
+            return False
+        share = most / number
+        if found[-1] > share + ERRORS * math.sqrt(share * (1 - share) / number):
+            return False
+    return True
+
+
+def tell_chance(config: RunConfig, counts: Mapping[str, int], epochs: Sequence[Mapping[str, float]]) -> str:
+    """Return a sentence about a network that ended at chance, with what to do; an empty one where it did not.
+
+    Args:
+        config: of the run.
+        counts: as for :func:`at_chance`.
+        epochs: as for :func:`at_chance`.
+    """
+    if not at_chance(counts, epochs):
+        return ""
+    accuracy = next(epoch["test_accuracy"] for epoch in reversed(epochs) if epoch.get("test_accuracy") is not None)
+    share = counts["test_most_frequent"] / counts["test_images"]
+    options = "another --lr or more --epochs"
+    if config.method in VARIATIONAL:
+        options = f"a larger --hess-init than {config.hess_init:g} (a narrower posterior), {options}"
+    return (
+        f"the network ended at chance: it names {100 * accuracy:.2f} % of the test images right, and always naming the "
+        f"most frequent class {100 * share:.2f} %; train it again with {options}"
+    )
