@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -195,7 +195,13 @@ class FusedCPU(Fused):
             address = ctypes.addressof(table)
             library.ivon_run(mode, address, len(slots), cuts[k], cuts[k + 1], key, at_sample, resample)
 
-        others = [_threads(os.getpid()).submit(part, k) for k in range(1, threads)] if threads > 1 else []
+        others: list[Future[None]] = []
+        try:
+            for k in range(1, threads):
+                others.append(_threads(os.getpid()).submit(part, k))
+        except RuntimeError:  # Python ends and starts no thread; the mean must come back all the same
+            for k in range(len(others) + 1, threads):
+                part(k)
         try:
             part(0)
         finally:  # also when interrupted: no thread may write after this returns

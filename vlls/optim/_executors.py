@@ -92,7 +92,7 @@ class Stored(Executor):
             parts.setdefault((id(slot.group), slot.param.device, slot.dtype), []).append(slot)
         for key, members in parts.items():
             self._standard_normal(key, members, generator)
-        self._perturb(slots)
+        self._perturb(slots, generator)
 
     def _standard_normal(self, key: Any, slots: Sequence[Slot], generator: torch.Generator | None) -> None:
         _, device, dtype = key
@@ -111,7 +111,7 @@ class Stored(Executor):
             slot.set_buffer("noise", noise)
 
     @abstractmethod
-    def _perturb(self, slots: Sequence[Slot]) -> None:
+    def _perturb(self, slots: Sequence[Slot], generator: torch.Generator | None) -> None:
         """Scale the standard normal numbers in the buffer "noise" and add them to the parameters."""
 
     def restore(self, slots: Sequence[Slot]) -> None:
@@ -139,6 +139,20 @@ class Stored(Executor):
         """Apply Alg. 1 where the parameters hold the mean."""
 
 
+def round_at_random(values: Tensor, dtype: torch.dtype, generator: torch.Generator | None) -> Tensor:
+    r"""Round to the numbers of a half-precision dtype, up or down at random so that the mean is the value itself.
+
+    Rounding to the nearest would lose noise below the resolution, and with it the curvature: :math:`\hat g` would no
+    longer depend on the noise. So the gradient's mean over roundings is that of a smooth function of the sample.
+    """
+    info = torch.finfo(dtype)
+    _, exponent = torch.frexp(values)
+    spacing = torch.ldexp(torch.full_like(values, info.eps / 2), exponent).clamp_min(info.smallest_normal * info.eps)
+    device = values.device if generator is None else generator.device
+    uniform = torch.rand(values.shape, dtype=values.dtype, device=device, generator=generator).to(values.device)
+    return values.div(spacing).add_(uniform).floor_().mul_(spacing).to(dtype)
+
+
 def _pieces(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
     """The same elements of every tensor, a piece at a time, as views."""
     first = tensors[0]
@@ -153,7 +167,7 @@ def _pieces(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
 class SingleTensor(Stored):
     """One parameter after the other, in pieces, by the pure functions: on a CPU the numbers of the public package."""
 
-    def _perturb(self, slots: Sequence[Slot]) -> None:
+    def _perturb(self, slots: Sequence[Slot], generator: torch.Generator | None) -> None:
         for slot in slots:
             group = slot.group
             mean = slot.mean if slot.keeps_master else slot.buffer("mean")
@@ -161,7 +175,8 @@ class SingleTensor(Stored):
                 [slot.param.detach(), mean, slot.buffer("noise"), slot.state["hess"]]
             ):
                 noise.copy_(posterior_noise(noise, hess, ess=group["ess"], weight_decay=group["weight_decay"]))
-                param.copy_(centre + noise)
+                sample = centre + noise
+                param.copy_(round_at_random(sample, param.dtype, generator) if slot.keeps_master else sample)
 
     def _update(self, slots: Sequence[Slot]) -> None:
         for slot in slots:
@@ -208,7 +223,7 @@ class Foreach(Stored):
             parts.setdefault((id(slot.group), slot.param.device, slot.param.dtype), []).append(slot)
         yield from parts.values()
 
-    def _perturb(self, slots: Sequence[Slot]) -> None:
+    def _perturb(self, slots: Sequence[Slot], generator: torch.Generator | None) -> None:
         for part in self._groups(slots):
             group = part[0].group
             params = [slot.param for slot in part]
@@ -223,7 +238,7 @@ class Foreach(Stored):
             torch._foreach_copy_(work, means)
             torch._foreach_add_(work, noise)
             if part[0].keeps_master:
-                torch._foreach_copy_(params, work)
+                torch._foreach_copy_(params, [round_at_random(w, params[0].dtype, generator) for w in work])
 
     def _update(self, slots: Sequence[Slot]) -> None:
         for part in self._groups(slots):

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from vlls._compiled import drop_cached_casts, uncompiled
 from vlls._locks import holding
+from vlls.optim._advice import FirstSteps, can_look
 from vlls.optim._checkpoints import only_makes_state, saved_generator
 from vlls.optim._checks import (
     check_generator_state,
@@ -63,9 +64,11 @@ class IVON(Optimizer):
         params: parameters of any floating dtype and device, or groups of them; a group may set its own ``lr``,
             ``ess``, ``hess_init``, ``beta1``, ``beta2``, ``weight_decay``, ``clip_radius``, ``hess_approx``, ``debias``
             and ``rescale_lr``.
-        lr: step size, >= 0; a number, or a 0-d tensor that a scheduler writes.
-        ess: effective sample size :math:`\lambda` >= 1, usually the number of training examples; the loss is the mean
-            over a batch.
+        lr: step size, >= 0; a number, or a 0-d tensor that a scheduler writes. With ``rescale_lr`` the first steps are
+            as long as SGD's with momentum, so choose what SGD would take: 0.1 to start with. Adam's 1e-3 hardly moves.
+        ess: effective sample size :math:`\lambda` >= 1: the number of training examples, where the loss is the mean
+            over a batch. It divides the noise's variance: 1 drowns the weights in noise, more than the examples gives
+            a posterior that is too narrow.
         hess_init: initial Hessian :math:`h_0` > 0: the larger, the smaller the first noise.
         beta1: decay of the gradient average, in [0, 1).
         beta2: decay of the Hessian average, in [0, 1]. At 1 the covariance is fixed: the ablation of Fig. 6, and with
@@ -84,7 +87,11 @@ class IVON(Optimizer):
             leanest (C on a CPU, Triton on a GPU). None: off.
 
     Raises:
-        ValueError: if an argument is out of range, or a parameter complex, integer or not a leaf.
+        ValueError: if an argument is out of range or unknown, or a parameter complex, integer or not a leaf.
+
+    Warns:
+        UserWarning: once, if the noise is more than twice as large as the weights at the start, or if the first 100
+            steps at a constant ``lr`` move the weights by less than 1 % of their size.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -156,6 +163,8 @@ class IVON(Optimizer):
         self._kept = False  # inside keep_sampled()
         self._samples = Samples(self._noise)  # taken, and waiting for step()
         self._seeds_checked = False
+        self._begun = False  # with the first sample to train at
+        self._first_steps: FirstSteps | None = None
 
     # ------------------------------------------------------------------ parameters and their slots
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -291,6 +300,12 @@ class IVON(Optimizer):
         finally:
             self._restore()
             self._kept = False
+        self._look_back()
+
+    def _look_back(self) -> None:
+        """Let the first steps be judged, where the parameters are the mean."""
+        if self._first_steps is not None and not self._kept and self._first_steps.ended():
+            self._first_steps = None
 
     def _params(self) -> list[Tensor]:
         """Every parameter, trainable or not."""
@@ -313,6 +328,9 @@ class IVON(Optimizer):
         """Make room for another sample: the last one's noise, and if it trains param.grad, will be overwritten."""
         slots = self._refresh()
         self._planned = slots, self._plan(slots)
+        if train and not self._begun and not torch.compiler.is_compiling():
+            self._begun = True
+            self._first_steps = FirstSteps(slots) if can_look(slots) else None
         self._samples.keep_average()
         if self._samples and train:
             self._samples.take_from_grads()
@@ -464,6 +482,9 @@ class IVON(Optimizer):
         if not self._kept:
             self._at_sample = None
         drop_cached_casts()
+        if self._first_steps is not None:
+            self._first_steps.steps += 1
+            self._look_back()
 
     # ------------------------------------------------------------------ gradients, results, persistence
     def zero_grad(self, set_to_none: bool = True) -> None:

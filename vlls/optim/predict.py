@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vlls._locks import holding, holding_model
 from vlls._validation import check_whole_number
 from vlls.optim.ivon import IVON
 
@@ -21,7 +22,8 @@ def predict(
 ) -> Tensor:
     r"""Class probabilities averaged over weights, :math:`\mathbb E_{q(\theta)}[p(y \mid x, \theta)]`.
 
-    The model is in evaluation mode meanwhile and afterwards as it was; nothing of it changes.
+    The model is in evaluation mode meanwhile and afterwards as it was; nothing of it changes. Other threads that want
+    the optimizer's samples wait.
 
     Args:
         model: returns logits, (B, K) or (B, K, ...) for K >= 2 classes, (B,) or (B, 1) for two.
@@ -36,7 +38,8 @@ def predict(
         class 1 where there is one logit an example.
 
     Raises:
-        ValueError: if ``num_samples`` is below 1, or the optimizer is no IVON or trains no parameter of the model.
+        ValueError: if ``num_samples`` is below 1, the optimizer is no IVON or trains no parameter of the model, or the
+            model returns anything but a tensor of logits.
         RuntimeError: inside a sample.
 
     Example:
@@ -49,23 +52,39 @@ def predict(
     check_whole_number(num_samples, "num_samples", 1)
     if not isinstance(optimizer, IVON):
         raise ValueError(f"optimizer is of type {type(optimizer).__name__}; pass the IVON that trains the model")
-    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    if not any(id(p) in trained for p in model.parameters()):
-        raise ValueError(
-            "the optimizer trains no parameter of this model, so there is nothing to average; pass the model that it "
-            "was made with, not a copy or an average of it"
-        )
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
     total: Tensor | None = None
-    with _evaluating(model), _drawing_from(optimizer, generator):
+    with holding(trained), holding_model(model), _evaluating(model), _drawing_from(optimizer, generator):
+        if not {id(p) for p in trained} & {id(p) for p in model.parameters()}:
+            raise ValueError(
+                "the optimizer trains no parameter of this model, so there is nothing to average; pass the model that "
+                "it was made with, not a copy or an average of it"
+            )
         for _ in range(num_samples):
             with optimizer.sampled_params(train=False):
-                logits = model(x)
+                logits = _checked(model(x))
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             binary = logits.ndim == 1 or logits.shape[1] == 1
             probabilities = logits.sigmoid() if binary else logits.softmax(1)
             total = probabilities if total is None else total.add_(probabilities)
     assert total is not None
     return total.div_(num_samples)
+
+
+def _checked(logits: Any) -> Tensor:
+    """Return a model's output, or raise a ValueError that says how to make logits of it."""
+    if isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim:
+        return logits
+    if isinstance(logits, Tensor):
+        given = f"a tensor of shape {tuple(logits.shape)} and {logits.dtype}"
+        advice = "real logits, a row an example"
+    else:
+        heads = [*logits] if isinstance(logits, Mapping) else len(logits) if isinstance(logits, tuple | list) else None
+        given = f"a {type(logits).__name__}" + (f" of {heads}" if heads is not None else "")
+        advice = "one tensor of logits"
+        if hasattr(logits, "logits"):
+            advice += ", here its .logits"
+    raise ValueError(f"the model returns {given}; wrap it in a module whose forward returns {advice}")
 
 
 @contextmanager

@@ -1,0 +1,79 @@
+"""A word to new users of IVON, once, where the first steps show that ``lr`` or ``ess`` cannot be meant."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vlls.optim._slot import Slot
+
+__all__ = ["FirstSteps", "can_look"]
+
+STEPS = 100
+LOUD = 2.0
+"""Root mean square of the noise over that of the weights, beyond which a network hardly trains."""
+STILL = 0.01
+"""Root mean square of the first steps' sum over that of the weights, below which it has hardly moved."""
+ENTRIES = 256
+"""Entries of a parameter that are looked at."""
+
+
+class FirstSteps:
+    """Looks at the noise before the first step, and at how far the mean has gone after the first hundred.
+
+    Parameters that start at zero (biases, a linear model's weights) say nothing about their scale and are left out.
+
+    Args:
+        slots: the parameters, at their mean, before the first sample.
+    """
+
+    def __init__(self, slots: Sequence[Slot]) -> None:
+        self.steps = 0
+        self._slots = [slot for slot in slots if bool(_some(slot.mean).any())]
+        self._start = [_some(slot.mean).clone() for slot in self._slots]
+        self._size = self._rms(self._start)
+        self._rates = [float(slot.group["lr"]) for slot in self._slots]
+        noise = self._rms([_some(slot.std()) for slot in self._slots])
+        if noise > LOUD * self._size > 0:
+            ess, first = (float(self._slots[0].group[name]) for name in ("ess", "hess_init"))
+            warnings.warn(
+                f"the noise is {noise / self._size:.1f} times as large as the weights, too much to learn anything; "
+                f"pass ess = the number of training examples (it is {ess:g}), or a hess_init above {first:g}",
+                stacklevel=2,
+            )
+
+    def ended(self) -> bool:
+        """Look at the mean, where the parameters are, once there were steps enough; True if that was all."""
+        if self.steps < STEPS:
+            return False
+        moved = self._rms([_some(slot.mean) - start for slot, start in zip(self._slots, self._start, strict=True)])
+        rates = [float(slot.group["lr"]) for slot in self._slots]
+        if moved < STILL * self._size and rates == self._rates:  # a warm-up goes on to larger steps
+            warnings.warn(
+                f"the first {self.steps} steps have moved the weights by {moved / self._size:.1%} of their size, too "
+                f"little to learn from scratch; IVON's lr is SGD's, not Adam's: try lr=0.1 (it is {rates[0]:g})",
+                stacklevel=2,
+            )
+        return True
+
+    def _rms(self, parts: Sequence[Tensor]) -> float:
+        """Root mean square over all entries of the parameters, of each of which ``parts`` has some."""
+        sizes = [slot.param.numel() for slot in self._slots]
+        squares = [n * float(part.double().square().mean()) for n, part in zip(sizes, parts, strict=True)]
+        return math.sqrt(sum(squares) / max(1, sum(sizes)))
+
+
+def _some(tensor: Tensor) -> Tensor:
+    flat = tensor.detach().flatten()
+    return flat[:: max(1, len(flat) // ENTRIES)]
+
+
+def can_look(slots: Sequence[Slot]) -> bool:
+    """Whether numbers can be read now, and training begins."""
+    if torch.compiler.is_compiling() or any(float(slot.state["step"]) > 0 for slot in slots[:1]):
+        return False
+    return not (any(slot.param.is_cuda for slot in slots) and torch.cuda.is_current_stream_capturing())
