@@ -333,7 +333,6 @@ RULED = {
     "positions first": (lambda: Net(lambda m, x: m.a(x.transpose(0, 1)).transpose(0, 1), a=linear()), (3, 3, 4)),
     "unused layer": (lambda: Net(lambda m, x: m.a(x), a=linear(), b=linear()), VECTOR),
     "a layer named as attention's": (lambda: Net(lambda m, x: m.out_proj(x), out_proj=linear()), VECTOR),
-    "cut graph": (lambda: Net(lambda m, x: m.a(m.b(x).detach()), a=linear(), b=linear()), VECTOR),
 }
 
 

@@ -22,6 +22,8 @@ def projections(module: nn.Module) -> dict[str, Slices]:
     """
     if not isinstance(module, nn.MultiheadAttention) or type(module).forward is not nn.MultiheadAttention.forward:
         return {}
+    if "forward" in vars(module):
+        return {}
     if module.bias_k is not None or module.add_zero_attn:
         return {}
     width, everything = module.embed_dim, slice(None)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vlls._compiled import PREFIX
-from vlls._validation import is_number
+from vlls._validation import is_number, whole_labels
 from vlls.posterior import DiagonalPosterior
 
 __all__ = [
@@ -19,10 +21,10 @@ __all__ = [
     "check_logits",
     "check_memory_limit",
     "check_mode",
-    "check_repeatable",
     "forward_derivatives",
     "parameters_of",
     "passes",
+    "warn_of_resolution",
 ]
 
 _CHANCE = (nn.modules.dropout._DropoutNd, nn.RReLU)
@@ -97,18 +99,29 @@ def _drops(module: nn.Module) -> bool:
 
 
 def _tracks(module: nn.Module) -> bool:
-    return isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats
+    """Whether a pass in training mode changes the next one."""
+    if isinstance(module, nn.modules.instancenorm._InstanceNorm):
+        return bool(module.track_running_stats)
+    hooks = (type(hook).__name__ for hook in module._forward_pre_hooks.values())
+    return type(module).__name__ == "_SpectralNorm" or "SpectralNorm" in hooks
 
 
-def parameters_of(model: nn.Module, posterior: DiagonalPosterior) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Means and standard deviations of a posterior as parameters of a model, on its device and in its dtype.
+def parameters_of(model: nn.Module, posterior: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Means and standard deviations of a posterior as parameters of a model, on its device, in float32 at least.
+
+    Args:
+        model: the network.
+        posterior: a :class:`.DiagonalPosterior`, or an optimizer with a method ``posterior(model)`` that returns one.
 
     Raises:
         ValueError: if it has names or shapes that the model has not, or a standard deviation that is none.
     """
+    if not isinstance(posterior, DiagonalPosterior) and callable(getattr(posterior, "posterior", None)):
+        posterior = posterior.posterior(model)
     if not isinstance(posterior, DiagonalPosterior):
         raise ValueError(
-            f"posterior is a {type(posterior).__name__}; pass a DiagonalPosterior, such as optimizer.posterior(model)"
+            f"posterior is a {type(posterior).__name__}; pass a DiagonalPosterior, such as optimizer.posterior(model), "
+            "or the IVON optimizer itself"
         )
     if not posterior.mean:
         raise ValueError("the posterior has no names left; pass one with the model's parameters, at least one")
@@ -148,9 +161,36 @@ def parameters_of(model: nn.Module, posterior: DiagonalPosterior) -> tuple[dict[
                 f"the posterior's std of {name!r} holds {float(spread[wrong][0]):g}; standard deviations are "
                 "finite and at least 0: look at how the posterior was made"
             )
-        mean[name] = centre.detach().to(parameter.device, parameter.dtype, copy=True)
-        std[name] = spread.detach().to(parameter.device, parameter.dtype)
+        dtype = torch.promote_types(parameter.dtype, torch.float32)
+        mean[name] = centre.detach().to(parameter.device, dtype, copy=True)
+        std[name] = spread.detach().to(parameter.device, dtype)
     return mean, std
+
+
+def warn_of_resolution(model: nn.Module, mean: dict[str, Tensor], std: dict[str, Tensor], *, lost: bool) -> None:
+    """Warn of the first parameter that is kept in half precision and moved by less than that resolves.
+
+    Args:
+        model: the network.
+        mean: means by parameter name.
+        std: standard deviations.
+        lost: whether the noise is computed with weights of that precision.
+    """
+    for name, parameter in model.named_parameters():
+        if name not in std or parameter.element_size() >= 4:
+            continue
+        steps = torch.finfo(parameter.dtype).eps * torch.exp2(torch.frexp(mean[name]).exponent - 1.0)
+        moved = std[name] > 0
+        below = moved & (std[name] < steps)
+        if int(below.sum()) > int(moved.sum()) / 2:
+            here = "draws of the weights lose most of it here" if lost else "it is computed in float32 here"
+            size, apart = float(std[name][below].median()), float(steps[below].median())
+            warnings.warn(
+                f"std of {name!r} is {size:.1e} and its {parameter.dtype} weights are {apart:.1e} apart: a model in "
+                f"{parameter.dtype} cannot show that noise, {here}; keep the weights in float32 and use torch.autocast",
+                stacklevel=5,
+            )
+            return
 
 
 def check_logits(logits: Tensor, num: int) -> Tensor:
@@ -163,27 +203,15 @@ def check_logits(logits: Tensor, num: int) -> Tensor:
     return logits
 
 
-def check_repeatable(twins: Tensor) -> None:
-    """Raise a ValueError where the logits of one example twice over, (2, K), are not the same."""
-    one, two = twins.detach().double()
-    if not bool((one - two).abs().max() <= 1e-2 * one.abs().max().clamp_min(1e-2)):
-        raise ValueError(
-            "the model returns other logits for the same example in one batch, so chance is in them (a functional "
-            "dropout, stochastic depth); call model.eval() first, or switch it off"
-        )
-
-
-def check_labels(labels: Tensor, num: int, num_classes: int) -> Tensor:
-    """Return integer labels (N,), after checking their number and range.
+def check_labels(labels: Any, num: int, num_classes: int) -> Tensor:
+    """Return labels (N,) as int64, after checking their number and range; see :func:`.whole_labels`.
 
     Raises:
         ValueError: naming what is wrong.
     """
-    labels = torch.as_tensor(labels)
+    labels = whole_labels(labels, num_classes=num_classes)
     if labels.shape != (num,):
         raise ValueError(f"labels have shape {tuple(labels.shape)}; {num} examples need ({num},)")
-    if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise ValueError(f"labels are {labels.dtype}; pass whole numbers from 0 to {num_classes - 1}")
     outside = (labels < 0) | (labels >= num_classes)
     if bool(outside.any()):
         at = int(outside.nonzero()[0])
@@ -191,4 +219,4 @@ def check_labels(labels: Tensor, num: int, num_classes: int) -> Tensor:
             f"labels[{at}] is {int(labels[at])} and the model has {num_classes} classes; labels go from 0 to "
             f"{num_classes - 1}"
         )
-    return labels.long()
+    return labels

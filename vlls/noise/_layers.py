@@ -20,14 +20,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Rule", "linear", "rule_for"]
+from vlls.noise._call import Lookup
+
+__all__ = ["READ", "Rule", "linear", "rule_for"]
 
 Rule = Callable[[Tensor, Tensor, Mapping[str, Tensor], int], Tensor]
 """(input, g (R, B, ...), variances by the module's own names, bytes of a block) -> (B, R, R)."""
 
+READ = ("weight", "bias")
+"""The parameters that rules read; a module may have others, of which they know nothing."""
+
 
 def rule_for(module: nn.Module) -> Rule | None:
     """The rule of a module, if its ``forward`` is that of a layer we know."""
+    if not isinstance(vars(module).get("forward"), Lookup | None):
+        return None
     forward = type(module).forward
     if forward is nn.Linear.forward:
         return linear
@@ -150,11 +157,11 @@ def _normalizer(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
     forward = type(module).forward
     if isinstance(module, nn.modules.batchnorm._BatchNorm) and forward is nn.modules.batchnorm._BatchNorm.forward:
         norm = module
-        return lambda a: F.batch_norm(a, norm.running_mean, norm.running_var, eps=norm.eps)
+        return lambda a: F.batch_norm(a, _like(norm.running_mean, a), _like(norm.running_var, a), eps=norm.eps)
     if isinstance(module, nn.modules.instancenorm._InstanceNorm):
         tracked, own = module, not module.track_running_stats
         return lambda a: F.instance_norm(
-            a, tracked.running_mean, tracked.running_var, use_input_stats=own, eps=tracked.eps
+            a, _like(tracked.running_mean, a), _like(tracked.running_var, a), use_input_stats=own, eps=tracked.eps
         )
     if forward is nn.GroupNorm.forward and isinstance(module, nn.GroupNorm):
         groups, eps = module.num_groups, module.eps
@@ -166,6 +173,11 @@ def _normalizer(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
         rms = module
         return lambda a: F.rms_norm(a, rms.normalized_shape, eps=rms.eps)
     return None
+
+
+def _like(statistics: Tensor | None, a: Tensor) -> Tensor | None:
+    """Running statistics in the dtype of what is normalised."""
+    return None if statistics is None else statistics.to(a.dtype)
 
 
 def _shared_axes(module: nn.Module) -> int | None:

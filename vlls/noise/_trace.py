@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.func import functional_call
 
 from vlls.noise._attention import projections
-from vlls.noise._layers import Rule, linear, rule_for
+from vlls.noise._call import Call
+from vlls.noise._layers import READ, Rule, linear, rule_for
 
-__all__ = ["Site", "backward_once", "forward", "sites_of"]
+__all__ = ["Pass", "Seen", "Site", "backward_once", "contribution", "forward", "sites_of"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,9 @@ class Seen:
 class Pass:
     """A pass forward: the logits and what was seen on the way, also the size of every module's output."""
 
+    call: Call
+    parameters: Mapping[str, Tensor]
+    sites: list[Site]
     logits: Tensor
     seen: list[Seen] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
@@ -73,7 +76,7 @@ def sites_of(model: nn.Module, variances: Mapping[str, Tensor]) -> list[Site]:
         own = {local: f"{prefix}.{local}" if prefix else local for local, _ in module.named_parameters(recurse=False)}
         rule = rule_for(module)
         if rule is not None:
-            named = {local: name for local, name in own.items() if name in variances}
+            named = {local: own[local] for local in READ if own.get(local) in variances}
             if named:
                 found = {local: variances[name] for local, name in named.items()}
                 sites.append(Site(prefix, rule, "", found, tuple(named.values())))
@@ -105,8 +108,18 @@ class _Take(torch.autograd.Function):
         return g.new_empty(()), None
 
 
+def contribution(site: Site, a: Tensor, g: Tensor, block: int) -> Tensor:
+    """What a site adds to the covariance, (B, R, R), from its input and the (R, ...) gradient of its output."""
+    accurate = torch.promote_types(g.dtype, torch.float32)
+    a, g = a.movedim(site.axis, 0), g.movedim(site.axis + 1, 1).to(accurate)
+    if a.is_floating_point():
+        a = a.to(accurate)
+    variances = {name: variance.to(accurate) for name, variance in site.variances.items()}
+    return site.rule(a, g, variances, block)
+
+
 def forward(
-    model: nn.Module,
+    call: Call,
     parameters: Mapping[str, Tensor],
     x: Tensor,
     sites: list[Site],
@@ -115,16 +128,13 @@ def forward(
     """Run the model with these parameters and note what its sites see.
 
     Args:
-        model: the network, in evaluation mode.
+        call: the network, in evaluation mode.
         parameters: tensors that require gradients, by name.
         x: a batch.
         sites: where to look.
         sink: called in a later backward pass with the site, its input and the (R, ...) gradient of its output.
     """
-    result = Pass(x)
-    by_module: dict[str, list[Site]] = {}
-    for site in sites:
-        by_module.setdefault(site.module, []).append(site)
+    result = Pass(call, parameters, sites, x)
 
     def note(site: Site, a: Any, z: Any) -> None:
         if not isinstance(a, Tensor) or not isinstance(z, Tensor) or not z.requires_grad:
@@ -138,15 +148,18 @@ def forward(
 
             z.register_hook(consume)  # of the value before whatever happens to it in place
 
-    with _watching(model, by_module, note, result.sizes), torch.enable_grad():
-        result.logits = functional_call(model, dict(parameters), (x,))
+    with _watching(call.model, sites, note, result.sizes), torch.enable_grad():
+        result.logits = call(parameters, x)
     return result
 
 
 @contextmanager
 def _watching(
-    model: nn.Module, by_module: Mapping[str, list[Site]], note: Callable[[Site, Any, Any], None], sizes: list[int]
+    model: nn.Module, sites: list[Site], note: Callable[[Site, Any, Any], None], sizes: list[int]
 ) -> Iterator[None]:
+    by_module: dict[str, list[Site]] = {}
+    for site in sites:
+        by_module.setdefault(site.module, []).append(site)
     handles = []
     replaced: list[nn.Module] = []
 
@@ -200,6 +213,8 @@ def backward_once(done: Pass, directions: Tensor) -> None:
         done: from :func:`forward`.
         directions: (R, B, K) gradients of the R functions with respect to the logits.
     """
+    if done.logits.grad_fn is None:
+        return
     ends = _ends([seen.edge for seen in done.seen if seen.edge is not None], done.logits)
     if not ends:
         return
@@ -208,7 +223,9 @@ def backward_once(done: Pass, directions: Tensor) -> None:
         torch.autograd.grad(done.logits, ends, direction, allow_unused=True, retain_graph=True)
         return direction
 
-    torch.func.vmap(pull)(directions)
+    model, sites = done.call.model, done.sites
+    with done.call.carrying(done.parameters), _watching(model, sites, lambda *_: None, []):  # checkpoints run again
+        torch.func.vmap(pull)(directions)
 
 
 def _ends(edges: list[GradientEdge], logits: Tensor) -> list[GradientEdge]:

@@ -7,29 +7,21 @@ without ever holding the (K, P) Jacobian of an example (Chapter 6).
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from vlls._compiled import uncompiled
-from vlls.noise._checks import (
-    check_batch,
-    check_logits,
-    check_memory_limit,
-    check_mode,
-    check_repeatable,
-    parameters_of,
-    passes,
-)
-from vlls.noise._trace import Pass, Seen, Site, backward_once, forward, sites_of
+from vlls.noise._call import borrowed
+from vlls.noise._checks import check_logits
+from vlls.noise._modes import differentiable
+from vlls.noise._setting import available_memory, prepare
+from vlls.noise._trace import Pass, Seen, Site, backward_once, contribution, forward, sites_of
+from vlls.noise._trial import Trials
 from vlls.posterior import DiagonalPosterior
 
 __all__ = ["logit_covariance"]
@@ -40,16 +32,18 @@ _warned: set[str] = set()
 
 @torch.inference_mode(False)
 def logit_covariance(
-    model: nn.Module, posterior: DiagonalPosterior, x: Tensor, *, memory_limit: float | None = None
+    model: nn.Module, posterior: DiagonalPosterior | Any, x: Tensor, *, memory_limit: float | None = None
 ) -> Tensor:
     r"""Return :math:`J \Sigma J^\top`, the covariance of every example's logits under the linearised network.
 
     Exact for linear, convolutional, normalisation, embedding and attention layers, layer by layer; parameters of other
-    modules go through their own per-example gradients, which is slower and warns once.
+    modules, and of a layer that is pruned, reparametrized or changed by a hook, go through their own per-example
+    gradients, which is slower and warns once. A model in half precision is computed in float32.
 
     Args:
         model: the network, in evaluation mode, compiled or not; (B, ...) inputs to (B, K) logits.
-        posterior: means and standard deviations of some or all of its parameters; the others stay as they are.
+        posterior: means and standard deviations of some or all of its parameters, or the optimizer that learns them,
+            an :class:`.IVON`; the others stay as they are.
         x: a batch of inputs, (B, ...), on the model's device.
         memory_limit: MiB that temporaries may take; 64 on a CPU and 2048 on a GPU if left out.
 
@@ -58,7 +52,9 @@ def logit_covariance(
 
     Raises:
         ValueError: if the posterior's names are not the model's, a standard deviation is negative or NaN, the batch is
-            empty, the model is in training mode where that matters, or the memory does not suffice.
+            empty, the model is in training mode where that matters, the logits of an example depend on the others of
+            its batch or move otherwise than autograd says (``no_grad``, ``detach``, straight-through rounding), or the
+            memory does not suffice.
 
     Example:
         >>> model = torch.nn.Linear(2, 3, bias=False)
@@ -67,8 +63,10 @@ def logit_covariance(
         tensor([0.5000, 0.5000, 0.5000])
     """
     x = differentiable_input(x)
-    line = Linearization(model, posterior, x, memory_limit=memory_limit)
-    return torch.cat([line.covariance(part, logits) for part, logits in line.parts(x)])
+    with borrowed(model):
+        line = Linearization(model, posterior, x, memory_limit=memory_limit)
+        line.setting.warn()
+        return line.covariances(x)
 
 
 @dataclass(frozen=True)
@@ -90,6 +88,7 @@ class Linearization:
         x: a batch, from which the way through the network is learned.
         memory_limit: MiB of temporaries; see :func:`logit_covariance`.
         num_directions: how many functions of the logits are pulled back at once; K if left out.
+        instead: what to do where a gradient is not the slope.
 
     Raises:
         ValueError: as :func:`logit_covariance` does.
@@ -98,21 +97,18 @@ class Linearization:
     def __init__(
         self,
         model: nn.Module,
-        posterior: DiagonalPosterior,
+        posterior: DiagonalPosterior | Any,
         x: Tensor,
         *,
         memory_limit: float | None = None,
         num_directions: int | None = None,
+        instead: str = "use label_noise_moments with method='monte_carlo'",
     ) -> None:
-        check_batch(x)
-        check_memory_limit(memory_limit)
-        model = uncompiled(model)
-        check_mode(model)
-        self.model = model
-        self.mean, self.std = parameters_of(model, posterior)
+        self.setting, trials = prepare(model, posterior, x, memory_limit)
+        self.mean, self.std = self.setting.mean, self.setting.std
         self._variances = {name: std.square() for name, std in self.std.items() if bool((std > 0).any())}
         self._grown = {name: mean.requires_grad_() for name, mean in self.mean.items()}
-        self._plan = self._look(x)
+        self._plan = self._look(x, trials, instead)
         self.num_directions = min(num_directions or self.num_outputs, self.num_outputs)
         self._batch, self._block = self._divide(memory_limit, x.device)
 
@@ -122,14 +118,13 @@ class Linearization:
         return self._plan.num_outputs
 
     # ------------------------------------------------------------------ what is where
-    def _look(self, x: Tensor) -> _Plan:
+    def _look(self, x: Tensor, trials: Trials, instead: str) -> _Plan:
         """Run one and two examples, to see which axis is the batch and which parameters are used how often."""
-        sites = sites_of(self.model, self._variances)
-        with differentiable(), passes(x):
-            one = forward(self.model, self._grown, x[:1], sites)
-            two = forward(self.model, self._grown, x[[0, 0]], sites)
+        sites = sites_of(self.setting.model, self._variances)
+        with differentiable():
+            one = forward(self.setting.call, self._grown, x[:1], sites)
+            two = forward(self.setting.call, self._grown, x[[0, 0]], sites)
         logits = check_logits(one.logits, 1)
-        check_repeatable(check_logits(two.logits, 2))
         uses = _uses(two, self._grown)
         pairs = zip(one.seen, two.seen, strict=True) if len(one.seen) == len(two.seen) else ()
         found = [replace(a.site, axis=axis) for a, b in pairs if (axis := _batch_axis(a, b)) is not None]
@@ -138,6 +133,8 @@ class Linearization:
         seen = Counter(name for site in found for name in site.parameters)
         sound = {name for name in once if seen[name] == needed[name]}
         found = [site for site in found if set(site.parameters) <= sound]
+        misread = trials.gradients(found, instead) if self._variances else set()
+        found = [site for site in found if site.module not in misread]
         covered = {name for site in found for name in site.parameters}
         others = tuple(name for name in self._variances if name not in covered and uses.get(name, 0))
         self._warn(others)
@@ -146,12 +143,13 @@ class Linearization:
 
     def _warn(self, names: tuple[str, ...]) -> None:
         for name in names:
-            kind = type(self.model.get_submodule(name.rpartition(".")[0])).__name__
+            kind = type(self.setting.model.get_submodule(name.rpartition(".")[0])).__name__
             if kind not in _warned:
                 _warned.add(kind)
                 warnings.warn(
-                    f"{name!r} of a {kind} has no rule of its own here, or is used more than once: its part of the "
-                    "label noise is exact but comes from per-example gradients, which is slower",
+                    f"{name!r} of a {kind} has no rule of its own here, is used more than once, or is changed on its "
+                    "way (pruned, reparametrized, by a hook): its part of the label noise is exact but comes from "
+                    "per-example gradients, which is slower",
                     stacklevel=5,
                 )
 
@@ -176,6 +174,10 @@ class Linearization:
                 )
         return max(1, int((aim - block) / one)), int(block)
 
+    def covariances(self, x: Tensor) -> Tensor:
+        """V of every example, (B, K, K)."""
+        return torch.cat([self.covariance(part, done) for part, done in self.parts(x)])
+
     def parts(self, x: Tensor) -> Iterator[tuple[Tensor, Pass]]:
         """Walk over a batch in parts that fit in memory: each part and its pass forward."""
         for part in x.split(self._batch):
@@ -185,7 +187,7 @@ class Linearization:
         """Run the network at the mean and keep what :meth:`covariance` needs."""
         self._total: Tensor | None = None
         with differentiable():
-            done = forward(self.model, self._grown, x, self._plan.sites, self._consume)
+            done = forward(self.setting.call, self._grown, x, self._plan.sites, self._consume)
         check_logits(done.logits, len(x))
         uses = _uses(done, self._grown)
         if uses != self._plan.uses:
@@ -198,12 +200,7 @@ class Linearization:
         return done
 
     def _consume(self, site: Site, a: Tensor, g: Tensor) -> None:
-        a, g = a.movedim(site.axis, 0), g.movedim(site.axis + 1, 1)
-        if a.is_floating_point():
-            a = a.to(_accurate(a.dtype))
-        g = g.to(_accurate(g.dtype))
-        variances = {name: var.to(g.dtype) for name, var in site.variances.items()}
-        part = site.rule(a, g, variances, self._block)
+        part = contribution(site, a, g, self._block)
         self._total = part if self._total is None else self._total + part
 
     # ------------------------------------------------------------------ covariances
@@ -223,10 +220,12 @@ class Linearization:
         if directions is None:
             directions = torch.eye(k, dtype=logits.dtype, device=logits.device).expand(num, k, k)
         pulled = directions.to(logits.dtype).permute(2, 0, 1)  # (R, B, K)
-        backward_once(done, pulled)
+        with differentiable():
+            backward_once(done, pulled)
         total = self._total
         if total is None:
-            total = logits.new_zeros(num, len(pulled), len(pulled)).to(_accurate(logits.dtype))
+            wide = torch.promote_types(logits.dtype, torch.float32)
+            total = logits.new_zeros(num, len(pulled), len(pulled), dtype=wide)
         if self._plan.others:
             total = total + self._of_others(x, pulled.transpose(0, 1)).to(total.dtype)
         total = (total + total.mT) / 2
@@ -244,7 +243,7 @@ class Linearization:
 
         def rows(example: Tensor, of_example: Tensor) -> dict[str, Tensor]:
             def logits(parameters: dict[str, Tensor]) -> Tensor:
-                return functional_call(self.model, {**fixed, **parameters}, (example[None],))[0]
+                return self.setting.call({**fixed, **parameters}, example[None])[0]
 
             pull = torch.func.vjp(logits, chosen)[1]
             # one direction after the other: torch's derivative of PReLU is wrong within two vmaps
@@ -257,21 +256,26 @@ class Linearization:
             except RuntimeError:  # an operation that vmap does not know
                 one_by_one = [self._row_by_row(example, of) for example, of in zip(x, directions, strict=True)]
                 gradients = {name: torch.stack([row[name] for row in one_by_one]) for name in chosen}
-        total = directions.new_zeros(len(x), directions.shape[1], directions.shape[1])
+        wide = torch.promote_types(directions.dtype, torch.float32)
+        total = directions.new_zeros(len(x), directions.shape[1], directions.shape[1], dtype=wide)
         for name, gradient in gradients.items():
-            scaled = (gradient * self.std[name]).reshape(*gradient.shape[:2], -1)
+            scaled = (gradient * self.std[name]).reshape(*gradient.shape[:2], -1).to(wide)
             total += scaled @ scaled.mT
         return total
 
     def _row_by_row(self, example: Tensor, directions: Tensor) -> dict[str, Tensor]:
         names = self._plan.others
+        call = self.setting.call
         with torch.enable_grad():
-            logits = functional_call(self.model, dict(self._grown), (example[None],))[0]
+            logits = call(self._grown, example[None])[0]
         chosen = [self._grown[name] for name in names]
-        rows = [
-            torch.autograd.grad(logits, chosen, direction, retain_graph=True, materialize_grads=True, allow_unused=True)
-            for direction in directions
-        ]
+        with call.carrying(self._grown):  # a checkpoint runs again
+            rows = [
+                torch.autograd.grad(
+                    logits, chosen, direction, retain_graph=True, materialize_grads=True, allow_unused=True
+                )
+                for direction in directions
+            ]
         return {name: torch.stack(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
 
 
@@ -283,34 +287,6 @@ def _mebibytes(size: float) -> str:
 def differentiable_input(x: Tensor) -> Tensor:
     """The batch as autograd takes it: a copy of what was made in inference mode."""
     return x.clone() if isinstance(x, Tensor) and x.is_inference() else x
-
-
-def available_memory(device: torch.device) -> int:
-    """Bytes that can still be had on a device."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 8 << 30  # of a system that does not tell
-
-
-def _accurate(dtype: torch.dtype) -> torch.dtype:
-    return dtype if dtype == torch.float64 else torch.float32
-
-
-@contextmanager
-def differentiable() -> Iterator[None]:
-    """Attention by kernels that can be differentiated in every way, without torch's notice about its own internals."""
-    fused = torch.backends.mha.get_fastpath_enabled()  # a whole Transformer layer in one operation, not differentiable
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
-            warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def _batch_axis(one: Seen, two: Seen) -> int | None:

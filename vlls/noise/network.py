@@ -16,31 +16,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from vlls._compiled import uncompiled
 from vlls._validation import check_generator, check_known, check_whole_number
 from vlls.families import Family
-from vlls.noise._checks import (
-    check_batch,
-    check_logits,
-    check_memory_limit,
-    check_mode,
-    check_repeatable,
-    forward_derivatives,
-    parameters_of,
-    passes,
-)
+from vlls.noise._call import borrowed
+from vlls.noise._checks import check_logits, forward_derivatives
+from vlls.noise._modes import differentiable
 from vlls.noise._push import curvature, linear_moments, mean_curvature, push, symmetric_root, the_family
-from vlls.noise.linearization import Linearization, available_memory, differentiable, differentiable_input
+from vlls.noise._setting import Setting, available_memory, prepare
+from vlls.noise.linearization import Linearization, differentiable_input
 from vlls.posterior import DiagonalPosterior
 
 __all__ = ["LabelNoise", "label_noise", "label_noise_moments"]
+
+_INSTEAD = "use method='rank' or 'monte_carlo'"
 
 METHODS = ("exact", "rank", "direction", "monte_carlo")
 """The estimators by name."""
@@ -89,7 +83,7 @@ class LabelNoise:
 @torch.inference_mode(False)
 def label_noise(
     model: nn.Module,
-    posterior: DiagonalPosterior,
+    posterior: DiagonalPosterior | Any,
     x: Tensor,
     *,
     method: str = "exact",
@@ -119,28 +113,29 @@ def label_noise(
         tensor(True)
     """
     x = differentiable_input(x)
-    estimate = Estimator(
-        model,
-        posterior,
-        x,
-        method=method,
-        family=family,
-        rank=rank,
-        num_samples=num_samples,
-        antithetic=antithetic,
-        curvature_pairs=curvature_pairs,
-        memory_limit=memory_limit,
-        generator=generator,
-    )
-    if method == "direction":
-        return estimate.draw(x)
-    return torch.cat([part.mean_shift for part in estimate.parts(x)])
+    with borrowed(model):
+        estimate = Estimator(
+            model,
+            posterior,
+            x,
+            method=method,
+            family=family,
+            rank=rank,
+            num_samples=num_samples,
+            antithetic=antithetic,
+            curvature_pairs=curvature_pairs,
+            memory_limit=memory_limit,
+            generator=generator,
+        )
+        if method == "direction":
+            return estimate.draw(x)
+        return torch.cat([part.mean_shift for part in estimate.parts(x)])
 
 
 @torch.inference_mode(False)
 def label_noise_moments(
     model: nn.Module,
-    posterior: DiagonalPosterior,
+    posterior: DiagonalPosterior | Any,
     x: Tensor,
     *,
     method: str = "exact",
@@ -158,7 +153,8 @@ def label_noise_moments(
     Args:
         model: the network, in evaluation mode, compiled or not; (B, ...) inputs to (B, K) logits. Its own weights are
             used where the posterior has none.
-        posterior: any diagonal Gaussian over its parameters, such as ``IVON.posterior(model)``.
+        posterior: any diagonal Gaussian over its parameters, such as ``IVON.posterior(model)``, or the :class:`.IVON`
+            itself.
         x: a batch of inputs, (B, ...), on the model's device; of any size, it is cut to what fits in memory.
         method: ``exact``, ``rank``, ``direction`` or ``monte_carlo``; the table above says what they are.
         family: of the labels; :class:`.Categorical` if left out, :class:`.Bernoulli` for a single logit. A family with
@@ -181,8 +177,13 @@ def label_noise_moments(
 
     Raises:
         ValueError: if the posterior's names are not the model's, a standard deviation is negative or NaN, the batch is
-            empty, the model is in training mode with BatchNorm or Dropout, or the memory does not suffice; each with
-            what to do.
+            empty, the model is in training mode with BatchNorm or Dropout, the logits of an example depend on the
+            others of its batch or move otherwise than autograd says (``no_grad``, ``detach``, straight-through
+            rounding; ``monte_carlo`` needs no gradient), or the memory does not suffice; each with what to do.
+
+    Warns:
+        UserWarning: if standard deviations are below the resolution of weights in half precision. A model in half
+            precision is computed in float32, where it can be.
 
     Example:
         >>> model = torch.nn.Linear(2, 3)
@@ -193,22 +194,24 @@ def label_noise_moments(
         (torch.Size([4, 3]), torch.Size([4, 3, 3]), torch.Size([4]))
     """
     x = differentiable_input(x)
-    estimate = Estimator(
-        model,
-        posterior,
-        x,
-        method=method,
-        family=family,
-        rank=rank,
-        num_samples=num_samples,
-        antithetic=antithetic,
-        curvature_pairs=curvature_pairs,
-        linear=linear,
-        memory_limit=memory_limit,
-        generator=generator,
-    )
-    estimate.check_result(x)
-    return LabelNoise.concatenate(list(estimate.parts(x)))
+    with borrowed(model):
+        estimate = Estimator(
+            model,
+            posterior,
+            x,
+            method=method,
+            family=family,
+            rank=rank,
+            num_samples=num_samples,
+            antithetic=antithetic,
+            curvature_pairs=curvature_pairs,
+            linear=linear,
+            memory_limit=memory_limit,
+            generator=generator,
+        )
+        estimate.check_result(x)
+        noise = LabelNoise.concatenate(list(estimate.parts(x)))
+    return replace(noise, logits=noise.logits.to(estimate.setting.dtype))
 
 
 class Estimator:
@@ -217,7 +220,7 @@ class Estimator:
     def __init__(
         self,
         model: nn.Module,
-        posterior: DiagonalPosterior,
+        posterior: DiagonalPosterior | Any,
         x: Tensor,
         *,
         method: str = "exact",
@@ -231,35 +234,30 @@ class Estimator:
         generator: torch.Generator | None = None,
     ) -> None:
         check_known(method, METHODS, "method")
-        check_batch(x)
-        check_memory_limit(memory_limit)
         check_generator(generator)
         check_whole_number(num_samples, "num_samples", 2 if method == "monte_carlo" else 1)
         if antithetic and (num_samples % 2 or num_samples < 4):
             raise ValueError(f"num_samples={num_samples!r}; antithetic draws need an even number from 4")
         check_whole_number(rank, "rank", 1)
         check_whole_number(curvature_pairs, "curvature_pairs", 0)
-        model = uncompiled(model)
-        self.model, self.method, self.generator, self.linear = model, method, generator, linear
+        self.method, self.generator, self.linear = method, generator, linear
         self.num_samples, self.antithetic, self.curvature_pairs = num_samples, antithetic, curvature_pairs
         self.memory_limit = memory_limit
         self.line: Linearization | None = None
         if method in ("exact", "rank"):
             num_directions = rank if method == "rank" else None
             self.line = Linearization(model, posterior, x, memory_limit=memory_limit, num_directions=num_directions)
-            self.num_outputs = self.line.num_outputs
-            mean, std = self.line.mean, self.line.std
+            self.setting = self.line.setting
         else:
-            check_mode(model)
-            mean, std = parameters_of(model, posterior)
-            with torch.no_grad(), passes(x):
-                one, twins = (functional_call(model, mean, (part,)) for part in (x[:1], x[[0, 0]]))
-            self.num_outputs = check_logits(one, 1).shape[1]
-            check_repeatable(check_logits(twins, 2))
-        self._lay = _layout(model, mean, x)
-        self.mean = {name: self._lay(centre.detach()) for name, centre in mean.items()}  # for passes forward only
-        self.std = {name: self._lay(spread) for name, spread in std.items()}
+            self.setting, trials = prepare(model, posterior, x, memory_limit)
+            if method == "direction":
+                trials.slopes(_INSTEAD)
+        self.num_outputs = self.setting.num_outputs
+        self._lay = _layout(self.setting, x)
+        self.mean = {name: self._lay(m.detach()) for name, m in self.setting.mean.items()}  # for passes forward only
+        self.std = {name: self._lay(spread) for name, spread in self.setting.std.items()}
         self.family = the_family(family, self.num_outputs)
+        self.setting.warn()
 
     def check_result(self, x: Tensor) -> None:
         """Raise a ValueError where the (B, K, K) results are more than memory holds."""
@@ -346,11 +344,11 @@ class Estimator:
         """Logits and J Σ^{1/2} e for one draw e, (B, K) each, e being the same for all examples."""
         tangents = self._step(self.generator)
         pairs = []
-        with differentiable(), torch.no_grad(), forward_derivatives("use method='rank' or 'monte_carlo'"):
+        with differentiable(), torch.no_grad(), forward_derivatives(_INSTEAD):
             for part in x.split(self._examples(x)):
                 pairs.append(
                     torch.func.jvp(
-                        lambda parameters, part=part: functional_call(self.model, parameters, (self._lay(part),)),
+                        lambda weights, part=part: self.setting.call(weights, self._lay(part)),
                         (self.mean,),
                         (tangents,),
                     )
@@ -388,7 +386,7 @@ class Estimator:
         return {name: mean + sign * step[name] for name, mean in self.mean.items()}
 
     def _logits(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
-        parts = [functional_call(self.model, weights, (self._lay(part),)) for part in x.split(self._examples(x))]
+        parts = [self.setting.call(weights, self._lay(part)) for part in x.split(self._examples(x))]
         return check_logits(torch.cat(parts), len(x))
 
     @torch.no_grad()
@@ -467,12 +465,12 @@ def _result(
     )
 
 
-def _layout(model: nn.Module, mean: dict[str, Tensor], x: Tensor) -> Callable[[Tensor], Tensor]:
+def _layout(setting: Setting, x: Tensor) -> Callable[[Tensor], Tensor]:
     """How images and filters shall lie in memory: channels last, up to three times faster, if the model takes that."""
     try:
         with torch.no_grad():
-            weights = {name: _channels_last(p.detach()) for name, p in mean.items()}
-            functional_call(model, weights, (_channels_last(x[:1]),))
+            weights = {name: _channels_last(p.detach()) for name, p in setting.mean.items()}
+            setting.call(weights, _channels_last(x[:1]))
     except RuntimeError:  # it flattens with ``view``
         return _as_they_are
     return _channels_last

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vlls._validation import check_known, check_whole_number
+from vlls.noise._call import borrowed
 from vlls.noise._checks import check_labels
 from vlls.noise.linearization import differentiable_input
 from vlls.noise.network import Estimator, LabelNoise, label_noise_moments
@@ -79,7 +80,7 @@ class ExampleRanking:
 @torch.inference_mode(False)
 def rank_examples(
     model: nn.Module,
-    posterior: DiagonalPosterior,
+    posterior: DiagonalPosterior | Any,
     dataset: Any,
     labels: Any,
     *,
@@ -92,10 +93,11 @@ def rank_examples(
 
     Args:
         model: the network, in evaluation mode; (B, ...) inputs to (B, K) logits.
-        posterior: any diagonal Gaussian over its parameters.
+        posterior: any diagonal Gaussian over its parameters, or the :class:`.IVON` that learns them.
         dataset: (N, ...) inputs as the network takes them, or a ``torch.utils.data.Dataset`` whose items are an input
             or a tuple that starts with it.
-        labels: the given labels, (N,) integers from 0 to K - 1.
+        labels: the given labels, (N,) integers from 0 to K - 1: a tensor or array of any integer dtype, a list or a
+            pandas Series with any index.
         method: how the noise is computed; see :func:`.label_noise_moments`.
         batch_size: examples at a time; their (B, K, K) covariances are held.
         progress: called with the numbers of examples done and in all, after each batch.
@@ -123,7 +125,6 @@ def rank_examples(
     if isinstance(dataset, torch.utils.data.DataLoader):
         raise ValueError("dataset is a DataLoader; pass its dataset, batches are made here")
     num = len(dataset)
-    labels = torch.as_tensor(np.asarray(labels) if not isinstance(labels, Tensor) else labels).cpu()
     if num == 0:
         raise ValueError("the data set is empty; pass at least one example")
     device = next(iter(model.parameters())).device
@@ -132,14 +133,15 @@ def rank_examples(
     done = 0
     for x in _batches(dataset, batch_size):
         x = differentiable_input(x.to(device))
-        if estimator is None:
-            estimator = Estimator(model, posterior, x, method=method, **options)
-            labels = check_labels(labels, num, max(2, estimator.num_outputs))
-        estimator.check_result(x)
-        for part in estimator.parts(x):
-            given = labels[done : done + len(part)].to(device)
-            found.append(tuple(column.cpu() for column in _describe(estimator, part, given)))
-            done += len(part)
+        with borrowed(model):
+            if estimator is None:
+                estimator = Estimator(model, posterior, x, method=method, **options)
+                labels = check_labels(labels, num, max(2, estimator.num_outputs)).cpu()
+            estimator.check_result(x)
+            for part in estimator.parts(x):
+                given = labels[done : done + len(part)].to(device)
+                found.append(tuple(column.cpu() for column in _describe(estimator, part, given)))
+                done += len(part)
         if progress is not None:
             progress(done, num)
     predicted, noise, own, disagreement, error = (torch.cat(column).numpy() for column in zip(*found, strict=True))

@@ -6,22 +6,17 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from vlls._compiled import uncompiled
 from vlls._validation import is_number
 from vlls.families import Family
-from vlls.noise._checks import (
-    check_batch,
-    check_labels,
-    check_logits,
-    check_mode,
-    check_repeatable,
-    forward_derivatives,
-    passes,
-)
+from vlls.noise._call import borrowed
+from vlls.noise._checks import check_batch, check_labels, check_logits, check_mode, forward_derivatives
+from vlls.noise._modes import differentiable
 from vlls.noise._push import curvature, the_family
-from vlls.noise.linearization import differentiable, differentiable_input, logit_covariance
+from vlls.noise._setting import available_memory, trials_of
+from vlls.noise._trial import Trials
+from vlls.noise.linearization import Linearization, differentiable_input
 from vlls.posterior import DiagonalPosterior
 
 __all__ = ["sam_label_noise"]
@@ -80,42 +75,71 @@ def sam_label_noise(
     check_batch(x)
     check_mode(model := uncompiled(model))
     x = differentiable_input(x)
-    parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    if not parameters:
-        raise ValueError("no parameter of the model requires a gradient, so SAM has none to perturb; thaw some")
-    with torch.no_grad(), passes(x):
-        check_repeatable(check_logits(functional_call(model, parameters, (x[[0, 0]],)), 2))
-    grown = {name: p.clone().requires_grad_() for name, p in parameters.items()}
-    with differentiable(), torch.enable_grad():
-        logits = check_logits(functional_call(model, grown, (x,)), len(x))
-        kind = the_family(family, logits.shape[1])
-        y = _targets(kind, labels, logits)
-        if not per_example:
-            gradients = torch.autograd.grad(kind.nll(logits, y).sum() / len(x), list(grown.values()), allow_unused=True)
-    logits = logits.detach()
-    if per_example:
-        unit = DiagonalPosterior(parameters, {name: torch.ones_like(p) for name, p in parameters.items()})
-        kernel = logit_covariance(model, unit, x, memory_limit=memory_limit)
-        residual = (kind.mean(logits) - y)[..., None]
-        pulled = kernel @ residual
-        norm = (residual.mT @ pulled).clamp_min(0).sqrt()
-        slope = (rho * pulled / norm.clamp_min(torch.finfo(norm.dtype).tiny))[..., 0]
+    with borrowed(model):
+        parameters = {name: _accurate(p) for name, p in model.named_parameters() if p.requires_grad}
+        if not parameters:
+            raise ValueError("no parameter of the model requires a gradient, so SAM has none to perturb; thaw some")
+        still = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        setting, _ = trials_of(model, parameters, still, x)
+        call = setting.call
+        grown = {name: p.clone().requires_grad_() for name, p in parameters.items()}
+        with differentiable(), torch.enable_grad():
+            logits = check_logits(call(grown, x), len(x))
+            kind = the_family(family, logits.shape[1])
+            y = _targets(kind, labels, logits)
+            if not per_example:
+                loss = kind.nll(logits, y).sum() / len(x)
+                with call.carrying(grown):  # a checkpoint runs again
+                    gradients = torch.autograd.grad(loss, list(grown.values()), allow_unused=True)
+        logits = _accurate(logits)
+        if per_example:
+            return _by_example(model, parameters, x, y, kind, logits, rho, linear, memory_limit)
+        held = {name: g for name, g in zip(grown, gradients, strict=True) if g is not None}
+        length = torch.stack([g.norm() for g in held.values()]).norm()
+        if not bool(length > 0):
+            raise ValueError(
+                "the batch's gradient is zero, so SAM has no direction to go; pass other examples or labels"
+            )
+        step = {name: rho / length * g for name, g in held.items()}
         if linear:
-            return -(curvature(kind, logits) @ slope[..., None])[..., 0]
-        return kind.mean(logits) - kind.mean(logits + slope)
-    held = {name: g for name, g in zip(grown, gradients, strict=True) if g is not None}
-    length = torch.stack([g.norm() for g in held.values()]).norm()
-    if not bool(length > 0):
-        raise ValueError("the batch's gradient is zero, so SAM has no direction to go; pass other examples or labels")
-    step = {name: rho / length * g for name, g in held.items()}
+            spread = {name: step[name].abs() if name in step else s for name, s in still.items()}
+            room = available_memory(x.device) / 4
+            Trials(call, parameters, spread, x, setting.arithmetic, room).slopes("use linear=False")
+            start = {name: parameters[name] for name in step}
+            with differentiable(), torch.no_grad(), forward_derivatives("use linear=False"):
+                slope = torch.func.jvp(lambda moving: call({**parameters, **moving}, x), (start,), (step,))[1]
+            return -(curvature(kind, logits) @ _accurate(slope)[..., None])[..., 0]
+        moved = {name: p + step[name] if name in step else p for name, p in parameters.items()}
+        with differentiable(), torch.no_grad():  # the same kernels as at the start: the difference is small
+            return kind.mean(logits) - kind.mean(_accurate(call(moved, x)))
+
+
+def _accurate(tensor: Tensor) -> Tensor:
+    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _by_example(
+    model: nn.Module,
+    parameters: dict[str, Tensor],
+    x: Tensor,
+    y: Tensor,
+    family: Family,
+    logits: Tensor,
+    rho: float,
+    linear: bool,
+    memory_limit: float | None,
+) -> Tensor:
+    """The noise of batches of one, in a linearised network."""
+    scale = 2.0**-10  # for the trials, which draw weights from it
+    even = DiagonalPosterior(parameters, {name: torch.full_like(p, scale) for name, p in parameters.items()})
+    line = Linearization(model, even, x, memory_limit=memory_limit, instead="use per_example=False")
+    residual = (family.mean(logits) - y)[..., None]
+    pulled = line.covariances(x) / scale**2 @ residual
+    norm = (residual.mT @ pulled).clamp_min(0).sqrt()
+    slope = (rho * pulled / norm.clamp_min(torch.finfo(norm.dtype).tiny))[..., 0]
     if linear:
-        start = {name: parameters[name] for name in step}
-        with differentiable(), torch.no_grad(), forward_derivatives("use linear=False"):
-            slope = torch.func.jvp(lambda moving: functional_call(model, moving, (x,)), (start,), (step,))[1]
-        return -(curvature(kind, logits) @ slope[..., None])[..., 0]
-    with differentiable(), torch.no_grad():  # the same kernels as at the start: the difference is small
-        moved = functional_call(model, {name: parameters[name] + d for name, d in step.items()}, (x,))
-    return kind.mean(logits) - kind.mean(moved)
+        return -(curvature(family, logits) @ slope[..., None])[..., 0]
+    return family.mean(logits) - family.mean(logits + slope)
 
 
 def _targets(family: Family, labels: Tensor, logits: Tensor) -> Tensor:
@@ -126,5 +150,5 @@ def _targets(family: Family, labels: Tensor, logits: Tensor) -> Tensor:
         labels = check_labels(labels, num, k).cpu()
     if family.num_outputs is None:
         flat = family.check_targets(labels.reshape(-1).cpu(), num * k)
-        return flat.reshape(num, k).to(logits)
-    return family.check_targets(labels.cpu(), num).to(logits)
+        return _accurate(flat.reshape(num, k).to(logits))
+    return _accurate(family.check_targets(labels.cpu(), num).to(logits))

@@ -1,0 +1,138 @@
+"""A model that is called with weights given by name, in arithmetic in which their noise is not lost."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlls._locks import holding_model
+from vlls.noise._checks import check_logits, passes
+
+__all__ = ["Call", "Lookup", "borrowed", "call_of", "is_narrow"]
+
+
+class Call:
+    """The logits of a model as a function of weights and a batch.
+
+    Buffers are copies, so that a module that changes its own in every pass leaves the model as it was.
+
+    Args:
+        model: the network.
+        names: parameters that every call is given; the others stay as they are.
+        dtype: the least precision of all numbers, inputs included; that of the model if left out.
+    """
+
+    def __init__(self, model: nn.Module, names: Collection[str], dtype: torch.dtype | None = None) -> None:
+        self.model, self.dtype = model, dtype
+        parameters = dict(model.named_parameters())
+        self._kinds = {name: self._kind(p) for name, p in parameters.items()}
+        self._fixed = {name: b.detach().to(self._kind(b), copy=True) for name, b in model.named_buffers()}
+        if dtype is not None:
+            others = {name: p.detach() for name, p in parameters.items() if name not in names}
+            self._fixed.update({name: p.to(self._kinds[name]) for name, p in others.items()})
+
+    def _kind(self, tensor: Tensor) -> torch.dtype:
+        wide = self.dtype is not None and tensor.is_floating_point()
+        return torch.promote_types(tensor.dtype, self.dtype) if wide and self.dtype else tensor.dtype
+
+    @contextmanager
+    def carrying(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+        """Let the model have these weights, as ``torch.func.functional_call`` does for the time of a pass forward.
+
+        A pass backward needs them too: a checkpoint runs a part of the model once more.
+        """
+        given = {**self._fixed, **{name: weight.to(self._kinds[name]) for name, weight in weights.items()}}
+        named = chain(self.model.named_parameters(), self.model.named_buffers())
+        new = {id(tensor): given[name] for name, tensor in named if name in given}
+        places: list[tuple[dict[str, Any], str, Tensor]] = []
+        tables: list[dict[str, Any]] = [t for m in self.model.modules() for t in (m._parameters, m._buffers)]
+        for table in tables:
+            places += [(table, local, t) for local, t in table.items() if t is not None and id(t) in new]
+        try:
+            for table, local, tensor in places:
+                table[local] = new[id(tensor)]
+            yield
+        finally:
+            for table, local, tensor in places:
+                table[local] = tensor
+
+    def __call__(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        with self.carrying(weights):
+            return self.model(x.to(self._kind(x)))
+
+
+def call_of(model: nn.Module, mean: Mapping[str, Tensor], x: Tensor) -> tuple[Call, Tensor]:
+    """The way to call a model, in float32 where its own is less and it can do that, and its logits of one example.
+
+    Raises:
+        ValueError: if the model does not take the example, or does not return (1, K) finite logits.
+    """
+    call = Call(model, mean)
+    with torch.no_grad():
+        with passes(x):
+            logits = check_logits(call(mean, x[:1]), 1)
+        if any(is_narrow(t) for t in chain(model.parameters(), model.buffers(), (x,))):
+            wide = Call(model, mean, torch.float32)
+            try:
+                check_logits(wide(mean, x[:1]), 1)
+                return wide, logits
+            except (RuntimeError, TypeError, ValueError):  # it insists on its dtype somewhere
+                pass
+    return call, logits
+
+
+def is_narrow(tensor: Tensor) -> bool:
+    """Whether a tensor is of half precision or less."""
+    return tensor.is_floating_point() and tensor.element_size() < 4
+
+
+class Lookup:
+    """Stands in for an embedding's ``forward``: with the true derivative, also of a padding row."""
+
+    def __init__(self, module: nn.Embedding) -> None:
+        self.module = module
+
+    def __call__(self, input: Tensor) -> Tensor:
+        return F.embedding(input, self.module.weight)
+
+
+@contextmanager
+def borrowed(model: nn.Module) -> Iterator[None]:
+    """Have a model to oneself and leave it as it was.
+
+    Other threads wait. Weights that were cast under ``torch.autocast`` are cast anew, inside and afterwards. Gradients
+    of embeddings are those of the function, without torch's exceptions for padding, sparse and frequent tokens. Tensors
+    that modules set as attributes, as pruning sets the ``weight`` that it computes, are put back.
+    """
+    with holding_model(model):
+        torch.clear_autocast_cache()
+        modules = list(model.modules())
+        found = [{k: v for k, v in vars(module).items() if isinstance(v, Tensor)} for module in modules]
+        lookups = [module for module in modules if _is_lookup(module)]
+        for module in lookups:
+            module.forward = Lookup(module)  # type: ignore[assignment, arg-type]
+        try:
+            yield
+        finally:
+            for module in lookups:
+                del module.forward
+            for module, before in zip(modules, found, strict=True):
+                own = vars(module)
+                for name in [name for name, value in own.items() if isinstance(value, Tensor) and name not in before]:
+                    del own[name]
+                own.update(before)
+            torch.clear_autocast_cache()
+
+
+def _is_lookup(module: nn.Module) -> bool:
+    """Whether torch's gradient of an embedding is another than that of the function."""
+    if not isinstance(module, nn.Embedding) or type(module).forward is not nn.Embedding.forward:
+        return False
+    changed = module.padding_idx is not None or module.sparse or module.scale_grad_by_freq
+    return changed and module.max_norm is None and "forward" not in vars(module)

@@ -1,0 +1,82 @@
+"""A network, a posterior over its weights and a batch, checked: where every estimator of the noise begins."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlls._compiled import uncompiled
+from vlls.noise._call import Call, call_of, is_narrow
+from vlls.noise._checks import check_batch, check_memory_limit, check_mode, parameters_of, warn_of_resolution
+from vlls.noise._trial import Trials
+
+__all__ = ["Setting", "available_memory", "prepare"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A network and a posterior over its weights.
+
+    Attributes:
+        model: the network, not compiled.
+        call: its logits as a function of weights and a batch.
+        mean: means by parameter name, in float32 at least.
+        std: standard deviations.
+        dtype: of the logits that the network itself returns.
+        num_outputs: number K of logits.
+        arithmetic: the precision of a call.
+    """
+
+    model: nn.Module
+    call: Call
+    mean: dict[str, Tensor]
+    std: dict[str, Tensor]
+    dtype: torch.dtype
+    num_outputs: int
+    arithmetic: torch.dtype
+
+    def warn(self) -> None:
+        """Warn if weights in half precision cannot show the noise."""
+        warn_of_resolution(self.model, self.mean, self.std, lost=self.call.dtype is None)
+
+
+def prepare(model: nn.Module, posterior: Any, x: Tensor, memory_limit: float | None) -> tuple[Setting, Trials]:
+    """Check what an estimator is given, and that the logits of each example are its own; more trials may follow.
+
+    Raises:
+        ValueError: naming what is wrong.
+    """
+    check_batch(x)
+    check_memory_limit(memory_limit)
+    model = uncompiled(model)
+    check_mode(model)
+    mean, std = parameters_of(model, posterior)
+    return trials_of(model, mean, std, x)
+
+
+def trials_of(
+    model: nn.Module, mean: Mapping[str, Tensor], std: Mapping[str, Tensor], x: Tensor
+) -> tuple[Setting, Trials]:
+    """The setting of weights that were checked, and its trials, of which the first was passed."""
+    call, logits = call_of(model, mean, x)
+    arithmetic = call.dtype or logits.dtype
+    if call.dtype is None and any(is_narrow(p) for p in model.parameters()):
+        arithmetic = torch.float16
+    trials = Trials(call, mean, std, x, arithmetic, available_memory(x.device) / 4)
+    trials.examples()
+    return Setting(model, call, dict(mean), dict(std), logits.dtype, logits.shape[1], arithmetic), trials
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that can still be had on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 8 << 30  # of a system that does not tell

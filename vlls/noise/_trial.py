@@ -1,0 +1,341 @@
+r"""Trials of a network on one or two examples: whether its noise is that of each example, and its gradient the slope.
+
+They run once for an estimator, in float64 where the network can, so that rounding is told from a fault. Three of them:
+an example alone has the logits that it has beside others; what autograd returns predicts how the logits move along a
+random direction of the posterior; each layer's rule agrees with autograd. The last two look at random weights of the
+posterior, not at its mean, where a network that was just made has units exactly at a kink and layers of zeros.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from vlls.noise._call import Call
+from vlls.noise._checks import check_logits, forward_derivatives
+from vlls.noise._modes import differentiable
+from vlls.noise._trace import Site, backward_once, contribution, forward
+
+__all__ = ["Trials"]
+
+Weights = Mapping[str, Tensor]
+T = TypeVar("T")
+
+_BLOCK = 1 << 24  # bytes of one layer's weight gradients
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A step along a direction, and how far prediction and movement may be apart.
+
+    Attributes:
+        movement: size of the step, as the movement of the logits over their own size. Small, for a ReLU that switches
+            on the way is told wrongly, and larger than rounding.
+        share: largest difference, over the posterior's root mean square movement.
+        rounding: of logits, over their size.
+        longest: longest step, in standard deviations.
+        cotangents: how many functions of the logits are looked at.
+    """
+
+    movement: float
+    share: float
+    rounding: float
+    longest: float
+    cotangents: int
+
+
+_FINE = _Stage(1e-8, 1e-3, 1e-12, 1e-4, 1)
+_SINGLE = _Stage(2e-3, 0.1, 1e-5, 100.0, 6)  # also of a float64 model that rounds to float32 somewhere
+_HALF = _Stage(0.2, 0.2, 0.02, 100.0, 6)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One arithmetic: the network in it, and the posterior."""
+
+    call: Call
+    mean: Weights
+    std: Weights
+    dtype: torch.dtype
+
+    @property
+    def stages(self) -> tuple[_Stage, ...]:
+        return {torch.float64: (_FINE, _SINGLE), torch.float32: (_SINGLE,)}.get(self.dtype, (_HALF,))
+
+    @property
+    def resolution(self) -> float:
+        """Which share of the logits is no rounding."""
+        return {torch.float64: 1e-4, torch.float32: 1e-3}.get(self.dtype, 0.1)
+
+
+class Trials:
+    """The trials of a network under a posterior.
+
+    Args:
+        call: the network as it is called.
+        mean: the posterior's means, float32 at least.
+        std: its standard deviations.
+        x: a batch.
+        dtype: of the arithmetic in which the network is called.
+        room: bytes that copies in float64 may take.
+    """
+
+    def __init__(self, call: Call, mean: Weights, std: Weights, x: Tensor, dtype: torch.dtype, room: float) -> None:
+        self.x = x
+        self._generator = torch.Generator(x.device).manual_seed(0)
+        mean, std = {name: m.detach() for name, m in mean.items()}, dict(std)
+        self._ways = [_Way(call, mean, std, dtype)]
+        if 5 * 8 * sum(p.numel() for p in call.model.parameters()) < room and x.device.type != "mps":
+            mean, std = ({name: t.double() for name, t in of.items()} for of in (mean, std))
+            self._ways.insert(0, _Way(Call(call.model, mean, torch.float64), mean, std, torch.float64))
+
+    def _first(self, trial: Callable[[_Way], T]) -> T:
+        """The result in the first arithmetic that the network takes."""
+        while len(self._ways) > 1:
+            try:
+                return trial(self._ways[0])
+            except (RuntimeError, TypeError, AttributeError, NotImplementedError):
+                del self._ways[0]
+        return trial(self._ways[0])
+
+    def _draw(self, way: _Way) -> dict[str, Tensor]:
+        """A deviation from the mean."""
+        return {
+            name: std * torch.randn(std.shape, dtype=std.dtype, device=std.device, generator=self._generator)
+            for name, std in way.std.items()
+        }
+
+    def _weights(self, way: _Way) -> dict[str, Tensor]:
+        """Weights of the posterior, that require gradients."""
+        return {name: (way.mean[name] + step).requires_grad_() for name, step in self._draw(way).items()}
+
+    def _ends(self) -> Iterator[Tensor]:
+        """The first and the last example of the batch."""
+        yield self.x[:1]
+        if len(self.x) > 1:
+            yield self.x[-1:]
+
+    # ------------------------------------------------------------------ each example for itself
+    def examples(self) -> None:
+        """Raise a ValueError where the logits of an example depend on chance, or on the rest of the batch."""
+        self._first(self._examples)
+
+    @torch.no_grad()
+    def _examples(self, way: _Way) -> None:
+        weights: Weights = self._weights(way)
+        if not bool(torch.isfinite(way.call(weights, self.x[:1])).all()):
+            weights = way.mean
+        given, made = _companions(self.x)
+        alone = _logits_alone(way.call, weights, self.x[:1])
+        for others in given or made:
+            batch = torch.cat([others[:1], self.x[:1], others[-1:]])
+            try:
+                one, two = (check_logits(way.call(weights, batch), 3) for _ in range(2))
+            except (RuntimeError, IndexError, ValueError):
+                if given:
+                    raise
+                continue
+            _check_chance(one, two, way.resolution)
+            _check_alone(one[1], alone, way.resolution)
+            return
+        _check_chance(alone, _logits_alone(way.call, weights, self.x[:1]), way.resolution)
+
+    # ------------------------------------------------------------------ reverse mode
+    def gradients(self, sites: list[Site], instead: str) -> set[str]:
+        """Compare the gradient with the movement of the logits, and the rules with the gradient.
+
+        Args:
+            sites: with the batch axes that were found.
+            instead: what an error says to do.
+
+        Returns:
+            The names of the modules whose rule does not tell what their parameters do.
+
+        Raises:
+            ValueError: if the logits move otherwise than autograd says.
+        """
+        return self._first(lambda way: self._gradients(way, sites, instead))
+
+    def _gradients(self, way: _Way, sites: list[Site], instead: str) -> set[str]:
+        wrong: set[str] = set()
+        for x in self._ends():
+            wrong |= self._misread(way, x, sites, instead)
+            if not any(self._predicts(way, stage, x, instead) for stage in way.stages * 2):
+                unreached = self._unreached(way, x, instead)
+                raise ValueError(
+                    f"the logits move with the weights otherwise than autograd says{unreached} (a part under "
+                    "torch.no_grad, a detach, a reentrant checkpoint, rounding with a straight-through gradient); "
+                    f"{instead}"
+                )
+        return wrong
+
+    def _misread(self, way: _Way, x: Tensor, sites: list[Site], instead: str) -> set[str]:
+        """The modules of which the rules say another variance than the gradient."""
+        of_rules: dict[str, float] = defaultdict(float)
+        names: dict[str, set[str]] = defaultdict(set)
+        for site in sites:
+            names[site.module] |= set(site.parameters)
+
+        def sink(site: Site, a: Tensor, g: Tensor) -> None:
+            of_rules[site.module] += float(contribution(site, a, g, _BLOCK).sum())
+
+        at = self._weights(way)
+        with differentiable():
+            done = forward(way.call, at, x, sites, sink)
+            u = self._like(done.logits, 1)
+            backward_once(done, u)
+            told = dict(of_rules)  # before the hooks see another pass
+            gradient = _pull(way.call, at, done.logits, u[0], instead)
+        own = {name: float((g * way.std[name]).square().sum()) for name, g in gradient.items()}
+        slack = 10 * way.resolution
+        right = {module: sum(own[name] for name in parameters) for module, parameters in names.items()}
+        least = 1e-6 * sum(own.values())
+        return {module for module, v in right.items() if abs(told.get(module, 0.0) - v) > slack * v + least}
+
+    def _predicts(self, way: _Way, stage: _Stage, x: Tensor, instead: str) -> bool:
+        """Whether gradients say how functions of the logits move along a direction."""
+        at, step = self._weights(way), self._draw(way)
+        with differentiable(), torch.enable_grad():
+            logits = way.call(at, x)
+            u = self._like(logits, stage.cotangents)
+            pulled = [_pull(way.call, at, logits, direction, instead) for direction in u]
+        told = torch.stack([_sum_of(g[name] * step[name] for name in at) for g in pulled])
+        spread = torch.stack([_sum_of((g[name] * way.std[name]).square() for name in at) for g in pulled])
+        size = float(spread.mean().sqrt())
+        return self._agrees(way, stage, at, step, x, lambda f: (u * f).flatten(1).sum(1), told, size)
+
+    # ------------------------------------------------------------------ forward mode
+    def slopes(self, instead: str) -> None:
+        """Raise a ValueError where the logits move otherwise than a Jacobian-vector product says."""
+        self._first(lambda way: self._slopes(way, instead))
+
+    @torch.no_grad()
+    def _slopes(self, way: _Way, instead: str) -> None:
+        for x in self._ends():
+            if not any(self._foretells(way, stage, x, instead) for stage in way.stages * 2):
+                raise ValueError(
+                    "the logits move with the weights otherwise than their forward derivative says (a part under "
+                    f"torch.no_grad, a detach, rounding with a straight-through gradient); {instead}"
+                )
+
+    def _foretells(self, way: _Way, stage: _Stage, x: Tensor, instead: str) -> bool:
+        """Whether a Jacobian-vector product says how the logits move along a direction."""
+        at, step = {name: w.detach() for name, w in self._weights(way).items()}, self._draw(way)
+        with differentiable(), forward_derivatives(instead):
+            slope = torch.func.jvp(lambda weights: way.call(weights, x), (at,), (step,))[1]
+        size = float(slope.square().mean().sqrt())
+        return self._agrees(way, stage, at, step, x, lambda f: f.flatten(), slope.flatten(), size)
+
+    def _unreached(self, way: _Way, x: Tensor, instead: str) -> str:
+        """A name for the message, of weights that get no gradient."""
+        at = self._weights(way)
+        with differentiable(), torch.enable_grad():
+            logits = way.call(at, x)
+            gradient = _pull(way.call, at, logits, torch.ones_like(logits), instead)
+        names = [name for name, g in gradient.items() if not bool(g.any())]
+        return f", and no gradient reaches {names[0]!r}" if names else ""
+
+    # ------------------------------------------------------------------ both
+    def _like(self, logits: Tensor, number: int) -> Tensor:
+        shape = (number, *logits.shape)
+        return torch.randn(shape, dtype=logits.dtype, device=logits.device, generator=self._generator)
+
+    @torch.no_grad()
+    def _agrees(
+        self,
+        way: _Way,
+        stage: _Stage,
+        at: Weights,
+        step: Weights,
+        x: Tensor,
+        look: Callable[[Tensor], Tensor],
+        told: Tensor,
+        size: float,
+    ) -> bool:
+        """Whether functions of the logits move along a step as told; ``size`` is the posterior's usual movement."""
+        with differentiable():
+            base = float(look(way.call(at, x)).square().mean().sqrt())
+            length = min(stage.longest, stage.movement * max(1.0, base / size)) if size > 0 else min(1.0, stage.longest)
+            ends = [look(way.call({n: at[n] + s * length * step[n] for n in at}, x)).double() for s in (1, -1)]
+        error = float(((ends[0] - ends[1]) / (2 * length) - told.double()).square().mean().sqrt())
+        return not error > stage.share * size + stage.rounding * max(base, size) / length
+
+
+def _sum_of(parts: Iterator[Tensor]) -> Tensor:
+    """Add up all entries of some tensors."""
+    return torch.stack([part.sum() for part in parts]).sum()
+
+
+def _pull(call: Call, at: Weights, logits: Tensor, direction: Tensor, instead: str) -> dict[str, Tensor]:
+    """The gradient of a function of the logits, with zeros where none arrives."""
+    nothing = {name: torch.zeros_like(w) for name, w in at.items()}
+    if not logits.requires_grad:
+        return nothing
+    try:
+        with call.carrying(at):  # a checkpoint runs again
+            found = torch.autograd.grad(logits, list(at.values()), direction, retain_graph=True, allow_unused=True)
+    except RuntimeError as error:
+        if "heckpoint" not in str(error):
+            raise
+        raise ValueError(
+            "the model uses a reentrant checkpoint, through which torch gives no gradient of chosen weights; "
+            f"checkpoint with use_reentrant=False, or {instead}"
+        ) from error
+    return {name: nothing[name] if g is None else g for name, g in zip(at, found, strict=True)}
+
+
+def _companions(x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Examples unlike the first: two of its batch, or, if there are none, some that are made of its entries."""
+    first, flat = x[:1], x.reshape(len(x), -1)
+    others = (flat[1:] != flat[:1]).any(1).nonzero()[:, 0] + 1
+    if len(others):
+        return [x[others[[0, -1]]]], []
+    order = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(0)).to(x.device)
+    mixed = flat[:1, order].reshape(first.shape)
+    made = [mixed, flat[:1].flip(1).reshape(first.shape)]
+    if x.is_floating_point() or x.is_complex():
+        made += [first / 2, first + 1]
+    elif x.dtype == torch.bool:
+        made.append(~first)
+    else:  # tokens that there are
+        made.append((first - 1).clamp_min(0))
+    return [], [one for one in made if bool((one != first).any())]
+
+
+def _logits_alone(call: Call, weights: Weights, one: Tensor) -> Tensor:
+    try:
+        return check_logits(call(weights, one), 1)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(_TOGETHER) from error
+
+
+def _check_chance(one: Tensor, two: Tensor, resolution: float) -> None:
+    if _differ(one, two, resolution):
+        raise ValueError(
+            "the model returns other logits for the same example in a second call, so chance is in them (a functional "
+            "dropout, stochastic depth); call model.eval() first, or switch it off"
+        )
+
+
+_TOGETHER = (
+    "the logits of an example change with the others of its batch (statistics of the batch, attention or a softmax "
+    "along the first axis, as nn.TransformerEncoderLayer has it without batch_first=True), so that its noise is not "
+    "its own; let the model treat each example by itself"
+)
+
+
+def _check_alone(beside: Tensor, alone: Tensor, resolution: float) -> None:
+    if _differ(beside[None], alone, resolution):
+        raise ValueError(_TOGETHER)
+
+
+def _differ(one: Tensor, two: Tensor, resolution: float) -> bool:
+    one, two = one.double(), two.double()
+    return not bool((one - two).abs().max() <= resolution * two.abs().max().clamp_min(1e-9))
