@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from vlls.train.reporters import Progress, TensorBoard
 SMALL = ["--method", "sgd", "--epochs", "1", "--train-size", "200", "--eval-samples", "0"]
 CONFIG = RunConfig(dataset="digits", method="sgd", epochs=1, train_size=200, eval_samples=0)
 COMMAND = [sys.executable, "-m", "vlls.cli", "train"]
+STOPPING = str(Path(__file__).with_name("stopping.py"))
 
 
 @pytest.fixture(autouse=True)
@@ -282,12 +284,13 @@ LONG = ["--method", "sgd", "--epochs", "100", "--eval-every", "100", "--train-si
 
 
 def test_sigterm_saves_and_resume_finishes(tmp_path):
-    process = subprocess.Popen([*COMMAND, *LONG], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, STOPPING, "9", "train", *LONG]  # four steps an epoch: it waits in the third
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     for line in process.stderr:
         if line.startswith("epoch 2/"):
             process.send_signal(signal.SIGTERM)
             break
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=600)
     assert process.returncode == 143, stderr
     assert stdout == ""
     last = stderr.splitlines()[-1]
@@ -388,6 +391,7 @@ def test_on_a_terminal_a_bar_shows_where_the_run_is():
         progress.start(CONFIG.resolved(), 0, 4, {"train": 200, "test": 360})
         assert progress._live is not None
         progress.step(2)
+        progress.done(2)
         progress.epoch({"epoch": 1, "train_loss": 1.25, "test_accuracy": 0.5})
         with console.capture() as captured:
             console.print(progress._view())

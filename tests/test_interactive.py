@@ -348,7 +348,7 @@ def read(element):
     return float(element.text.replace("−", "-"))
 
 
-def wait(browser, condition, seconds=10):
+def wait(browser, condition, seconds=120):
     from selenium.webdriver.support.ui import WebDriverWait
 
     WebDriverWait(browser, seconds, poll_frequency=0.05).until(lambda _: condition())

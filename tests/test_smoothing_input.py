@@ -148,7 +148,7 @@ def test_ranks_share_their_statistics(tmp_path):
     here = {"__name__": "rank0"}
     exec(SHARE, here)
     shared = here["soft_labels"](0, *paths[:2])
-    assert other.wait(timeout=60) == 0
+    assert other.wait(timeout=600) == 0
     alone = OnlineLabelSmoothing(0.5, K)
     alone(*batch(27))
     alone.next_epoch()

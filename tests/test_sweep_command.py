@@ -136,7 +136,7 @@ def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
         if "runs, 0 done before" in line:
             break
     going.send_signal(signal.SIGTERM)
-    _, said = going.communicate(timeout=120)
+    _, said = going.communicate(timeout=600)
     assert going.returncode == 143
     assert said.strip().splitlines()[-1] == (
         "stopped by SIGTERM; runs under way were saved to results: go on with the same command"

@@ -44,7 +44,7 @@ class KillSecondNode(SweepReporter):
         self.ended.append(outcome.status)
         if len(self.ended) == 1:
             self.cluster.remove_node(self.cluster.second, allow_graceful=False)
-            until = time.monotonic() + 60  # for Ray to notice
+            until = time.monotonic() + 300  # for Ray to notice
             while (alive := sum(node["Alive"] for node in ray.nodes())) > 1 and time.monotonic() < until:
                 time.sleep(0.2)
             self.alive = alive

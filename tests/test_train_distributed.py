@@ -2,15 +2,14 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
-from training import TINY, differences, tiny, without_machine
+from training import differences, tiny, without_machine
 
 from vlls.train import run
 
@@ -18,20 +17,22 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def command(folder, config, checkpoint_seconds=60.0):
+STOPPING = str(Path(__file__).with_name("stopping.py"))
+
+
+def command(folder, config, program=("-m", "vlls.cli")):
     """What a user types: torchrun, and an option for every field that is not at its default."""
     given = {f.name: getattr(config, f.name) for f in fields(config) if getattr(config, f.name) != f.default}
     options = []
     for name, value in given.items():
         flag = name.replace("_", "-")
         options += [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
-    machine = ["--output", str(folder), "--checkpoint-seconds", str(checkpoint_seconds), "--resume"]
-    return [sys.executable, *TORCHRUN, "-m", "vlls.cli", "train", *options, *machine]
+    return [sys.executable, *TORCHRUN, *program, "train", *options, "--output", str(folder), "--resume"]
 
 
 def two_processes(folder, config):
     done = subprocess.run(
-        command(folder, config), capture_output=True, text=True, timeout=240, env=ONE_THREAD, check=False
+        command(folder, config), capture_output=True, text=True, timeout=600, env=ONE_THREAD, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     record = json.loads((folder / config.name / "record.json").read_text())
@@ -67,18 +68,14 @@ def test_other_methods_do_not_depend_on_the_number_of_processes(tmp_path, method
 
 
 def test_stopped_and_resumed_together(tmp_path):
-    config = tiny(**{**TINY, "method": "ivon", "epochs": 20, "eval_every": 10, "thorough_every": 10})
+    config = tiny(method="ivon", epochs=6, eval_every=6, thorough_every=6)
     folder = tmp_path / "cut"
-    process = subprocess.Popen(
-        command(folder, config, 0.2), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ONE_THREAD
+    stopped = subprocess.run(
+        command(folder, config, [STOPPING, "24"]), stderr=subprocess.DEVNULL, timeout=600, env=ONE_THREAD, check=False
     )
-    end = time.monotonic() + 120
-    while not (folder / config.name / "checkpoint.pt").exists() and time.monotonic() < end:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    process.wait(timeout=60)
+    assert stopped.returncode != 0
     state = torch.load(folder / config.name / "checkpoint.pt", weights_only=True)
-    assert 0 < state["step"] <= 120 and len(state["processes"]) == 2
+    assert state["step"] == 24 and len(state["processes"]) == 2
     with pytest.raises(ValueError, match="was saved by 2 processes and there are 1"):
         run(config, folder, resume=True)
     record, state = two_processes(folder, config)

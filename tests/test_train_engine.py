@@ -326,7 +326,7 @@ def test_record_tells_all_that_a_figure_needs(tmp_path):
     names |= {"clean_part_accuracy", "memorised", "recovered"}
     assert set(record["final"]) == names and record["final"].items() <= record["epochs"][-1].items()
     machine = record["machine"]
-    assert machine["images_per_second"] > 10 and machine["torch"] == torch.__version__ and machine["device"]
+    assert machine["images_per_second"] > 0 and machine["torch"] == torch.__version__ and machine["device"]
     assert machine["peak_memory_bytes"] > 1e7 and machine["date"].endswith("Z") and machine["wall_seconds"] > 0
     assert record["counts"] == {"train_images": 300, "unlabelled": 0, "unreadable": 0}
 
