@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from vlls._validation import check_generator, check_whole_number
 
@@ -136,6 +137,12 @@ def check_parameters(params: Sequence[Any]) -> None:
             raise ValueError(f"{where} has dtype {tensor.dtype}; IVON needs real floating-point parameters")
         if tensor.layout != torch.strided:
             raise ValueError(f"{where} has layout {tensor.layout}; IVON needs dense parameters")
+        if is_traceable_wrapper_subclass(tensor) or getattr(tensor, "_fsdp_flattened", False):
+            kind = "shard of FullyShardedDataParallel" if hasattr(tensor, "_fsdp_flattened") else type(tensor).__name__
+            raise ValueError(
+                f"{where} is a {kind}; IVON needs whole plain tensors: for several processes use "
+                "DistributedDataParallel with sync=True, or SAM on fully_shard"
+            )
 
 
 def check_options(*, params: Any, mc_samples: int, generator: Any, foreach: bool | None, fused: bool | None) -> None:

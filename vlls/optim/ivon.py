@@ -87,7 +87,7 @@ class IVON(Optimizer):
             leanest (C on a CPU, Triton on a GPU). None: off.
 
     Raises:
-        ValueError: if an argument is out of range or unknown, or a parameter complex, integer or not a leaf.
+        ValueError: if an argument is out of range or unknown, or a parameter complex, integer, sharded or not a leaf.
 
     Warns:
         UserWarning: once, if the noise is more than twice as large as the weights at the start, or if the first 100

@@ -43,6 +43,11 @@ def _wide(tensors: list[Tensor]) -> list[Tensor]:
     return [t.to(torch.promote_types(t.dtype, torch.float32)) for t in tensors]
 
 
+def _mesh(tensor: Tensor) -> Any:
+    """Return the mesh of processes that share a DTensor, None for a plain tensor: no operation takes both kinds."""
+    return getattr(tensor, "device_mesh", None)
+
+
 def weighted_norms(params: list[Tensor], grads: list[Tensor], adaptive: bool, foreach: bool) -> list[Tensor]:
     r"""Return :math:`\lVert \mathbf T_\theta \mathbf g \rVert` of each tensor, scalars on its device."""
     grads, params = _wide(grads), _wide(params) if adaptive else params
@@ -83,12 +88,12 @@ def perturb_(
 
 def are_finite(grads: list[Tensor]) -> bool:
     """Whether no gradient holds a NaN or an infinity; waits for the devices, and is True while a graph is captured."""
-    by_device: dict[torch.device, list[Tensor]] = {}
+    parts: dict[Any, list[Tensor]] = {}
     for grad in grads:
-        by_device.setdefault(grad.device, []).append(grad)
-    if any(device.type == "cuda" for device in by_device) and torch.cuda.is_current_stream_capturing():
+        parts.setdefault((grad.device, _mesh(grad)), []).append(grad)
+    if any(grad.is_cuda for grad in grads) and torch.cuda.is_current_stream_capturing():
         return True
-    largest = [torch.stack([n.float() for n in torch._foreach_norm(part, math.inf)]) for part in by_device.values()]
+    largest = [torch.stack([n.float() for n in torch._foreach_norm(part, math.inf)]) for part in parts.values()]
     return all(bool(torch.isfinite(norms).all()) for norms in largest)
 
 
@@ -111,6 +116,11 @@ def _checked_group(group: dict[str, Any]) -> dict[str, Any]:
         if not p.is_floating_point() or p.layout != torch.strided:
             kind = f"{p.dtype}, {p.layout}"
             raise ValueError(f"params holds a tensor of {kind} at {i}; pass dense real floating-point ones")
+        if getattr(p, "_fsdp_flattened", False):
+            raise ValueError(
+                f"params holds a shard of FullyShardedDataParallel at {i}, whose gradient's norm is not that of all; "
+                "use torch.distributed.fsdp.fully_shard"
+            )
     if len({id(p) for p in tensors}) < len(tensors):
         raise ValueError("params holds a parameter more than once in a group; pass each once")
     return {**group, "params": params, "rho": radius}  # torch.load(weights_only=True) reads no NumPy number
@@ -140,7 +150,8 @@ class SAM(Optimizer):
     base optimizer gets the gradient with which it updates :math:`\theta`. Where a group of the base optimizer has
     ``maximize=True`` the worst point lies downhill, and ``rho`` counts negative. The running state of the model
     (statistics of a normalisation, vectors of a spectral norm, buffers of its own) is that of the passes at
-    :math:`\theta`. From the first step to the second, other threads wait for the weights.
+    :math:`\theta`. From the first step to the second, other threads wait for the weights. Parameters may be
+    sharded by ``torch.distributed.fsdp.fully_shard``.
 
     The base optimizer shares ``param_groups`` and ``state``: schedulers attach to this one. Gradients must be
     unscaled: with a ``torch.amp.GradScaler`` call ``scaler.unscale_(optimizer)`` before, and ``scaler.update()``
@@ -158,8 +169,9 @@ class SAM(Optimizer):
         **kwargs: options of the base optimizer, such as ``lr``.
 
     Raises:
-        ValueError: if ``rho`` is no finite number >= 0, a parameter is complex, of integers or sparse, there are none,
-            or ``base_optimizer`` is no optimizer class whose ``step`` runs without a closure.
+        ValueError: if ``rho`` is no finite number >= 0, a parameter is complex, of integers, sparse or flattened by
+            FullyShardedDataParallel, there are none, or ``base_optimizer`` is no optimizer class whose ``step`` runs
+            without a closure.
 
     Example:
         >>> theta = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
@@ -259,14 +271,16 @@ class SAM(Optimizer):
                     where = f"the gradient of params[{j}] in group {i} is sparse ({p.grad.layout})"
                     raise ValueError(f"{where}; SAM needs dense ones, as sparse=False in torch.nn.Embedding gives")
                 foreach = p.is_cuda if self.foreach is None else self.foreach
-                params, grads = alike.setdefault((rho, group["adaptive"], foreach, p.device, p.dtype), ([], []))
+                where_and_what = p.device, p.dtype, _mesh(p)
+                params, grads = alike.setdefault((rho, group["adaptive"], foreach, where_and_what), ([], []))
                 params.append(p)
                 grads.append(p.grad)
 
         self._sound = are_finite([grad for _, grads in alike.values() for grad in grads])
         if not self._sound:
             alike.clear()  # nothing moves
-        norms = [n for (_, *how, _, _), tensors in alike.items() for n in weighted_norms(*tensors, *how)]
+        norms = [n for (_, *how, _), tensors in alike.items() for n in weighted_norms(*tensors, *how)]
+        norms = [n if _mesh(n) is None else n.full_tensor() for n in norms]  # type: ignore[attr-defined]
         self._original = [(p, p.clone()) for params, _ in alike.values() for p in params]
         self._frozen = FrozenRunningState(self._params())
         self._frozen.start()
@@ -274,7 +288,7 @@ class SAM(Optimizer):
             if norms:
                 wide = norms[0].float() if norms[0].device.type == "mps" else norms[0].double()
                 norm = torch.linalg.vector_norm(torch.stack([n.to(wide) for n in norms]))
-                for (*how, _, _), tensors in alike.items():
+                for (*how, _), tensors in alike.items():
                     perturb_(*tensors, norm, *how)
         except BaseException:  # out of memory, say: not half of the parameters moved
             self._put_back()
