@@ -1,4 +1,4 @@
-"""The command ``vlls``; ``python -m vlls.cli`` is the same. It needs the extra ``train``."""
+"""The command ``vlls``; ``python -m vlls`` and ``python -m vlls.cli`` are the same. It needs the extra ``train``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+
+from vlls._extras import missing
 
 __all__ = ["main"]
 
@@ -24,13 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ModuleNotFoundError(name="torchmetrics")
         from vlls.cli._app import app
     except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing == "vlls" or os.environ.get("VLLS_TRACEBACK"):
+        told = missing(error, "the command vlls", "train")
+        if told is error or os.environ.get("VLLS_TRACEBACK"):
             raise
-        print(
-            f"error: the command vlls needs {missing}, which is not installed: pip install 'vlls[train]'",
-            file=sys.stderr,
-        )
+        print(f"error: {told}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

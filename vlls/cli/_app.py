@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import vlls
+from vlls._extras import missing
 from vlls.cli._errors import Failed, one_line, rank
 from vlls.cli._noise import noise
 from vlls.cli._results import figure, results
@@ -29,9 +30,12 @@ class Commands(TyperGroup):
         try:
             code = super().main(*args, **{**options, "standalone_mode": False})
         except Exception as error:
+            if isinstance(error, ModuleNotFoundError) and "pip install" not in str(error):
+                error = missing(error, "this command")
             told = isinstance(error, (ValueError, OSError, Failed)) or hasattr(error, "format_message")
+            told = told or "pip install" in str(error)
             if not told or not standalone_mode:
-                raise
+                raise error
             if os.environ.get("VLLS_TRACEBACK", "0") not in ("", "0"):
                 traceback.print_exc()
             if rank() == 0 or isinstance(error, Failed):

@@ -19,7 +19,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from vlls._names import check_known
 from vlls.cli._errors import Failed
 from vlls.cli._noise_report import ALL, CSV, HTML, Asked, NoiseReport, name_options, name_parts, rank_parts
-from vlls.cli._terminal import Terminated, note, say, terminable, threads_of
+from vlls.cli._terminal import Terminated, note, say, terminable, threads_of, warnings_noted
+from vlls.data._errors import needs
 from vlls.train.files import make_folder, write_atomically
 
 if TYPE_CHECKING:
@@ -158,7 +159,8 @@ def noise(
     check_known(part, (*PARTS, ALL), "part")
     notes = Console(stderr=True, quiet=quiet)
     try:
-        with terminable(), threads_of(threads), redirect_stdout(sys.stderr):
+        with terminable(), threads_of(threads), redirect_stdout(sys.stderr), warnings_noted(notes):
+            needs("PIL.Image", "a gallery")  # not only when the noise is computed
             run = load_run(folder, device=device, root=data)
             posterior = _posterior(run, std)
             there = [name for name in PARTS if getattr(run.data, name) is not None]

@@ -16,7 +16,8 @@ import numpy as np
 
 from vlls._names import check_known
 from vlls.cli._report import describe
-from vlls.train.gallery import GalleryExample, gallery
+from vlls.train.chance import label_counts, tell_chance
+from vlls.train.gallery import LARGEST, GalleryExample, gallery
 
 if TYPE_CHECKING:
     from vlls.noise import ExampleRanking
@@ -200,6 +201,22 @@ class NoiseReport:
         path = self.images[self.part[row]].path(int(self.ranking.index[row]))
         return None if path is None else str(path)
 
+    @cached_property
+    def chance(self) -> str:
+        """What there is to say of a network that ended at chance; nothing where it did not."""
+        run = self.run
+        told = tell_chance(run.config, label_counts(run.data), run.epochs)
+        return f"the ranking says nothing about the images or their labels: {told}" if told else ""
+
+    @property
+    def learned(self) -> float | None:
+        """Share of the precision that comes from the data, where it is learned; the rest is its start's."""
+        config = self.run.config
+        if config.method != "ivon" or self.asked.std is not None:
+            return None
+        assert config.beta2 is not None
+        return 1 - config.beta2**self.run.step
+
     @property
     def wrong(self) -> np.ndarray | None:
         """Whether each label is wrong, in the order of the ranking."""
@@ -237,6 +254,7 @@ class NoiseReport:
             [self._example(row) for row in lowest],
             [self._example(row) for row in self._disputed(show)],
             self.wrong if self.wrong is not None and self.wrong.any() else None,
+            self.chance,
         )
         return page.encode(errors="backslashreplace")
 
@@ -254,7 +272,7 @@ class NoiseReport:
         ranking, names = self.ranking, self.run.data.classes
         index, part = int(ranking.index[row]), str(self.part[row])
         return GalleryExample(
-            pixels=self.images[part].pixels(index),
+            pixels=self.images[part].whole(index, LARGEST),
             index=index,
             given=names[ranking.label[row]],
             predicted=names[ranking.predicted[row]],
@@ -266,27 +284,16 @@ class NoiseReport:
         )
 
     def _facts(self) -> list[tuple[str, str]]:
-        import torch
-
         run, number = self.run, f"{len(self.ranking):,} {name_parts(self.images)} images"
         if self.unreadable:
             number += f"; {self.unreadable:,} more could not be read"
         if self.wrong is not None:
             number += f"; {int(self.wrong.sum()):,} labels are known to be wrong"
-        std = torch.cat([values.flatten() for values in self.posterior.std.values()]).float()
-        weights = f"{self.posterior.num_parameters:,} weights"
-        if self.asked.std is not None:
-            posterior = f"standard deviation {self.asked.std:g} for each of {weights}, chosen with --std"
-        else:
-            least, middle, most = float(std.min()), float(std.median()), float(std.max())
-            posterior = (
-                f"as learned; standard deviations of {weights} from {least:.3g} to {most:.3g}, median {middle:.3g}"
-            )
         state = run.status if run.status == "finished" else f"{run.status}, weights after step {run.step:,}"
         facts = [
             ("run", f"{run.folder.name} ({state})"),
             ("method", run.config.method),
-            ("posterior", posterior),
+            ("posterior", self._posterior_in_words()),
             ("examples", number),
             ("computed by", self.asked.in_words()),
             ("noise", "how far predictions stray over the posterior from that at its mean: root mean square of the "
@@ -294,7 +301,38 @@ class NoiseReport:
             ("disagrees", "probability that the network, averaged over the posterior, gives to other classes than the "
              "given label"),
         ]  # fmt: skip
+        if self._file(0) is not None:
+            from vlls.train.prepare import FILE_IMAGE_SIZE  # late: it needs torch
+
+            facts.append(
+                ("images", f"shown whole; the network sees the middle of each, a square scaled to "
+                 f"{run.config.image_size or FILE_IMAGE_SIZE} pixels (--image-size)")
+            )  # fmt: skip
         return facts
+
+    def _posterior_in_words(self) -> str:
+        """The standard deviations of the weights, and whether they have been learned."""
+        import torch
+
+        weights = f"{self.posterior.num_parameters:,} weights"
+        if self.asked.std is not None:
+            return f"standard deviation {self.asked.std:g} for each of {weights}, chosen with --std"
+        std = torch.cat([values.flatten() for values in self.posterior.std.values()]).float()
+        least, middle, most = float(std.min()), float(std.median()), float(std.max())
+        alike = most < 1.01 * least
+        said = f"standard deviation {middle:.3g}, the same for all of {weights}"
+        if not alike:
+            said = f"standard deviations of {weights} from {least:.3g} to {most:.3g}, median {middle:.3g}"
+        if self.learned is None:
+            return f"{said}: set with --hess-init, not learned"
+        share = f"{100 * self.learned:.2g} % of the precision is learned, the rest is its start's (--hess-init)"
+        if not alike:
+            return f"as learned; {said}; {share}"
+        config, start = self.run.config, 0.0
+        if config.hess_init is not None and config.weight_decay is not None:
+            start = ((config.ess or len(self.run.data.train)) * (config.hess_init + config.weight_decay)) ** -0.5
+        moved = ", as at the start" if abs(middle - start) < 0.01 * start else ""
+        return f"{said}{moved}: not learned yet; {share}, and more with more steps or a smaller --beta2"
 
     def summary(self, show: int, place: Path) -> dict[str, Any]:
         """What ``--json`` prints."""
@@ -309,6 +347,8 @@ class NoiseReport:
             "rank": (asked.rank or 3) if asked.method == "rank" else None,
             "samples": (asked.samples or 64) if asked.method in ("direction", "monte_carlo") else None,
             "std": asked.std,
+            "at_chance": bool(self.chance),
+            "precision_learned": self.learned,
             "examples": len(self.ranking),
             "unreadable": self.unreadable,
             "noise": {"max": float(values.max()), "median": float(np.median(values)), "min": float(values.min())},
@@ -342,6 +382,8 @@ class NoiseReport:
             f"{number:,} {name_parts(self.images)} images in {self.seconds:.1f} s: label noise from {values['max']:.3g}"
         )
         lines = [f"{first} to {values['min']:.3g}, median {values['median']:.3g}"]
+        if self.chance:
+            lines.append(f"note: {self.chance}")
         if found["unreadable"]:
             left = found["unreadable"]
             lines.append(f"{left:,} image{'s' if left > 1 else ''} could not be read: left out of the ranking")

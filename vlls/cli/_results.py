@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vlls._names import check_known
-from vlls.cli._terminal import note
+from vlls.cli._terminal import note, warnings_noted
 from vlls.experiments import EXPERIMENTS, choose, collate, collate_labels, experiment, load_table, protocol, save_table
 
 __all__ = ["figure", "results"]
@@ -57,8 +57,9 @@ def results(
 ) -> None:
     """Collate and print or write."""
     _check(name, size)
-    table = collate(folder, experiment=name, protocol=size)
     notes = Console(stderr=True)
+    with warnings_noted(notes):
+        table = collate(folder, experiment=name, protocol=size)
     if table.empty:
         raise ValueError(f"{folder} holds no finished run{' of ' + name if name else ''}; vlls sweep makes them")
     if output is None:
@@ -70,7 +71,8 @@ def results(
         return
     save_table(table, output)
     note(notes, f"{len(table)} runs: {output}")
-    labels = collate_labels(folder, experiment=name, protocol=size)
+    with warnings_noted(notes):
+        labels = collate_labels(folder, experiment=name, protocol=size)
     if not labels.empty:
         beside = output.with_name(f"{output.stem}_labels{output.suffix}")
         save_table(labels, beside)
@@ -105,7 +107,8 @@ def figure(
         runs = load_table(table)
         labels = load_table(table.with_name(f"{table.stem}_labels{table.suffix}"))
     else:
-        runs, labels = collate(folder, experiment=name), collate_labels(folder, experiment=name)
+        with warnings_noted(Console(stderr=True)):
+            runs, labels = collate(folder, experiment=name), collate_labels(folder, experiment=name)
     if size is not None:
         runs, labels = (rows[rows["protocol"] == size] if len(rows) else rows for rows in (runs, labels))
     if runs.empty:
@@ -133,7 +136,7 @@ def _best(rows, title: str) -> Table:  # type: ignore[no-untyped-def]  # pandas 
     table = Table(title=title)
     for column in ("panel", "method"):
         table.add_column(column)
-    for column in ("chosen", "test accuracy, %", "seeds", "chosen without the test images", "test accuracy, %"):
+    for column in ("chosen", "test accuracy, %", "seeds", "chosen without the test images", "its test accuracy, %"):
         table.add_column(column, justify="right")
     methods = list(dict.fromkeys(rows["method"]))
     fair = choose(rows, how="validation", methods=methods).set_index(["panel", "method"])

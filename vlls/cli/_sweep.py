@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import time
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +30,7 @@ from vlls.experiments import (
 )
 from vlls.experiments import sweep as run_sweep
 from vlls.experiments._jobs import Outcome
+from vlls.train.chance import at_chance
 
 __all__ = ["sweep"]
 
@@ -243,7 +245,7 @@ def _plan(grid: list[Cell], folder: ResultsFolder) -> Table:
         table.add_column(column, overflow="fold")
     for cell in grid:
         state = "done" if folder.is_done(cell) else "cut" if folder.is_cut(cell) else "new"
-        failure = folder.failure(cell.config)
+        failure = folder.damage(cell) or folder.failure(cell.config)
         table.add_row(Text(cell.label), f"failed: {failure}" if failure else state, cell.config.name)
     return table
 
@@ -279,14 +281,66 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{whole:02d}"
 
 
+class TimeLeft:
+    """Estimates how long the runs take that are left, from the times of those that are over.
+
+    A process that does its first run has to be started, and to import what it needs, before the first step; the other
+    runs have not. So a run is timed from when it first told of a step. Methods differ, and a sweep does them one after
+    the other: each run that is left takes as long as those of its method, or as all where none of its method is over.
+
+    Args:
+        clock: seconds, of any beginning.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began: dict[Cell, tuple[float, float | None]] = {}  # when a run began, or first told, and of which share
+        self._times: dict[str, list[float]] = {}  # of those that are over, by method
+        self._together = 1
+
+    def begin(self, cell: Cell) -> None:
+        """Note that a run begins."""
+        self._began[cell] = (self._clock(), None)
+        self._together = max(self._together, len(self._began))
+
+    def progress(self, cell: Cell, done: float) -> None:
+        """Note the share of a run that is done."""
+        if self._began[cell][1] is None:
+            self._began[cell] = (self._clock(), done)
+
+    def end(self, cell: Cell, finished: bool) -> None:
+        """Note that a run is over; one that failed tells nothing of the others."""
+        began, share = self._began.pop(cell)
+        if finished and (share or 0.0) < 0.5:  # one that was resumed near its end tells little
+            seconds = (self._clock() - began) / (1 - (share or 0.0))
+            self._times.setdefault(cell.config.method, []).append(seconds)
+
+    def seconds(self, waiting: Sequence[Cell], running: Mapping[Cell, float]) -> float | None:
+        """Return the seconds that are left, or None before any run is over.
+
+        Args:
+            waiting: runs that have not begun.
+            running: those under way, and the share of each that is done.
+        """
+        every = [seconds for times in self._times.values() for seconds in times]
+        if not every:
+            return None
+        work = 0.0
+        for cell in (*waiting, *running):
+            times = self._times.get(cell.config.method, every)
+            work += (1 - running.get(cell, 0.0)) * sum(times) / len(times)
+        return work / max(1, min(self._together, len(waiting) + len(running)))
+
+
 class _Watch(SweepReporter):
     """A bar over the runs and a line for each that is under way; without a terminal, a line for each that is over."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.running: dict[Cell, float] = {}
-        self.over = self.failed = self.total = self.now = 0
-        self.began = time.monotonic()
+        self.waiting: dict[str, Cell] = {}  # by key: two panels may need the same run
+        self.over = self.failed = self.total = 0
+        self._time_left = TimeLeft()
         self._live: Live | None = None
 
     def __enter__(self) -> _Watch:
@@ -298,7 +352,9 @@ class _Watch(SweepReporter):
             live.stop()
 
     def start(self, result: SweepResult, where: str) -> None:
-        self.total, self.over, self.began = len(result.cells), len(result.before), time.monotonic()
+        self.total, self.over = len(result.cells), len(result.before)
+        before = {cell.config.key for cell in result.before}
+        self.waiting = {cell.config.key: cell for cell in result.cells if cell.config.key not in before}
         first = result.cells[0]
         reduced = f" ({first.reduced})" if first.reduced else ""
         note(self.console, f"{first.experiment}, {first.protocol} protocol{reduced}")
@@ -308,29 +364,32 @@ class _Watch(SweepReporter):
             self._live.start()
 
     def begin(self, cell: Cell) -> None:
+        self.waiting.pop(cell.config.key, None)
         self.running[cell] = 0.0
+        self._time_left.begin(cell)
 
     def progress(self, cell: Cell, done: float) -> None:
         self.running[cell] = done
+        self._time_left.progress(cell, done)
 
     def end(self, cell: Cell, outcome: Outcome) -> None:
         self.running.pop(cell, None)
+        self._time_left.end(cell, outcome.status == "finished")
         if outcome.status == "stopped":
             return
         self.over += 1
-        self.now += 1
         accuracy = ((outcome.record or {}).get("final") or {}).get("test_accuracy")
         text = outcome.status if accuracy is None else f"test {100 * accuracy:.2f} %"
+        if outcome.record and at_chance(outcome.record.get("labels", {}), outcome.record.get("epochs", [])):
+            text += ", at chance"
         if outcome.status != "finished":
             text = f"{outcome.status}: {outcome.reason}"
         self.failed += outcome.status == "failed"
         note(self.console, f"{self.over}/{self.total} {cell.label}: {text}{self._left()}")
 
     def _left(self) -> str:
-        if not self.now or self.over >= self.total:
-            return ""
-        each = (time.monotonic() - self.began) / (self.now + sum(self.running.values()))
-        return f", {clock(each * (self.total - self.over - sum(self.running.values())))} left"
+        seconds = self._time_left.seconds(list(self.waiting.values()), self.running)
+        return "" if seconds is None or self.over >= self.total else f", {clock(seconds)} left"
 
     def _view(self) -> Group:
         width = max(40, self.console.width - 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from vlls.cli._errors import rank
 
-__all__ = ["Terminated", "note", "say", "terminable", "threads_of"]
+__all__ = ["Terminated", "note", "say", "terminable", "threads_of", "warnings_noted"]
 
 
 @contextmanager
@@ -54,6 +55,18 @@ def terminable() -> Iterator[None]:
 def note(console: Console, line: str) -> None:
     """Print a sentence: wrapped between words on a terminal, whole elsewhere."""
     console.print(line, soft_wrap=not console.file.isatty(), markup=False, highlight=False)
+
+
+@contextmanager
+def warnings_noted(console: Console) -> Iterator[None]:
+    """Tell what is warned of as a note of one line."""
+
+    def tell(message: Warning | str, *_: Any, **__: Any) -> None:
+        note(console, f"note: {' '.join(str(message).split())}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = tell
+        yield
 
 
 def say(line: str) -> None:

@@ -16,7 +16,9 @@ from rich.console import Console
 from vlls.cli._errors import Failed, one_line, rank
 from vlls.cli._options import with_run_options
 from vlls.cli._report import comparison, describe, plan, results_table
-from vlls.cli._terminal import Terminated, note, say, terminable, threads_of
+from vlls.cli._terminal import Terminated, note, say, terminable, threads_of, warnings_noted
+from vlls.data._known import ARRAYS, check_dataset
+from vlls.train.chance import tell_chance
 from vlls.train.config import RunConfig
 from vlls.train.files import CHECKPOINT, RECORD, load_record
 
@@ -113,9 +115,10 @@ def train(
         given["milestones"] = _numbers("milestones", given["milestones"])
     if resume and overwrite:
         raise ValueError("--resume goes on and --overwrite starts anew; choose one of them")
-    configs = [RunConfig(**given).resolved()] if given else demonstration()
     speaks = rank() == 0
     notes = Console(stderr=True, quiet=quiet or not speaks)
+    with warnings_noted(notes):
+        configs = [_checked(RunConfig(**given), dry_run)] if given else demonstration()
     tables = Console(quiet=(quiet and not dry_run) or as_json or not speaks)
     if not tables.file.isatty():
         tables.width = 160  # of a file, so that a table is never cut
@@ -129,7 +132,7 @@ def train(
     from vlls.train.reporters import Progress, TensorBoard  # late: it needs torch
 
     options = {"root": data, "device": device, "workers": workers, "checkpoint_seconds": checkpoint_seconds}
-    with threads_of(threads), ExitStack() as stack:
+    with threads_of(threads), ExitStack() as stack, warnings_noted(notes):
         reporters: list[Reporter] = [stack.enter_context(Progress(notes))]
         if tensorboard is not None and speaks:
             reporters.append(stack.enter_context(TensorBoard(tensorboard)))
@@ -149,6 +152,20 @@ def demonstration() -> list[RunConfig]:
     """The runs of ``vlls train`` alone."""
     errors: dict[str, Any] = {"dataset": "digits", "corruption": "symmetric", "rate": 0.4}
     return [RunConfig(method=method, **errors).resolved() for method in ("ivon", "sgd")]
+
+
+def _checked(config: RunConfig, dry_run: bool) -> RunConfig:
+    """Return the config resolved, unless its data set is none; a plan is told only of data that will do."""
+    folder = check_dataset(config.dataset, config.labels, "dataset")
+    if dry_run and folder is not None:
+        from vlls.data import load  # late: it needs torch
+
+        load(folder)
+    if folder is None and config.image_size is not None and config.dataset in ARRAYS:
+        raise ValueError(
+            f"image_size={config.image_size} is for images in files; {config.dataset}'s have their own, leave it out"
+        )
+    return config.located().resolved()
 
 
 def _numbers(name: str, text: str) -> tuple[float, ...]:
@@ -223,6 +240,12 @@ def _tell_results(results: Sequence[RunResult], notes: Console, tables: Console,
     if len(finished) > 1:
         note(tables, comparison(*finished))
     for result in finished:
+        if told := tell_chance(result.config, result.labels, result.epochs):
+            of = f"{describe(result.config)}: " if len(finished) > 1 else ""
+            note(notes if as_json else tables, f"{of}{told}")
+    for result in finished:
+        if unreadable := result.counts.get("unreadable"):
+            note(notes, f"note: {unreadable:,} training image{'s' * (unreadable > 1)} could not be read")
         tables.print(f"record: {result.folder}/{RECORD}", soft_wrap=True, markup=False, highlight=False)
     for result in results:
         if result.status != "finished":

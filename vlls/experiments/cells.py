@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlls._names import check_whole_number
+from vlls.data._known import check_dataset
 from vlls.experiments.grids import Candidates, Experiment, Panel, experiment
 from vlls.experiments.protocols import protocol, reductions, title_of
 from vlls.train.config import RunConfig
@@ -14,7 +15,8 @@ from vlls.train.config import RunConfig
 __all__ = ["Cell", "cells"]
 
 ROLES = ("main", "tune")
-SIZES = {"cifar10": 50_000, "cifar100": 50_000, "digits": 1_437}  # training images; others hold some out themselves
+SIZES = {"cifar10": 50_000, "cifar100": 50_000, "digits": 1_437, "mnist": 60_000, "fashion_mnist": 60_000}
+"""Numbers of training images of data sets that come without images held out."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def cells(name: str, size: str = "reduced", *, seeds: int | None = None, tune: b
         tune: whether to add, for methods with several values, runs at seed 0 that hold images out.
 
     Raises:
-        ValueError: for an unknown experiment or protocol, or no seeds.
+        ValueError: for an unknown experiment, protocol or data set, or no seeds.
 
     Example:
         >>> grid = cells("fig7", "smoke", seeds=1, tune=False)
@@ -90,7 +92,8 @@ def cells(name: str, size: str = "reduced", *, seeds: int | None = None, tune: b
         ordered += of_seed
         if seed == 0 and tune:
             tuned = [cell for cell in of_seed if _is_tried(cell, what.candidates)]
-            ordered += [_holding_out(cell, how.held_out) for cell in tuned]
+            images = {name: _images(name) for name in {cell.config.dataset for cell in tuned}}
+            ordered += [_holding_out(cell, how.held_out, n) for cell in tuned if (n := images[cell.config.dataset])]
     unique: dict[Any, Cell] = {}
     for cell in ordered:  # a reduced protocol may make two panels the same
         unique.setdefault((cell.panel, cell.role, cell.config.key), cell)
@@ -99,15 +102,27 @@ def cells(name: str, size: str = "reduced", *, seeds: int | None = None, tune: b
 
 def _is_tried(cell: Cell, candidates: Sequence[Candidates]) -> bool:
     """Whether a cell is one of several among which a value is chosen; SGD is LS's and SAM's zero."""
-    if cell.config.dataset not in SIZES:
-        return False
     several = {entry.method for entry in candidates if len(entry.values) > 1 and entry.method in ("ls", "sam")}
     return cell.config.method in several or (bool(several) and cell.config.method == "sgd")
 
 
+def _images(dataset: str) -> int | None:
+    """Return the number of training images of a data set; None where it comes with images held out."""
+    if dataset in SIZES:
+        return SIZES[dataset]
+    if dataset in ("clothing1m", "clothing1m_miniature"):
+        return None
+    from vlls.data import load  # late: it needs torch
+
+    data: Any = load(dataset)
+    return None if data.val is not None else len(data.train)
+
+
 def _cell(what: Experiment, size: str, panel: Panel, entry: Candidates, settings: dict[str, Any], seed: int) -> Cell:
     fields = {**panel.fields, **settings, "seed": seed}
-    config = RunConfig(**protocol(size).apply(fields)).resolved()
+    config = RunConfig(**protocol(size).apply(fields))
+    check_dataset(config.dataset, config.labels, "dataset")
+    config = config.located().resolved()
     return Cell(
         experiment=what.name,
         protocol=size,
@@ -120,10 +135,10 @@ def _cell(what: Experiment, size: str, panel: Panel, entry: Candidates, settings
     )
 
 
-def _holding_out(cell: Cell, share: float) -> Cell:
+def _holding_out(cell: Cell, share: float, available: int) -> Cell:
     """The same run with a part of its training images held out, with their given labels."""
     values = cell.config.to_dict()
-    size = cell.config.train_size or SIZES[cell.config.dataset]
+    size = cell.config.train_size or available
     held_out = round(share * size)
     values |= {"validation_size": held_out}
     if cell.config.train_size is not None:

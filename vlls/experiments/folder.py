@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import vlls
 from vlls.experiments.cells import Cell
@@ -24,10 +25,23 @@ from vlls.train.files import (
     write_atomically,
 )
 
-__all__ = ["ResultsFolder"]
+__all__ = ["ResultsFolder", "skipped"]
+
+A = TypeVar("A")
+T = TypeVar("T")
 
 FORMAT = 1  # of the folder
 MANIFEST, FAILURE, LABELS = "results.json", "failure.json", "smoothed_labels.json"
+_HELD = {"key": str, "status": str, "counts": dict, "final": dict, "machine": dict}  # in a record
+
+
+def skipped(read: Callable[[A], T], what: A) -> T | None:
+    """Return what is read, or None, with a warning that names the file, where it cannot be: the others can."""
+    try:
+        return read(what)
+    except ValueError as error:
+        warnings.warn(f"left out: {error}", UserWarning, stacklevel=3)
+        return None
 
 
 class ResultsFolder:
@@ -104,17 +118,33 @@ class ResultsFolder:
         """The record of a run, or None where it is not over.
 
         Raises:
-            ValueError: if there is one that cannot be read.
+            ValueError: if there is one that cannot be read, or lacks what a record holds.
         """
         path = self.run(config) / RECORD
-        return load_record(path) if path.exists() else None
+        if not path.exists():
+            return None
+        record = load_record(path)
+        if lacking := [name for name in _HELD if not isinstance(record.get(name), _HELD[name])]:
+            raise ValueError(f"the record {path} lacks {', '.join(lacking)}; remove it to run anew")
+        return record
 
     def is_done(self, cell: Cell) -> bool:
-        """Whether a cell's run is over, and what comes after it."""
-        record = self.record(cell.config)
+        """Whether a cell's run is over, and what comes after it; not where the record is damaged."""
+        try:
+            record = self.record(cell.config)
+        except ValueError:
+            return False
         if record is None:
             return False
         return not cell.also or record["status"] != "finished" or (self.run(cell.config) / LABELS).exists()
+
+    def damage(self, cell: Cell) -> str | None:
+        """What is wrong with the record of a cell's run, or None."""
+        try:
+            self.record(cell.config)
+        except ValueError as error:
+            return str(error)
+        return None
 
     def is_cut(self, cell: Cell) -> bool:
         """Whether a cell's run has begun and can be resumed."""
@@ -163,13 +193,19 @@ class ResultsFolder:
         text = json.dumps({"results_format": FORMAT, "cells": entries}, indent=1)
         write_atomically(path, (text + "\n").encode())
 
-    def cells(self) -> list[Cell]:
+    def cells(self, *, skip_damaged: bool = False) -> list[Cell]:
         """The cells of all sweeps that were ever started here.
+
+        Args:
+            skip_damaged: whether the list of a sweep that cannot be read is left out, with a warning.
 
         Raises:
             ValueError: if the list of a sweep cannot be read.
         """
-        return [cell for path in sorted(self.sweeps.glob("*.json")) for cell in self._load(path)]
+        lists = sorted(self.sweeps.glob("*.json"))
+        if skip_damaged:
+            return [cell for path in lists for cell in skipped(self._load, path) or ()]
+        return [cell for path in lists for cell in self._load(path)]
 
     def _sweep(self, experiment: str, protocol: str) -> Path:
         return self.sweeps / f"{experiment}-{protocol}.json"

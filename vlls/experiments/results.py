@@ -8,10 +8,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlls._extras import pip_command
 from vlls._names import check_known
-from vlls.data._errors import needs
+from vlls.data._errors import needs, one_line
 from vlls.experiments.cells import Cell
-from vlls.experiments.folder import ResultsFolder
+from vlls.experiments.folder import ResultsFolder, skipped
 from vlls.experiments.protocols import PROTOCOLS
 from vlls.train.config import RunConfig
 from vlls.train.files import make_folder, write_atomically
@@ -74,8 +75,10 @@ def collate(
         ``method``, ``parameter``, ``value``, ``seed``, ``status``), its last metrics as fractions, all fields of its
         config, what was ``reduced``, and its provenance: seconds, images a second, device, versions, commit and date.
 
+    A record, or the list of a sweep's runs, that cannot be read is left out, with a warning that names its file.
+
     Raises:
-        ValueError: if the folder is none of results, or something in it cannot be read.
+        ValueError: if the folder is none of results.
 
     Example:
         >>> import tempfile
@@ -88,7 +91,7 @@ def collate(
     folder = _open(results)
     rows = []
     for cell in _cells(folder, experiment, protocol):
-        record = folder.record(cell.config)
+        record = skipped(folder.record, cell.config)
         if record is not None:
             rows.append(_row(cell, record))
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -118,7 +121,7 @@ def collate_labels(
     folder = _open(results)
     rows: list[tuple[Any, ...]] = []
     for cell in _cells(folder, experiment, protocol):
-        labels = folder.smoothed_labels(cell.config) if cell.also else None
+        labels = skipped(folder.smoothed_labels, cell.config) if cell.also else None
         if labels is None:  # of a run that another experiment needs too, they are that one's
             continue
         place = (cell.experiment, cell.protocol, cell.panel, cell.config.method, cell.value, cell.config.seed)
@@ -140,7 +143,9 @@ def _open(results: str | os.PathLike[str]) -> ResultsFolder:
 
 def _cells(folder: ResultsFolder, experiment: str | None, protocol: str | None) -> list[Cell]:
     return [
-        cell for cell in folder.cells() if experiment in (None, cell.experiment) and protocol in (None, cell.protocol)
+        cell
+        for cell in folder.cells(skip_damaged=True)
+        if experiment in (None, cell.experiment) and protocol in (None, cell.protocol)
     ]
 
 
@@ -218,8 +223,10 @@ def load_table(path: str | os.PathLike[str]) -> DataFrame:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
         table = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str))
-    except (OSError, ValueError, ImportError) as error:
-        raise ValueError(f"the table {path} cannot be read ({error})") from error
+    except ImportError as error:
+        raise ValueError(f"the table {path} needs pyarrow, which is not installed: {pip_command('pyarrow')}") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the table {path} cannot be read ({one_line(error)})") from error
     for name in TEXTS:
         if name in table:
             table[name] = table[name].fillna("")

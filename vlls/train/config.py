@@ -43,8 +43,8 @@ class RunConfig:
         train_size: number of training images, drawn at random by ``seed``; None for all.
         validation_size: number of further training images held out, with their given labels, to choose
             hyperparameters by.
-        image_size: height and width in pixels that the network sees of images in files: their middle, a square that is
-            scaled; what lies outside it in images that are not square is cut off. None for 224.
+        image_size: height and width in pixels that the network sees of images in files: of the middle, a square, scaled
+            to this size; what images that are not square have beside it is cut off; None for 224.
         corruption: ``"none"``, ``"symmetric"``, ``"pair_flip"`` or ``"class_dependent"``; drawn by ``seed``.
         rate: share of corrupted labels, in [0, 1), above 0 with a corruption unless ``rate_step`` is;
             :math:`\kappa` of Eq. 21 for class-dependent errors.

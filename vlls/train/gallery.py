@@ -61,6 +61,7 @@ def gallery(
     lowest: Sequence[GalleryExample],
     disputed: Sequence[GalleryExample] = (),
     wrong: np.ndarray | None = None,
+    caution: str = "",
 ) -> str:
     """Return the page as HTML, with images and styles in it.
 
@@ -73,6 +74,7 @@ def gallery(
         disputed: examples whose given label the posterior disagrees with most: where to look for wrong labels
             (Chapter 7). They come first.
         wrong: whether the given label of each example is wrong, (N,) in the order of ``noise``; None if not known.
+        caution: what a reader has to know first; empty where there is nothing.
 
     Raises:
         ValueError: if Pillow is not installed.
@@ -96,7 +98,8 @@ def gallery(
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{escape(title)}</h1>\n{f'<nav>{links}</nav>' if links else ''}\n<dl>{rows}</dl>\n"
+        f"<h1>{escape(title)}</h1>\n{f'<p class=mark role=note>{escape(caution)}</p>' if caution else ''}\n"
+        f"{f'<nav>{links}</nav>' if links else ''}\n<dl>{rows}</dl>\n"
         f"<h2>All examples</h2>\n{_histogram(noise, wrong)}\n"
         f"{''.join(_section(*section) for section in sections)}"
         "</main>\n</body>\n</html>\n"

@@ -285,11 +285,9 @@ def _places(folder: Path, dataset: str, root: str | os.PathLike[str] | None) -> 
     """
     if dataset in NAMES:
         return [dataset]
-    given, above = Path(dataset).expanduser(), folder.resolve().parents[:3]
-    if given.is_absolute():
-        places = [given, *(place / given.name for place in above)]
-    else:
-        places = [*(place / given for place in (above[1:2] + above[:1] + above[2:])), given]
+    given = Path(dataset).expanduser()
+    beside = given.name if given.is_absolute() else given
+    places = [given, *(above / beside for above in list(folder.resolve().parents)[:3])]
     if root is not None:
         places.append(Path(root).expanduser() / given.name)
     return list(dict.fromkeys(os.path.abspath(place) for place in places if place.is_dir()))
