@@ -15,6 +15,7 @@ from typing import Any, overload
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.algorithms.join import Join, Joinable, JoinHook, _JoinConfig
 from torch.optim import Optimizer
 
 from vlls._compiled import drop_cached_casts, uncompiled
@@ -35,7 +36,9 @@ from vlls.optim._executors import Executor, Foreach, SingleTensor
 from vlls.optim._processes import (
     LocalGradients,
     average_over_processes,
+    count_stepping,
     several_processes,
+    take_over_from_last,
     warn_of_equal_samples,
 )
 from vlls.optim._running import frozen_running_state
@@ -49,7 +52,7 @@ __all__ = ["IVON"]
 Plan = list[tuple[Executor, list[Slot]]]
 
 
-class IVON(Optimizer):
+class IVON(Optimizer, Joinable):
     r"""Variational learning of a diagonal Gaussian :math:`q = \mathcal N(m, \mathrm{diag}(\sigma^2))` over weights.
 
     Each step draws :math:`\theta \sim q`, takes the gradient there, and moves the mean by a Newton-like step with a
@@ -79,6 +82,7 @@ class IVON(Optimizer):
             batch size; Chapter 5).
         clip_radius: bound on each entry of the preconditioned gradient, > 0.
         sync: average gradients and curvature over the processes of ``torch.distributed``, each with its own sample.
+            Where one may have fewer batches than others: ``with Join([model, optimizer]):``.
         debias: divide the gradient average by :math:`1 - \beta_1^t`.
         rescale_lr: multiply ``lr`` by ``hess_init + weight_decay``, so that the first steps are as long as SGD's.
         generator: where the samples come from; torch's global generators if None. Its state is in ``state_dict()``.
@@ -108,6 +112,8 @@ class IVON(Optimizer):
         ['bias', 'weight']
     """
 
+    _join_config = _JoinConfig.construct_disabled_join_config()  # Join sets another
+    _by_world = True  # divide_by_initial_world_size, of Join
     _step_supports_amp_scaling = True  # GradScaler hands over its scale and found_inf; step() undoes and skips
 
     def __init__(
@@ -456,16 +462,11 @@ class IVON(Optimizer):
         """Lines 3 to 8 of Alg. 1 for every parameter that has a gradient."""
         found_inf, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
         together = self.sync and several_processes()
-        if together and found_inf is not None:
-            dist.all_reduce(found_inf, op=dist.ReduceOp.MAX)
-        if found_inf is not None and float(found_inf) != 0.0:
+        if not together and found_inf is not None and float(found_inf) != 0.0:
             return  # GradScaler's step with an infinity or a NaN: as if it had not been
         slots = self._samples.finish(None if scale is None else 1.0 / float(scale))
-        if together:
-            if not self._seeds_checked:
-                warn_of_equal_samples(next(self._noise(slots[:1])))
-                self._seeds_checked = True
-            average_over_processes(slots)
+        if together and not self._average(slots, found_inf):
+            return
         rest = [slot for slot in slots if slot.grad is None]
         active = [slot for slot in slots if slot.grad is not None] if rest else slots
         at_sample = self._at_sample is not None
@@ -485,6 +486,50 @@ class IVON(Optimizer):
         if self._first_steps is not None:
             self._first_steps.steps += 1
             self._look_back()
+
+    # ------------------------------------------------------------------ several processes
+    def _average(self, slots: list[Slot], found_inf: Tensor | None) -> bool:
+        """Average over the processes; return False where one has found an infinity."""
+        Join.notify_join_context(self)
+        world = dist.get_world_size()
+        stepping = count_stepping(self.join_device, stepping=True)
+        if stepping < world and not self._join_config.enable:
+            raise RuntimeError(
+                f"{world - stepping} of {world} processes ran out of batches and do not step; "
+                "use `with Join([model, optimizer]):`, or give all of them as many"
+            )
+        if stepping == world and not self._seeds_checked:
+            warn_of_equal_samples(next(self._noise(slots[:1])))
+            self._seeds_checked = True
+        # DistributedDataParallel, joined before, has divided the sum of all gradients in the same way
+        by_world = self._by_world and not self._join_config.is_first_joinable
+        return average_over_processes(slots, found_inf, stepping=stepping, divisor=world if by_world else stepping)
+
+    def join_hook(self, **options: Any) -> JoinHook:
+        """Let processes have different numbers of batches: ``with Join([model, optimizer]):``, the model first.
+
+        A process that has no batch left adds nothing to the others' steps; at the end of the block all have the
+        parameters and the state of one that had the most. Inside of it call :meth:`step` once after each forward pass.
+
+        Args:
+            **options: ``divide_by_initial_world_size``, as for DistributedDataParallel.
+
+        Returns:
+            A hook for :class:`torch.distributed.algorithms.join.Join`.
+        """
+        self._by_world = bool(options.get("divide_by_initial_world_size", True))
+        return _OutOfBatches(self)
+
+    @property
+    def join_device(self) -> torch.device:
+        """The device of the parameters."""
+        device: torch.device = self._params()[0].device
+        return device
+
+    @property
+    def join_process_group(self) -> Any:
+        """All processes."""
+        return dist.group.WORLD
 
     # ------------------------------------------------------------------ gradients, results, persistence
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -546,6 +591,8 @@ class IVON(Optimizer):
                 saved["generator"] = self.generator.get_state()
             return saved
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def _store_generator(self) -> None:
         """Keep the generator's state in that of the first parameter: torch.distributed.checkpoint takes no more."""
         if self.generator is not None and (slots := self._refresh()):
@@ -618,6 +665,37 @@ class IVON(Optimizer):
                 self.generator = torch.Generator(device)
                 self.generator.set_state(value)
         super().__setstate__(state)
+
+
+class _OutOfBatches(JoinHook):
+    """What a process does under ``Join`` that has no batch left."""
+
+    def __init__(self, optimizer: IVON) -> None:
+        self._optimizer = optimizer
+
+    @torch.no_grad()
+    def main_hook(self) -> None:
+        """Take part in a step of the others, with no gradient."""
+        optimizer = self._optimizer
+        if not optimizer.sync:
+            return
+        with optimizer._alone():
+            optimizer._refuse_inside("Join")
+            optimizer._samples.discard()
+            slots = optimizer._refresh()
+            count = count_stepping(optimizer.join_device, stepping=False)
+            average_over_processes(slots, stepping=count, divisor=count)
+            for slot in slots:
+                slot.grad = slot.statistic = None
+
+    @torch.no_grad()
+    def post_hook(self, is_last_joiner: bool) -> None:
+        """Go on from the state of a process that had the most batches."""
+        optimizer = self._optimizer
+        optimizer._join_config = _JoinConfig.construct_disabled_join_config()
+        if optimizer.sync and several_processes():
+            with optimizer._alone():
+                take_over_from_last(optimizer._refresh(), is_last_joiner)
 
 
 def _call(closure: Callable[[], Any]) -> Any:

@@ -1,0 +1,182 @@
+"""IVON and SAM through torch's own tools for checkpoints: torch.distributed.checkpoint, and hooks on load."""
+
+import copy
+
+import pytest
+import torch
+from ivon_problems import EXECUTORS, batch, loss_of, mlp, train_step, weights
+from torch.distributed import checkpoint
+from torch.distributed.checkpoint import state_dict as dcp
+
+from vlls import IVON, SAM
+
+OPTIONS = {
+    "plain": dcp.StateDictOptions(),
+    "full": dcp.StateDictOptions(full_state_dict=True),
+    "flat": dcp.StateDictOptions(flatten_optimizer_state_dict=True),
+}
+options = pytest.mark.parametrize("options", OPTIONS)
+
+
+def ivon(model, seed=1, **more):
+    generator = torch.Generator().manual_seed(seed)
+    return IVON(model.parameters(), lr=0.1, ess=30.0, beta2=0.9, generator=generator, **more)
+
+
+def sam(model):
+    return SAM(model.parameters(), torch.optim.SGD, lr=0.1, momentum=0.9)
+
+
+def sam_step(model, optimizer):
+    def closure():
+        optimizer.zero_grad()
+        loss = loss_of(model, batch())
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+
+
+MAKERS = {
+    "ivon": (ivon, lambda model, optimizer: train_step(model, optimizer, batch())),
+    "ivon in bfloat16": (ivon, lambda model, optimizer: train_step(model, optimizer, batch(dtype=torch.bfloat16))),
+    "sam": (sam, sam_step),
+}
+
+
+def made(name):
+    model = mlp(torch.bfloat16) if "bfloat16" in name else mlp()
+    return model, MAKERS[name][0](model)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_fresh_optimizer_gives_its_state_and_is_as_it_was(name):
+    model, optimizer = made(name)
+    before = weights(model)
+    found = dcp.get_optimizer_state_dict(model, optimizer)
+    assert set(found["state"]) == {name for name, _ in model.named_parameters()}
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(weights(model), before)
+    untouched, other = made(name)
+    for each, its in ((model, optimizer), (untouched, other)):
+        MAKERS[name][1](each, its)
+    assert torch.equal(weights(model), weights(untouched))  # and trains as one that nobody looked at
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@options
+def test_going_on_is_bit_exact(name, options, tmp_path):
+    step = MAKERS[name][1]
+    model, optimizer = made(name)
+    for _ in range(3):
+        step(model, optimizer)
+    saved = {
+        "model": model.state_dict(),
+        "optimizer": dcp.get_optimizer_state_dict(model, optimizer, options=OPTIONS[options]),
+    }
+    checkpoint.save(saved, checkpoint_id=tmp_path / "saved", no_dist=True)
+    resumed, other = made(name)
+    if other.__class__ is IVON:
+        other.generator.manual_seed(77)
+    blank = {
+        "model": resumed.state_dict(),
+        "optimizer": dcp.get_optimizer_state_dict(resumed, other, options=OPTIONS[options]),
+    }
+    checkpoint.load(blank, checkpoint_id=tmp_path / "saved", no_dist=True)
+    resumed.load_state_dict(blank["model"])
+    dcp.set_optimizer_state_dict(resumed, other, blank["optimizer"], options=OPTIONS[options])
+    for _ in range(3):
+        step(model, optimizer)
+        step(resumed, other)
+    assert torch.equal(weights(model), weights(resumed))
+    if name != "sam":
+        for p, q in zip(model.parameters(), resumed.parameters(), strict=True):
+            assert torch.equal(optimizer.state[p]["hess"], other.state[q]["hess"])
+            assert other.state[q]["hess"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_set_alone_on_a_fresh_optimizer(name):
+    step = MAKERS[name][1]
+    model, optimizer = made(name)
+    step(model, optimizer)
+    resumed, other = made(name)
+    resumed.load_state_dict(model.state_dict())
+    dcp.set_optimizer_state_dict(resumed, other, dcp.get_optimizer_state_dict(model, optimizer))
+    step(model, optimizer)
+    step(resumed, other)
+    assert torch.equal(weights(model), weights(resumed))
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_step_of_learning_rate_zero_is_no_way_around_the_checks(name):
+    """Without gradients, or with any that is not zero, a step that has nothing to learn from is refused as ever."""
+    model, optimizer = made(name)
+    optimizer.param_groups[0]["lr"] = 0.0
+    with pytest.raises(RuntimeError, match=r"no sample|without a closure"):
+        optimizer.step()
+    next(model.parameters()).grad = torch.ones_like(next(model.parameters()))
+    with pytest.raises(RuntimeError, match=r"no sample|without a closure"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_hooks_on_load_are_heard(name):
+    """What a pre-hook returns is loaded; what a post-hook changes stays; hooks that were registered stay registered."""
+    model, optimizer = made(name)
+    MAKERS[name][1](model, optimizer)
+    saved = optimizer.state_dict()
+    key = "momentum_buffer" if name == "sam" else "hess"
+    other_model, other = made(name)
+    before = copy.deepcopy(saved["state"][0][key])
+
+    def double(_, state_dict):
+        state_dict = copy.deepcopy(state_dict)
+        state_dict["state"][0][key] *= 2
+        state_dict["param_groups"][0]["lr"] = 0.5
+        return state_dict
+
+    def add_one(optimizer):
+        optimizer.state[next(other_model.parameters())][key] += 1
+
+    other.register_load_state_dict_pre_hook(double)
+    other.register_load_state_dict_post_hook(add_one)
+    for _ in range(2):
+        other.load_state_dict(saved)
+        assert torch.equal(other.state[next(other_model.parameters())][key], before * 2 + 1)
+        assert other.param_groups[0]["lr"] == 0.5
+    assert torch.equal(saved["state"][0][key], before)
+
+
+def test_a_pre_hook_may_mend_what_would_be_refused():
+    model, optimizer = made("ivon")
+    train_step(model, optimizer, batch())
+    saved = optimizer.state_dict()
+    old = {**saved, "state": {k: {n: v for n, v in s.items() if n != "hess"} for k, s in saved["state"].items()}}
+    _, other = made("ivon")
+    with pytest.raises(ValueError, match="lacks"):
+        other.load_state_dict(old)
+    other.register_load_state_dict_pre_hook(lambda _, given: saved)
+    other.load_state_dict(old)
+    assert torch.equal(weights(model), weights(model))
+    assert other.state_dict()["state"].keys() == saved["state"].keys()
+
+
+def test_state_dict_of_another_type():
+    with pytest.raises(ValueError, match=r"state_dict is a list; pass what IVON\.state_dict\(\) returned"):
+        made("ivon")[1].load_state_dict([1])
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_generator_in_the_state_of_the_first_parameter_does_not_disturb(executor):
+    """It is there after state_dict(), for tools that keep nothing else, and goes when another state is loaded."""
+    model = mlp()
+    optimizer = ivon(model, **EXECUTORS[executor])
+    saved = optimizer.state_dict()
+    assert torch.equal(saved["state"][0]["generator"], saved["generator"])
+    train_step(model, optimizer, batch())
+    without = IVON(mlp().parameters(), lr=0.1, ess=30.0)
+    with pytest.warns(UserWarning, match="the saved state has a generator"):
+        without.load_state_dict(saved)
+    assert all("generator" not in state for state in without.state_dict()["state"].values())
