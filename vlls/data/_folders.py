@@ -63,7 +63,8 @@ def load_folder(root: Path) -> ImageStream:
     stream = _with_split(root, parts, walk) if parts else _without_split(root, top, walk)
     if walk.left_out:
         told = ", ".join(f"{what} ({count})" for what, count in walk.left_out.items())
-        warnings.warn(f"{root}: left out {told}; images end in {_SHOWN}, ...", UserWarning, stacklevel=3)
+        known = f"; images end in {_SHOWN}, ..." if "files" in told else ""
+        warnings.warn(f"{root}: left out {told}{known}", UserWarning, stacklevel=3)
     return stream
 
 

@@ -208,7 +208,9 @@ def load_run(
         if config.method in VARIATIONAL:
             optimizer = make_optimizer(config, model, len(data.train))
             assert isinstance(optimizer, IVON)
-            optimizer.load_state_dict({name: state["optimizer"][name] for name in ("state", "param_groups")})
+            saved = state["optimizer"]
+            kept = {i: {k: v for k, v in own.items() if k != "generator"} for i, own in saved["state"].items()}
+            optimizer.load_state_dict({"state": kept, "param_groups": saved["param_groups"]})  # nothing is drawn here
             posterior = optimizer.posterior(model)
         step, epochs = state["step"], state["epochs"]
     except (KeyError, RuntimeError, ValueError) as error:
