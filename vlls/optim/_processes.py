@@ -12,7 +12,20 @@ from torch import Tensor
 
 from vlls.optim._slot import Slot
 
-__all__ = ["LocalGradients", "average_over_processes", "several_processes", "warn_of_equal_samples"]
+__all__ = [
+    "LocalGradients",
+    "average_over_processes",
+    "count_stepping",
+    "several_processes",
+    "take_over_from_last",
+    "warn_of_equal_samples",
+]
+
+STEP = 4096.0
+"""What a process adds that makes a step, many times what one adds in a forward pass under ``Join``."""
+
+LASTING = ("momentum", "hess", "mean")
+"""What the state of a parameter holds beside the number of its steps."""
 
 
 def several_processes() -> bool:
@@ -96,21 +109,68 @@ def _norm(slot: Slot) -> Tensor:
     return gradient.norm(dtype=slot.dtype)
 
 
-def average_over_processes(slots: list[Slot]) -> None:
-    """Average gradient and statistic over the processes, with zeros where one has no gradient."""
-    device, world = slots[0].param.device, dist.get_world_size()
+def count_stepping(device: torch.device, *, stepping: bool) -> int:
+    """Return how many processes make this step; those that ran out of batches under ``Join`` do not.
+
+    It is the first exchange of a step, and one float that all add up is also the first of each round in which such a
+    process waits (a process that goes on then adds 1): where only the model was joined, it finds that out here.
+
+    Raises:
+        RuntimeError: if a process is in its next forward pass already.
+    """
+    count = torch.full((1,), STEP * stepping, device=device)
+    dist.all_reduce(count)
+    steps, forwards = divmod(float(count), STEP)
+    if forwards:
+        raise RuntimeError("a process goes on without a step; under Join call step() once after each forward pass")
+    return int(steps)
+
+
+def average_over_processes(slots: list[Slot], found_inf: Tensor | None = None, *, stepping: int, divisor: int) -> bool:
+    """Average gradient and statistic over the processes, with zeros where one has no gradient.
+
+    Args:
+        slots: the parameters.
+        found_inf: GradScaler's, which becomes that of all.
+        stepping: the number of processes that have gradients, by which their sum is divided.
+        divisor: the same for the statistics.
+
+    Returns:
+        Whether no process has found an infinity; nothing is averaged where one has.
+    """
+    device = slots[0].param.device
     present = torch.tensor([slot.grad is not None for slot in slots], dtype=torch.float32, device=device)
-    dist.all_reduce(present, op=dist.ReduceOp.MAX)
+    news = torch.cat([present.new_zeros(1) if found_inf is None else found_inf.to(present).reshape(1), present])
+    dist.all_reduce(news, op=dist.ReduceOp.MAX)
+    if found_inf is not None:
+        found_inf.copy_(news[0])
+    infinite, *anywhere = news.tolist()
+    if infinite:
+        return False
     waits = []
-    for slot, anywhere in zip(slots, present.tolist(), strict=True):
-        if not anywhere:
+    for slot, has_gradient in zip(slots, anywhere, strict=True):
+        if not has_gradient:
             continue
         if slot.grad is None or slot.statistic is None:
             slot.grad, slot.statistic = slot.buffer("grad").zero_(), slot.buffer("statistic").zero_()
-        for tensor in (slot.grad, slot.statistic):
-            waits.append(dist.all_reduce(tensor.div_(world), async_op=True))
+        waits.append(dist.all_reduce(slot.grad.div_(stepping), async_op=True))
+        waits.append(dist.all_reduce(slot.statistic.div_(divisor), async_op=True))
     for wait in waits:
         wait.wait()
+    return True
+
+
+def take_over_from_last(slots: list[Slot], is_last: bool) -> None:
+    """Give all processes the parameters and the state of one that had the most batches."""
+    device = slots[0].param.device
+    last = torch.tensor(dist.get_rank() if is_last else -1, device=device)
+    dist.all_reduce(last, op=dist.ReduceOp.MAX)
+    steps = torch.stack([slot.state["step"] for slot in slots]).to(device)
+    dist.broadcast(steps, int(last))
+    for slot, step in zip(slots, steps.tolist(), strict=True):
+        slot.state["step"].fill_(step)
+        for tensor in (slot.param.detach(), *(value for key, value in slot.state.items() if key in LASTING)):
+            dist.broadcast(tensor, int(last))
 
 
 def warn_of_equal_samples(noise: Tensor) -> None:

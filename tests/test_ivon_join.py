@@ -1,0 +1,195 @@
+"""IVON where one process has fewer batches than another: under Join as one process that sees what is there."""
+
+import os
+import socket
+import sys
+import time
+from datetime import timedelta
+from functools import partial
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.distributed.algorithms.join import Join
+from torch.multiprocessing import get_context
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from vlls import IVON
+from vlls.optim._cpu import compiler
+
+BATCHES = 5, 2  # of each process
+FUSED = {"fused": True} if compiler() else {}
+CASES = {  # options of Join, of IVON, and how the loop differs
+    "DDP": {},
+    "DDP, divided by who is left": {"join": {"divide_by_initial_world_size": False}},
+    "gradsq": {"hess_approx": "gradsq", "foreach": True},
+    "closure": {"closure": True, **FUSED},
+    "without DDP": {"ddp": False},
+    "a schedule": {"schedule": True},
+    "GradScaler": {"scaler": True},
+    "as many batches": {"batches": (3, 3)},
+    "none at all": {"batches": (2, 0)},
+}
+
+pytestmark = pytest.mark.skipif(
+    not dist.is_available() or not dist.is_gloo_available() or sys.platform == "win32", reason="needs gloo"
+)
+
+
+def problem():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 10), torch.nn.BatchNorm1d(10).eval(), torch.nn.Linear(10, 3))
+    return model, torch.randn(2, 5, 8, 6), torch.randint(3, (2, 5, 8))
+
+
+def make(model, **options):
+    return IVON(model.parameters(), lr=0.1, ess=40.0, beta2=0.9, hess_init=0.3, **options)
+
+
+def seed(step, rank):
+    return 100 + 10 * step + rank
+
+
+def results(model, optimizer):
+    named = {f"{name}.mean": p.detach().clone() for name, p in model.named_parameters()}
+    for name, p in model.named_parameters():
+        named |= {f"{name}.{key}": optimizer.state[p][key].clone() for key in ("step", "momentum", "hess")}
+    return named
+
+
+def rate(optimizer, step, schedule):
+    if schedule:
+        optimizer.param_groups[0]["lr"] = 0.1 / (1 + step)
+
+
+def joined(batches=BATCHES, *, ddp=True, join=None, closure=False, schedule=False, scaler=False, **options):
+    rank = dist.get_rank()
+    model, x, y = problem()
+    optimizer = make(model, sync=True, generator=torch.Generator(), **options)
+    forward = DistributedDataParallel(model) if ddp else model
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0) if scaler else None
+    with Join([forward, optimizer] if ddp else [optimizer], **(join or {})):
+        for step in range(batches[rank]):
+            optimizer.generator.manual_seed(seed(step, rank))
+            rate(optimizer, step, schedule)
+
+            def backward(step=step):
+                optimizer.zero_grad()
+                loss = F.cross_entropy(forward(x[rank, step]), y[rank, step])
+                (scaler.scale(loss) if scaler else loss).backward()
+
+            if closure:
+                optimizer.step(backward)
+                continue
+            with optimizer.sampled_params(train=True):
+                backward()
+            if scaler and step == 3:
+                model[0].weight.grad[0, 0] = float("inf")  # where the other has run out of batches
+            if scaler:
+                scaler.step(optimizer)
+                scaler.update()
+            else:
+                optimizer.step()
+    found = results(model, optimizer)
+    with optimizer.sampled_params(train=True):  # and training goes on, without Join
+        optimizer.zero_grad()
+        F.cross_entropy(model(x[rank, 0]), y[rank, 0]).backward()
+    optimizer.step()
+    return found
+
+
+def alone(batches=BATCHES, *, ddp=True, join=None, closure=False, schedule=False, scaler=False, **options):
+    """One process with a sample for each batch; where one lacks, DDP counts a gradient of zero by default."""
+    by_world = ddp and (join or {}).get("divide_by_initial_world_size", True)
+    model, x, y = problem()
+    optimizer = make(model, generator=torch.Generator(), **options)
+    for step in range(max(batches)):
+        if scaler and step == 3:
+            continue
+        rate(optimizer, step, schedule)
+        ranks = [rank for rank in range(2) if step < batches[rank]]
+        for rank in ranks:
+            optimizer.generator.manual_seed(seed(step, rank))
+            with optimizer.sampled_params(train=True):
+                optimizer.zero_grad()
+                F.cross_entropy(model(x[rank, step]), y[rank, step]).backward()
+        if len(ranks) == 1 and by_world:  # a sample without a gradient
+            with optimizer.sampled_params(train=True):
+                optimizer.zero_grad()
+        optimizer.step()
+    return results(model, optimizer)
+
+
+def told(call):
+    """The seconds that a call takes to raise, and its message."""
+    start = time.monotonic()
+    try:
+        call()
+    except Exception as error:
+        return time.monotonic() - start, type(error).__name__, str(error)
+    return time.monotonic() - start, "", ""
+
+
+def model_alone_is_joined():
+    model, x, y = problem()
+    optimizer = make(model, sync=True)
+    forward = DistributedDataParallel(model)
+    torch.manual_seed(dist.get_rank())
+    with Join([forward]):
+        for step in range(BATCHES[dist.get_rank()]):
+            with optimizer.sampled_params(train=True):
+                optimizer.zero_grad()
+                F.cross_entropy(forward(x[0, step]), y[0, step]).backward()
+            optimizer.step()
+
+
+def worker(rank, port, folder, jobs):
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=250))
+    for i, job in enumerate(jobs):
+        torch.save(job(), f"{folder}/{i}-{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """What both processes found, from one start."""
+    folder = tmp_path_factory.mktemp("ranks")
+    jobs = [partial(joined, **options) for options in CASES.values()] + [partial(told, model_alone_is_joined)]
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    context = get_context("spawn")
+    processes = [context.Process(target=worker, args=(rank, port, str(folder), jobs)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(300)
+    assert [process.exitcode for process in processes] == [0, 0]
+    found = [[torch.load(folder / f"{i}-{rank}.pt") for rank in range(2)] for i in range(len(jobs))]
+    return dict(zip([*CASES, "model alone"], found, strict=True))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_uneven_processes_end_alike_and_as_one_process_would(ran, case):
+    first, second = ran[case]
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    for name, value in alone(**CASES[case]).items():
+        assert (first[name] - value).abs().max() < 1e-6 * (1 + float(value.abs().max())), name
+
+
+def test_an_optimizer_that_is_not_joined_says_so_instead_of_waiting(ran):
+    (seconds, kind, message), _ = ran["model alone"]
+    assert kind == "RuntimeError" and "\n" not in message
+    assert "1 of 2 processes ran out of batches" in message and "with Join([model, optimizer])" in message
+    assert seconds < 200  # and not the process group's time-out
+
+
+def test_a_step_is_due_after_each_forward_pass(monkeypatch):
+    from vlls.optim import _processes
+
+    monkeypatch.setattr(dist, "all_reduce", lambda count: count.fill_(1.0))  # the other is in its forward pass
+    with pytest.raises(RuntimeError, match=r"call step\(\) once after each forward pass"):
+        _processes.count_stepping(torch.device("cpu"), stepping=False)
