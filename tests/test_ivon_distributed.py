@@ -62,7 +62,7 @@ def train(model, forward, optimizer, x, y, how):
             optimizer.step()
 
 
-def reference(**options):
+def reference(clip=None, **options):
     """One process with two samples a step, one for each half of the batch."""
     model, x, y = problem()
     optimizer = make(model, generator=torch.Generator(), mc_samples=2, **options)
@@ -72,6 +72,8 @@ def reference(**options):
             with optimizer.sampled_params(train=True):
                 optimizer.zero_grad()
                 F.cross_entropy(model(x[rank::2]), y[rank::2]).backward()
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
     return results(model, optimizer)
 
@@ -98,6 +100,85 @@ def wrapped(how, ddp, options):
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # no complaint about equal samples
         train(model, forward, optimizer, x, y, how)
+    return results(model, optimizer)
+
+
+def thrown_away(model, optimizer, loss):
+    (5 * loss()).backward()
+    optimizer.zero_grad()
+    loss().backward()
+
+
+def thrown_away_by_the_model(model, optimizer, loss):
+    (5 * loss()).backward()
+    model.zero_grad()
+    loss().backward()
+
+
+def filled_with_zeros(model, optimizer, loss):
+    (5 * loss()).backward()
+    optimizer.zero_grad(set_to_none=False)
+    loss().backward()
+
+
+def only_looked_at(model, optimizer, loss):
+    torch.autograd.grad(loss(), [p for p in model.parameters() if p is not model.unused])
+    loss().backward()
+    torch.autograd.grad(loss(), [p for p in model.parameters() if p is not model.unused])
+
+
+def clipped(model, optimizer, loss):
+    loss().backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+
+
+def unscaled(model, optimizer, loss):
+    (1024 * loss()).backward()
+    for p in model.parameters():
+        if p.grad is not None:
+            p.grad /= 1024
+
+
+def halved_between(model, optimizer, loss):
+    """Two micro-batches, the gradient of the first at a quarter of its weight."""
+    (2 * loss()).backward()
+    for p in model.parameters():
+        if p.grad is not None:
+            p.grad.mul_(0.25)
+    (loss() / 2).backward()
+
+
+def accumulated(model, optimizer, loss):
+    for _ in range(4):
+        (loss() / 4).backward()
+
+
+CLIP = 0.05
+EDITS = [  # in the block; each leaves the gradient of the plain loss, or that clipped
+    thrown_away,
+    thrown_away_by_the_model,
+    filled_with_zeros,
+    only_looked_at,
+    clipped,
+    unscaled,
+    halved_between,
+    accumulated,
+]
+
+
+def edited(edit, views):
+    model, x, y = problem()
+    forward = torch.nn.parallel.DistributedDataParallel(
+        model, find_unused_parameters=True, gradient_as_bucket_view=views
+    )
+    optimizer = make(model, sync=True, generator=torch.Generator())
+    rank = dist.get_rank()
+    for step in range(STEPS):
+        optimizer.generator.manual_seed(100 + 10 * step + rank)
+        with optimizer.sampled_params(train=True):
+            optimizer.zero_grad()
+            edit(model, optimizer, lambda: F.cross_entropy(forward(x[rank::2]), y[rank::2]))
+        optimizer.step()
     return results(model, optimizer)
 
 
@@ -150,6 +231,7 @@ def ran(tmp_path_factory):
     """Both processes' results of every case, from one start."""
     folder = tmp_path_factory.mktemp("ranks")
     jobs = [partial(wrapped, *case) for case in CASES] + [partial(scaled, {}), same_seed]
+    jobs += [partial(edited, edit, views) for edit in EDITS for views in (False, True)]
     with __import__("socket").socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -190,3 +272,13 @@ def test_equal_samples_are_warned_of_once_and_keep_sampled_is_refused(ran):
     for rank in ran[len(CASES) + 1]:
         assert len(rank["warnings"]) == 1 and "torch.manual_seed(seed +" in rank["warnings"][0]
         assert "cannot separate" in rank["kept"]
+
+
+@pytest.mark.parametrize("views", [False, True], ids=["", "views"])
+@pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)
+def test_the_curvature_follows_what_is_done_to_the_gradient(ran, edit, views):
+    """In the block, on two processes: as on one process with two samples, of which nothing but the edit is left."""
+    first, second = ran[len(CASES) + 2 + 2 * EDITS.index(edit) + views]
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    for name, value in reference(clip=CLIP if edit is clipped else None).items():
+        assert (first[name] - value).abs().max() < 1e-6 * (1 + float(value.abs().max())), name
