@@ -2,12 +2,16 @@
 
 import copy
 import pickle
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from vlls import IVON, SAM, predict
+from vlls.optim._cpu import compiler
 
 
 def model_and_optimizer(**options):
@@ -156,3 +160,49 @@ def test_sam_counts_each_batch_of_a_compiled_model_once():
     for _ in range(3):
         optimizer.step(closure)
     assert model[1].num_batches_tracked == 3
+
+
+# ---------------------------------------------------------------------- outputs that are no logits, the end of Python
+class Returns(nn.Module):
+    def __init__(self, wrap):
+        super().__init__()
+        self.layer, self.wrap = nn.Linear(4, 3), wrap
+
+    def forward(self, x):
+        return self.wrap(self.layer(x))
+
+
+@pytest.mark.parametrize(
+    "wrap, message",
+    [
+        (lambda z: SimpleNamespace(logits=z), r"a SimpleNamespace; .* forward returns one tensor of logits, here its"),
+        (lambda z: (z, z), "a tuple of 2; wrap it in a module whose forward returns one tensor of logits"),
+        (lambda z: {"cat": z, "dog": z}, r"a dict of \['cat', 'dog'\]; wrap it"),
+        (lambda z: z.argmax(1), r"a tensor of shape \(5,\) and torch.int64; .* returns real logits"),
+        (lambda z: z.sum(), r"a tensor of shape \(\) and torch.float32; .* a row an example"),
+        (lambda z: None, "a NoneType; wrap it"),
+    ],
+)
+def test_predict_says_what_a_model_should_return(wrap, message):
+    model = Returns(wrap)
+    optimizer = IVON(model.parameters(), lr=0.1, ess=10.0)
+    before = model.layer.weight.detach().clone()
+    with pytest.raises(ValueError, match=message):
+        predict(model, optimizer, torch.randn(5, 4), 2)
+    assert torch.equal(model.layer.weight, before)
+
+
+@pytest.mark.skipif(compiler() is None, reason="no C compiler")
+def test_python_may_end_inside_a_block_that_was_entered_by_hand():
+    code = """
+import atexit, torch, vlls
+torch.set_num_threads(4)
+weight = torch.nn.Parameter(torch.ones(300_000))
+optimizer = vlls.IVON([weight], lr=0.1, ess=100.0, fused=True)
+block = optimizer.keep_sampled()
+block.__enter__()
+weight.square().sum().backward()
+optimizer.step()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -16,7 +16,7 @@ __all__ = ["FirstSteps", "can_look"]
 STEPS = 100
 LOUD = 2.0
 """Root mean square of the noise over that of the weights, beyond which a network hardly trains."""
-STILL = 0.01
+STILL = 0.02
 """Root mean square of the first steps' sum over that of the weights, below which it has hardly moved."""
 ENTRIES = 256
 """Entries of a parameter that are looked at."""

@@ -150,7 +150,9 @@ def round_at_random(values: Tensor, dtype: torch.dtype, generator: torch.Generat
     spacing = torch.ldexp(torch.full_like(values, info.eps / 2), exponent).clamp_min(info.smallest_normal * info.eps)
     device = values.device if generator is None else generator.device
     uniform = torch.rand(values.shape, dtype=values.dtype, device=device, generator=generator).to(values.device)
-    return values.div(spacing).add_(uniform).floor_().mul_(spacing).to(dtype)
+    scaled = values / spacing
+    below = scaled.floor()
+    return below.add_(uniform < scaled.sub_(below)).mul_(spacing).to(dtype)
 
 
 def _pieces(tensors: list[Tensor]) -> Iterator[list[Tensor]]:

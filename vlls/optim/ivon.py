@@ -95,7 +95,7 @@ class IVON(Optimizer, Joinable):
 
     Warns:
         UserWarning: once, if the noise is more than twice as large as the weights at the start, or if the first 100
-            steps at a constant ``lr`` move the weights by less than 1 % of their size.
+            steps at a constant ``lr`` move the weights by less than 2 % of their size.
 
     Example:
         >>> _ = torch.manual_seed(0)
