@@ -138,3 +138,19 @@ def test_skipping_for_ever_is_said_once():
     (warning,) = caught
     assert f"{SKIPS} steps in a row" in str(warning.message)
     assert torch.equal(theta, torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    "dtype, rho, lost", [(torch.bfloat16, 0.05, True), (torch.bfloat16, 5.0, False), (torch.float32, 0.05, False)]
+)
+def test_a_perturbation_below_the_resolution_is_said(dtype, rho, lost):
+    theta = torch.nn.Parameter((1 + torch.rand(2000, generator=torch.Generator().manual_seed(0))).to(dtype))
+    optimizer = SAM([theta], torch.optim.SGD, rho=rho, lr=0.1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            theta.grad = torch.ones_like(theta)
+            optimizer.first_step()
+            optimizer.second_step()
+    assert len(caught) == lost
+    assert not lost or "only 0.0% of the weights in torch.bfloat16 have changed" in str(caught[0].message)

@@ -192,6 +192,7 @@ class SAM(Optimizer):
     _hold: ExitStack  # keeps other threads out while they are
     _sound = True  # whether the gradients of the first step were finite
     _skipped = 0  # steps in a row
+    _rounding_checked = False
 
     def __init__(
         self,
@@ -294,6 +295,23 @@ class SAM(Optimizer):
             self._put_back()
             raise
         drop_cached_casts()
+        self._warn_of_rounding()
+
+    def _warn_of_rounding(self) -> None:
+        """Warn, once, where half-precision parameters have hardly moved: SAM is then its base optimizer."""
+        halves = [pair for pair in self._original or () if torch.finfo(pair[0].dtype).bits < 32]
+        if self._rounding_checked or not halves or any(group["rho"] == 0 for group in self.param_groups):
+            return
+        if halves[0][0].is_cuda and torch.cuda.is_current_stream_capturing():
+            return
+        self._rounding_checked = True
+        moved = sum(int((p != original).sum()) for p, original in halves) / sum(p.numel() for p, _ in halves)
+        if moved < 0.5:
+            warnings.warn(
+                f"only {moved:.1%} of the weights in {halves[0][0].dtype} have changed: SAM's perturbation is below their "
+                "resolution; keep the parameters in float32 and use torch.autocast",
+                stacklevel=2,
+            )
 
     @torch.no_grad()
     def second_step(self, zero_grad: bool = False) -> None:
