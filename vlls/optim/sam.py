@@ -308,8 +308,8 @@ class SAM(Optimizer):
         moved = sum(int((p != original).sum()) for p, original in halves) / sum(p.numel() for p, _ in halves)
         if moved < 0.5:
             warnings.warn(
-                f"only {moved:.1%} of the weights in {halves[0][0].dtype} have changed: SAM's perturbation is below their "
-                "resolution; keep the parameters in float32 and use torch.autocast",
+                f"only {moved:.1%} of the weights in {halves[0][0].dtype} have changed: SAM's perturbation is below "
+                "their resolution; keep the parameters in float32 and use torch.autocast",
                 stacklevel=2,
             )
 
