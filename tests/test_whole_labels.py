@@ -77,7 +77,7 @@ REFUSED = {
     "none": (None, "^labels are None; pass .*in a tensor, an array or a list$"),
     "one string": ("0123", "^labels are a str; pass"),
     "dict": ({0: 1}, "^labels are a dict; pass"),
-    "number": (3, "^labels are a int; pass"),
+    "number": (3, "^labels are an int; pass"),
     "iterator": (iter([0, 1]), "^labels are a list_iterator; pass"),
     "ragged": ([[0], [0, 1]], "^labels are a list that makes no array; pass"),
     "beyond int64": (

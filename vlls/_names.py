@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from numbers import Integral
 from typing import Any
 
-__all__ = ["check_known", "check_whole_number"]
+__all__ = ["check_known", "check_whole_number", "kind_of"]
 
 
 def check_known(value: object, known: Iterable[str], name: str, others: str = "") -> None:
@@ -31,3 +31,14 @@ def check_whole_number(value: Any, name: str, least: int) -> None:
     """Raise a ValueError unless ``value`` is a whole number from ``least`` on."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name}={value!r} is not allowed; choose a whole number >= {least}")
+
+
+def kind_of(value: object) -> str:
+    """Return the name of a value's type with its article, for an error message.
+
+    Example:
+        >>> kind_of(3), kind_of("three")
+        ('an int', 'a str')
+    """
+    name = type(value).__name__
+    return f"{'an' if name[0].upper() in 'AEIO' else 'a'} {name}"

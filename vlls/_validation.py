@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vlls._names import check_known, check_whole_number
+from vlls._names import check_known, check_whole_number, kind_of
 
 __all__ = [
     "as_float64",
@@ -127,13 +127,13 @@ def whole_labels(labels: Any, name: str = "labels", num_classes: int | None = No
 def _array(labels: Any, name: str, allowed: str) -> npt.NDArray[Any]:
     """Labels that are no tensor as an array, after a check that they are several of them."""
     if not hasattr(labels, "__len__") or isinstance(labels, str | bytes | dict | set):
-        given = "None" if labels is None else f"a {type(labels).__name__}"
+        given = "None" if labels is None else kind_of(labels)
         raise ValueError(f"{name} are {given}; pass {allowed}, in a tensor, an array or a list")
     listed = isinstance(labels, list | tuple)
     try:
         array = np.asarray(labels)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} are a {type(labels).__name__} that makes no array; pass {allowed}") from error
+        raise ValueError(f"{name} are {kind_of(labels)} that makes no array; pass {allowed}") from error
     if listed and array.size == 0:
         return array.astype(np.int64)
     return array.astype(bool) if listed and any(isinstance(label, bool) for label in labels) else array
@@ -147,7 +147,7 @@ def _check_entries(array: npt.NDArray[Any], name: str, allowed: str) -> None:
         if isinstance(entry, str):
             raise ValueError(f"{name} are strings; pass {allowed}, such as pandas.factorize({name})[0]")
         if isinstance(entry, bool | np.bool_) or not isinstance(entry, Integral):
-            raise ValueError(f"{name}[{at}] is {entry!r}, a {type(entry).__name__}; pass {allowed}")
+            raise ValueError(f"{name}[{at}] is {entry!r}, {kind_of(entry)}; pass {allowed}")
     limits = torch.iinfo(torch.int64)
     outside = (array > limits.max) | (array < limits.min)
     if bool(np.any(outside)):

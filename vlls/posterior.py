@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vlls._names import kind_of
 from vlls._validation import as_float64, check_finite, check_symmetric, check_whole_number
 
 __all__ = ["DiagonalPosterior", "GaussianPosterior"]
@@ -259,7 +260,7 @@ class DiagonalPosterior:
 def _weights(values: Mapping[str, Tensor], which: str) -> dict[str, Tensor]:
     """Tensors by name, detached, after a check that they are tensors of real floating-point numbers."""
     if not isinstance(values, Mapping):
-        raise ValueError(f"{which} is a {type(values).__name__}; pass a dict of tensors by parameter name")
+        raise ValueError(f"{which} is {kind_of(values)}; pass a dict of tensors by parameter name")
     for name, value in values.items():
         if not isinstance(value, Tensor) or not value.is_floating_point():
             given = value.dtype if isinstance(value, Tensor) else type(value).__name__

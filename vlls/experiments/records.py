@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlls._names import kind_of
 from vlls.data._errors import needs
 from vlls.experiments.quantities import QUANTITIES, Quantity, Way
 
@@ -67,7 +68,7 @@ def _read(path: Path) -> dict[str, Any] | str:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # a decoding error is a ValueError
         return f"{path.name} cannot be read: {error}"
-    return record if isinstance(record, dict) else f"{path.name} holds a {type(record).__name__}, not a record"
+    return record if isinstance(record, dict) else f"{path.name} holds {kind_of(record)}, not a record"
 
 
 def _row(quantity: Quantity, record: dict[str, Any] | str | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vlls._names import kind_of
 from vlls._quadrature import gaussian_expectation, sobol_normal
 from vlls.families import Categorical, Family, VectorFamily
 
@@ -40,7 +41,7 @@ def the_family(family: Family | None, num_outputs: int) -> Family:
     if family is None:
         return Categorical(num_outputs) if num_outputs > 1 else Bernoulli()
     if not isinstance(family, Family):
-        raise ValueError(f"family is a {type(family).__name__}; pass one of vlls.families, such as Categorical(10)")
+        raise ValueError(f"family is {kind_of(family)}; pass one of vlls.families, such as Categorical(10)")
     if family.num_outputs not in (None, num_outputs):
         raise ValueError(f"the model returns {num_outputs} logits and {family!r} needs {family.num_outputs}")
     return family

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from vlls._names import kind_of
 from vlls._validation import check_known, check_whole_number
 from vlls.noise._call import borrowed
 from vlls.noise._checks import check_labels
@@ -188,7 +189,7 @@ def _batches(dataset: Any, batch_size: int) -> Iterator[Tensor]:
         first = batch[0] if isinstance(batch, (tuple, list)) else batch
         if not isinstance(first, Tensor):
             raise ValueError(
-                f"an item of the data set has a {type(first).__name__} where its input should be; wrap the data set so "
+                f"an item of the data set has {kind_of(first)} where its input should be; wrap the data set so "
                 "that an item is one tensor, or a tuple that starts with it"
             )
         yield first

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from vlls._names import kind_of
 from vlls._validation import check_generator, check_whole_number
 
 __all__ = [
@@ -198,7 +199,7 @@ def _check_state(state: Any, param: Tensor, which: str) -> None:
         raise ValueError(f"the saved state of {which} lacks {missing}; it was not saved by IVON")
     for name in ("momentum", "hess", *(["mean"] if "mean" in state else [])):
         if not isinstance(state[name], Tensor):
-            raise ValueError(f"{name} of {which} is a {type(state[name]).__name__} in the saved state, not a tensor")
+            raise ValueError(f"{name} of {which} is {kind_of(state[name])} in the saved state, not a tensor")
         if tuple(state[name].shape) != tuple(param.shape):
             raise ValueError(
                 f"{name} of {which} has shape {tuple(state[name].shape)} in the saved state, "

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from vlls._compiled import drop_cached_casts, uncompiled
 from vlls._locks import holding
+from vlls._names import kind_of
 from vlls.optim._advice import FirstSteps, can_look
 from vlls.optim._checkpoints import only_makes_state, saved_generator
 from vlls.optim._checks import (
@@ -614,7 +615,7 @@ class IVON(Optimizer, Joinable):
             UserWarning: if only one of the two has a ``generator``, so that other samples follow than would have.
         """
         if not isinstance(state_dict, dict):
-            raise ValueError(f"state_dict is a {type(state_dict).__name__}; pass what IVON.state_dict() returned")
+            raise ValueError(f"state_dict is {kind_of(state_dict)}; pass what IVON.state_dict() returned")
         loaded: dict[str, Any] = {}
 
         def check(_: Optimizer, given: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vlls._locks import holding, holding_model
+from vlls._names import kind_of
 from vlls._validation import check_whole_number
 from vlls.optim.ivon import IVON
 
@@ -80,7 +81,7 @@ def _checked(logits: Any) -> Tensor:
         advice = "real logits, a row an example"
     else:
         heads = [*logits] if isinstance(logits, Mapping) else len(logits) if isinstance(logits, tuple | list) else None
-        given = f"a {type(logits).__name__}" + (f" of {heads}" if heads is not None else "")
+        given = kind_of(logits) + (f" of {heads}" if heads is not None else "")
         advice = "one tensor of logits"
         if hasattr(logits, "logits"):
             advice += ", here its .logits"

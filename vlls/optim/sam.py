@@ -27,6 +27,7 @@ from torch.optim import Optimizer
 
 from vlls._compiled import drop_cached_casts
 from vlls._locks import holding
+from vlls._names import kind_of
 from vlls.optim._checkpoints import only_makes_state
 from vlls.optim._running import FrozenRunningState
 from vlls.optim.ivon import IVON
@@ -112,7 +113,7 @@ def _checked_group(group: dict[str, Any]) -> dict[str, Any]:
     tensors = [p[1] if isinstance(p, tuple) else p for p in params]  # torch allows pairs (name, parameter)
     for i, p in enumerate(tensors):
         if not isinstance(p, Tensor):
-            raise ValueError(f"params holds a {type(p).__name__} at {i}; pass tensors, as model.parameters() does")
+            raise ValueError(f"params holds {kind_of(p)} at {i}; pass tensors, as model.parameters() does")
         if not p.is_floating_point() or p.layout != torch.strided:
             kind = f"{p.dtype}, {p.layout}"
             raise ValueError(f"params holds a tensor of {kind} at {i}; pass dense real floating-point ones")
@@ -129,7 +130,7 @@ def _checked_group(group: dict[str, Any]) -> dict[str, Any]:
 def _checked_groups(params: Any, defaults: dict[str, Any]) -> list[dict[str, Any]]:
     """Return ``params``, in any form that torch's optimizers take, as a list of valid groups."""
     if isinstance(params, (Tensor, set)) or not isinstance(params, Iterable):
-        raise ValueError(f"params is a {type(params).__name__}; pass a list, as list(model.parameters())")
+        raise ValueError(f"params is {kind_of(params)}; pass a list, as list(model.parameters())")
     entries: list[Any] = list(params)
     given = entries if all(isinstance(entry, dict) for entry in entries) else [{"params": entries}]
     groups = [_checked_group({**defaults, **group}) for group in given]
@@ -205,7 +206,7 @@ class SAM(Optimizer):
         **kwargs: Any,
     ) -> None:
         if not isinstance(base_optimizer, type) or not issubclass(base_optimizer, Optimizer):
-            kind = "the class" if isinstance(base_optimizer, type) else f"a {type(base_optimizer).__name__} instance,"
+            kind = "the class" if isinstance(base_optimizer, type) else f"{kind_of(base_optimizer)} instance,"
             raise ValueError(
                 f"base_optimizer is {kind} {base_optimizer!r}; pass an optimizer's class, as torch.optim.SGD"
             )
