@@ -28,7 +28,11 @@ from vlls.cli._app import app
 PAGE = (BOOK / "recipes.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(?:\{code-block\} )?(\w+)\n((?::[^\n]*\n)*)(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?%?")
-FRAMEWORKS = {"recipe-lightning": ["lightning"], "recipe-transformers": ["transformers", "accelerate"]}
+FRAMEWORKS = {
+    "recipe-lightning": ["lightning"],
+    "recipe-transformers": ["transformers", "accelerate"],
+    "recipe-accelerate": ["accelerate"],
+}
 
 
 # ---------------------------------------------------------------------- what the page holds
@@ -186,6 +190,15 @@ def assert_equal(model, reference, *, rtol=0.0, atol=0.0):
         torch.testing.assert_close(ours, theirs, rtol=rtol, atol=atol)
 
 
+def at_mean(optimizer) -> bool:
+    """Whether the weights are the mean: state_dict() is refused where they are a sample."""
+    try:
+        optimizer.state_dict()
+    except RuntimeError:
+        return False
+    return True
+
+
 def differ(model, reference) -> bool:
     pairs = zip(model.parameters(), reference.parameters(), strict=True)
     return any(float((ours - theirs).detach().abs().max()) > 1e-4 for ours, theirs in pairs)
@@ -210,18 +223,21 @@ def lightning(executed):
         trainer.fit(model, loader, loader)
         return model, trainer
 
-    def plain(accumulate=1):
+    def plain(accumulate=1, *, batches=8, steps=None, clip=None):
         torch.manual_seed(0)
         model = names["Digits"]()
         generator = torch.Generator().manual_seed(1)
         optimizer = vlls.IVON(model.parameters(), lr=0.3, ess=len(names["x"]), hess_init=0.5, generator=generator)
-        batches = list(loader) * 2
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(batches) // accumulate)
-        for i in range(0, len(batches), accumulate):
+        epoch = list(loader)[:batches]
+        groups = [epoch[i : i + accumulate] for i in range(0, len(epoch), accumulate)] * 2
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(groups))
+        for group in groups[:steps]:
             with optimizer.sampled_params(train=True):
                 optimizer.zero_grad()
-                for images, labels in batches[i : i + accumulate]:
+                for images, labels in group:
                     (F.cross_entropy(model.net(images), labels) / accumulate).backward()
+                if clip is not None:
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
             scheduler.step()
         return model, optimizer
@@ -248,6 +264,65 @@ class TestLightning:
         ours, theirs = trainer.optimizers[0].posterior(model).std, optimizer.posterior(reference).std
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
+    @pytest.mark.parametrize("options", [{"limit_train_batches": 5}, {"gradient_clip_val": 0.5}], ids=str)
+    def test_accumulating_an_odd_number_of_batches_and_clipping(self, lightning, options):
+        model, trainer = lightning.fitted(lightning.Accumulating, accumulate_grad_batches=2, **options)
+        reference, _ = lightning.plain(
+            2, batches=options.get("limit_train_batches", 8), clip=options.get("gradient_clip_val")
+        )
+        assert trainer.global_step == (6 if "limit_train_batches" in options else 8)
+        assert_equal(model, reference)
+        assert differ(model, lightning.plain(2)[0])
+
+    @pytest.mark.parametrize("how", ["should_stop", "max_time", "exception", "interrupt", "exception in a callback"])
+    @pytest.mark.parametrize("validated", [True, False])
+    def test_training_that_ends_between_two_batches_leaves_the_mean(self, lightning, tmp_path, how, validated):
+        from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
+
+        where = []
+
+        class Ends(Callback):
+            def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+                if batch_idx != 2:
+                    return
+                if how == "max_time":
+                    (timer,) = (one for one in trainer.callbacks if isinstance(one, Timer))
+                    timer._duration = 0.0
+                elif how == "should_stop":
+                    trainer.should_stop = True
+                elif "callback" in how:
+                    raise ValueError("a callback failed")
+
+            def on_validation_batch_start(self, trainer, *_):
+                where.append(at_mean(trainer.optimizers[0]))
+
+        class Module(lightning.Accumulating):
+            def training_step(self, batch, batch_idx):
+                if batch_idx == 3 and how in ("exception", "interrupt"):
+                    raise ValueError if how == "exception" else KeyboardInterrupt
+                return super().training_step(batch, batch_idx)
+
+        keep = ModelCheckpoint(tmp_path, save_last=True, save_on_exception=True)
+        options = {"callbacks": [Ends(), keep], "enable_checkpointing": True, "max_time": {"hours": 1}}
+        options |= {} if validated else {"limit_val_batches": 0}
+        model, trainer = lightning.made(Module, accumulate_grad_batches=2, **options)
+        if how in ("should_stop", "max_time"):
+            trainer.fit(model, lightning.loader, lightning.loader)
+        else:
+            with pytest.raises(SystemExit if how == "interrupt" else ValueError):
+                trainer.fit(model, lightning.loader, lightning.loader)
+        assert at_mean(trainer.optimizers[0]) and all(where)
+        assert bool(where) == validated
+        reference, _ = lightning.plain(2, steps=1)  # the third batch was thrown away
+        assert_equal(model, reference)
+        for saved in tmp_path.glob("*.ckpt"):  # and what was saved is the mean
+            state = torch.load(saved, weights_only=True)["state_dict"]
+            assert all(torch.equal(state[name], value) for name, value in reference.state_dict().items())
+
+    def test_validation_between_two_batches_is_refused(self, lightning):
+        with pytest.raises(RuntimeError, match="validation falls between"):
+            lightning.fitted(lightning.Accumulating, accumulate_grad_batches=2, val_check_interval=3)
+
     def test_accumulating_without_the_hooks_is_something_else(self, lightning):
         assert differ(lightning.fitted(lightning.Digits, accumulate_grad_batches=2)[0], lightning.plain(2)[0])
 
@@ -257,11 +332,7 @@ class TestLightning:
 
         class Watched(getattr(lightning, kind)):
             def _where(self):
-                try:  # state_dict() is refused where the weights are a sample
-                    self.trainer.optimizers[0].state_dict()
-                except RuntimeError:
-                    return "sample"
-                return "mean"
+                return "mean" if at_mean(self.trainer.optimizers[0]) else "sample"
 
             def training_step(self, batch, batch_idx):
                 seen.append(("training", self._where()))
@@ -384,7 +455,9 @@ def transformers(executed, tmp_path):
             scheduler.step()
         return model, optimizer
 
-    return SimpleNamespace(trainer=trainer, plain=plain, callback=names["TrainerCallback"])
+    return SimpleNamespace(
+        trainer=trainer, plain=plain, callback=names["TrainerCallback"], sampled=names["SampledWeights"]
+    )
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -415,17 +488,95 @@ class TestTransformers:
         assert resumed.state.global_step == whole.state.global_step
         assert_equal(again, model)
 
-    def test_training_that_stops_between_two_batches_leaves_the_mean(self, transformers):
+    @pytest.mark.parametrize("evaluated", [True, False])
+    def test_training_that_stops_between_two_batches_leaves_the_mean(self, transformers, evaluated):
+        where = []
+
         class Stop(transformers.callback):
             def on_substep_end(self, args, state, control, **others):
                 control.should_training_stop = True
 
+            def on_prediction_step(self, args, state, control, **others):
+                where.append(at_mean(optimizer))
+
         trainer, model, optimizer = transformers.trainer(2)
         trainer.add_callback(Stop())
+        if evaluated:
+            trainer.args.eval_strategy, trainer.eval_dataset = "epoch", trainer.train_dataset
         before = [weight.detach().clone() for weight in model.parameters()]
         trainer.train()
-        optimizer.state_dict()  # refused inside of a sample
+        assert at_mean(optimizer) and all(where) and bool(where) == evaluated
         assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
+
+    @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
+    def test_an_exception_between_two_batches_leaves_the_mean(self, transformers, kind):
+        class Fail(transformers.callback):
+            def on_substep_end(self, args, state, control, **others):
+                raise kind
+
+        sampled = transformers.sampled()
+        trainer, model, optimizer = transformers.trainer(2, callbacks=[sampled, Fail()])
+        before = [weight.detach().clone() for weight in model.parameters()]
+        with pytest.raises(kind), sampled.sample:  # as the recipe does
+            trainer.train()
+        assert at_mean(optimizer)
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
+        assert "with sampled.sample:" in RECIPES["recipe-transformers"][0].code
+
+
+# ---------------------------------------------------------------------- and a loop over Accelerate
+@pytest.mark.filterwarnings("ignore")
+class TestAccelerate:
+    def trained(self, change=lambda code: code):
+        """The recipe on batches in order, an odd number of them."""
+        code = RECIPES["recipe-accelerate"][0].code
+        for old, new in (
+            ("batch_size=32, shuffle=True", "batch_size=50"),
+            ("hess_init=0.5)", "hess_init=0.5, generator=torch.Generator().manual_seed(1))"),
+            ("range(8)", "range(2)"),
+        ):
+            assert old in code
+            code = code.replace(old, new)
+        names = {"__name__": "recipe"}
+        with redirect_stdout(StringIO()):
+            exec(change(code), names)
+        return names
+
+    def plain(self, names, factor=1.0):
+        torch.manual_seed(0)
+        model = names["network"]()
+        generator = torch.Generator().manual_seed(1)
+        optimizer = vlls.IVON(model.parameters(), lr=0.3, ess=len(names["x"]), hess_init=0.5, generator=generator)
+        batches = list(zip(names["x"].split(50), names["y"].split(50), strict=True))
+        assert len(batches) % 2 == 1
+        for group in [batches[i : i + 2] for i in range(0, len(batches), 2)] * 2:
+            for images, labels in group:  # a sample for each
+                with optimizer.sampled_params(train=True):
+                    optimizer.zero_grad()
+                    (factor * F.cross_entropy(model(images), labels)).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            optimizer.step()
+        return model, optimizer
+
+    def test_it_trains_what_a_plain_loop_trains(self, executed):
+        needs("recipe-accelerate")
+        names = self.trained()
+        reference, optimizer = self.plain(names)
+        assert_equal(names["model"], reference)
+        ours, theirs = names["ivon"].posterior(names["model"]).std, optimizer.posterior(reference).std
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+    def test_without_the_factor_gradients_are_half_as_large(self, executed):
+        needs("recipe-accelerate")
+        names = self.trained(lambda code: code.replace("batches * loss", "loss"))
+        assert_equal(names["model"], self.plain(names, 0.5)[0])
+        assert differ(names["model"], self.plain(names)[0])
+
+    def test_the_wrapped_optimizer_is_named(self, executed):
+        needs("recipe-accelerate")
+        names = self.trained()
+        with pytest.raises(ValueError, match="AcceleratedOptimizer; pass the IVON"):
+            vlls.predict(names["model"], names["optimizer"], names["test_x"])
 
 
 # ---------------------------------------------------------------------- what the page quotes
