@@ -265,3 +265,18 @@ def test_rows_that_sum_to_one_but_for_rounding_are_accepted():
         rows = torch.randn(20, 100, generator=torch.Generator().manual_seed(0)).softmax(dim=1).to(dtype)
         assert not torch.equal(rows.double().sum(dim=1), torch.ones(20, dtype=torch.float64))
         assert smooth_labels(rows, 0.1).dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int32", "uint16", "uint32", "uint64"])
+@pytest.mark.parametrize("classes", [128, 256, 300])
+def test_classes_in_narrow_types_are_those_in_int64(dtype, classes):
+    """256 classes do not fit into uint8 nor 128 into int8, though each label may."""
+    logits = torch.randn(6, classes, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 60, 100, 126, 127])
+    narrow = labels.to(getattr(torch, dtype))
+    for loss in (OnlineLabelSmoothing(0.5, classes).eval(), ACLS(), LabelSmoothingLoss(0.1), EntropySmoothing()):
+        assert torch.equal(loss(logits, narrow), loss(logits, labels))
+        assert torch.equal(loss.label_noise(logits, narrow), loss.label_noise(logits, labels))
+    assert torch.equal(smooth_labels(narrow, 0.1, classes), smooth_labels(labels, 0.1, classes))
+    with pytest.raises(ValueError, match=r"^labels lie in 0\.\.127, outside 0\.\.99; number the 100 classes"):
+        smooth_labels(narrow, 0.1, 100)

@@ -219,6 +219,61 @@ def test_certain_mistakes_cost_much_and_not_infinity():
     assert found["nll"] == pytest.approx(87.34, abs=0.01) and found["brier"] == 2.0
 
 
+def calibration_error(p, y):
+    """Of confidences in fifteen bins, [0, 1/15) to [14/15, 1], in plain Python."""
+    bins = [[] for _ in range(15)]
+    for row, label in zip(p.tolist(), y.tolist(), strict=True):
+        confidence = max(row)
+        bins[min(int(confidence * 15), 14)].append((row.index(confidence) == label) - confidence)
+    return sum(abs(sum(gaps)) for gaps in bins) / len(p)
+
+
+def test_a_confidence_of_one_is_in_the_last_bin():
+    p = torch.tensor([[1.0, 0.0]] * 10 + [[0.95, 0.05]] * 10)
+    y = torch.tensor([0] * 5 + [1] * 5 + [0] * 5 + [1] * 5)
+    assert classification_metrics(p, y)["ece"] == pytest.approx(0.475, abs=1e-6)
+    p = torch.tensor([[1.0, 0.0]] * 20 + [[0.95, 0.05]] * 20)  # too bold at 1, too shy at 0.95
+    y = torch.tensor([0] * 18 + [1] * 2 + [0] * 20)
+    assert calibration_error(p, y) == pytest.approx(0.025)  # with a bin of its own, 1 would make it 0.075
+    assert classification_metrics(p, y)["ece"] == pytest.approx(0.025, abs=1e-6)
+
+
+def test_confidences_that_saturate_and_those_on_the_edges_of_bins():
+    generator = torch.Generator().manual_seed(0)
+    logits = 30 * torch.randn(500, 4, generator=generator)
+    p, y = logits.softmax(1), torch.randint(0, 4, (500,), generator=generator)
+    assert int((p == 1).sum()) > 100
+    assert classification_metrics(p, y)["ece"] == pytest.approx(calibration_error(p, y), abs=1e-5)
+    p[p[:, 0] == 1, 0] = 1 + 1e-6  # averages that were rounded up are no logits
+    assert p.max() > 1
+    assert classification_metrics(p, y)["ece"] == pytest.approx(calibration_error(p.clamp(max=1), y), abs=1e-5)
+    of_one = (
+        torch.tensor([8.0, 9, 10, 12, 15]) / 16
+    )  # 0.5 and up, none a fifteenth; then 0.6, 0.8 and 1, all fifteenths
+    for confidence in (of_one, torch.tensor([0.6, 0.8, 1.0, 1.0, 0.6])):
+        p, y = torch.stack([1 - confidence, confidence], 1), torch.tensor([0, 1, 1, 0, 1])
+        expected = calibration_error(p.double() + 1e-7 * (p.double() > 0.5), y)
+        assert classification_metrics(p, y)["ece"] == pytest.approx(expected, abs=1e-5)
+    certain = torch.eye(3)
+    assert classification_metrics(certain, torch.tensor([0, 1, 2]))["ece"] == pytest.approx(0, abs=1e-6)
+    assert classification_metrics(certain, torch.tensor([1, 2, 0]))["ece"] == pytest.approx(1, abs=1e-6)
+
+
+INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16, torch.uint32, torch.uint64]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+@pytest.mark.parametrize("classes", [128, 256, 300])
+def test_metrics_of_labels_in_narrow_types(dtype, classes):
+    p = torch.rand(100, classes, generator=torch.Generator().manual_seed(0)).softmax(1)
+    y = torch.arange(100) + (100 if dtype != torch.int8 and classes > 200 else 0)
+    assert classification_metrics(p, y.to(dtype)) == classification_metrics(p, y)
+    wrong = y.clone()
+    wrong[:50] = 0
+    assert memorisation(y.to(dtype), y.to(dtype), wrong.to(dtype)) == memorisation(y, y, wrong)
+    assert memorisation(y, y.to(dtype), wrong) == memorisation(y, y, wrong)
+
+
 @pytest.mark.parametrize("shape", [(200,), (200, 1)])
 def test_metrics_of_the_probability_of_class_one(shape):
     of_one = torch.rand(200, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -28,6 +28,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vlls._names import kind_of
+from vlls._separation import falling_direction
 from vlls._validation import as_float64, check_finite, check_rate, check_symmetric, check_whole_number, is_number
 from vlls.families import Family
 from vlls.posterior import GaussianPosterior
@@ -110,7 +112,7 @@ class GLM:
 
     def _posterior(self, q: GaussianPosterior) -> GaussianPosterior:
         if not isinstance(q, GaussianPosterior):
-            raise ValueError(f"the posterior is a {type(q).__name__}; pass GaussianPosterior(mean, covariance)")
+            raise ValueError(f"the posterior is {kind_of(q)}; pass GaussianPosterior(mean, covariance)")
         if tuple(q.mean.shape) != self.parameter_shape:
             raise ValueError(f"the posterior's mean has shape {tuple(q.mean.shape)}; needs {self.parameter_shape}")
         return q
@@ -173,6 +175,38 @@ class GLM:
         if k is not None:  # rows are (p, l, k), columns p': the parameters are ordered (p, k)
             hessian = hessian.reshape(p, k, k, p).permute(0, 2, 3, 1).reshape(p * k, p * k)
         return gradient, 0.5 * (hessian + hessian.T)
+
+    def _falls_forever(self, theta: Tensor) -> bool:
+        """Whether the loss has no minimum; ``theta`` is the best candidate for one."""
+        ridge = self.regularizer if isinstance(self.regularizer, Ridge) else None
+        free = torch.ones_like(theta, dtype=torch.bool) if ridge is None else ridge._at(theta) == 0
+        if not bool(free.any()):
+            return False
+        rows, weights, strict = self.family._conditions(self.targets)
+        if not bool(strict.any()) or self._is_stationary(theta, rows, weights, strict):
+            return False
+        found = falling_direction(self.features, rows, weights, strict, free.view(len(free), -1))
+        if found is None or ridge is not None:
+            return found is not None
+        found = (found / found.norm()).view_as(theta)
+        return float((self.regularizer.gradient(1e8 * found) * found).sum()) <= 1e-9  # it grows no more either
+
+    def _is_stationary(self, theta: Tensor, rows: Tensor, weights: Tensor, strict: Tensor) -> bool:
+        """Whether Newton's step is short and not lost in rounding, so that there is a minimum nearby.
+
+        Where there is none, the step changes a natural parameter by 1 or more: A'' is at most the distance of A' from
+        its end.
+        """
+        gradient, hessian = self._gradient_and_hessian(theta, None)
+        factor, info = torch.linalg.cholesky_ex(hessian)
+        if int(info) > 0 or not bool(torch.isfinite(factor).all()):
+            return False
+        step = torch.cholesky_solve(gradient.reshape(-1, 1), factor).view(self.features.shape[1], -1)
+        f = (self.features @ theta).view(len(self.features), -1)
+        away = (self.family.mean(f.view_as(self.targets)) - self.targets).view_as(f)
+        least = ((away[rows] * weights).abs().amax(1) if weights.shape[1] == 1 else away.abs()).min()
+        change = ((self.features @ step)[rows] * weights).sum(1).abs().max()
+        return float(least) > 1e-8 and float(change) < 0.25
 
     # ------------------------------------------------------------------ under a posterior
     def label_noise(self, q: GaussianPosterior) -> Tensor:
@@ -340,7 +374,7 @@ def _factorize(hessian: Tensor) -> Tensor:
     pivots = factor.diagonal() / hessian.diagonal().clamp_min(torch.finfo(hessian.dtype).tiny).sqrt()
     if int(info) > 0 or float(pivots.min()) < 1e-7:  # a pivot lost to rounding: squared, 1e-14 of its entry
         raise ValueError(
-            "the Hessian is singular (collinear features, or a direction that the data leave free); "
+            "the Hessian is singular (collinear features, separated labels, or a direction that the data leave free); "
             "add a regularizer, for instance GLM(..., regularizer=Ridge(1e-3))"
         )
     return factor
@@ -354,7 +388,7 @@ class Trajectory:
     Attributes:
         glm: the model.
         states: parameters or posteriors, the start first.
-        converged: whether the tolerance was reached.
+        converged: whether the tolerance was reached, and there is a minimum that it could be reached at.
     """
 
     glm: GLM = field(repr=False)
@@ -388,6 +422,9 @@ def fit(
     **options: Any,
 ) -> Trajectory:
     """Iterate a step to a tolerance and return every state.
+
+    Where parameters without a penalty meet separated labels, the loss has no minimum: small steps far out are not
+    convergence. A warning then says so, and ``converged`` is False.
 
     Args:
         glm: the model.
@@ -426,13 +463,25 @@ def fit(
         if change <= tol:
             converged = True
             break
-    if not converged:
+    ours = getattr(step, "func", step) in _STEPS and options.get("label_noise") is None
+    if ours and glm._falls_forever(states[-1] if isinstance(states[-1], Tensor) else states[-1].mean):
+        converged = False
+        warnings.warn(
+            "the loss has no minimum: in some direction it falls forever, because the labels are separated (classes "
+            "that the features tell apart without an error, all successes or none, counts that are all zero); the "
+            "parameters grow as long as fit goes on. Add a regularizer, for instance GLM(..., regularizer=Ridge(1e-3))",
+            stacklevel=2,
+        )
+    elif not converged:
         warnings.warn(
             f"fit stopped after max_iter={max_iter} steps with a change of {change:.1e} > tol={tol:.1e}; "
             "raise max_iter, or use a smaller lr if the objective oscillates",
             stacklevel=2,
         )
     return Trajectory(glm, states, converged)
+
+
+_STEPS = (gd_step, newton_step, variational_gd_step, von_step)
 
 
 def _change(old: Any, new: Any) -> float:

@@ -145,6 +145,19 @@ class Family(ABC):
             )
         return y
 
+    def _conditions(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """When the loss does not grow along s, the change of the natural parameters (N, K): see _separation.
+
+        Returns:
+            The example (M,), weights (M, K) of s, and whether the weighted sum may be positive (M,), or must be zero.
+        """
+        ends = torch.tensor([-700.0, 700.0], dtype=torch.float64).clamp(*self.domain)
+        mean, reached = self.mean(ends), self.curvature(ends).abs() < 1e-12  # where the means come to an end
+        low = float(mean[0]) if reached[0] else -math.inf
+        high = float(mean[1]) if reached[1] else math.inf
+        sign = (y >= high).double() - (y <= low).double()
+        return torch.arange(len(y), device=y.device), torch.where(sign == 0, 1.0, sign)[:, None], sign != 0
+
     def _in_support(self, y: Tensor) -> Tensor:
         return torch.ones_like(y, dtype=torch.bool)
 

@@ -80,6 +80,12 @@ class VectorFamily(Family):
         _, first, second = self._integrate(mean, var, first=True, second=True)
         return first.mean(0), second.mean(0)
 
+    def _conditions(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        n, k = y.shape
+        weights = torch.eye(k, dtype=y.dtype, device=y.device).repeat(n, 1)  # nothing is known of where the means end
+        rows = torch.arange(n, device=y.device).repeat_interleave(k)
+        return rows, weights, torch.zeros(n * k, dtype=torch.bool, device=y.device)
+
     def _second_moments(self, f: Tensor, mean: Tensor) -> Tensor:
         """Average A'' over the points: (B, R, S, K) -> (R, B, K, K); ``mean`` is A'(f), where it helps."""
         return self.curvature(f).mean(2).transpose(0, 1)
@@ -197,6 +203,13 @@ class Categorical(VectorFamily):
             )
         y = super().check_targets(y, num_examples)
         return torch.nn.functional.one_hot(y.long(), k).to(torch.float64)
+
+    def _conditions(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The logits of the label's classes stay equal, and no other's grows beyond them."""
+        label = y.argmax(1)
+        rows, other = (label[:, None] != torch.arange(y.shape[1], device=y.device)).nonzero(as_tuple=True)
+        unit = torch.eye(y.shape[1], dtype=y.dtype, device=y.device)
+        return rows, unit[label[rows]] - unit[other], y[rows, other] == 0
 
     def _in_support(self, y: Tensor) -> Tensor:
         return (y >= 0) & (y < self.num_outputs) & (y == y.round())

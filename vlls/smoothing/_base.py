@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlls._names import kind_of
 from vlls._validation import check_rate
 
 __all__ = [
@@ -22,7 +23,8 @@ __all__ = [
     "smooth_labels",
 ]
 
-_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
+_INTEGERS = (torch.uint8, torch.uint16, torch.uint32, torch.uint64, *_SIGNED)
 
 
 def smooth_labels(labels: Tensor, smoothing: float, num_classes: int | None = None) -> Tensor:
@@ -149,12 +151,13 @@ def _as_probabilities(labels: Tensor, num_classes: int, validate: bool = True) -
         return labels
     if labels.ndim != 1:
         raise ValueError(f"labels are {describe(labels)}; pass classes as integers of shape (N,)")
+    labels = labels.long()  # a narrow type does not hold the number of classes
     if validate and bool(((labels < 0) | (labels >= num_classes)).any()):
         raise ValueError(
             f"labels lie in {int(labels.min())}..{int(labels.max())}, outside 0..{num_classes - 1}; "
             f"number the {num_classes} classes from 0, or drop those examples"
         )
-    return F.one_hot(labels.long(), num_classes).to(torch.get_default_dtype())
+    return F.one_hot(labels, num_classes).to(torch.get_default_dtype())
 
 
 def check_probabilities(values: Tensor, num_classes: int, validate: bool, name: str) -> None:
@@ -205,7 +208,7 @@ def describe(value: object) -> str:
     """Say what ``value`` is, for an error message."""
     if isinstance(value, Tensor):
         return f"of dtype {_name(value.dtype)} and shape {tuple(value.shape)}"
-    return f"a {type(value).__name__}"
+    return kind_of(value)
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vlls._validation import whole_labels
 from vlls.data._errors import needs
 from vlls.noise._checks import check_labels
 from vlls.smoothing._base import check_probabilities, describe
@@ -23,8 +24,8 @@ ECE_BINS = 15
 def classification_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
     """Accuracy, negative log-likelihood, expected calibration error and Brier score of predictions.
 
-    The calibration error is torchmetrics' with fifteen bins of equal width; the Brier score is the mean over examples
-    of the squared distance between probabilities and one-hot label, in [0, 2].
+    The calibration error is torchmetrics' with fifteen bins of equal width, a confidence of 1 in the last; the Brier
+    score is the mean over examples of the squared distance between probabilities and one-hot label, in [0, 2].
 
     Args:
         probabilities: (N, K) float, rows that sum to 1; or (N,) or (N, 1), the probabilities of class 1 of two. They
@@ -49,7 +50,9 @@ def classification_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, f
     measures = import_torchmetrics()
     floor = torch.finfo(torch.float32).tiny  # a probability that has underflowed costs 87 nats, not infinity
     one_hot = F.one_hot(labels, classes)
-    ece = measures.multiclass_calibration_error(probabilities, labels, classes, n_bins=ECE_BINS, validate_args=False)
+    # torchmetrics has a bin for 1 alone, and takes rows with more than 1 for logits, by which rounding may pass it
+    below = probabilities.clamp(max=1 - torch.finfo(torch.float32).eps / 2)
+    ece = measures.multiclass_calibration_error(below, labels, classes, n_bins=ECE_BINS, validate_args=False)
     accuracy = measures.multiclass_accuracy(probabilities, labels, classes, average="micro", validate_args=False)
     return {
         "accuracy": float(accuracy),
@@ -95,7 +98,7 @@ def memorisation(predicted: Tensor, given: Tensor, clean: Tensor) -> dict[str, f
     """How the training images with wrong and with right labels are predicted.
 
     Args:
-        predicted: (N,) predicted classes.
+        predicted: (N,) predicted classes, of any integer dtype as the others.
         given: (N,) labels that were trained on.
         clean: (N,) correct labels.
 
@@ -108,6 +111,7 @@ def memorisation(predicted: Tensor, given: Tensor, clean: Tensor) -> dict[str, f
         >>> memorisation(torch.tensor([0, 1, 1]), given=torch.tensor([0, 1, 0]), clean=torch.tensor([0, 1, 1]))
         {'clean_part_accuracy': 1.0, 'memorised': 0.0, 'recovered': 1.0}
     """
+    predicted, given, clean = (whole_labels(labels) for labels in (predicted, given, clean))
     wrong = given != clean
     found = {"clean_part_accuracy": _share((predicted == given)[~wrong])}
     if bool(wrong.any()):
