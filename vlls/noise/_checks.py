@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from vlls._compiled import PREFIX
+from vlls._names import kind_of
 from vlls._validation import is_number, whole_labels
 from vlls.posterior import DiagonalPosterior
 
 __all__ = [
+    "TOGETHER",
     "check_batch",
     "check_labels",
     "check_logits",
@@ -32,10 +34,18 @@ _BATCH = (nn.modules.batchnorm._BatchNorm,)
 _MISFIT = re.compile("dtype|scalar type|shape|size|dimension|channel|on the same device|out of range", re.IGNORECASE)
 
 
+TOGETHER = (
+    "the logits of an example change with the others of its batch (statistics of the batch, attention or a softmax "
+    "along the first axis, as nn.TransformerEncoderLayer has it without batch_first=True), so that its noise is not "
+    "its own; let the model treat each example by itself"
+)
+"""The error of a model whose examples see each other."""
+
+
 def check_batch(x: Tensor) -> None:
     """Raise a ValueError unless ``x`` is a batch with at least one example."""
     if not isinstance(x, Tensor):
-        raise ValueError(f"x is a {type(x).__name__}; pass a tensor of inputs, (B, ...)")
+        raise ValueError(f"x is {kind_of(x)}; pass a tensor of inputs, (B, ...)")
     if x.ndim == 0 or len(x) == 0:
         raise ValueError(f"x has shape {tuple(x.shape)}; pass a batch of at least one example, (B, ...)")
 
@@ -45,6 +55,10 @@ def passes(x: Tensor) -> Iterator[None]:
     """Turn what a model says of inputs that it cannot take into a ValueError that says what the inputs were."""
     try:
         yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):  # of batch statistics, which one example has not
+            raise
+        raise ValueError(TOGETHER) from error
     except (RuntimeError, TypeError, IndexError) as error:
         if not _MISFIT.search(str(error)):
             raise
@@ -60,7 +74,7 @@ def forward_derivatives(instead: str) -> Iterator[None]:
     try:
         yield
     except (NotImplementedError, RuntimeError) as error:
-        if not isinstance(error, NotImplementedError) and "functorch" not in str(error):
+        if not isinstance(error, NotImplementedError) and not re.search("functorch|data pointer", str(error)):
             raise
         raise ValueError(
             f"an operation of the model cannot be differentiated forward ({_first_line(error)}); {instead}"
@@ -120,7 +134,7 @@ def parameters_of(model: nn.Module, posterior: Any) -> tuple[dict[str, Tensor], 
         posterior = posterior.posterior(model)
     if not isinstance(posterior, DiagonalPosterior):
         raise ValueError(
-            f"posterior is a {type(posterior).__name__}; pass a DiagonalPosterior, such as optimizer.posterior(model), "
+            f"posterior is {kind_of(posterior)}; pass a DiagonalPosterior, such as optimizer.posterior(model), "
             "or the IVON optimizer itself"
         )
     if not posterior.mean:

@@ -19,7 +19,7 @@ from vlls.noise._attention import projections
 from vlls.noise._call import Call
 from vlls.noise._layers import READ, Rule, linear, rule_for
 
-__all__ = ["Pass", "Seen", "Site", "backward_once", "contribution", "forward", "sites_of"]
+__all__ = ["Pass", "Seen", "Site", "backward_once", "contribution", "forward", "replayed", "sites_of"]
 
 
 @dataclass(frozen=True)
@@ -223,9 +223,15 @@ def backward_once(done: Pass, directions: Tensor) -> None:
         torch.autograd.grad(done.logits, ends, direction, allow_unused=True, retain_graph=True)
         return direction
 
-    model, sites = done.call.model, done.sites
-    with done.call.carrying(done.parameters), _watching(model, sites, lambda *_: None, []):  # checkpoints run again
+    with replayed(done):
         torch.func.vmap(pull)(directions)
+
+
+@contextmanager
+def replayed(done: Pass) -> Iterator[None]:
+    """Have the model as it was in a pass forward: a checkpoint runs a part of it again in the pass backward."""
+    with done.call.carrying(done.parameters), _watching(done.call.model, done.sites, lambda *_: None, []):
+        yield
 
 
 def _ends(edges: list[GradientEdge], logits: Tensor) -> list[GradientEdge]:

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from vlls.noise._call import Call
-from vlls.noise._checks import check_logits, forward_derivatives
+from vlls.noise._checks import TOGETHER, check_logits, forward_derivatives
 from vlls.noise._modes import differentiable
-from vlls.noise._trace import Site, backward_once, contribution, forward
+from vlls.noise._trace import Pass, Site, backward_once, contribution, forward, replayed
 
 __all__ = ["Trials"]
 
@@ -50,7 +52,7 @@ class _Stage:
 
 
 _FINE = _Stage(1e-8, 1e-3, 1e-12, 1e-4, 1)
-_SINGLE = _Stage(2e-3, 0.1, 1e-5, 100.0, 6)  # also of a float64 model that rounds to float32 somewhere
+_SINGLE = _Stage(5e-4, 0.05, 1e-5, 100.0, 6)  # also of a float64 model that rounds to float32 somewhere
 _HALF = _Stage(0.2, 0.2, 0.02, 100.0, 6)
 
 
@@ -114,11 +116,11 @@ class Trials:
         """Weights of the posterior, that require gradients."""
         return {name: (way.mean[name] + step).requires_grad_() for name, step in self._draw(way).items()}
 
-    def _ends(self) -> Iterator[Tensor]:
-        """The first and the last example of the batch."""
-        yield self.x[:1]
-        if len(self.x) > 1:
-            yield self.x[-1:]
+    def _busiest(self) -> Tensor:
+        """The example whose entries differ most: a black image would not show what a convolution does."""
+        some = self.x[:256]
+        numbers = torch.view_as_real(some) if some.is_complex() else some
+        return some[int(numbers.reshape(len(some), -1).float().var(1, correction=0).nan_to_num().argmax())][None]
 
     # ------------------------------------------------------------------ each example for itself
     def examples(self) -> None:
@@ -131,19 +133,22 @@ class Trials:
         if not bool(torch.isfinite(way.call(weights, self.x[:1])).all()):
             weights = way.mean
         given, made = _companions(self.x)
-        alone = _logits_alone(way.call, weights, self.x[:1])
-        for others in given or made:
+        for others in given or [self.x[:1], *made]:
             batch = torch.cat([others[:1], self.x[:1], others[-1:]])
             try:
                 one, two = (check_logits(way.call(weights, batch), 3) for _ in range(2))
+                alone = torch.cat([check_logits(way.call(weights, x[None]), 1) for x in batch])
             except (RuntimeError, IndexError, ValueError):
                 if given:
                     raise
                 continue
-            _check_chance(one, two, way.resolution)
-            _check_alone(one[1], alone, way.resolution)
-            return
-        _check_chance(alone, _logits_alone(way.call, weights, self.x[:1]), way.resolution)
+            if _differ(two, one, way.resolution):
+                raise ValueError(
+                    "the model returns other logits for the same example in a second call, so chance is in them (a "
+                    "functional dropout, stochastic depth); call model.eval() first, or switch it off"
+                )
+            if _differ(one, alone, way.resolution):
+                raise ValueError(TOGETHER)
 
     # ------------------------------------------------------------------ reverse mode
     def gradients(self, sites: list[Site], instead: str) -> set[str]:
@@ -162,52 +167,39 @@ class Trials:
         return self._first(lambda way: self._gradients(way, sites, instead))
 
     def _gradients(self, way: _Way, sites: list[Site], instead: str) -> set[str]:
-        wrong: set[str] = set()
-        for x in self._ends():
-            wrong |= self._misread(way, x, sites, instead)
-            if not any(self._predicts(way, stage, x, instead) for stage in way.stages * 2):
-                unreached = self._unreached(way, x, instead)
-                raise ValueError(
-                    f"the logits move with the weights otherwise than autograd says{unreached} (a part under "
-                    "torch.no_grad, a detach, a reentrant checkpoint, rounding with a straight-through gradient); "
-                    f"{instead}"
-                )
-        return wrong
-
-    def _misread(self, way: _Way, x: Tensor, sites: list[Site], instead: str) -> set[str]:
-        """The modules of which the rules say another variance than the gradient."""
+        x = self._busiest()
         of_rules: dict[str, float] = defaultdict(float)
-        names: dict[str, set[str]] = defaultdict(set)
-        for site in sites:
-            names[site.module] |= set(site.parameters)
+        wrong: list[set[str]] = []
+        unreached: list[str] = []
 
         def sink(site: Site, a: Tensor, g: Tensor) -> None:
             of_rules[site.module] += float(contribution(site, a, g, _BLOCK).sum())
 
-        at = self._weights(way)
-        with differentiable():
-            done = forward(way.call, at, x, sites, sink)
-            u = self._like(done.logits, 1)
-            backward_once(done, u)
-            told = dict(of_rules)  # before the hooks see another pass
-            gradient = _pull(way.call, at, done.logits, u[0], instead)
-        own = {name: float((g * way.std[name]).square().sum()) for name, g in gradient.items()}
-        slack = 10 * way.resolution
-        right = {module: sum(own[name] for name in parameters) for module, parameters in names.items()}
-        least = 1e-6 * sum(own.values())
-        return {module for module, v in right.items() if abs(told.get(module, 0.0) - v) > slack * v + least}
+        def agrees(stage: _Stage) -> bool | None:
+            at, step = self._weights(way), self._draw(way)
+            with differentiable(), _reachable(instead):
+                done = forward(way.call, at, x, [] if wrong else sites, sink)
+                u = self._like(done.logits, stage.cotangents)
+                if not wrong:
+                    backward_once(done, u[:1])
+                told = dict(of_rules)  # before the hooks see other passes
+                pulled = [_pull(done, direction) for direction in u]
+            if not wrong:
+                own = {name: float((g * way.std[name]).square().sum()) for name, g in pulled[0].items()}
+                wrong.append(_misread(sites, told, own, 10 * way.resolution))
+            unreached[:] = [name for name in at if not any(bool(g[name].any()) for g in pulled)]
+            along = torch.stack([_sum_of(g[name] * step[name] for name in at) for g in pulled])
+            spread = torch.stack([_sum_of((g[name] * way.std[name]).square() for name in at) for g in pulled])
+            look = partial(_products, u)
+            return self._agrees(way, stage, at, step, x, look, done.logits, along, float(spread.mean().sqrt()))
 
-    def _predicts(self, way: _Way, stage: _Stage, x: Tensor, instead: str) -> bool:
-        """Whether gradients say how functions of the logits move along a direction."""
-        at, step = self._weights(way), self._draw(way)
-        with differentiable(), torch.enable_grad():
-            logits = way.call(at, x)
-            u = self._like(logits, stage.cotangents)
-            pulled = [_pull(way.call, at, logits, direction, instead) for direction in u]
-        told = torch.stack([_sum_of(g[name] * step[name] for name in at) for g in pulled])
-        spread = torch.stack([_sum_of((g[name] * way.std[name]).square() for name in at) for g in pulled])
-        size = float(spread.mean().sqrt())
-        return self._agrees(way, stage, at, step, x, lambda f: (u * f).flatten(1).sum(1), told, size)
+        if not _confirmed(way, agrees):
+            named = f", and no gradient reaches {unreached[0]!r}" if unreached else ""
+            raise ValueError(
+                f"the logits move with the weights otherwise than autograd says{named} (a part under torch.no_grad, a "
+                f"detach, a reentrant checkpoint, rounding with a straight-through gradient); {instead}"
+            )
+        return wrong[0]
 
     # ------------------------------------------------------------------ forward mode
     def slopes(self, instead: str) -> None:
@@ -216,29 +208,19 @@ class Trials:
 
     @torch.no_grad()
     def _slopes(self, way: _Way, instead: str) -> None:
-        for x in self._ends():
-            if not any(self._foretells(way, stage, x, instead) for stage in way.stages * 2):
-                raise ValueError(
-                    "the logits move with the weights otherwise than their forward derivative says (a part under "
-                    f"torch.no_grad, a detach, rounding with a straight-through gradient); {instead}"
-                )
+        x = self._busiest()
 
-    def _foretells(self, way: _Way, stage: _Stage, x: Tensor, instead: str) -> bool:
-        """Whether a Jacobian-vector product says how the logits move along a direction."""
-        at, step = {name: w.detach() for name, w in self._weights(way).items()}, self._draw(way)
-        with differentiable(), forward_derivatives(instead):
-            slope = torch.func.jvp(lambda weights: way.call(weights, x), (at,), (step,))[1]
-        size = float(slope.square().mean().sqrt())
-        return self._agrees(way, stage, at, step, x, lambda f: f.flatten(), slope.flatten(), size)
+        def agrees(stage: _Stage) -> bool | None:
+            at, step = {name: w.detach() for name, w in self._weights(way).items()}, self._draw(way)
+            with differentiable(), forward_derivatives(instead):
+                logits, slope = torch.func.jvp(lambda weights: way.call(weights, x), (at,), (step,))[:2]
+            return self._agrees(way, stage, at, step, x, torch.flatten, logits, slope.flatten(), _size(slope))
 
-    def _unreached(self, way: _Way, x: Tensor, instead: str) -> str:
-        """A name for the message, of weights that get no gradient."""
-        at = self._weights(way)
-        with differentiable(), torch.enable_grad():
-            logits = way.call(at, x)
-            gradient = _pull(way.call, at, logits, torch.ones_like(logits), instead)
-        names = [name for name, g in gradient.items() if not bool(g.any())]
-        return f", and no gradient reaches {names[0]!r}" if names else ""
+        if not _confirmed(way, agrees):
+            raise ValueError(
+                "the logits move with the weights otherwise than their forward derivative says (a part under "
+                f"torch.no_grad, a detach, rounding with a straight-through gradient); {instead}"
+            )
 
     # ------------------------------------------------------------------ both
     def _like(self, logits: Tensor, number: int) -> Tensor:
@@ -254,16 +236,63 @@ class Trials:
         step: Weights,
         x: Tensor,
         look: Callable[[Tensor], Tensor],
+        logits: Tensor,
         told: Tensor,
         size: float,
-    ) -> bool:
-        """Whether functions of the logits move along a step as told; ``size`` is the posterior's usual movement."""
+    ) -> bool | None:
+        """Whether functions of the logits move along a step as told, or None where rounding may hide it.
+
+        ``size`` is the usual movement under the posterior. Of a step 64 times as long the logits move 64 times as much,
+        if what moves them is no rounding.
+        """
+        base = _size(look(logits))
+        length = stage.movement * max(1.0, base / size) if size > 0 else 1.0
+        length = min(stage.longest, length)
+
+        def slope(length: float) -> Tensor:
+            ends = [way.call({name: at[name] + end * step[name] for name in at}, x) for end in (length, -length)]
+            return (look(ends[0]).double() - look(ends[1]).double()) / (2 * length)
+
         with differentiable():
-            base = float(look(way.call(at, x)).square().mean().sqrt())
-            length = min(stage.longest, stage.movement * max(1.0, base / size)) if size > 0 else min(1.0, stage.longest)
-            ends = [look(way.call({n: at[n] + s * length * step[n] for n in at}, x)).double() for s in (1, -1)]
-        error = float(((ends[0] - ends[1]) / (2 * length) - told.double()).square().mean().sqrt())
-        return not error > stage.share * size + stage.rounding * max(base, size) / length
+            found = slope(length)
+            error = _size(found - told.double())
+            if not error > stage.share * size + stage.rounding * max(base, size) / length:
+                return True
+            rough = stage is _FINE and _size(slope(64 * length) - found) > error / 10
+        return None if rough else False
+
+
+def _confirmed(way: _Way, agrees: Callable[[_Stage], bool | None]) -> bool:
+    """Whether the logits move as told along one of two directions: at a kink they do not along one in a million."""
+    for _ in range(2):
+        for stage in way.stages:
+            found = agrees(stage)
+            if found is not None:
+                break
+        if found:
+            return True
+    return False
+
+
+def _size(values: Tensor) -> float:
+    return float(values.square().mean().sqrt())
+
+
+def _products(u: Tensor, logits: Tensor) -> Tensor:
+    """Functions of the logits, (R,), by their gradients u."""
+    return (u * logits).flatten(1).sum(1)
+
+
+def _misread(
+    sites: list[Site], of_rules: Mapping[str, float], of_autograd: Mapping[str, float], slack: float
+) -> set[str]:
+    """The modules of which the rules say another variance than the gradient."""
+    names: dict[str, set[str]] = defaultdict(set)
+    for site in sites:
+        names[site.module] |= set(site.parameters)
+    least = 1e-6 * sum(of_autograd.values())
+    right = {module: sum(of_autograd[name] for name in parameters) for module, parameters in names.items()}
+    return {module for module, v in right.items() if abs(of_rules.get(module, 0.0) - v) > slack * v + least}
 
 
 def _sum_of(parts: Iterator[Tensor]) -> Tensor:
@@ -271,22 +300,29 @@ def _sum_of(parts: Iterator[Tensor]) -> Tensor:
     return torch.stack([part.sum() for part in parts]).sum()
 
 
-def _pull(call: Call, at: Weights, logits: Tensor, direction: Tensor, instead: str) -> dict[str, Tensor]:
-    """The gradient of a function of the logits, with zeros where none arrives."""
-    nothing = {name: torch.zeros_like(w) for name, w in at.items()}
-    if not logits.requires_grad:
-        return nothing
+@contextmanager
+def _reachable(instead: str) -> Iterator[None]:
+    """Turn torch's refusal of a gradient of chosen weights into a ValueError that says what to do."""
     try:
-        with call.carrying(at):  # a checkpoint runs again
-            found = torch.autograd.grad(logits, list(at.values()), direction, retain_graph=True, allow_unused=True)
+        yield
     except RuntimeError as error:
-        if "heckpoint" not in str(error):
+        if "use_reentrant" not in str(error) and "not compatible with .grad" not in str(error):
             raise
         raise ValueError(
             "the model uses a reentrant checkpoint, through which torch gives no gradient of chosen weights; "
             f"checkpoint with use_reentrant=False, or {instead}"
         ) from error
-    return {name: nothing[name] if g is None else g for name, g in zip(at, found, strict=True)}
+
+
+def _pull(done: Pass, direction: Tensor) -> dict[str, Tensor]:
+    """The gradient of a function of the logits, with zeros where none arrives."""
+    nothing = {name: torch.zeros_like(w) for name, w in done.parameters.items()}
+    if not done.logits.requires_grad:
+        return nothing
+    with replayed(done):
+        chosen = list(done.parameters.values())
+        found = torch.autograd.grad(done.logits, chosen, direction, retain_graph=True, allow_unused=True)
+    return {name: nothing[name] if g is None else g for name, g in zip(nothing, found, strict=True)}
 
 
 def _companions(x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -305,35 +341,6 @@ def _companions(x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     else:  # tokens that there are
         made.append((first - 1).clamp_min(0))
     return [], [one for one in made if bool((one != first).any())]
-
-
-def _logits_alone(call: Call, weights: Weights, one: Tensor) -> Tensor:
-    try:
-        return check_logits(call(weights, one), 1)
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise ValueError(_TOGETHER) from error
-
-
-def _check_chance(one: Tensor, two: Tensor, resolution: float) -> None:
-    if _differ(one, two, resolution):
-        raise ValueError(
-            "the model returns other logits for the same example in a second call, so chance is in them (a functional "
-            "dropout, stochastic depth); call model.eval() first, or switch it off"
-        )
-
-
-_TOGETHER = (
-    "the logits of an example change with the others of its batch (statistics of the batch, attention or a softmax "
-    "along the first axis, as nn.TransformerEncoderLayer has it without batch_first=True), so that its noise is not "
-    "its own; let the model treat each example by itself"
-)
-
-
-def _check_alone(beside: Tensor, alone: Tensor, resolution: float) -> None:
-    if _differ(beside[None], alone, resolution):
-        raise ValueError(_TOGETHER)
 
 
 def _differ(one: Tensor, two: Tensor, resolution: float) -> bool:
