@@ -1,9 +1,17 @@
 """Every Python block of the README runs with torch and numpy alone, and prints what the README says."""
 
 import re
+import sys
 
 import pytest
 from chapters import ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -35,3 +43,14 @@ def test_every_make_target_of_the_readme_exists():
 def test_every_file_that_the_readme_links_to_exists():
     links = re.findall(r"\]\(([^)#]+)\)", README)
     assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+
+
+def test_the_commands_of_the_readme_have_what_they_need():
+    """Every extra that is named exists, and the page of commands installs what `vlls figure` draws with."""
+    before, _, _ = README.partition("vlls figure")
+    named, installed = (
+        {extra for names in re.findall(r"pip install '\.\[([a-z,]+)\]", text) for extra in names.split(",")}
+        for text in (README, before)
+    )
+    assert {"train", "plots"} <= installed <= named <= set(PROJECT["optional-dependencies"])
+    assert "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu" in before
