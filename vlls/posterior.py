@@ -238,12 +238,14 @@ class DiagonalPosterior:
             generator: torch random generator of the means' device, for reproducible draws.
 
         Returns:
-            A tensor for each name, of its mean's shape and dtype.
+            A tensor for each name, of its mean's shape and dtype; means in half precision are moved in float32 and then
+            rounded.
         """
         draws = {}
         for name, centre in self.mean.items():
-            noise = torch.randn(centre.shape, dtype=centre.dtype, device=centre.device, generator=generator)
-            draws[name] = centre + self.std[name].to(centre.dtype) * noise
+            dtype = torch.promote_types(centre.dtype, torch.float32)
+            noise = torch.randn(centre.shape, dtype=dtype, device=centre.device, generator=generator)
+            draws[name] = (centre.to(dtype) + self.std[name].to(dtype) * noise).to(centre.dtype)
         return draws
 
     def to(self, device: torch.device | str) -> DiagonalPosterior:

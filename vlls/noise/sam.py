@@ -3,12 +3,14 @@ r"""Label noise of sharpness-aware minimisation, which the paper says can be der
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vlls._compiled import uncompiled
-from vlls._validation import is_number
+from vlls._validation import as_float64, is_number, whole_labels
 from vlls.families import Family
 from vlls.noise._call import borrowed
 from vlls.noise._checks import check_batch, check_labels, check_logits, check_mode, forward_derivatives
@@ -26,7 +28,7 @@ __all__ = ["sam_label_noise"]
 def sam_label_noise(
     model: nn.Module,
     x: Tensor,
-    labels: Tensor,
+    labels: Any,
     *,
     rho: float = 0.05,
     per_example: bool = False,
@@ -49,7 +51,7 @@ def sam_label_noise(
         model: the network at its weights :math:`\theta`, in evaluation mode; (B, ...) inputs to (B, K) logits. Frozen
             parameters are not perturbed.
         x: a batch of inputs, (B, ...).
-        labels: its labels: classes (B,), or what else the family takes.
+        labels: its labels: classes (B,) of any integer dtype, or what else the family takes.
         rho: radius of the perturbation, positive.
         per_example: perturb for each example by its own gradient, as SAM with batches of one does, in a linearised
             network: :math:`J_i \delta_i = \rho \, V_i r_i / \sqrt{r_i^\top V_i r_i}` with :math:`V_i = J_i J_i^\top`
@@ -59,11 +61,12 @@ def sam_label_noise(
         memory_limit: MiB of temporaries for ``per_example``; see :func:`.logit_covariance`.
 
     Returns:
-        (B, K), to be added to the labels.
+        (B, K), to be added to the labels, in the dtype of the logits, or float32 where theirs is smaller.
 
     Raises:
         ValueError: if ``rho`` is not positive, labels do not fit, the batch is empty, the model is in training mode
-            where that matters, or the gradient is zero.
+            where that matters, the logits of an example depend on the others of its batch, the gradient is zero, or,
+            with ``linear`` or ``per_example``, it is not the slope of the logits (straight-through rounding).
 
     Example:
         >>> model = torch.nn.Linear(2, 3)
@@ -142,13 +145,23 @@ def _by_example(
     return family.mean(logits) - family.mean(logits + slope)
 
 
-def _targets(family: Family, labels: Tensor, logits: Tensor) -> Tensor:
-    """Labels as (B, K) targets in the dtype of the logits."""
+def _targets(family: Family, labels: Any, logits: Tensor) -> Tensor:
+    """Labels as (B, K) targets in the dtype of the logits, float32 at least."""
     num, k = logits.shape
-    labels = torch.as_tensor(labels)
-    if family.num_outputs is not None and labels.ndim == 1:
-        labels = check_labels(labels, num, k).cpu()
+    if family.num_outputs is not None and _dimensions(labels) != 2:
+        labels = check_labels(labels, num, k)
+    elif not isinstance(labels, Tensor):
+        labels = as_float64(labels, "labels")
+    elif not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool):
+        labels = whole_labels(labels)
     if family.num_outputs is None:
         flat = family.check_targets(labels.reshape(-1).cpu(), num * k)
         return _accurate(flat.reshape(num, k).to(logits))
     return _accurate(family.check_targets(labels.cpu(), num).to(logits))
+
+
+def _dimensions(labels: Any) -> int:
+    try:
+        return labels.ndim if isinstance(labels, Tensor) else np.ndim(labels)
+    except ValueError:  # a ragged list
+        return 1
