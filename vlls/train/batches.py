@@ -6,6 +6,7 @@ graph can hold the step.
 
 from __future__ import annotations
 
+import multiprocessing
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
@@ -15,10 +16,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from vlls.data import ImageFiles
 from vlls.train.augment import Draw, center, crop_flip, draw, pad
 from vlls.train.prepare import Images, derive_seed
 
-__all__ = ["Batches", "DeviceBatches", "FileBatches"]
+__all__ = ["Batches", "DeviceBatches", "FileBatches", "file_loader"]
 
 PADDING = 4  # pixels on each side, the usual augmentation of CIFAR
 
@@ -141,8 +143,7 @@ class FileBatches(Batches):
         """Start the workers on an epoch, at a step of it."""
         batches = self.order(epoch)[step:, self.rows].tolist()
         self._asked = iter(batches)
-        pinned = self.device.type == "cuda"
-        self._loaded = iter(DataLoader(self.files, batch_sampler=batches, num_workers=self.workers, pin_memory=pinned))
+        self._loaded = iter(file_loader(self.files, batches, self.workers, pin=self.device.type == "cuda"))
 
     def fill(self) -> None:
         """Wait for the next batch and send it to the device."""
@@ -157,3 +158,24 @@ class FileBatches(Batches):
             return center(self._images, self.image_size), self._labels
         rows = torch.arange(len(self._labels), device=self.device)
         return crop_flip(self._images, rows, self.image_size, how), self._labels
+
+
+def file_loader(files: Any, batches: list[list[int]], workers: int, *, pin: bool = False) -> DataLoader[Any]:
+    """Load batches of files in other processes, clean ones where this process has used a GPU.
+
+    A fork would inherit the CUDA graphs of this process, finished runs' too, and abort where it collects them as
+    garbage: CUDA does not work in a fork.
+
+    Args:
+        files: :class:`.ImageFiles`.
+        batches: indices of each.
+        workers: number of processes; 0 loads in this one.
+        pin: whether the batches are put where they can be sent to a GPU while it works.
+    """
+    context = None
+    if workers and torch.cuda.is_initialized() and "forkserver" in multiprocessing.get_all_start_methods():
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([ImageFiles.__module__])  # once, for all workers of all epochs
+    return DataLoader(
+        files, batch_sampler=batches, num_workers=workers, pin_memory=pin, multiprocessing_context=context
+    )

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from vlls.optim import IVON
 from vlls.train.augment import center
+from vlls.train.batches import file_loader
 from vlls.train.metrics import classification_metrics, memorisation
 from vlls.train.prepare import Images, derive_seed
 from vlls.train.trainer import Trainer
@@ -133,6 +133,5 @@ def _batches(trainer: Trainer, images: Images, first: int, last: int) -> Iterato
             yield batch, torch.ones(len(batch), dtype=torch.bool)
         return
     rows = [list(range(at, min(at + count, last))) for at in range(first, last, count)]
-    files: Any = images.images
-    for batch, _, _, failed in DataLoader(files, batch_sampler=rows, num_workers=trainer.workers):
+    for batch, _, _, failed in file_loader(images.images, rows, trainer.workers):
         yield center(batch, size).to(trainer.device), ~failed

@@ -175,7 +175,8 @@ def run(
         overwrite: forget an earlier checkpoint or record of this config.
         reporters: told of progress, in the first process only.
         checkpoint_seconds: time between checkpoints.
-        workers: processes that decode images, for data sets of files.
+        workers: processes that decode images, for data sets of files. Where a GPU is used they are started anew
+            instead of forked: a script then keeps its call below ``if __name__ == "__main__":``, or passes 0.
         cuda_graph: whether a GPU's step is captured in a CUDA graph; turn off to look for errors.
         data: what to train on, in place of what the config names.
 
@@ -219,7 +220,9 @@ def finished_run(folder: Path) -> RunResult:
     record = load_record(folder / RECORD)
     try:
         values = {name: record[name] for name in ("status", "reason", "counts", "epochs", "final", "machine")}
-        return RunResult(RunConfig.from_dict(record["config"]), **values, labels=record.get("labels", {}), folder=folder)
+        return RunResult(
+            RunConfig.from_dict(record["config"]), **values, labels=record.get("labels", {}), folder=folder
+        )
     except (KeyError, TypeError) as error:
         raise ValueError(f"the record {folder / RECORD} lacks {error}; remove it to run anew") from error
 

@@ -1,0 +1,44 @@
+"""The processes that decode images: forked from a clean one where this process has used a GPU."""
+
+import pickle
+
+import numpy as np
+import torch
+from test_train_engine import photographs
+from training import differences, without_machine
+
+from vlls.data import ImageFiles
+from vlls.train import RunConfig, run
+from vlls.train.batches import file_loader
+
+
+def test_workers_are_no_forks_of_a_process_that_has_used_a_gpu(tmp_path, monkeypatch):
+    root = photographs(tmp_path, each=2)
+    files = ImageFiles(root, sorted(str(path.relative_to(root)) for path in root.rglob("*.png")), [0, 0, 1, 1], size=8)
+    expected = [files[i][0] for i in range(4)]
+    for used, workers in ((False, 2), (True, 2), (True, 0)):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda used=used: used)
+        loader = file_loader(files, [[0, 1], [2, 3]], workers)
+        started = loader.multiprocessing_context
+        assert (started is None) if not (used and workers) else started.get_start_method() == "forkserver"
+        images = torch.cat([batch[0] for batch in loader])
+        assert torch.equal(images, torch.stack(expected))
+
+
+def test_a_run_is_the_same_whoever_decodes_its_images(tmp_path, monkeypatch):
+    root = photographs(tmp_path / "photos", each=12)
+    config = RunConfig(
+        dataset=str(root), method="sgd", model="cnn3", pretrained=False, image_size=16, epochs=2, batch_size=8, lr=0.05
+    )
+    forked = run(config)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    clean = run(config)
+    assert differences(without_machine(forked.record()), without_machine(clean.record())) == []
+    assert differences(dict(forked.model.state_dict()), dict(clean.model.state_dict())) == []
+
+
+def test_files_can_be_sent_to_a_process():
+    files = ImageFiles("photos", ["cat/1.jpg", "dog/7.jpg"], [0, 1], size=224)
+    sent = pickle.loads(pickle.dumps(files))
+    assert np.array_equal(sent.paths, files.paths) and np.array_equal(sent.labels, files.labels)
+    assert (sent.root, sent.size) == (files.root, files.size)
