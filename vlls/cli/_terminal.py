@@ -59,12 +59,17 @@ def note(console: Console, line: str) -> None:
 
 @contextmanager
 def warnings_noted(console: Console) -> Iterator[None]:
-    """Tell what is warned of as a note of one line."""
+    """Tell what is warned of as a note of one line, each once."""
+    told: set[str] = set()
 
     def tell(message: Warning | str, *_: Any, **__: Any) -> None:
-        note(console, f"note: {' '.join(str(message).split())}")
+        line = " ".join(str(message).split())
+        if line not in told:
+            told.add(line)
+            note(console, f"note: {line}")
 
     with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
         warnings.showwarning = tell
         yield
 
