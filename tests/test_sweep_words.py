@@ -68,6 +68,8 @@ def test_runs_take_as_long_as_those_of_their_method():
         left.end(cell, True)
     assert left.seconds([*ivon[1:], *sgd[1:]], {}) == 2 * 20 + 2 * 4
     assert left.seconds(sgd[2:], {ivon[1]: 0.75, sgd[1]: 0.0}) == 0.25 * 20 + 2 * 4
+    others = tiny(seeds=1, methods=("sam", "ls"))  # of which none is over: SAM passes twice
+    assert left.seconds(others, {}) == 3 * (20 + 4) / 2
 
 
 def test_failed_and_resumed_runs_and_those_that_tell_nothing():

@@ -281,12 +281,18 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{whole:02d}"
 
 
+def passes(method: str) -> int:
+    """How often a step of a method passes through the network: twice under SAM."""
+    return 2 if method == "sam" else 1
+
+
 class TimeLeft:
     """Estimates how long the runs take that are left, from the times of those that are over.
 
     A process that does its first run has to be started, and to import what it needs, before the first step; the other
     runs have not. So a run is timed from when it first told of a step. Methods differ, and a sweep does them one after
-    the other: each run that is left takes as long as those of its method, or as all where none of its method is over.
+    the other: each run that is left takes as long as those of its method. Where none of them is over, it takes as long
+    as all others, for each of the passes through the network that its method makes in a step.
 
     Args:
         clock: seconds, of any beginning.
@@ -322,12 +328,13 @@ class TimeLeft:
             waiting: runs that have not begun.
             running: those under way, and the share of each that is done.
         """
-        every = [seconds for times in self._times.values() for seconds in times]
-        if not every:
+        a_pass = [seconds / passes(method) for method, times in self._times.items() for seconds in times]
+        if not a_pass:
             return None
         work = 0.0
         for cell in (*waiting, *running):
-            times = self._times.get(cell.config.method, every)
+            method = cell.config.method
+            times = self._times.get(method, [passes(method) * seconds for seconds in a_pass])
             work += (1 - running.get(cell, 0.0)) * sum(times) / len(times)
         return work / max(1, min(self._together, len(waiting) + len(running)))
 
