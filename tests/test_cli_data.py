@@ -97,6 +97,15 @@ def test_a_folder_gives_a_run_a_name_and_its_whole_path(name, tmp_path, monkeypa
     assert Path(plan["folder"]).name == config.located().resolved().name
 
 
+def test_images_that_cannot_be_read_are_told(tmp_path):
+    photos = make_photos(tmp_path / "photos")
+    for name in ("cat", "dog"):
+        for i in range(3):
+            (photos / name / f"{i}.png").write_bytes(b"no image")
+    shown = invoke("train", "--dataset", "photos", *SMALL)
+    assert shown.exit_code == 0 and re.search(r"^note: [456] training images could not be read$", shown.stderr, re.M)
+
+
 def test_the_root_of_all_folders_has_a_name_too():
     assert RunConfig(dataset="/").name.startswith("images-none-ivon")
 

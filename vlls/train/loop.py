@@ -108,13 +108,13 @@ class RunResult:
         final: the last evaluation.
         reason: why it is not finished.
         counts: number of training images, and of those left out: without a label, or with an unreadable file.
-        labels: how often there is the most frequent label, in training and for testing (:func:`.label_counts`).
         machine: how long it took, images a second, peak memory, device, the optimizer's executor, versions, commit,
             date and ``changes``, the circumstances that were others after a step at which the run was resumed; of
             several runs side by side in one process, the peak memory is that of all.
         folder: where its record and last checkpoint are, or None.
         model: the network at the mean of its weights; None for a run that was finished before.
         posterior: the learned one, for the variational methods.
+        labels: how often there is the most frequent label, in training and for testing (:func:`.label_counts`).
     """
 
     config: RunConfig
@@ -123,11 +123,11 @@ class RunResult:
     final: dict[str, float]
     counts: dict[str, int]
     machine: dict[str, Any]
-    labels: dict[str, int] = field(default_factory=dict)
     reason: str = ""
     folder: Path | None = None
     model: torch.nn.Module | None = field(default=None, repr=False, compare=False)
     posterior: DiagonalPosterior | None = field(default=None, repr=False, compare=False)
+    labels: dict[str, int] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """The JSON record; all but ``machine`` follows from the config on a CPU."""
