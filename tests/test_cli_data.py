@@ -97,6 +97,14 @@ def test_a_folder_gives_a_run_a_name_and_its_whole_path(name, tmp_path, monkeypa
     assert Path(plan["folder"]).name == config.located().resolved().name
 
 
+def test_a_folder_called_as_a_data_set(tmp_path):
+    make_photos(tmp_path / "digits")
+    shown = invoke("train", "--dataset", "digits", "--dry-run")
+    assert "note: digits is the data set of that name; for the folder that lies here pass ./digits" in shown.stderr
+    plan = json.loads(invoke("train", "--dataset", "./digits", "--dry-run", "--json").stdout)
+    assert plan["config"]["dataset"] == str(tmp_path / "digits")
+
+
 def test_images_that_cannot_be_read_are_told(tmp_path):
     photos = make_photos(tmp_path / "photos")
     for name in ("cat", "dog"):

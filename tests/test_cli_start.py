@@ -51,7 +51,7 @@ def test_late_names_are_those_of_the_modules():
             assert getattr(package, name) is getattr(package, name)
         with pytest.raises(AttributeError, match=rf"module '{package.__name__}' has no attribute 'no_such_name'"):
             package.no_such_name  # noqa: B018
-    assert {"cli", "data", "optim", "plots"} <= set(dir(vlls))
+    assert {"families", "glm", "noise", "optim", "posterior", "regularizers", "smoothing"} <= set(dir(vlls))
     assert vlls.predict is vlls.optim.predict and vlls.experiments.sweep.__name__ == "sweep"
 
 
@@ -66,6 +66,11 @@ import vlls.optim.ivon
 print(callable(sweep), callable(cells), callable(coverage), module.sweep is sweep, IVON is ivon is vlls.optim.IVON)
 """
     assert run_python(code, tmp_path) == "True True True True True\n"
+
+
+def test_the_package_explains_itself_where_no_extra_is_installed(run_bare):
+    done = run_bare("import inspect, pydoc, vlls; inspect.getmembers(vlls); print('IVON' in pydoc.render_doc(vlls))")
+    assert done.stdout == "True\n", done.stderr
 
 
 # ------------------------------------------------------------------ packages that are not installed

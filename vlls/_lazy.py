@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from pkgutil import iter_modules
 from typing import Any
 
 __all__ = ["lazy"]
@@ -33,7 +32,6 @@ def lazy(package: str, homes: Sequence[str]) -> tuple[Callable[[str], Any], Call
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     def names() -> list[str]:
-        inside = (found.name for found in iter_modules(module.__path__) if not found.name.startswith("_"))
-        return sorted({*vars(module), *module.__all__, *inside})
+        return sorted({*vars(module), *module.__all__, *(home for home in homes if not home.startswith("_"))})
 
     return get, names

@@ -119,6 +119,9 @@ def train(
     notes = Console(stderr=True, quiet=quiet or not speaks)
     with warnings_noted(notes):
         configs = [_checked(RunConfig(**given), dry_run)] if given else demonstration()
+        name = given.get("dataset")
+        if name in ARRAYS and Path(name).is_dir():
+            note(notes, f"note: {name} is the data set of that name; for the folder that lies here pass ./{name}")
     tables = Console(quiet=(quiet and not dry_run) or as_json or not speaks)
     if not tables.file.isatty():
         tables.width = 160  # of a file, so that a table is never cut
