@@ -9,7 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
-from contextlib import redirect_stdout
+from contextlib import ExitStack, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -223,7 +223,7 @@ def lightning(executed):
         trainer.fit(model, loader, loader)
         return model, trainer
 
-    def plain(accumulate=1, *, batches=8, steps=None, clip=None):
+    def plain(accumulate=1, *, batches=8, steps=None, clip=None, kept=False):
         torch.manual_seed(0)
         model = names["Digits"]()
         generator = torch.Generator().manual_seed(1)
@@ -231,15 +231,16 @@ def lightning(executed):
         epoch = list(loader)[:batches]
         groups = [epoch[i : i + accumulate] for i in range(0, len(epoch), accumulate)] * 2
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(groups))
-        for group in groups[:steps]:
-            with optimizer.sampled_params(train=True):
-                optimizer.zero_grad()
-                for images, labels in group:
-                    (F.cross_entropy(model.net(images), labels) / accumulate).backward()
-                if clip is not None:
-                    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
-            optimizer.step()
-            scheduler.step()
+        with optimizer.keep_sampled() if kept else nullcontext():
+            for group in groups[:steps]:
+                with nullcontext() if kept else optimizer.sampled_params(train=True):
+                    optimizer.zero_grad()
+                    for images, labels in group:
+                        (F.cross_entropy(model.net(images), labels) / accumulate).backward()
+                    if clip is not None:
+                        torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+                optimizer.step()
+                scheduler.step()
         return model, optimizer
 
     return SimpleNamespace(
@@ -388,6 +389,33 @@ class TestLightning:
             return
         reference, _ = lightning.plain()
         model, _ = lightning.fitted(Manual)
+        assert not differ(model, reference)
+
+    @pytest.mark.parametrize("how", ["sampled_params", "keep_sampled"])
+    def test_lightning_s_wrapper_samples_as_the_optimizer_inside_it(self, lightning, how):
+        class Manual(lightning.Digits):
+            def __init__(self):
+                super().__init__()
+                self.automatic_optimization = False
+                self.kept = ExitStack()
+
+            def training_step(self, batch, batch_idx):
+                wrapper = self.optimizers()
+                if how == "keep_sampled" and self.global_step == 0:
+                    self.kept.enter_context(wrapper.keep_sampled())
+                with wrapper.sampled_params(train=True) if how == "sampled_params" else nullcontext():
+                    wrapper.zero_grad()
+                    self.manual_backward(super().training_step(batch, batch_idx))
+                    assert not at_mean(wrapper.optimizer) and not at_mean(wrapper)
+                (wrapper if how == "keep_sampled" else wrapper.optimizer).step()
+                self.lr_schedulers().step()
+
+            def on_train_end(self):
+                self.kept.close()
+                vlls.predict(self.net, self.optimizers(), torch.zeros(2, 64), generator=torch.Generator())
+
+        model, _ = lightning.fitted(Manual, limit_val_batches=0)
+        reference, _ = lightning.plain(kept=how == "keep_sampled")
         assert not differ(model, reference)
 
     def test_half_precision(self, lightning):
@@ -575,7 +603,9 @@ class TestAccelerate:
     def test_the_wrapped_optimizer_is_named(self, executed):
         needs("recipe-accelerate")
         names = self.trained()
-        with pytest.raises(ValueError, match="AcceleratedOptimizer; pass the IVON"):
+        with pytest.raises(
+            ValueError, match="AcceleratedOptimizer; pass the IVON that trains the model, here its .optimizer"
+        ):
             vlls.predict(names["model"], names["optimizer"], names["test_x"])
 
 

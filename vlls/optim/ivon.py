@@ -45,6 +45,7 @@ from vlls.optim._processes import (
 from vlls.optim._running import frozen_running_state
 from vlls.optim._samples import Samples
 from vlls.optim._slot import Slot
+from vlls.optim._wrapped import on_itself
 from vlls.optim.alg1 import HessApprox
 from vlls.posterior import DiagonalPosterior
 
@@ -234,6 +235,7 @@ class IVON(Optimizer, Joinable):
         return [(self._executors[name], members) for name, members in parts.items()]
 
     # ------------------------------------------------------------------ sampling
+    @on_itself
     @contextmanager
     def sampled_params(self, train: bool = False) -> Iterator[None]:
         r"""Within the block the parameters are a sample :math:`\theta \sim q`; afterwards they are the mean again.
@@ -264,6 +266,7 @@ class IVON(Optimizer, Joinable):
             if train:
                 self._count_sample(slots, local)
 
+    @on_itself
     @contextmanager
     def keep_sampled(self) -> Iterator[None]:
         r"""Within the block the parameters stay at a sample from step to step; afterwards they are the mean.
@@ -545,6 +548,7 @@ class IVON(Optimizer, Joinable):
                     self._samples.take_from_grads()
             super().zero_grad(set_to_none)
 
+    @on_itself
     @torch.inference_mode(False)
     @torch.no_grad()
     def posterior(self, model: torch.nn.Module) -> DiagonalPosterior:
@@ -599,6 +603,7 @@ class IVON(Optimizer, Joinable):
         if self.generator is not None and (slots := self._refresh()):
             slots[0].state["generator"] = self.generator.get_state().to(slots[0].param.device)
 
+    @on_itself
     @torch.inference_mode(False)
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from vlls._locks import holding, holding_model
 from vlls._names import kind_of
 from vlls._validation import check_whole_number
+from vlls.optim._wrapped import itself
 from vlls.optim.ivon import IVON
 
 __all__ = ["predict"]
@@ -52,7 +53,10 @@ def predict(
     """
     check_whole_number(num_samples, "num_samples", 1)
     if not isinstance(optimizer, IVON):
-        raise ValueError(f"optimizer is of type {type(optimizer).__name__}; pass the IVON that trains the model")
+        inside = ", here its .optimizer" if isinstance(getattr(optimizer, "optimizer", None), IVON) else ""
+        kind = type(optimizer).__name__
+        raise ValueError(f"optimizer is of type {kind}; pass the IVON that trains the model{inside}")
+    optimizer = itself(optimizer)
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     total: Tensor | None = None
     with holding(trained), holding_model(model), _evaluating(model), _drawing_from(optimizer, generator):

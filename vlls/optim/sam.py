@@ -30,6 +30,7 @@ from vlls._locks import holding
 from vlls._names import kind_of
 from vlls.optim._checkpoints import only_makes_state
 from vlls.optim._running import FrozenRunningState
+from vlls.optim._wrapped import on_itself
 from vlls.optim.ivon import IVON
 
 __all__ = ["SAM"]
@@ -243,6 +244,7 @@ class SAM(Optimizer):
             super().add_param_group(param_group)
 
     # ------------------------------------------------------------------ the step
+    @on_itself
     @torch.no_grad()
     def first_step(self, zero_grad: bool = False) -> None:
         r"""Move the parameters to :math:`\theta + \mathbf e`, in place.
@@ -314,6 +316,7 @@ class SAM(Optimizer):
                 stacklevel=2,
             )
 
+    @on_itself
     @torch.no_grad()
     def second_step(self, zero_grad: bool = False) -> None:
         r"""Put :math:`\theta` back, bit for bit, and update it by the base optimizer with the gradients now held.
