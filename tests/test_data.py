@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlls.data import NAMES, DataError, ImageArrays, default_root, load
+from vlls.data import NAMES, DataError, ImageArrays, ImageFiles, corruption, default_root, load
 from vlls.data._known import CLASSES
 
 datasets = pytest.importorskip("torchvision.datasets")
@@ -433,13 +433,30 @@ for call in (lambda: load("digits"), lambda: load("mnist", {str(tmp_path)!r}), l
         assert "pip install 'vlls[train]'" in line
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"])
+def test_labels_of_any_integer_type_are_read_as_int64(tmp_path, dtype):
+    """With more classes than the type can count: uint8 and 300 classes, int8 and 130."""
+    classes = 130 if dtype == "int8" else 300
+    labels = (np.arange(classes) % min(classes, np.iinfo(dtype).max + 1)).astype(dtype)
+    images = np.zeros((classes, 4, 4, 1), np.uint8)
+    names = np.array([f"class {i}" for i in range(classes)])
+    np.savez(tmp_path / "mnist.npz", train_x=images, train_y=labels, test_x=images, test_y=labels, classes=names)
+    data = load("mnist", tmp_path)
+    assert data.num_classes == classes
+    for found in (data.train_y, data.clean_train_y, data.test_y):
+        assert found.dtype == np.int64 and found.tolist() == labels.tolist()
+    wrong = corruption.symmetric(labels, rate=0.4, num_classes=classes, seed=0)
+    assert np.array_equal(wrong, corruption.symmetric(data.train_y, rate=0.4, num_classes=classes, seed=0))
+    assert ImageFiles("photos", ["a.png"] * classes, labels).labels.tolist() == labels.tolist()
+
+
 # ------------------------------------------------------------------ names
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         (
             "cifar",
-            r"^name='cifar' is unknown \(did you mean 'cifar10'\?\); choose one of digits, .*clothing1m_miniature, or the path of a folder",
+            r"^name='cifar' is unknown \(did you mean 'cifar10'\?\); choose one of digits, .*, or the path of a folder",
         ),
         ("MNIST", r"did you mean 'mnist'\?"),
         ("", "^name='' is unknown; choose one of digits"),
