@@ -179,7 +179,11 @@ def test_a_run_within_the_folder_that_it_is_trained_on(tmp_path, monkeypatch):
     shown = invoke("noise", folder)
     assert shown.exit_code == 0 and "left out folders of runs (1)" in shown.stderr
     again = invoke("train", "--dataset", ".", *SMALL)
-    assert "was finished before" in again.stderr
+    assert "was finished before" in again.stderr and "older version" not in again.stderr
+    older = folder.with_name(f"none-ivon-seed0-{load_run(folder).config.key}")
+    folder.rename(older)
+    again = invoke("train", "--dataset", ".", *SMALL, "--dry-run")
+    assert f"note: {older} holds this run as an older version named it; it is not gone on with" in again.stderr
 
 
 # ------------------------------------------------------------------ images that are not square

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +17,7 @@ from vlls.cli._errors import Failed, one_line, rank
 from vlls.cli._options import with_run_options
 from vlls.cli._report import comparison, describe, plan, results_table
 from vlls.cli._terminal import Terminated, note, say, terminable, threads_of, warnings_noted
-from vlls.data._known import ARRAYS, check_dataset
+from vlls.data._known import ARRAYS, as_folder, check_dataset
 from vlls.train.chance import tell_chance
 from vlls.train.config import RunConfig
 from vlls.train.files import CHECKPOINT, RECORD, load_record
@@ -118,10 +118,11 @@ def train(
     speaks = rank() == 0
     notes = Console(stderr=True, quiet=quiet or not speaks)
     with warnings_noted(notes):
-        configs = [_checked(RunConfig(**given), dry_run)] if given else demonstration()
-        name = given.get("dataset")
-        if name in ARRAYS and Path(name).is_dir():
-            note(notes, f"note: {name} is the data set of that name; for the folder that lies here pass ./{name}")
+        asked = RunConfig(**given)
+        configs = [_checked(asked, dry_run)] if given else demonstration()
+        if given:
+            for line in _namesakes(asked, output):
+                note(notes, f"note: {line}")
     tables = Console(quiet=(quiet and not dry_run) or as_json or not speaks)
     if not tables.file.isatty():
         tables.width = 160  # of a file, so that a table is never cut
@@ -169,6 +170,17 @@ def _checked(config: RunConfig, dry_run: bool) -> RunConfig:
             f"image_size={config.image_size} is for images in files; {config.dataset}'s have their own, leave it out"
         )
     return config.located().resolved()
+
+
+def _namesakes(asked: RunConfig, output: Path) -> Iterator[str]:
+    """Yield what else could have been meant: a folder called as a data set, a run that an older version named."""
+    name, config = asked.dataset, asked.located()
+    if name in ARRAYS and Path(name).is_dir():
+        yield f"{name} is the data set of that name; for the folder that lies here pass ./{name}"
+    for key in dict.fromkeys((asked.key, config.key)) if as_folder(name) is not None else ():
+        for older in output.expanduser().glob(f"*-{key}"):
+            if older.name != config.name:
+                yield f"{older} holds this run as an older version named it; it is not gone on with"
 
 
 def _numbers(name: str, text: str) -> tuple[float, ...]:
