@@ -22,6 +22,7 @@ from vlls.train import RunConfig
 from vlls.train.files import folder_lock
 
 module = importlib.import_module("vlls.experiments.sweep")  # its name in the package is the function
+executors = importlib.import_module("vlls.experiments.executors")
 work_module = importlib.import_module("vlls.experiments.work")
 
 HERE = Path(__file__).parent
@@ -31,7 +32,14 @@ RESULTS = ["panel", "method", "seed", "status", "test_accuracy", "test_nll", "me
 
 @pytest.fixture
 def do(monkeypatch, tmp_path):
-    """Return a function that sweeps over given cells."""
+    """Return a function that sweeps over given cells, in processes that find what they import in memory."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["vlls.experiments.work", "sklearn.datasets", "torchmetrics.functional.classification"]
+    )
+    monkeypatch.setattr(
+        executors, "multiprocessing", SimpleNamespace(**{**vars(multiprocessing), "get_context": lambda _: context})
+    )
 
     def sweep_over(grid, workers=1, folder=tmp_path / "results", **options):
         monkeypatch.setattr(module, "cells", lambda *_, **__: grid)
@@ -136,6 +144,7 @@ def test_ctrl_c_saves_what_is_under_way(do, tmp_path):
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=lambda signum: signum.name)
 def test_a_signal_while_a_run_begins_waits_until_it_can_be_asked_to_stop(do, monkeypatch, moment, signum):
     told, spawn = Told(), util.spawnv_passfds
+    monkeypatch.setattr(executors, "multiprocessing", multiprocessing)  # as it is: with a process of its own
 
     def begin(cell):
         told.began.append(cell)

@@ -12,12 +12,10 @@ import torch
 from training import differences, tiny, without_machine
 
 from vlls.train import run
+from vlls.train.loop import AGREE_EVERY
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-STOPPING = str(Path(__file__).with_name("stopping.py"))
 
 
 def command(folder, config, program=("-m", "vlls.cli")):
@@ -30,13 +28,46 @@ def command(folder, config, program=("-m", "vlls.cli")):
     return [sys.executable, *TORCHRUN, *program, "train", *options, "--output", str(folder), "--resume"]
 
 
-def two_processes(folder, config):
-    done = subprocess.run(
-        command(folder, config), capture_output=True, text=True, timeout=600, env=ONE_THREAD, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+def kept(folder, config):
     record = json.loads((folder / config.name / "record.json").read_text())
     return record, torch.load(folder / config.name / "checkpoint.pt", weights_only=True)
+
+
+def finish(arguments):
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=600, env=ONE_THREAD, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+WHOLE = tiny(method="ivon")
+OTHERS = {method: tiny(method=method, augment=True) for method in ("sgd", "sam", "ols")}
+PROGRAM = """
+import json, sys
+import torch.distributed as dist
+from vlls.train import RunConfig, run
+
+dist.init_process_group("gloo")
+for config in json.loads(sys.argv[2]):
+    run(RunConfig.from_dict(config), sys.argv[1])
+dist.destroy_process_group()
+"""
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """A folder with a run of IVON by two processes."""
+    folder = tmp_path_factory.mktemp("together")
+    finish(command(folder, WHOLE))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """A folder with runs of the other methods, one after the other by the same two processes."""
+    folder = tmp_path_factory.mktemp("others")
+    (folder / "program.py").write_text(PROGRAM)
+    configs = json.dumps([config.to_dict() for config in OTHERS.values()])
+    finish([sys.executable, *TORCHRUN, str(folder / "program.py"), str(folder), configs])
+    return folder
 
 
 def relative_difference(a, b):
@@ -44,8 +75,8 @@ def relative_difference(a, b):
     return float((a - b).norm() / b.norm())
 
 
-def test_two_ranks_are_one_process_with_two_samples(tmp_path):
-    record, state = two_processes(tmp_path / "two", tiny(method="ivon"))
+def test_two_ranks_are_one_process_with_two_samples(together, tmp_path):
+    record, state = kept(together, WHOLE)
     alone = run(tiny(method="ivon", mc_samples=2), tmp_path / "one")
     assert record["machine"]["processes"] == 2
     assert relative_difference(state["model"], alone.model.state_dict()) < 1e-5
@@ -58,27 +89,25 @@ def test_two_ranks_are_one_process_with_two_samples(tmp_path):
         assert ours == pytest.approx(theirs, rel=1e-4, abs=3e-3)  # a prediction on the edge may tip over
 
 
-@pytest.mark.parametrize("method", ["sgd", "sam", "ols"])
-def test_other_methods_do_not_depend_on_the_number_of_processes(tmp_path, method):
-    config = tiny(method=method, augment=True)
-    record, state = two_processes(tmp_path / "two", config)
-    alone = run(config)
+@pytest.mark.parametrize("method", OTHERS)
+def test_other_methods_do_not_depend_on_the_number_of_processes(others, method):
+    record, state = kept(others, OTHERS[method])
+    assert record["machine"]["processes"] == 2
+    alone = run(OTHERS[method])
     assert relative_difference(state["model"], alone.model.state_dict()) < (1e-5 if method == "sgd" else 1e-3)
     assert record["final"] == pytest.approx(alone.final, rel=1e-2, abs=2e-2)
 
 
-def test_stopped_and_resumed_together(tmp_path):
-    config = tiny(method="ivon", epochs=6, eval_every=6, thorough_every=6)
-    folder = tmp_path / "cut"
-    stopped = subprocess.run(
-        command(folder, config, [STOPPING, "24"]), stderr=subprocess.DEVNULL, timeout=600, env=ONE_THREAD, check=False
-    )
+def test_stopped_and_resumed_together(together, tmp_path):
+    stopping = [str(Path(__file__).with_name("stopping.py")), "7"]
+    arguments = command(tmp_path, WHOLE, stopping)
+    stopped = subprocess.run(arguments, stderr=subprocess.DEVNULL, timeout=600, env=ONE_THREAD, check=False)
     assert stopped.returncode != 0
-    state = torch.load(folder / config.name / "checkpoint.pt", weights_only=True)
-    assert state["step"] == 24 and len(state["processes"]) == 2
+    state = torch.load(tmp_path / WHOLE.name / "checkpoint.pt", weights_only=True)
+    assert state["step"] == AGREE_EVERY == 10 and len(state["processes"]) == 2  # in the middle of the second epoch
     with pytest.raises(ValueError, match="was saved by 2 processes and there are 1"):
-        run(config, folder, resume=True)
-    record, state = two_processes(folder, config)
-    whole_record, whole = two_processes(tmp_path / "whole", config)
+        run(WHOLE, tmp_path, resume=True)
+    finish(command(tmp_path, WHOLE))
+    (record, state), (whole_record, whole) = kept(tmp_path, WHOLE), kept(together, WHOLE)
     assert differences(without_machine(record), without_machine(whole_record)) == []
     assert differences(state["model"], whole["model"]) == []

@@ -64,7 +64,8 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path, case):
 
 @pytest.mark.parametrize("method", ["ivon", "sam"])
 def test_running_statistics_are_resumed_too(tmp_path, method):
-    config = tiny(method=method, model="resnet18", train_size=100, epochs=2, thorough_every=2)
+    measured = {"eval_every": 2, "thorough_every": 2, "eval_samples": 0}
+    config = tiny(method=method, model="resnet18", train_size=100, epochs=2, **measured)
     whole = run(config, tmp_path / "whole")
     with pytest.raises(Interrupted):
         run(config, tmp_path / "cut", reporters=[StopAt(3)])
