@@ -243,6 +243,9 @@ UNREAD = {
     "embedding scaled by frequency": (lambda: embedding(scale_grad_by_freq=True), None),
     "sparse embedding": (lambda: embedding(sparse=True), None),
     "sparse tied": (lambda: tied(sparse=True), None),
+    "bag": (lambda: hidden(lambda m, t: m.a(t), a=nn.EmbeddingBag(6, 4)), None),
+    "sparse bag": (lambda: hidden(lambda m, t: m.a(t), a=nn.EmbeddingBag(6, 4, sparse=True)), None),
+    "compiled layer": (lambda: chain(torch.compile(linear(), backend="eager"), nn.Tanh(), linear()), VECTOR),
     "checkpoint": (lambda: hidden(recomputed, a=linear(), b=linear(), norm=nn.LayerNorm(4)), VECTOR),
     "attention in a checkpoint": (
         lambda: hidden(
@@ -400,11 +403,16 @@ UNSEEN = {
     "rounded with a detach": two(straight_through),
     "fake quantisation": two(faked),
     "gradient reversed": two(lambda m, x: Reversed.apply(m.a(x))),
+    "padding by hand": lambda: hidden(
+        lambda m, x: F.embedding((7 * x.abs()).long() % 3, m.a.weight, padding_idx=0).tanh().sum(1),
+        a=nn.Embedding(6, 4),
+    ),
     "everything without gradient": lambda: Net(lambda m, x: no_grad_call(m.a, x), a=nn.Linear(4, 3)),
 }
 
 
-FORWARD = ("no_grad backbone", "no_grad in a branch", "everything without gradient")  # no_grad stops reverse mode only
+# no_grad and padding change reverse mode only
+FORWARD = ("no_grad backbone", "no_grad in a branch", "everything without gradient", "padding by hand")
 
 
 def no_grad_call(layer, x):
@@ -437,6 +445,24 @@ def test_a_direction_goes_through_no_grad(name):
     ends = [functional_call(model, {n: m + sign * step[n] for n, m in q.mean.items()}, (x,)) for sign in (1e-4, -1e-4)]
     slope = (ends[0] - ends[1]) / 2e-4
     assert torch.allclose(noise.logit_covariance, slope[:, :, None] * slope[:, None, :], rtol=1e-6, atol=1e-12)
+
+
+def test_weights_that_a_layer_shortens_in_place():
+    """Draws are made around the posterior's mean, not around what a call before left of it."""
+    model, x = built(lambda: embedding(max_norm=0.5), None)
+    q = posterior_of(model, 0.1)
+    q = DiagonalPosterior({**q.mean, "a.weight": 4 * torch.randn(6, 4, dtype=D)}, q.std)
+    for call in (logit_covariance, functools.partial(label_noise, method="direction")):
+        with pytest.raises(ValueError, match="monte_carlo"):
+            call(model, q, x)
+    generator, logits = torch.Generator().manual_seed(0), []
+    found = label_noise_moments(model, q, x, method="monte_carlo", num_samples=8, generator=generator)
+    generator.manual_seed(0)
+    for _ in range(8):
+        step = {n: s * torch.randn(s.shape, dtype=D, generator=generator) for n, s in q.std.items()}
+        logits.append(functional_call(model, {n: m + step[n] for n, m in q.mean.items()}, (x,)).detach())
+    centre = functional_call(model, {n: m.clone() for n, m in q.mean.items()}, (x,)).detach().softmax(1)
+    assert torch.allclose(found.mean_shift, centre - torch.stack(logits).softmax(2).mean(0), rtol=1e-10)
 
 
 @pytest.mark.parametrize("std", [1e-5, 0.01, 1.0])

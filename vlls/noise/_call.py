@@ -32,6 +32,8 @@ class Call:
         self.model, self.dtype = model, dtype
         parameters = dict(model.named_parameters())
         self._kinds = {name: self._kind(p) for name, p in parameters.items()}
+        shortened = {id(m.weight) for m in model.modules() if _shortens(m)}
+        self._shortened = {name for name, p in parameters.items() if id(p) in shortened}
         self._fixed = {name: b.detach().to(self._kind(b), copy=True) for name, b in model.named_buffers()}
         if dtype is not None:
             others = {name: p.detach() for name, p in parameters.items() if name not in names}
@@ -48,6 +50,7 @@ class Call:
         A pass backward needs them too: a checkpoint runs a part of the model once more.
         """
         given = {**self._fixed, **{name: weight.to(self._kinds[name]) for name, weight in weights.items()}}
+        given.update({name: given[name].clone() for name in self._shortened & given.keys()})
         named = chain(self.model.named_parameters(), self.model.named_buffers())
         new = {id(tensor): given[name] for name, tensor in named if name in given}
         places: list[tuple[dict[str, Any], str, Tensor]] = []
@@ -65,6 +68,11 @@ class Call:
     def __call__(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
         with self.carrying(weights):
             return self.model(x.to(self._kind(x)))
+
+
+def _shortens(module: nn.Module) -> bool:
+    """Whether a module changes its weights in place before it uses them."""
+    return isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None
 
 
 def call_of(model: nn.Module, mean: Mapping[str, Tensor], x: Tensor) -> tuple[Call, Tensor]:
@@ -113,7 +121,7 @@ def borrowed(model: nn.Module) -> Iterator[None]:
     with holding_model(model):
         torch.clear_autocast_cache()
         modules = list(model.modules())
-        found = [{k: v for k, v in vars(module).items() if isinstance(v, Tensor)} for module in modules]
+        found = [dict(vars(module)) for module in modules]
         lookups = [module for module in modules if _is_lookup(module)]
         for module in lookups:
             module.forward = Lookup(module)  # type: ignore[assignment, arg-type]
@@ -123,11 +131,18 @@ def borrowed(model: nn.Module) -> Iterator[None]:
             for module in lookups:
                 del module.forward
             for module, before in zip(modules, found, strict=True):
-                own = vars(module)
-                for name in [name for name, value in own.items() if isinstance(value, Tensor) and name not in before]:
-                    del own[name]
-                own.update(before)
+                _put_back(vars(module), before)
             torch.clear_autocast_cache()
+
+
+def _put_back(own: dict[str, Any], before: dict[str, Any]) -> None:
+    """Undo what was done to attributes that are, or were, tensors."""
+    for name in own.keys() | before.keys():
+        if isinstance(own.get(name), Tensor) or isinstance(before.get(name), Tensor):
+            if name in before:
+                own[name] = before[name]
+            else:
+                del own[name]
 
 
 def _is_lookup(module: nn.Module) -> bool:

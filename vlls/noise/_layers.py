@@ -33,7 +33,7 @@ READ = ("weight", "bias")
 
 def rule_for(module: nn.Module) -> Rule | None:
     """The rule of a module, if its ``forward`` is that of a layer we know."""
-    if not isinstance(vars(module).get("forward"), Lookup | None):
+    if isinstance(module, torch.jit.ScriptModule) or not isinstance(vars(module).get("forward"), Lookup | None):
         return None
     forward = type(module).forward
     if forward is nn.Linear.forward:

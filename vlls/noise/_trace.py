@@ -172,7 +172,9 @@ def _watching(
 
     try:
         for name, module in model.named_modules():
-            if not any(module.children()):
+            if isinstance(module, torch.jit.ScriptModule):  # takes no hooks
+                continue
+            if next(module.children(), None) is None:
                 handles.append(module.register_forward_hook(measure))
             here = by_module.get(name, [])
             parts = {site.part: site for site in here if site.part}

@@ -116,11 +116,16 @@ class Trials:
         """Weights of the posterior, that require gradients."""
         return {name: (way.mean[name] + step).requires_grad_() for name, step in self._draw(way).items()}
 
-    def _busiest(self) -> Tensor:
-        """The example whose entries differ most: a black image would not show what a convolution does."""
+    def _chosen(self) -> Iterator[Tensor]:
+        """The example whose entries differ most, and a few that take little time, such as rows of tokens.
+
+        A black image would not show what a convolution does, nor one sentence what is done with every word.
+        """
         some = self.x[:256]
         numbers = torch.view_as_real(some) if some.is_complex() else some
-        return some[int(numbers.reshape(len(some), -1).float().var(1, correction=0).nan_to_num().argmax())][None]
+        yield some[int(numbers.reshape(len(some), -1).float().var(1, correction=0).nan_to_num().argmax())][None]
+        if len(some) > 1 and some[0].numel() <= 1024:
+            yield some[:16]
 
     # ------------------------------------------------------------------ each example for itself
     def examples(self) -> None:
@@ -167,7 +172,6 @@ class Trials:
         return self._first(lambda way: self._gradients(way, sites, instead))
 
     def _gradients(self, way: _Way, sites: list[Site], instead: str) -> set[str]:
-        x = self._busiest()
         of_rules: dict[str, float] = defaultdict(float)
         wrong: list[set[str]] = []
         unreached: list[str] = []
@@ -175,7 +179,7 @@ class Trials:
         def sink(site: Site, a: Tensor, g: Tensor) -> None:
             of_rules[site.module] += float(contribution(site, a, g, _BLOCK).sum())
 
-        def agrees(stage: _Stage) -> bool | None:
+        def agrees(x: Tensor, stage: _Stage) -> bool | None:
             at, step = self._weights(way), self._draw(way)
             with differentiable(), _reachable(instead):
                 done = forward(way.call, at, x, [] if wrong else sites, sink)
@@ -193,7 +197,7 @@ class Trials:
             look = partial(_products, u)
             return self._agrees(way, stage, at, step, x, look, done.logits, along, float(spread.mean().sqrt()))
 
-        if not _confirmed(way, agrees):
+        if not all(_confirmed(way, partial(agrees, x)) for x in self._chosen()):
             named = f", and no gradient reaches {unreached[0]!r}" if unreached else ""
             raise ValueError(
                 f"the logits move with the weights otherwise than autograd says{named} (a part under torch.no_grad, a "
@@ -208,15 +212,13 @@ class Trials:
 
     @torch.no_grad()
     def _slopes(self, way: _Way, instead: str) -> None:
-        x = self._busiest()
-
-        def agrees(stage: _Stage) -> bool | None:
+        def agrees(x: Tensor, stage: _Stage) -> bool | None:
             at, step = {name: w.detach() for name, w in self._weights(way).items()}, self._draw(way)
             with differentiable(), forward_derivatives(instead):
                 logits, slope = torch.func.jvp(lambda weights: way.call(weights, x), (at,), (step,))[:2]
             return self._agrees(way, stage, at, step, x, torch.flatten, logits, slope.flatten(), _size(slope))
 
-        if not _confirmed(way, agrees):
+        if not all(_confirmed(way, partial(agrees, x)) for x in self._chosen()):
             raise ValueError(
                 "the logits move with the weights otherwise than their forward derivative says (a part under "
                 f"torch.no_grad, a detach, rounding with a straight-through gradient); {instead}"
@@ -322,7 +324,7 @@ def _pull(done: Pass, direction: Tensor) -> dict[str, Tensor]:
     with replayed(done):
         chosen = list(done.parameters.values())
         found = torch.autograd.grad(done.logits, chosen, direction, retain_graph=True, allow_unused=True)
-    return {name: nothing[name] if g is None else g for name, g in zip(nothing, found, strict=True)}
+    return {name: nothing[name] if g is None else g.to_dense() for name, g in zip(nothing, found, strict=True)}
 
 
 def _companions(x: Tensor) -> tuple[list[Tensor], list[Tensor]]:

@@ -142,8 +142,9 @@ class Linearization:
         return _Plan(found, others, uses, logits.shape[1], sizes, logits.element_size())
 
     def _warn(self, names: tuple[str, ...]) -> None:
+        modules = dict(self.setting.model.named_modules())
         for name in names:
-            kind = type(self.setting.model.get_submodule(name.rpartition(".")[0])).__name__
+            kind = type(modules[name.rpartition(".")[0]]).__name__
             if kind not in _warned:
                 _warned.add(kind)
                 warnings.warn(
@@ -276,7 +277,8 @@ class Linearization:
                 )
                 for direction in directions
             ]
-        return {name: torch.stack(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+        columns = zip(names, zip(*rows, strict=True), strict=True)
+        return {name: torch.stack([row.to_dense() for row in column]) for name, column in columns}
 
 
 def _mebibytes(size: float) -> str:
