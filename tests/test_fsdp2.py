@@ -72,7 +72,7 @@ def worker(rank, port, folder):
 
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=120))
+    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=800))
     try:
         mesh = init_device_mesh("cpu", (2,))
 
@@ -104,7 +104,7 @@ def ran(tmp_path_factory):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(300)
+        process.join(900)
     assert [process.exitcode for process in processes] == [0, 0]
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 

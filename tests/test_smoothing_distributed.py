@@ -125,7 +125,7 @@ def ran(tmp_path_factory):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(300)
+        process.join(900)
     assert [process.exitcode for process in processes] == [0, 0]
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 

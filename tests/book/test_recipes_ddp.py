@@ -190,7 +190,7 @@ def worker(rank, port, folder, cases):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank))
     os.environ.update(WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", NODE_RANK="0", ACCELERATE_USE_CPU="1")
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=250))
+    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=800))
     runs = {"transformers": transformers, "lightning": lightning, "accelerate": accelerate}
     for case in cases:
         model, optimizer = runs[case.split(",")[0]](rank, CASES[case][0], folder)
@@ -217,7 +217,7 @@ def ran(tmp_path_factory):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(300)
+        process.join(900)
     assert [process.exitcode for process in processes] == [0, 0]
     return {case: [torch.load(folder / f"{case}-{rank}.pt") for rank in range(2)] for case in cases}
 
