@@ -38,7 +38,7 @@ def test_adams_learning_rate(kept):
 def test_an_ess_of_one(network, data):
     (message,) = said(network(), data(), lr=0.1, ess=1.0)
     assert "times as large as the weights" in message
-    assert "ess = the number of training examples (it is 1), or a hess_init above 1" in message
+    assert "let ess be the number of training examples (it is 1), and if it is, raise hess_init above 1" in message
 
 
 @pytest.mark.parametrize("network, data", [(mlp, batch), (cnn, images)])
