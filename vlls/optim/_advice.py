@@ -41,8 +41,9 @@ class FirstSteps:
         if noise > LOUD * self._size > 0:
             ess, first = (float(self._slots[0].group[name]) for name in ("ess", "hess_init"))
             warnings.warn(
-                f"the noise is {noise / self._size:.1f} times as large as the weights, too much to learn anything; let "
-                f"ess be the number of training examples (it is {ess:g}), and if it is, raise hess_init above {first:g}",
+                f"the noise is {noise / self._size:.1f} times as large as the weights, too much to learn anything; "
+                f"let ess be the number of training examples (it is {ess:g}), and if it is, raise hess_init above "
+                f"{first:g}",
                 stacklevel=2,
             )
 
