@@ -98,7 +98,7 @@ def gallery(
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{escape(title)}</h1>\n{f'<p class=mark role=note>{escape(caution[:1].upper() + caution[1:])}</p>' if caution else ''}\n"
+        f"<h1>{escape(title)}</h1>\n{f'<p class=mark role=note>{escape(_sentence(caution))}</p>' if caution else ''}\n"
         f"{f'<nav>{links}</nav>' if links else ''}\n<dl>{rows}</dl>\n"
         f"<h2>All examples</h2>\n{_histogram(noise, wrong)}\n"
         f"{''.join(_section(*section) for section in sections)}"
@@ -107,6 +107,10 @@ def gallery(
 
 
 # ---------------------------------------------------------------------- examples
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _section(key: str, heading: str, order: str, examples: Sequence[GalleryExample]) -> str:
     number = f"{len(examples)} example{'s' if len(examples) > 1 else ''}"
     wrong = sum(example.wrong for example in examples)
