@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from vlls.noise._call import Call, call_of, is_narrow
 from vlls.noise._checks import check_batch, check_memory_limit, check_mode, parameters_of, warn_of_resolution
 from vlls.noise._trial import Trials
 
-__all__ = ["Setting", "available_memory", "prepare"]
+__all__ = ["Setting", "prepare", "trials_of"]
 
 
 @dataclass(frozen=True)
@@ -56,27 +55,21 @@ def prepare(model: nn.Module, posterior: Any, x: Tensor, memory_limit: float | N
     model = uncompiled(model)
     check_mode(model)
     mean, std = parameters_of(model, posterior)
-    return trials_of(model, mean, std, x)
+    return trials_of(model, mean, std, x, memory_limit)
 
 
 def trials_of(
-    model: nn.Module, mean: Mapping[str, Tensor], std: Mapping[str, Tensor], x: Tensor
+    model: nn.Module,
+    mean: Mapping[str, Tensor],
+    std: Mapping[str, Tensor],
+    x: Tensor,
+    memory_limit: float | None,
 ) -> tuple[Setting, Trials]:
     """The setting of weights that were checked, and its trials, of which the first was passed."""
     call, logits = call_of(model, mean, x)
     arithmetic = call.dtype or logits.dtype
     if call.dtype is None and any(is_narrow(p) for p in model.parameters()):
         arithmetic = torch.float16
-    trials = Trials(call, mean, std, x, arithmetic, available_memory(x.device) / 4)
+    trials = Trials(call, mean, std, x, arithmetic, memory_limit)
     trials.examples()
     return Setting(model, call, dict(mean), dict(std), logits.dtype, logits.shape[1], arithmetic), trials
-
-
-def available_memory(device: torch.device) -> int:
-    """Bytes that can still be had on a device."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 8 << 30  # of a system that does not tell

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vlls.noise._call import Call
 from vlls.noise._checks import TOGETHER, check_logits, forward_derivatives
+from vlls.noise._memory import available_memory, memory_aim
 from vlls.noise._modes import differentiable
 from vlls.noise._trace import Pass, Site, backward_once, contribution, forward, replayed
 
@@ -28,7 +29,7 @@ __all__ = ["Trials"]
 Weights = Mapping[str, Tensor]
 T = TypeVar("T")
 
-_BLOCK = 1 << 24  # bytes of one layer's weight gradients
+_ROWS = 16  # at the most that are looked at together
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,15 @@ class Trials:
         std: its standard deviations.
         x: a batch.
         dtype: of the arithmetic in which the network is called.
-        room: bytes that copies in float64 may take.
+        memory_limit: MiB of temporaries; see :func:`.logit_covariance`. Copies of the weights in float64 may take a
+            quarter of what is free.
     """
 
-    def __init__(self, call: Call, mean: Weights, std: Weights, x: Tensor, dtype: torch.dtype, room: float) -> None:
-        self.x = x
+    def __init__(
+        self, call: Call, mean: Weights, std: Weights, x: Tensor, dtype: torch.dtype, memory_limit: float | None
+    ) -> None:
+        self.x, self._limit = x, memory_aim(memory_limit, x.device)
+        room = available_memory(x.device) / 4
         self._generator = torch.Generator(x.device).manual_seed(0)
         mean, std = {name: m.detach() for name, m in mean.items()}, dict(std)
         self._ways = [_Way(call, mean, std, dtype)]
@@ -116,16 +121,22 @@ class Trials:
         """Weights of the posterior, that require gradients."""
         return {name: (way.mean[name] + step).requires_grad_() for name, step in self._draw(way).items()}
 
-    def _chosen(self) -> Iterator[Tensor]:
-        """The example whose entries differ most, and a few that take little time, such as rows of tokens.
+    def _chosen(self, way: _Way) -> Iterator[Tensor]:
+        """The example whose entries differ most, and a few that take little time and memory, such as rows of tokens.
 
         A black image would not show what a convolution does, nor one sentence what is done with every word.
         """
         some = self.x[:256]
         numbers = torch.view_as_real(some) if some.is_complex() else some
-        yield some[int(numbers.reshape(len(some), -1).float().var(1, correction=0).nan_to_num().argmax())][None]
+        one = some[int(numbers.reshape(len(some), -1).float().var(1, correction=0).nan_to_num().argmax())][None]
+        yield one
         if len(some) > 1 and some[0].numel() <= 1024:
-            yield some[:16]
+            sizes = forward(way.call, way.mean, one, []).sizes
+            item = way.dtype.itemsize
+            left = self._limit - 5 * item * sum(m.numel() for m in way.mean.values())
+            rows = int(left / (item * (3 * sum(sizes) + 13 * max(sizes, default=1))))
+            if rows > 1:
+                yield some[: min(rows, _ROWS)]
 
     # ------------------------------------------------------------------ each example for itself
     def examples(self) -> None:
@@ -177,7 +188,7 @@ class Trials:
         unreached: list[str] = []
 
         def sink(site: Site, a: Tensor, g: Tensor) -> None:
-            of_rules[site.module] += float(contribution(site, a, g, _BLOCK).sum())
+            of_rules[site.module] += float(contribution(site, a, g, int(self._limit / 8)).sum())
 
         def agrees(x: Tensor, stage: _Stage) -> bool | None:
             at, step = self._weights(way), self._draw(way)
@@ -197,7 +208,7 @@ class Trials:
             look = partial(_products, u)
             return self._agrees(way, stage, at, step, x, look, done.logits, along, float(spread.mean().sqrt()))
 
-        if not all(_confirmed(way, partial(agrees, x)) for x in self._chosen()):
+        if not all(_confirmed(way, partial(agrees, x)) for x in self._chosen(way)):
             named = f", and no gradient reaches {unreached[0]!r}" if unreached else ""
             raise ValueError(
                 f"the logits move with the weights otherwise than autograd says{named} (a part under torch.no_grad, a "
@@ -218,7 +229,7 @@ class Trials:
                 logits, slope = torch.func.jvp(lambda weights: way.call(weights, x), (at,), (step,))[:2]
             return self._agrees(way, stage, at, step, x, torch.flatten, logits, slope.flatten(), _size(slope))
 
-        if not all(_confirmed(way, partial(agrees, x)) for x in self._chosen()):
+        if not all(_confirmed(way, partial(agrees, x)) for x in self._chosen(way)):
             raise ValueError(
                 "the logits move with the weights otherwise than their forward derivative says (a part under "
                 f"torch.no_grad, a detach, rounding with a straight-through gradient); {instead}"

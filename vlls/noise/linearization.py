@@ -18,15 +18,15 @@ from torch import Tensor, nn
 
 from vlls.noise._call import borrowed
 from vlls.noise._checks import check_logits
+from vlls.noise._memory import MEBIBYTE, available_memory, memory_aim
 from vlls.noise._modes import differentiable
-from vlls.noise._setting import available_memory, prepare
+from vlls.noise._setting import prepare
 from vlls.noise._trace import Pass, Seen, Site, backward_once, contribution, forward, sites_of
 from vlls.noise._trial import Trials
 from vlls.posterior import DiagonalPosterior
 
 __all__ = ["logit_covariance"]
 
-_MEBIBYTE = 1 << 20
 _warned: set[str] = set()
 
 
@@ -157,7 +157,7 @@ class Linearization:
     # ------------------------------------------------------------------ how much at a time
     def _divide(self, memory_limit: float | None, device: torch.device) -> tuple[int, int]:
         """Examples of a part, and bytes of a block of one layer's weight gradients."""
-        aim = (memory_limit or (2048 if device.type == "cuda" else 64)) * _MEBIBYTE
+        aim = memory_aim(memory_limit, device)
         r, k = self.num_directions, self.num_outputs
         total, largest = self._plan.sizes
         own = sum(self._variances[name].numel() for name in self._plan.others)
@@ -282,7 +282,7 @@ class Linearization:
 
 
 def _mebibytes(size: float) -> str:
-    number = size / _MEBIBYTE
+    number = size / MEBIBYTE
     return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
 
 

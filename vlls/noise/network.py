@@ -26,9 +26,10 @@ from vlls._validation import check_generator, check_known, check_whole_number
 from vlls.families import Family
 from vlls.noise._call import borrowed
 from vlls.noise._checks import check_logits, forward_derivatives
+from vlls.noise._memory import available_memory, memory_aim
 from vlls.noise._modes import differentiable
 from vlls.noise._push import curvature, linear_moments, mean_curvature, push, symmetric_root, the_family
-from vlls.noise._setting import Setting, available_memory, prepare
+from vlls.noise._setting import Setting, prepare
 from vlls.noise.linearization import Linearization, differentiable_input
 from vlls.posterior import DiagonalPosterior
 
@@ -402,7 +403,7 @@ class Estimator:
 
     def _examples(self, x: Tensor) -> int:
         """Examples of one pass without gradients, from what one example's input takes."""
-        aim = (self.memory_limit or (2048 if x.device.type == "cuda" else 64)) * 2**20
+        aim = memory_aim(self.memory_limit, x.device)
         return max(1, int(aim / (256 * x[0].numel() * x.element_size() + 8 * self.num_outputs**2)))
 
 

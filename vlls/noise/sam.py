@@ -16,7 +16,7 @@ from vlls.noise._call import borrowed
 from vlls.noise._checks import check_batch, check_labels, check_logits, check_mode, forward_derivatives
 from vlls.noise._modes import differentiable
 from vlls.noise._push import curvature, the_family
-from vlls.noise._setting import available_memory, trials_of
+from vlls.noise._setting import trials_of
 from vlls.noise._trial import Trials
 from vlls.noise.linearization import Linearization, differentiable_input
 from vlls.posterior import DiagonalPosterior
@@ -83,7 +83,7 @@ def sam_label_noise(
         if not parameters:
             raise ValueError("no parameter of the model requires a gradient, so SAM has none to perturb; thaw some")
         still = {name: torch.zeros_like(p) for name, p in parameters.items()}
-        setting, _ = trials_of(model, parameters, still, x)
+        setting, _ = trials_of(model, parameters, still, x, memory_limit)
         call = setting.call
         grown = {name: p.clone().requires_grad_() for name, p in parameters.items()}
         with differentiable(), torch.enable_grad():
@@ -106,8 +106,7 @@ def sam_label_noise(
         step = {name: rho / length * g for name, g in held.items()}
         if linear:
             spread = {name: step[name].abs() if name in step else s for name, s in still.items()}
-            room = available_memory(x.device) / 4
-            Trials(call, parameters, spread, x, setting.arithmetic, room).slopes("use linear=False")
+            Trials(call, parameters, spread, x, setting.arithmetic, memory_limit).slopes("use linear=False")
             start = {name: parameters[name] for name in step}
             with differentiable(), torch.no_grad(), forward_derivatives("use linear=False"):
                 slope = torch.func.jvp(lambda moving: call({**parameters, **moving}, x), (start,), (step,))[1]
