@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from vlls.optim._slot import Slot
+from vlls.optim._warnings import warn_caller
 
 __all__ = ["FirstSteps", "can_look"]
 
 STEPS = 100
-LOUD = 2.0
+LOUD = 3.0
 """Root mean square of the noise over that of the weights, beyond which a network hardly trains."""
 STILL = 0.02
 """Root mean square of the first steps' sum over that of the weights, below which it has hardly moved."""
@@ -40,11 +40,10 @@ class FirstSteps:
         noise = self._rms([_some(slot.std()) for slot in self._slots])
         if noise > LOUD * self._size > 0:
             ess, first = (float(self._slots[0].group[name]) for name in ("ess", "hess_init"))
-            warnings.warn(
-                f"the noise is {noise / self._size:.1f} times as large as the weights, too much to learn anything; "
-                f"let ess be the number of training examples (it is {ess:g}), and if it is, raise hess_init above "
-                f"{first:g}",
-                stacklevel=2,
+            warn_caller(
+                f"the noise is {noise / self._size:.1f} times as large as the weights, too much for most networks to "
+                f"learn; let ess be the number of training examples (it is {ess:g}), and if it is, raise hess_init "
+                f"above {first:g}"
             )
 
     def ended(self) -> bool:
@@ -54,10 +53,9 @@ class FirstSteps:
         moved = self._rms([_some(slot.mean) - start for slot, start in zip(self._slots, self._start, strict=True)])
         rates = [float(slot.group["lr"]) for slot in self._slots]
         if moved < STILL * self._size and rates == self._rates:  # a warm-up goes on to larger steps
-            warnings.warn(
+            warn_caller(
                 f"the first {self.steps} steps have moved the weights by {moved / self._size:.1%} of their size, too "
-                f"little to learn from scratch; IVON's lr is SGD's, not Adam's: try lr=0.1 (it is {rates[0]:g})",
-                stacklevel=2,
+                f"little to learn from scratch; IVON's lr is SGD's, not Adam's: try lr=0.1 (it is {rates[0]:g})"
             )
         return True
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from vlls._names import kind_of
 from vlls._validation import check_generator, check_whole_number
+from vlls.optim._warnings import warn_caller
 
 __all__ = [
     "check_generator_state",
@@ -106,10 +106,9 @@ def check_generator_state(state: Tensor | None, generator: torch.Generator | Non
         return
     if state is None or generator is None:
         has, lacks = ("the saved state", "this optimizer")[:: -1 if state is None else 1]
-        warnings.warn(
+        warn_caller(
             f"{has} has a generator and {lacks} has none, so the samples will not be those that would have followed; "
-            "give both a generator=torch.Generator(), or neither",
-            stacklevel=4,
+            "give both a generator=torch.Generator(), or neither"
         )
         return
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -11,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from vlls.optim._slot import Slot
+from vlls.optim._warnings import warn_caller
 
 __all__ = [
     "LocalGradients",
@@ -180,9 +180,8 @@ def warn_of_equal_samples(noise: Tensor) -> None:
     dist.all_reduce(least, op=dist.ReduceOp.MIN)
     dist.all_reduce(most, op=dist.ReduceOp.MAX)
     if torch.equal(least, most):
-        warnings.warn(
+        warn_caller(
             "all processes drew the same sample of the weights; seed each its own way after the model is built, "
             "for example torch.manual_seed(seed + torch.distributed.get_rank())",
             RuntimeWarning,
-            stacklevel=5,
         )

@@ -96,8 +96,8 @@ class IVON(Optimizer, Joinable):
         ValueError: if an argument is out of range or unknown, or a parameter complex, integer, sharded or not a leaf.
 
     Warns:
-        UserWarning: once, if the noise is more than twice as large as the weights at the start, or if the first 100
-            steps at a constant ``lr`` move the weights by less than 2 % of their size.
+        UserWarning: once, if the noise is more than three times as large as the weights at the start, or if the first
+            100 steps at a constant ``lr`` move the weights by less than 2 % of their size.
 
     Example:
         >>> _ = torch.manual_seed(0)

@@ -15,7 +15,6 @@ import copy
 import inspect
 import math
 import numbers
-import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from itertools import chain
@@ -30,6 +29,7 @@ from vlls._locks import holding
 from vlls._names import kind_of
 from vlls.optim._checkpoints import only_makes_state
 from vlls.optim._running import FrozenRunningState
+from vlls.optim._warnings import warn_caller
 from vlls.optim._wrapped import on_itself
 from vlls.optim.ivon import IVON
 
@@ -310,10 +310,9 @@ class SAM(Optimizer):
         self._rounding_checked = True
         moved = sum(int((p != original).sum()) for p, original in halves) / sum(p.numel() for p, _ in halves)
         if moved < 0.5:
-            warnings.warn(
+            warn_caller(
                 f"only {moved:.1%} of the weights in {halves[0][0].dtype} have changed: SAM's perturbation is below "
-                "their resolution; keep the parameters in float32 and use torch.autocast",
-                stacklevel=2,
+                "their resolution; keep the parameters in float32 and use torch.autocast"
             )
 
     @on_itself
@@ -339,10 +338,9 @@ class SAM(Optimizer):
                 drop_cached_casts()
         self._skipped = 0 if sound else self._skipped + 1
         if self._skipped == SKIPS:
-            warnings.warn(
+            warn_caller(
                 f"the gradients of {SKIPS} steps in a row hold NaN or infinities, and SAM has left the weights alone; "
-                "look at the loss and the inputs, and with a GradScaler call update() after each half of the step",
-                stacklevel=2,
+                "look at the loss and the inputs, and with a GradScaler call update() after each half of the step"
             )
         if zero_grad:
             self.zero_grad()
