@@ -88,12 +88,17 @@ def perturb_(
         p.add_(step.mul_(p).mul_(p) if adaptive else step)
 
 
+def _capturing(tensor: Tensor) -> bool:
+    """Whether a graph is captured, in which nothing can be read."""
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
 def are_finite(grads: list[Tensor]) -> bool:
     """Whether no gradient holds a NaN or an infinity; waits for the devices, and is True while a graph is captured."""
     parts: dict[Any, list[Tensor]] = {}
     for grad in grads:
         parts.setdefault((grad.device, _mesh(grad)), []).append(grad)
-    if any(grad.is_cuda for grad in grads) and torch.cuda.is_current_stream_capturing():
+    if any(_capturing(grad) for grad in grads):
         return True
     largest = [torch.stack([n.float() for n in torch._foreach_norm(part, math.inf)]) for part in parts.values()]
     return all(bool(torch.isfinite(norms).all()) for norms in largest)
@@ -280,20 +285,25 @@ class SAM(Optimizer):
                 params.append(p)
                 grads.append(p.grad)
 
-        self._sound = are_finite([grad for _, grads in alike.values() for grad in grads])
+        # processes that hold shards take the same way: all see the infinity in one of them
+        shards = [g for _, grads in alike.values() for g in grads if _mesh(g) is not None]
+        self._sound = not shards or are_finite(shards)
         if not self._sound:
-            alike.clear()  # nothing moves
+            alike.clear()
         norms = [n for (_, *how, _), tensors in alike.items() for n in weighted_norms(*tensors, *how)]
         norms = [n if _mesh(n) is None else n.full_tensor() for n in norms]  # type: ignore[attr-defined]
+        if norms:
+            wide = norms[0].float() if norms[0].device.type == "mps" else norms[0].double()
+            norm = torch.linalg.vector_norm(torch.stack([n.to(wide) for n in norms]))
+            self._sound = _capturing(norm) or bool(torch.isfinite(norm))
+            if not self._sound:
+                alike.clear()  # nothing moves
         self._original = [(p, p.clone()) for params, _ in alike.values() for p in params]
         self._frozen = FrozenRunningState(self._params())
         self._frozen.start()
         try:
-            if norms:
-                wide = norms[0].float() if norms[0].device.type == "mps" else norms[0].double()
-                norm = torch.linalg.vector_norm(torch.stack([n.to(wide) for n in norms]))
-                for (*how, _), tensors in alike.items():
-                    perturb_(*tensors, norm, *how)
+            for (*how, _), tensors in alike.items():
+                perturb_(*tensors, norm, *how)
         except BaseException:  # out of memory, say: not half of the parameters moved
             self._put_back()
             raise
@@ -305,7 +315,7 @@ class SAM(Optimizer):
         halves = [pair for pair in self._original or () if torch.finfo(pair[0].dtype).bits < 32]
         if self._rounding_checked or not halves or any(group["rho"] == 0 for group in self.param_groups):
             return
-        if halves[0][0].is_cuda and torch.cuda.is_current_stream_capturing():
+        if _capturing(halves[0][0]):
             return
         self._rounding_checked = True
         moved = sum(int((p != original).sum()) for p, original in halves) / sum(p.numel() for p, _ in halves)
