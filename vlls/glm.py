@@ -453,8 +453,18 @@ def fit(
         if step in (variational_gd_step, von_step):
             init = GaussianPosterior(init, 1.0)
     states, converged = [init], False
+    ours = getattr(step, "func", step) in _STEPS and options.get("label_noise") is None
+
+    def falls_forever() -> bool:
+        return ours and glm._falls_forever(states[-1] if isinstance(states[-1], Tensor) else states[-1].mean)
+
     for iteration in range(1, max_iter + 1):
-        states.append(step(glm, states[-1], **options))
+        try:
+            states.append(step(glm, states[-1], **options))
+        except ValueError:  # far out the Hessian is singular in float64
+            if iteration > 1 and falls_forever():
+                break
+            raise
         change = _change(states[-2], states[-1])
         if not math.isfinite(change):
             raise ValueError(f"iteration {iteration} left the finite numbers: use a smaller lr, or scale the features")
@@ -463,8 +473,7 @@ def fit(
         if change <= tol:
             converged = True
             break
-    ours = getattr(step, "func", step) in _STEPS and options.get("label_noise") is None
-    if ours and glm._falls_forever(states[-1] if isinstance(states[-1], Tensor) else states[-1].mean):
+    if falls_forever():
         converged = False
         warnings.warn(
             "the loss has no minimum: in some direction it falls forever, because the labels are separated (classes "
