@@ -1,14 +1,9 @@
 """Sharded parameters, two gloo processes on the CPU: SAM takes the steps of one process, IVON refuses them."""
 
-import os
-import socket
-import sys
-from datetime import timedelta
-
 import pytest
 import torch
 import torch.distributed as dist
-from torch.multiprocessing import get_context
+from processes import in_two_processes, needs_gloo
 from torch.nn import functional as F
 
 from vlls import IVON, SAM
@@ -24,9 +19,7 @@ CASES = {
     "an infinity in one shard": {"infinity": True},
 }
 
-pytestmark = pytest.mark.skipif(
-    not dist.is_available() or not dist.is_gloo_available() or sys.platform == "win32", reason="needs gloo"
-)
+pytestmark = needs_gloo
 
 
 def problem():
@@ -66,47 +59,30 @@ def refused(make):
     return ""
 
 
-def worker(rank, port, folder):
+def found(rank):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=800))
-    try:
-        mesh = init_device_mesh("cpu", (2,))
+    mesh = init_device_mesh("cpu", (2,))
 
-        def shard(module):
-            fully_shard(module, mesh=mesh)
+    def shard(module):
+        fully_shard(module, mesh=mesh)
 
-        found = {name: trained(slice(rank, None, 2), shard=shard, **options) for name, options in CASES.items()}
-        model, *_ = problem()
-        shard(model)
-        found["ivon"] = refused(lambda: IVON(model.parameters(), lr=0.1, ess=40))
-        for original in (False, True):
-            flat = FullyShardedDataParallel(problem()[0], use_orig_params=original, device_id=torch.device("cpu"))
-            found["flat ivon", original] = refused(lambda flat=flat: IVON(flat.parameters(), lr=0.1, ess=40))
-            found["flat sam", original] = refused(lambda flat=flat: SAM(flat.parameters(), torch.optim.SGD, lr=0.1))
-        torch.save(found, f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+    found = {name: trained(slice(rank, None, 2), shard=shard, **options) for name, options in CASES.items()}
+    model, *_ = problem()
+    shard(model)
+    found["ivon"] = refused(lambda: IVON(model.parameters(), lr=0.1, ess=40))
+    for original in (False, True):
+        flat = FullyShardedDataParallel(problem()[0], use_orig_params=original, device_id=torch.device("cpu"))
+        found["flat ivon", original] = refused(lambda flat=flat: IVON(flat.parameters(), lr=0.1, ess=40))
+        found["flat sam", original] = refused(lambda flat=flat: SAM(flat.parameters(), torch.optim.SGD, lr=0.1))
+    return found
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """What both processes found, from one start."""
-    folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    context = get_context("spawn")
-    processes = [context.Process(target=worker, args=(rank, port, str(folder))) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(900)
-    assert [process.exitcode for process in processes] == [0, 0]
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return in_two_processes(tmp_path_factory.mktemp("ranks"), found)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,14 +1,12 @@
 """IVON over two processes, gloo on the CPU: each with its own sample, all with the same weights."""
 
-import os
-import sys
 import warnings
 from functools import partial
 
 import pytest
 import torch
 import torch.distributed as dist
-from torch.multiprocessing import get_context
+from processes import in_two_processes, needs_gloo
 from torch.nn import functional as F
 
 from vlls import IVON
@@ -76,17 +74,6 @@ def reference(clip=None, **options):
             torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
     return results(model, optimizer)
-
-
-def worker(rank, port, folder, jobs):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    try:
-        for i, job in enumerate(jobs):
-            torch.save(job(), f"{folder}/{i}-{rank}.pt")
-    finally:
-        dist.destroy_process_group()
 
 
 def wrapped(how, ddp, options):
@@ -226,28 +213,19 @@ CASES = [
 ]
 
 
+def all_jobs(rank):
+    jobs = [partial(wrapped, *case) for case in CASES] + [partial(scaled, {}), same_seed]
+    jobs += [partial(edited, edit, views) for edit in EDITS for views in (False, True)]
+    return [job() for job in jobs]
+
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """Both processes' results of every case, from one start."""
-    folder = tmp_path_factory.mktemp("ranks")
-    jobs = [partial(wrapped, *case) for case in CASES] + [partial(scaled, {}), same_seed]
-    jobs += [partial(edited, edit, views) for edit in EDITS for views in (False, True)]
-    with __import__("socket").socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    context = get_context("spawn")
-    processes = [context.Process(target=worker, args=(rank, port, str(folder), jobs)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    assert all(process.exitcode == 0 for process in processes), [p.exitcode for p in processes]
-    return [[torch.load(folder / f"{i}-{rank}.pt") for rank in range(2)] for i in range(len(jobs))]
+    return list(zip(*in_two_processes(tmp_path_factory.mktemp("ranks"), all_jobs), strict=True))
 
 
-pytestmark = pytest.mark.skipif(
-    not dist.is_available() or not dist.is_gloo_available() or sys.platform == "win32", reason="needs gloo"
-)
+pytestmark = needs_gloo
 
 
 @pytest.mark.parametrize("case", range(len(CASES)), ids=[str(c) for c in CASES])

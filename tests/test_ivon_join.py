@@ -1,16 +1,10 @@
 """IVON where one process has fewer batches than another: under Join as one process that sees what is there."""
 
-import os
-import socket
-import sys
-from datetime import timedelta
-from functools import partial
-
 import pytest
 import torch
 import torch.distributed as dist
+from processes import in_two_processes, needs_gloo
 from torch.distributed.algorithms.join import Join
-from torch.multiprocessing import get_context
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
@@ -31,9 +25,7 @@ CASES = {  # options of Join, of IVON, and how the loop differs
     "none at all": {"batches": (2, 0)},
 }
 
-pytestmark = pytest.mark.skipif(
-    not dist.is_available() or not dist.is_gloo_available() or sys.platform == "win32", reason="needs gloo"
-)
+pytestmark = needs_gloo
 
 
 def problem():
@@ -142,32 +134,15 @@ def model_alone_is_joined():
             optimizer.step()
 
 
-def worker(rank, port, folder, jobs):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=800))
-    for i, job in enumerate(jobs):
-        torch.save(job(), f"{folder}/{i}-{rank}.pt")
-    dist.destroy_process_group()
+def found(rank):
+    return {name: joined(**options) for name, options in CASES.items()} | {"model alone": told(model_alone_is_joined)}
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """What both processes found, from one start."""
-    folder = tmp_path_factory.mktemp("ranks")
-    jobs = [partial(joined, **options) for options in CASES.values()] + [partial(told, model_alone_is_joined)]
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    context = get_context("spawn")
-    processes = [context.Process(target=worker, args=(rank, port, str(folder), jobs)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(900)
-    assert [process.exitcode for process in processes] == [0, 0]
-    found = [[torch.load(folder / f"{i}-{rank}.pt") for rank in range(2)] for i in range(len(jobs))]
-    return dict(zip([*CASES, "model alone"], found, strict=True))
+    first, second = in_two_processes(tmp_path_factory.mktemp("ranks"), found)
+    return {name: (first[name], second[name]) for name in first}
 
 
 @pytest.mark.parametrize("case", CASES)

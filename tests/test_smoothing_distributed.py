@@ -1,17 +1,14 @@
 """Losses with a memory inside DistributedDataParallel, two gloo processes: the labels that one process would have."""
 
 import copy
-import os
-import socket
-import sys
 from contextlib import nullcontext
 
 import pytest
 import torch
 import torch.distributed as dist
+from processes import in_two_processes, needs_gloo
 from torch import nn
 from torch.distributed.algorithms.join import Join
-from torch.multiprocessing import get_context
 from torch.nn.parallel import DistributedDataParallel
 
 from vlls import MeanPredictionSmoothing, OnlineLabelSmoothing
@@ -28,9 +25,7 @@ CASES = {  # what differs from a plain run of the wrapped module
     "uneven": {"uneven": True},
 }
 
-pytestmark = pytest.mark.skipif(
-    not dist.is_available() or not dist.is_gloo_available() or sys.platform == "win32", reason="needs gloo"
-)
+pytestmark = needs_gloo
 
 
 class WithLoss(nn.Module):
@@ -102,32 +97,14 @@ def alone(kind, uneven=False, **_):
     return [*labels, module.criterion.eval()(torch.eye(K), torch.arange(K)).detach()]
 
 
-def worker(rank, port, folder):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    try:
-        found = {(kind, case): next_labels(kind, **options) for kind in KINDS for case, options in CASES.items()}
-        torch.save(found, f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+def all_next_labels(rank):
+    return {(kind, case): next_labels(kind, **options) for kind in KINDS for case, options in CASES.items()}
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """What both processes found, from one start."""
-    folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    context = get_context("spawn")
-    processes = [context.Process(target=worker, args=(rank, port, str(folder))) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(900)
-    assert [process.exitcode for process in processes] == [0, 0]
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return in_two_processes(tmp_path_factory.mktemp("ranks"), all_next_labels)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,23 +1,15 @@
 """The recipes of the frameworks in two gloo processes: the steps of one process that takes a sample for each."""
 
-import os
-import socket
-import sys
-from datetime import timedelta
-
 import pytest
 import torch
-import torch.distributed as dist
+from processes import in_two_processes, needs_gloo
 from test_recipes import RECIPES, needs
-from torch.multiprocessing import get_context
 from torch.nn import functional as F
 
 import vlls
 
 pytestmark = [
-    pytest.mark.skipif(
-        not dist.is_available() or not dist.is_gloo_available() or sys.platform == "win32", reason="needs gloo"
-    ),
+    needs_gloo,
     pytest.mark.filterwarnings("ignore"),
 ]
 
@@ -186,17 +178,9 @@ def alone(case):
     return results(model, optimizer)
 
 
-def worker(rank, port, folder, cases):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank))
-    os.environ.update(WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", NODE_RANK="0", ACCELERATE_USE_CPU="1")
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=800))
+def trained(rank, folder, cases):
     runs = {"transformers": transformers, "lightning": lightning, "accelerate": accelerate}
-    for case in cases:
-        model, optimizer = runs[case.split(",")[0]](rank, CASES[case][0], folder)
-        torch.save(results(model, optimizer), f"{folder}/{case}-{rank}.pt")
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    return {case: results(*runs[case.split(",")[0]](rank, CASES[case][0], folder)) for case in cases}
 
 
 @pytest.fixture(scope="module")
@@ -209,17 +193,9 @@ def ran(tmp_path_factory):
         except pytest.skip.Exception:
             continue
         cases.append(case)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    context = get_context("spawn")
-    processes = [context.Process(target=worker, args=(rank, port, str(folder), cases)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(900)
-    assert [process.exitcode for process in processes] == [0, 0]
-    return {case: [torch.load(folder / f"{case}-{rank}.pt") for rank in range(2)] for case in cases}
+    started = {"RANK": "", "LOCAL_RANK": "", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "NODE_RANK": "0"}
+    first, second = in_two_processes(folder, trained, folder, cases, ACCELERATE_USE_CPU="1", **started)
+    return {case: (first[case], second[case]) for case in cases}
 
 
 @pytest.mark.parametrize("case", CASES)
