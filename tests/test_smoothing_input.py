@@ -2,12 +2,11 @@
 
 import copy
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
+from processes import in_two_processes, needs_gloo
 from smoothing_references import STRATEGIES, K, batch, every_strategy, trained
 
 from vlls.smoothing import (
@@ -120,40 +119,22 @@ def test_print_shows_the_settings():
     assert shown == "OnlineLabelSmoothing(alpha=0.5, n_classes=10, smoothing=0.2, reduction='mean')"
 
 
-SHARE = """
-import sys, torch, torch.distributed as dist
-from vlls.smoothing import OnlineLabelSmoothing
-
-def soft_labels(rank, store, batch):
-    dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
-    try:
-        logits, labels = torch.load(batch, weights_only=True)
-        criterion = OnlineLabelSmoothing(0.5, 5)
-        criterion(logits[rank::2], labels[rank::2])
-        criterion.next_epoch()
-        return criterion.soft_labels
-    finally:
-        dist.destroy_process_group()
-
-if __name__ == "__main__":
-    torch.save(soft_labels(1, *sys.argv[1:3]), sys.argv[3])
-"""
+def soft_labels_of_a_share(rank):
+    logits, labels = batch(27)
+    criterion = OnlineLabelSmoothing(0.5, K)
+    criterion(logits[rank::2], labels[rank::2])
+    criterion.next_epoch()
+    return criterion.soft_labels
 
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch is built without distributed")
+@needs_gloo
 def test_ranks_share_their_statistics(tmp_path):
-    torch.save(batch(27), tmp_path / "batch.pt")
-    paths = [str(tmp_path / name) for name in ("store", "batch.pt", "rank1.pt")]
-    other = subprocess.Popen([sys.executable, "-c", SHARE, *paths])
-    here = {"__name__": "rank0"}
-    exec(SHARE, here)
-    shared = here["soft_labels"](0, *paths[:2])
-    assert other.wait(timeout=600) == 0
+    first, second = in_two_processes(tmp_path, soft_labels_of_a_share)
     alone = OnlineLabelSmoothing(0.5, K)
     alone(*batch(27))
     alone.next_epoch()
-    torch.testing.assert_close(shared, alone.soft_labels)
-    assert torch.equal(torch.load(paths[2], weights_only=True), shared)
+    torch.testing.assert_close(first, alone.soft_labels)
+    assert torch.equal(first, second)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
