@@ -1,11 +1,13 @@
-"""What torch does behind a model that is compiled or runs under autocast."""
+"""What torch does behind a model that is compiled, captured or runs under autocast."""
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from collections.abc import Iterable
 
-__all__ = ["PREFIX", "drop_cached_casts", "uncompiled"]
+import torch
+from torch import Tensor, nn
+
+__all__ = ["PREFIX", "capturing", "drop_cached_casts", "uncompiled"]
 
 PREFIX = "_orig_mod."
 """What torch.compile puts before the names of a model's parameters."""
@@ -15,6 +17,11 @@ def uncompiled(model: nn.Module) -> nn.Module:
     """The model that ``torch.compile`` was given, or the model itself."""
     inner = getattr(model, PREFIX[:-1], None)
     return inner if isinstance(inner, nn.Module) else model
+
+
+def capturing(tensors: Iterable[Tensor]) -> bool:
+    """Whether a CUDA graph is captured on the tensors' device, so that no number can be read."""
+    return any(tensor.is_cuda for tensor in tensors) and torch.cuda.is_current_stream_capturing()
 
 
 def drop_cached_casts() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vlls._compiled import capturing
 from vlls.optim._slot import Slot
 from vlls.optim._warnings import warn_caller
 
@@ -48,7 +49,7 @@ class FirstSteps:
 
     def ended(self) -> bool:
         """Look at the mean, where the parameters are, once there were steps enough; True if that was all."""
-        if self.steps < STEPS or _capturing(self._slots):
+        if self.steps < STEPS or capturing(slot.param for slot in self._slots):
             return False
         moved = self._rms([_some(slot.mean) - start for slot, start in zip(self._slots, self._start, strict=True)])
         rates = [float(slot.group["lr"]) for slot in self._slots]
@@ -75,9 +76,4 @@ def can_look(slots: Sequence[Slot]) -> bool:
     """Whether numbers can be read now, and training begins."""
     if torch.compiler.is_compiling() or any(float(slot.state["step"]) > 0 for slot in slots[:1]):
         return False
-    return not _capturing(slots)
-
-
-def _capturing(slots: Sequence[Slot]) -> bool:
-    """Whether a graph is captured, in which nothing can be read."""
-    return any(slot.param.is_cuda for slot in slots) and torch.cuda.is_current_stream_capturing()
+    return not capturing(slot.param for slot in slots)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vlls._compiled import drop_cached_casts
+from vlls._compiled import capturing, drop_cached_casts
 from vlls._locks import holding
 from vlls._names import kind_of
 from vlls.optim._checkpoints import only_makes_state
@@ -88,17 +88,12 @@ def perturb_(
         p.add_(step.mul_(p).mul_(p) if adaptive else step)
 
 
-def _capturing(tensor: Tensor) -> bool:
-    """Whether a graph is captured, in which nothing can be read."""
-    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
-
-
 def are_finite(grads: list[Tensor]) -> bool:
     """Whether no gradient holds a NaN or an infinity; waits for the devices, and is True while a graph is captured."""
     parts: dict[Any, list[Tensor]] = {}
     for grad in grads:
         parts.setdefault((grad.device, _mesh(grad)), []).append(grad)
-    if any(_capturing(grad) for grad in grads):
+    if capturing(grads):
         return True
     largest = [torch.stack([n.float() for n in torch._foreach_norm(part, math.inf)]) for part in parts.values()]
     return all(bool(torch.isfinite(norms).all()) for norms in largest)
@@ -295,7 +290,7 @@ class SAM(Optimizer):
         if norms:
             wide = norms[0].float() if norms[0].device.type == "mps" else norms[0].double()
             norm = torch.linalg.vector_norm(torch.stack([n.to(wide) for n in norms]))
-            self._sound = _capturing(norm) or bool(torch.isfinite(norm))
+            self._sound = capturing([norm]) or bool(torch.isfinite(norm))
             if not self._sound:
                 alike.clear()  # nothing moves
         self._original = [(p, p.clone()) for params, _ in alike.values() for p in params]
@@ -315,7 +310,7 @@ class SAM(Optimizer):
         halves = [pair for pair in self._original or () if torch.finfo(pair[0].dtype).bits < 32]
         if self._rounding_checked or not halves or any(group["rho"] == 0 for group in self.param_groups):
             return
-        if _capturing(halves[0][0]):
+        if capturing(p for p, _ in halves):
             return
         self._rounding_checked = True
         moved = sum(int((p != original).sum()) for p, original in halves) / sum(p.numel() for p, _ in halves)
