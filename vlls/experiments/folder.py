@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import vlls
+from vlls.experiments._skipped import skipped
 from vlls.experiments.cells import Cell
 from vlls.train.config import RunConfig
 from vlls.train.files import (
@@ -25,23 +25,11 @@ from vlls.train.files import (
     write_atomically,
 )
 
-__all__ = ["ResultsFolder", "skipped"]
-
-A = TypeVar("A")
-T = TypeVar("T")
+__all__ = ["ResultsFolder"]
 
 FORMAT = 1  # of the folder
 MANIFEST, FAILURE, LABELS = "results.json", "failure.json", "smoothed_labels.json"
 _HELD = {"key": str, "status": str, "counts": dict, "final": dict, "machine": dict}  # in a record
-
-
-def skipped(read: Callable[[A], T], what: A) -> T | None:
-    """Return what is read, or None, with a warning that names the file, where it cannot be: the others can."""
-    try:
-        return read(what)
-    except ValueError as error:
-        warnings.warn(f"left out: {error}", UserWarning, stacklevel=3)
-        return None
 
 
 class ResultsFolder:

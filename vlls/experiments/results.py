@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from vlls._extras import pip_command
 from vlls._names import check_known
 from vlls.data._errors import needs, one_line
+from vlls.experiments._skipped import skipped
 from vlls.experiments.cells import Cell
-from vlls.experiments.folder import ResultsFolder, skipped
+from vlls.experiments.folder import ResultsFolder
 from vlls.experiments.protocols import PROTOCOLS
 from vlls.train.config import RunConfig
 from vlls.train.files import make_folder, write_atomically

@@ -8,15 +8,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = [
     "FolderBusy",
@@ -99,7 +96,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 def load_checkpoint(
     path: Path,
     key: str | None,
-    device: torch.device | str = "cpu",
+    device: Any = "cpu",
     *,
     remedy: str = "remove it or pass --overwrite to start anew",
 ) -> dict[str, Any]:
