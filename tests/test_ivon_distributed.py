@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from processes import in_two_processes, needs_gloo
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from vlls import IVON
 from vlls.optim._cpu import compiler
@@ -15,10 +16,11 @@ from vlls.optim._cpu import compiler
 STEPS = 5
 
 
-def problem():
+def problem(unused=True):
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(6, 10), torch.nn.Tanh(), torch.nn.Linear(10, 3))
-    model.unused = torch.nn.Parameter(torch.ones(4))
+    if unused:
+        model.unused = torch.nn.Parameter(torch.ones(4))
     x, y = torch.randn(40, 6), torch.randint(3, (40,))
     return model, x, y
 
@@ -60,9 +62,9 @@ def train(model, forward, optimizer, x, y, how):
             optimizer.step()
 
 
-def reference(clip=None, **options):
+def reference(clip=None, unused=True, **options):
     """One process with two samples a step, one for each half of the batch."""
-    model, x, y = problem()
+    model, x, y = problem(unused)
     optimizer = make(model, generator=torch.Generator(), mc_samples=2, **options)
     for step in range(STEPS):
         for rank in range(2):
@@ -169,6 +171,35 @@ def edited(edit, views):
     return results(model, optimizer)
 
 
+class Checkpointed(torch.nn.Module):
+    """Its layers run backward each in a pass of its own, within that of the whole."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.layers = torch.nn.ModuleList([layers[:2], layers[2:]])
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = checkpoint(layer, x.requires_grad_(), use_reentrant=True)
+        return x
+
+
+def reentrant(views):
+    """Small buckets: some are averaged before the last inner pass begins."""
+    model, x, y = problem(unused=False)
+    options = {"gradient_as_bucket_view": views, "bucket_cap_mb": 1e-5}
+    forward = torch.nn.parallel.DistributedDataParallel(Checkpointed(model), **options)
+    optimizer = make(model, sync=True, generator=torch.Generator())
+    for step in range(STEPS):
+        optimizer.generator.manual_seed(100 + 10 * step + dist.get_rank())
+        with optimizer.sampled_params(train=True):
+            optimizer.zero_grad()
+            F.cross_entropy(forward(x[dist.get_rank() :: 2]), y[dist.get_rank() :: 2]).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        optimizer.step()
+    return results(model, optimizer)
+
+
 def scaled(options):
     """With a GradScaler and an infinity on one process only: all skip that step."""
     model, x, y = problem()
@@ -216,6 +247,7 @@ CASES = [
 def all_jobs(rank):
     jobs = [partial(wrapped, *case) for case in CASES] + [partial(scaled, {}), same_seed]
     jobs += [partial(edited, edit, views) for edit in EDITS for views in (False, True)]
+    jobs += [partial(reentrant, views) for views in (False, True)]
     return [job() for job in jobs]
 
 
@@ -259,4 +291,12 @@ def test_the_curvature_follows_what_is_done_to_the_gradient(ran, edit, views):
     first, second = ran[len(CASES) + 2 + 2 * EDITS.index(edit) + views]
     assert all(torch.equal(first[name], second[name]) for name in first)
     for name, value in reference(clip=CLIP if edit is clipped else None).items():
+        assert (first[name] - value).abs().max() < 1e-6 * (1 + float(value.abs().max())), name
+
+
+@pytest.mark.parametrize("views", [False, True], ids=["", "views"])
+def test_the_curvature_of_layers_behind_reentrant_checkpoints(ran, views):
+    first, second = ran[len(CASES) + 2 + 2 * len(EDITS) + views]
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    for name, value in reference(clip=CLIP, unused=False).items():
         assert (first[name] - value).abs().max() < 1e-6 * (1 + float(value.abs().max())), name

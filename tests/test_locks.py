@@ -170,3 +170,20 @@ def test_a_forked_process_does_not_wait_for_threads_that_it_has_not():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     go.set()
     thread.join(WAIT)
+
+
+def test_a_thread_that_ended_inside_is_told():
+    """Who waits for it would wait for ever; another thread may still close the block."""
+    model = nn.Linear(2, 2)
+    blocks = []
+
+    def enter():
+        blocks.append(holding(model.parameters()))
+        blocks[0].__enter__()
+
+    in_thread(enter).join(WAIT)
+    with pytest.raises(RuntimeError, match="a thread has ended inside a sample"), holding(model.parameters()):
+        pass
+    blocks[0].__exit__(None, None, None)
+    with holding(model.parameters()):
+        pass

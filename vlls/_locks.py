@@ -37,7 +37,7 @@ def holding(objects: Iterable[object]) -> Iterator[None]:
         objects: parameters, modules or whatever else stands for what the block changes.
 
     Raises:
-        RuntimeError: if the threads that hold the objects wait, in turn, for this one.
+        RuntimeError: if the threads that hold the objects wait, in turn, for this one, or ended without leaving.
     """
     if torch.compiler.is_compiling():  # dynamo knows no threads
         yield
@@ -46,6 +46,11 @@ def holding(objects: Iterable[object]) -> Iterator[None]:
     me = threading.get_ident()
     with _changed:
         while _others(wanted, me):
+            if _others(wanted, me) - {thread.ident for thread in threading.enumerate()}:
+                raise RuntimeError(
+                    "a thread has ended inside a sample, which it entered by hand, and the weights are still there; "
+                    "leave the block in the thread that entered it"
+                )
             if _waits_for(me, _others(wanted, me)):
                 raise RuntimeError(
                     "two threads wait for each other's weights: each is inside a sample of one optimizer or model and "
@@ -53,7 +58,7 @@ def holding(objects: Iterable[object]) -> Iterator[None]:
                 )
             _waiting[me] = list(wanted)
             try:
-                _changed.wait()
+                _changed.wait(1.0)  # and look whether the others are still there
             finally:
                 del _waiting[me]
         for key in wanted.keys() & _holds.keys():

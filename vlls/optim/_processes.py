@@ -72,9 +72,8 @@ class LocalGradients:
 
     def _ended(self) -> None:
         self._waits = False
-        for slot in self._slots:
-            if slot not in self._norms and slot.has_gradient:
-                self._norms[slot] = _norm(slot)
+        # of all, also where a reentrant checkpoint has ended a pass of its own before: averages are in place only now
+        self._norms = {slot: _norm(slot) for slot in self._slots if slot.has_gradient}
 
     @torch.no_grad()
     def _follow(self, slot: Slot) -> None:
