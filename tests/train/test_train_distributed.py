@@ -99,7 +99,7 @@ def test_other_methods_do_not_depend_on_the_number_of_processes(others, method):
 
 
 def test_stopped_and_resumed_together(together, tmp_path):
-    stopping = [str(Path(__file__).with_name("stopping.py")), "7"]
+    stopping = [str(Path(__file__).parents[1] / "stopping.py"), "7"]
     arguments = command(tmp_path, WHOLE, stopping)
     stopped = subprocess.run(arguments, stderr=subprocess.DEVNULL, timeout=600, env=ONE_THREAD, check=False)
     assert stopped.returncode != 0

@@ -23,7 +23,7 @@ from vlls.optim._cpu import compiler
 from vlls.plots.cost import plot_cost
 
 DOUBLE = torch.float64
-RECORDS = Path(__file__).resolve().parent.parent / "benchmarks" / "records"
+RECORDS = Path(__file__).resolve().parents[2] / "benchmarks" / "records"
 KERNEL = Path(ivon_module.__file__).with_name("_ivon.c")
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C compiler")
 HOW = {"ess": 300.0, "hess_init": 0.7, "beta2": 0.999, "weight_decay": 0.01}

@@ -25,7 +25,7 @@ module = importlib.import_module("vlls.experiments.sweep")  # its name in the pa
 executors = importlib.import_module("vlls.experiments.executors")
 work_module = importlib.import_module("vlls.experiments.work")
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 ENDLESS = 100_000  # epochs of a run that goes on until somebody stops it
 RESULTS = ["panel", "method", "seed", "status", "test_accuracy", "test_nll", "memorised", "key"]
 

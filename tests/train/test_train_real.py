@@ -12,7 +12,7 @@ import pytest
 from vlls.data import DataError, load
 from vlls.train import RunConfig, run
 
-RECORD = Path(__file__).resolve().parent.parent / "benchmarks" / "records" / "label-errors.json"
+RECORD = Path(__file__).resolve().parents[2] / "benchmarks" / "records" / "label-errors.json"
 
 
 def needs(name):

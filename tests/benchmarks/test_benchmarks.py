@@ -15,7 +15,7 @@ from vlls import IVON
 
 @pytest.fixture
 def optimizers(monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(Path(__file__).parent.parent / "benchmarks"), *sys.path])
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[2] / "benchmarks"), *sys.path])
     return importlib.import_module("bench_optimizer")
 
 

@@ -25,7 +25,7 @@ from vlls.train.reporters import Progress, TensorBoard
 SMALL = ["--method", "sgd", "--epochs", "1", "--train-size", "200", "--eval-samples", "0"]
 CONFIG = RunConfig(dataset="digits", method="sgd", epochs=1, train_size=200, eval_samples=0)
 COMMAND = [sys.executable, "-m", "vlls.cli", "train"]
-STOPPING = str(Path(__file__).with_name("stopping.py"))
+STOPPING = str(Path(__file__).parents[1] / "stopping.py")
 
 
 @pytest.fixture(autouse=True)

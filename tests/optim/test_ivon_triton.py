@@ -13,7 +13,7 @@ from vlls import IVON
 
 triton = pytest.importorskip("triton")
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 COMPILE = """
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource

@@ -19,7 +19,7 @@ from vlls.noise import LabelNoise
 from vlls.plots import explore_examples, explore_label_noise, explore_von_steps
 from vlls.plots.interactive.html import InteractiveFigure
 
-sys.path.insert(0, str(Path(__file__).parent / "book"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "book"))
 from browser import chromium, console_errors, missing, resize
 
 NAMES = ("label_noise", "von", "examples")
