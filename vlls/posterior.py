@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,7 +21,44 @@ from torch import Tensor
 from vlls._names import kind_of
 from vlls._validation import as_float64, check_finite, check_symmetric, check_whole_number
 
-__all__ = ["DiagonalPosterior", "GaussianPosterior"]
+__all__ = ["DiagonalPosterior", "GaussianPosterior", "Posterior"]
+
+
+@runtime_checkable
+class Posterior(Protocol):
+    r"""A Gaussian over the parameters of a network, by their names: all that label noise and predictions ask for.
+
+    Anything with these three will do; it need not be a subclass. A parameter of the model that has no mean here stays
+    as it is.
+
+    Attributes:
+        mean: the means :math:`m`, a tensor for each name.
+    """
+
+    @property
+    def mean(self) -> Mapping[str, Tensor]:
+        """The means, a tensor of the parameter's shape for each name."""
+
+    def sample(self, generator: torch.Generator | None = None) -> Mapping[str, Tensor]:
+        """Draw one set of weights.
+
+        Args:
+            generator: torch random generator of the means' device, for reproducible draws.
+        """
+
+    def scale(self, name: str, gradients: Tensor) -> Tensor:
+        r"""Turn gradients with respect to one parameter into rows :math:`r = J_\text{name} \Sigma_\text{name}^{1/2}`.
+
+        Their Gram matrix is that parameter's part of :math:`J \Sigma J^\top`: parameters are independent of each other
+        (Eq. 20, Chapter 6).
+
+        Args:
+            name: of the parameter.
+            gradients: (R, B, ...) for R functions of the logits and B examples, with the parameter's shape behind.
+
+        Returns:
+            (R, B, Q) rows, of any length Q.
+        """
 
 
 class GaussianPosterior:

@@ -34,7 +34,7 @@ class Candidates:
     """A method, and the values of the one hyperparameter that is tried.
 
     Attributes:
-        method: a key of :data:`~vlls.train.presets.METHODS`.
+        method: a key of :data:`~vlls.train.methods.METHODS`.
         parameter: a field of :class:`.RunConfig`; empty where nothing is tried.
         values: of the parameter, the one that stands for the method first: a sweep begins with it.
     """

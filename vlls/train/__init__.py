@@ -13,19 +13,22 @@ __all__ = [
     "METHODS",
     "Interrupted",
     "LoadedRun",
+    "Method",
     "Reporter",
     "RunConfig",
     "RunImages",
     "RunResult",
     "hyperparameters",
     "load_run",
+    "register",
     "run",
 ]
 
 if TYPE_CHECKING:
     from vlls.train.config import RunConfig
     from vlls.train.loop import Interrupted, Reporter, RunResult, run
-    from vlls.train.presets import METHODS, hyperparameters
+    from vlls.train.methods import METHODS, Method, register
+    from vlls.train.presets import hyperparameters
     from vlls.train.restore import LoadedRun, RunImages, load_run
 else:
-    __getattr__, __dir__ = lazy(__name__, ("config", "presets", "loop", "restore"))
+    __getattr__, __dir__ = lazy(__name__, ("config", "methods", "presets", "loop", "restore"))

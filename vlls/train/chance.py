@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vlls.train.config import RunConfig
-from vlls.train.presets import VARIATIONAL
+from vlls.train.methods import METHODS
 
 if TYPE_CHECKING:
     from vlls.train.prepare import RunData
@@ -75,7 +75,7 @@ def tell_chance(config: RunConfig, counts: Mapping[str, int], epochs: Sequence[M
     accuracy = next(epoch["test_accuracy"] for epoch in reversed(epochs) if epoch.get("test_accuracy") is not None)
     share = counts["test_most_frequent"] / counts["test_images"]
     options = "another --lr or more --epochs"
-    if config.method in VARIATIONAL:
+    if METHODS[config.method].variational:
         options = f"a larger --hess-init than {config.hess_init:g} (a narrower posterior), {options}"
     return (
         f"the network ended at chance: it names {100 * accuracy:.2f} % of the test images right, and always naming the "

@@ -12,7 +12,8 @@ from typing import Any
 from vlls._names import check_known
 from vlls.data import _known
 from vlls.models import NAMES as MODELS
-from vlls.train.presets import METHODS, settings
+from vlls.train.methods import METHODS, hyperparameters_of
+from vlls.train.presets import settings
 from vlls.train.schedules import SCHEDULES
 
 __all__ = ["CORRUPTIONS", "PRECISIONS", "RunConfig"]
@@ -27,7 +28,6 @@ _RESOLVED = (  # fields that None leaves to hyperparameters()
     "model pretrained epochs batch_size lr schedule warmup_epochs milestones momentum weight_decay smoothing alpha "
     "margin rho hess_init beta2 hess_approx mc_samples thorough_every"
 ).split()
-_OWN = {name for used in METHODS.values() for name in used}  # fields that only some methods read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class RunConfig:
         rate: share of corrupted labels, in [0, 1), above 0 with a corruption unless ``rate_step`` is;
             :math:`\kappa` of Eq. 21 for class-dependent errors.
         rate_step: :math:`\beta` of Eq. 21; for class-dependent errors only.
-        method: a key of :data:`~vlls.train.presets.METHODS`.
+        method: a key of :data:`~vlls.train.methods.METHODS`.
         model: a name of :data:`vlls.models.NAMES`.
         pretrained: whether ``resnet50`` starts from ImageNet's weights.
         epochs: passes over the training images.
@@ -138,9 +138,9 @@ class RunConfig:
         for name, known in (("model", MODELS), ("schedule", SCHEDULES), ("hess_approx", ("price", "gradsq"))):
             if (value := getattr(self, name)) is not None:
                 check_known(value, known, name)
-        for name in sorted(_OWN - set(METHODS[self.method])):
+        for name in sorted(hyperparameters_of() - METHODS[self.method].reads.keys()):
             if getattr(self, name) is not None:
-                users = ", ".join(method for method, used in METHODS.items() if name in used)
+                users = ", ".join(method for method in METHODS if name in METHODS[method].reads)
                 raise ValueError(
                     f"{name}={getattr(self, name)!r} is not read by method={self.method!r}, only by {users}; "
                     f"leave it out, or change the method"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
 import signal
@@ -19,7 +20,8 @@ import torch
 import torch.distributed as dist
 
 import vlls
-from vlls.train.methods import executor
+from vlls.optim import IVON
+from vlls.optim._cpu import _library
 
 if TYPE_CHECKING:
     from vlls.train.trainer import Trainer
@@ -197,3 +199,18 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip()
+
+
+def executor(optimizer: torch.optim.Optimizer) -> str:
+    """The code that takes an optimizer's steps; IVON's random numbers and everybody's last digits depend on it.
+
+    Returns:
+        ``"torch fused"``, or of IVON ``"cpu ivon-HASH"`` (the compiled kernel: its source, compiler options and
+        processor), ``"cuda triton VERSION"``, and without them ``"single"`` or ``"foreach"``.
+    """
+    if not isinstance(optimizer, IVON):
+        return "torch fused"
+    cuda = optimizer.param_groups[0]["params"][0].is_cuda
+    if not optimizer.fused:
+        return "foreach" if cuda else "single"
+    return f"cuda triton {importlib.metadata.version('triton')}" if cuda else f"cpu {Path(_library()._name).stem}"

@@ -6,36 +6,9 @@ from typing import Any
 
 from vlls._names import check_known
 from vlls.data._known import CORRUPTIONS, check_dataset
+from vlls.train.methods import METHODS
 
-__all__ = ["METHODS", "VARIATIONAL", "hyperparameters"]
-
-METHODS: dict[str, tuple[str, ...]] = {
-    "sgd": (),
-    "ls": ("smoothing",),
-    "ols": ("smoothing", "alpha"),
-    "mean_prediction": ("smoothing",),
-    "entropy": (),
-    "acls": ("alpha", "margin"),
-    "sam": ("rho",),
-    "ivon": ("ess", "hess_init", "beta2", "hess_approx", "clip_radius", "mc_samples"),
-    "ivon_fixed": ("ess", "hess_init", "clip_radius", "mc_samples"),
-    "vgd": ("ess", "hess_init", "clip_radius", "mc_samples"),
-}
-"""The methods, and the fields of :class:`.RunConfig` that each reads besides those that all do."""
-
-VARIATIONAL = ("ivon", "ivon_fixed", "vgd")
-"""The methods that learn or hold a posterior."""
-
-_METHOD: dict[str, dict[str, Any]] = {
-    "ls": {"smoothing": 0.1},
-    "ols": {"smoothing": 0.1, "alpha": 0.5},  # Zhang et al. (2021)
-    "mean_prediction": {"smoothing": 0.1},
-    "acls": {"alpha": 0.1, "margin": 10.0},  # Park et al. (2023)
-    "sam": {"rho": 0.05},  # Foret et al. (2021)
-    "ivon": {"beta2": 0.99999, "hess_approx": "price"},  # App. C.2 prints 1 - e^-5; Chapter 5 says why it means 1e-5
-    "ivon_fixed": {},
-    "vgd": {"momentum": 0.0},
-}
+__all__ = ["hyperparameters"]
 
 # App. C.2. "Previous papers" step at epochs 100 and 150 of 200; IVON follows Shen et al. (2024).
 _CIFAR10 = {
@@ -89,7 +62,7 @@ def hyperparameters(
 
     Args:
         dataset: as :func:`.load` takes it.
-        method: a key of :data:`~vlls.train.presets.METHODS`.
+        method: a key of :data:`~vlls.train.methods.METHODS`.
         corruption: kind of label errors.
         rate: their rate.
         epochs: length of the run, if not the setting's own; the paper's five epochs of warm-up are cut to a tenth of
@@ -134,7 +107,8 @@ def settings(dataset: str, method: str, corruption: str, rate: float, epochs: in
     if epochs is not None:
         values["epochs"] = epochs
     values["thorough_every"] = max(1, values["epochs"] // 20)
-    family = "ivon" if method in VARIATIONAL else method
-    if family == "ivon":
-        values |= {"schedule": "cosine", "warmup_epochs": min(5.0, values["epochs"] / 10), "mc_samples": 1}
-    return {**values, **setting.get(family, {}), **_METHOD.get(method, {})}
+    record = METHODS[method]
+    if record.variational:
+        values |= {"warmup_epochs": min(5.0, values["epochs"] / 10)}
+    of_data = setting.get(record.shares_presets_of or method, {})
+    return {**values, **record.presets, **{k: v for k, v in record.reads.items() if v is not None}, **of_data}

@@ -22,9 +22,8 @@ from vlls.train.augment import center, normalize
 from vlls.train.config import RunConfig
 from vlls.train.files import CHECKPOINT, RECORD, load_checkpoint, load_record
 from vlls.train.machine import pick_device
-from vlls.train.methods import make_optimizer
+from vlls.train.methods import METHODS, make_optimizer
 from vlls.train.prepare import Images, RunData, prepare
-from vlls.train.presets import VARIATIONAL
 from vlls.train.trainer import make_model, pixel_moments, seen_size
 
 __all__ = ["PARTS", "LoadedRun", "RunImages", "load_run"]
@@ -205,7 +204,7 @@ def load_run(
     posterior = None
     try:
         model.load_state_dict(state["model"])
-        if config.method in VARIATIONAL:
+        if METHODS[config.method].variational:
             optimizer = make_optimizer(config, model, len(data.train))
             assert isinstance(optimizer, IVON)
             saved = state["optimizer"]

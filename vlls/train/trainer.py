@@ -17,7 +17,7 @@ from vlls.train.augment import normalize
 from vlls.train.batches import Batches, DeviceBatches, FileBatches
 from vlls.train.config import RunConfig
 from vlls.train.machine import gathered
-from vlls.train.methods import make_criterion, make_optimizer
+from vlls.train.methods import METHODS, make_optimizer
 from vlls.train.prepare import FILE_IMAGE_SIZE, Images, RunData, derive_seed
 from vlls.train.schedules import learning_rate
 
@@ -70,7 +70,7 @@ class Trainer:
             self.batches = FileBatches(data.train, image_size=size, workers=workers, augment=augment, **options)
         self.mean, self.std = pixel_moments(data.train, device)
         self.model = make_model(config, data, device)
-        self.criterion = make_criterion(config, data.num_classes).to(device)
+        self.criterion = METHODS[config.method].criterion(config, data.num_classes).to(device)
         self.optimizer = make_optimizer(config, self.model, len(data.train), together=self.world > 1)
         first = self.rank * self._samples
         self.samplers = [  # one stream of weight noise for each share of the batch, whatever process it is on

@@ -1,0 +1,39 @@
+"""What training, label noise and predictions need of an optimizer that learns a posterior."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from vlls.posterior import Posterior
+
+__all__ = ["VariationalOptimizer"]
+
+
+@runtime_checkable
+class VariationalOptimizer(Protocol):
+    """An optimizer that trains at samples of the weights and learns the posterior that they come from.
+
+    :class:`.IVON` is one. Beside these three it has what every :class:`torch.optim.Optimizer` has; its ``step`` takes
+    a closure, or learns from the gradients that blocks of ``sampled_params(train=True)`` left.
+
+    Attributes:
+        generator: where its samples come from; torch's global generators if None.
+    """
+
+    generator: torch.Generator | None
+
+    def sampled_params(self, train: bool = False) -> AbstractContextManager[None]:
+        """Within the block the parameters are a sample; afterwards they are the mean again.
+
+        Args:
+            train: whether the next step learns from the gradients that the block leaves.
+        """
+
+    def posterior(self, model: torch.nn.Module) -> Posterior:
+        """The learned posterior under the names of a model's parameters."""
+
+    def step(self, closure: Any = None) -> Any:
+        """Update the posterior."""
