@@ -21,9 +21,9 @@ import torch
 from record import write_record
 
 from vlls.experiments import LocalExecutor, cells, sweep
-from vlls.experiments.executors import available_cores
+from vlls.experiments._executors import available_cores
 
-module = importlib.import_module("vlls.experiments.sweep")
+module = importlib.import_module("vlls.experiments._sweep")
 
 
 def arguments_of() -> argparse.Namespace:

@@ -38,6 +38,6 @@ if __name__ == "__main__":  # python sweeping.py FOLDER EPOCHS [killed]: when th
             if "killed" in sys.argv:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    module = importlib.import_module("vlls.experiments.sweep")
+    module = importlib.import_module("vlls.experiments._sweep")
     module.cells = lambda *_, **__: tiny(epochs=int(sys.argv[2]))
     sweep("fig5", protocol="smoke", results=sys.argv[1], executor=LocalExecutor("cpu", 2), reporters=[Tell()])

@@ -58,7 +58,7 @@ def test_late_names_are_those_of_the_modules():
 def test_names_and_modules_of_one_name_do_not_hide_each_other(tmp_path):
     code = """
 import importlib
-module = importlib.import_module("vlls.experiments.sweep")
+module = importlib.import_module("vlls.experiments._sweep")
 from vlls.experiments import LocalExecutor, cells, coverage, sweep
 from vlls import *
 from vlls import IVON as ivon
@@ -109,7 +109,7 @@ def call(name, function):
 told = []
 for name in ("typer", "rich", "torchmetrics"):
     command(name, "train")
-call("rich", lambda: importlib.import_module("vlls.train.reporters"))
+call("rich", lambda: importlib.import_module("vlls.train._reporters"))
 for name in ("matplotlib", "seaborn", "contourpy", "PIL"):
     command(name, "figure", "fig7")
     call(name, lambda: importlib.import_module("vlls.plots"))

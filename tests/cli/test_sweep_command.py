@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from vlls.cli._app import app
 from vlls.cli._sweep import seconds_of
 from vlls.experiments import EXPERIMENTS, ResultsFolder, load_table
-from vlls.experiments.work import Job, work
+from vlls.experiments._work import Job, work
 
-module = importlib.import_module("vlls.experiments.sweep")
+module = importlib.import_module("vlls.experiments._sweep")
 
 
 @pytest.fixture(autouse=True)

@@ -24,9 +24,9 @@ from vlls.experiments import (
     save_table,
     spans,
 )
-from vlls.experiments.protocols import reductions
+from vlls.experiments._protocols import reductions
 from vlls.train import RunConfig
-from vlls.train.files import save_record
+from vlls.train._files import save_record
 
 SMOOTHING = {0.1, 0.3, 0.5, 0.7, 0.9}
 

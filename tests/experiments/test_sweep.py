@@ -17,13 +17,13 @@ from sweeping import tiny
 
 from vlls.cli._terminal import terminable
 from vlls.experiments import LocalExecutor, ResultsFolder, SweepReporter, collate, collate_labels, sweep
-from vlls.experiments.work import Job, work
+from vlls.experiments._work import Job, work
 from vlls.train import RunConfig
-from vlls.train.files import folder_lock
+from vlls.train._files import folder_lock
 
-module = importlib.import_module("vlls.experiments.sweep")  # its name in the package is the function
-executors = importlib.import_module("vlls.experiments.executors")
-work_module = importlib.import_module("vlls.experiments.work")
+module = importlib.import_module("vlls.experiments._sweep")  # its name in the package is the function
+executors = importlib.import_module("vlls.experiments._executors")
+work_module = importlib.import_module("vlls.experiments._work")
 
 HERE = Path(__file__).parents[1]
 ENDLESS = 100_000  # epochs of a run that goes on until somebody stops it
@@ -35,7 +35,7 @@ def do(monkeypatch, tmp_path):
     """Return a function that sweeps over given cells, in processes that find what they import in memory."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["vlls.experiments.work", "sklearn.datasets", "torchmetrics.functional.classification"]
+        ["vlls.experiments._work", "sklearn.datasets", "torchmetrics.functional.classification"]
     )
     monkeypatch.setattr(
         executors, "multiprocessing", SimpleNamespace(**{**vars(multiprocessing), "get_context": lambda _: context})
@@ -241,7 +241,7 @@ def test_out_of_memory_is_one_line(monkeypatch, tmp_path):
     def fill(*_, **__):
         raise torch.cuda.OutOfMemoryError("lots of numbers\nover many lines")
 
-    monkeypatch.setattr("vlls.experiments.work.run", fill)
+    monkeypatch.setattr("vlls.experiments._work.run", fill)
     outcome = work(Job(tiny()[0], tmp_path))
     assert (outcome.status, outcome.reason) == (
         "failed",
@@ -250,7 +250,7 @@ def test_out_of_memory_is_one_line(monkeypatch, tmp_path):
 
 
 def test_a_defect_is_told_with_its_place(monkeypatch, tmp_path):
-    monkeypatch.setattr("vlls.experiments.work.run", lambda *_, **__: {}["missing"])
+    monkeypatch.setattr("vlls.experiments._work.run", lambda *_, **__: {}["missing"])
     outcome = work(Job(tiny()[0], tmp_path))
     assert outcome.status == "failed" and outcome.reason.startswith("KeyError at test_sweep.py:")
 

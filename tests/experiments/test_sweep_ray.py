@@ -8,12 +8,12 @@ import pytest
 from sweeping import tiny
 
 from vlls.experiments import ResultsFolder, SweepReporter, collate, sweep
-from vlls.experiments.work import Job, work
+from vlls.experiments._work import Job, work
 
 ray = pytest.importorskip("ray")
-module = importlib.import_module("vlls.experiments.sweep")
+module = importlib.import_module("vlls.experiments._sweep")
 
-from vlls.experiments.ray import RayExecutor  # noqa: E402
+from vlls.experiments._ray import RayExecutor  # noqa: E402
 
 RESULTS = ["method", "seed", "status", "test_accuracy", "test_nll", "key"]
 QUIET = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100_000_000}
@@ -90,7 +90,7 @@ def test_what_a_cluster_cannot_do_is_refused_before_it_is_joined(options, said):
 
 
 def test_without_a_shared_folder_the_record_travels(tmp_path):
-    from vlls.experiments.ray import _work_there
+    from vlls.experiments._ray import _work_there
 
     cell = tiny(epochs=1, methods=("sgd",))[0]
     there = tmp_path / "not_here" / "results" / "runs"  # the other machine does not see the sweep's folder

@@ -13,9 +13,9 @@ from vlls.cli._app import app
 from vlls.cli._results import _best
 from vlls.cli._sweep import TimeLeft, clock
 from vlls.experiments import Candidates, Experiment, Panel, ResultsFolder, cells, collate, collate_labels, grids
-from vlls.experiments.work import Job, work
+from vlls.experiments._work import Job, work
 
-module = importlib.import_module("vlls.experiments.sweep")
+module = importlib.import_module("vlls.experiments._sweep")
 
 
 def invoke(*arguments):

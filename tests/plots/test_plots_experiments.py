@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_rgba
 
 pd = pytest.importorskip("pandas")
-plots = pytest.importorskip("vlls.plots.experiments")
+plots = pytest.importorskip("vlls.plots._experiments")
 from vlls.plots import plot_smoothed_labels  # noqa: E402 (it needs what the lines above look for)
 from vlls.plots._runs import METHOD_COLOURS, METHOD_NAMES  # noqa: E402
 

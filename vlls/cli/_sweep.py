@@ -30,7 +30,7 @@ from vlls.experiments import (
 )
 from vlls.experiments import sweep as run_sweep
 from vlls.experiments._jobs import Outcome
-from vlls.train.chance import at_chance
+from vlls.train._chance import at_chance
 
 __all__ = ["sweep"]
 
@@ -216,12 +216,12 @@ def seconds_of(text: str) -> float:
 
 def _executor(kind: Executors, device: str, workers: int | None, threads: int, address: str | None) -> Executor:
     if kind is Executors.ray:
-        from vlls.experiments.ray import RayExecutor
+        from vlls.experiments._ray import RayExecutor
 
         return RayExecutor(address, device=device, workers_per_device=workers, threads=threads)
     if address is not None:
         raise ValueError(f"address={address!r} goes with --executor ray; leave it out, or add that")
-    from vlls.experiments.executors import LocalExecutor  # late: it needs torch
+    from vlls.experiments._executors import LocalExecutor  # late: it needs torch
 
     return LocalExecutor(device, workers, threads=threads)
 

@@ -8,14 +8,14 @@ results`` and ``vlls figure`` are the same from a terminal. It needs the extra `
 from typing import TYPE_CHECKING
 
 from vlls._lazy import lazy
-from vlls.experiments._jobs import Event, Executor
-from vlls.experiments.cells import Cell, cells
-from vlls.experiments.comparison import compare, gains, spans
-from vlls.experiments.coverage import coverage
-from vlls.experiments.folder import ResultsFolder
-from vlls.experiments.grids import EXPERIMENTS, Candidates, Experiment, Panel, experiment
-from vlls.experiments.protocols import PROTOCOLS, Protocol, protocol
-from vlls.experiments.results import (
+from vlls.experiments._jobs import Event, Executor, Job, Outcome
+from vlls.experiments._cells import Cell, cells
+from vlls.experiments._comparison import compare, gains, spans
+from vlls.experiments._coverage import coverage
+from vlls.experiments._folder import ResultsFolder
+from vlls.experiments._grids import EXPERIMENTS, Candidates, Experiment, Panel, experiment
+from vlls.experiments._protocols import PROTOCOLS, Protocol, protocol
+from vlls.experiments._results import (
     accuracy_table,
     choose,
     collate,
@@ -24,7 +24,7 @@ from vlls.experiments.results import (
     load_table,
     save_table,
 )
-from vlls.experiments.sweep import SweepReporter, SweepResult, sweep
+from vlls.experiments._sweep import SweepReporter, SweepResult, sweep
 
 __all__ = [
     "EXPERIMENTS",
@@ -34,9 +34,12 @@ __all__ = [
     "Event",
     "Executor",
     "Experiment",
+    "Job",
     "LocalExecutor",
+    "Outcome",
     "Panel",
     "Protocol",
+    "RayExecutor",
     "ResultsFolder",
     "SweepReporter",
     "SweepResult",
@@ -59,7 +62,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from vlls.experiments.executors import LocalExecutor
-    from vlls.experiments.smoothed import smoothed_labels
+    from vlls.experiments._executors import LocalExecutor
+    from vlls.experiments._ray import RayExecutor
+    from vlls.experiments._smoothed import smoothed_labels
 else:  # these need torch
-    __getattr__, __dir__ = lazy(__name__, ("executors", "smoothed"))
+    __getattr__, __dir__ = lazy(__name__, ("_executors", "_smoothed", "_ray"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from vlls.experiments.cells import Cell
+from vlls.experiments._cells import Cell
 
 __all__ = ["GRACE", "Event", "Executor", "Job", "Outcome"]
 

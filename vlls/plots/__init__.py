@@ -22,7 +22,7 @@ from vlls.plots.examples import (
     plot_relabelled_auroc,
     plot_relabelled_scores,
 )
-from vlls.plots.experiments import (
+from vlls.plots._experiments import (
     plot_calibration,
     plot_fixed_variance,
     plot_hessian_init,
@@ -30,7 +30,7 @@ from vlls.plots.experiments import (
     plot_noise_levels,
     plot_sensitivity,
 )
-from vlls.plots.figure import plot_experiment
+from vlls.plots._figure import plot_experiment
 from vlls.plots.fixed_variance import plot_std_in_training
 from vlls.plots.glm import (
     plot_digit_noise,
@@ -56,7 +56,7 @@ from vlls.plots.ivon import (
 )
 from vlls.plots.label_errors import plot_class_images, plot_confusion
 from vlls.plots.network import plot_layer_shares, plot_noise_errors, plot_noise_scale, plot_sam_noise
-from vlls.plots.smoothed_labels import plot_smoothed_labels
+from vlls.plots._smoothed_labels import plot_smoothed_labels
 from vlls.plots.smoothing import plot_accuracies, plot_logit_gap, plot_smoothing_strategies, plot_soft_labels
 from vlls.plots.von import plot_adaptive_variance, plot_noise_plane, plot_von_convergence
 

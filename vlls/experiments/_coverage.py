@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from vlls.experiments.cells import cells
-from vlls.experiments.protocols import PROTOCOLS
+from vlls.experiments._cells import cells
+from vlls.experiments._protocols import PROTOCOLS
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -8,9 +8,9 @@ from typing import Any
 
 from vlls._names import check_whole_number
 from vlls.data._known import check_dataset
-from vlls.experiments.grids import Candidates, Experiment, Panel, experiment
-from vlls.experiments.protocols import protocol, reductions, title_of
-from vlls.train.config import RunConfig
+from vlls.experiments._grids import Candidates, Experiment, Panel, experiment
+from vlls.experiments._protocols import protocol, reductions, title_of
+from vlls.train._config import RunConfig
 
 __all__ = ["Cell", "cells"]
 

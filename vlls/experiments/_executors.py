@@ -15,9 +15,9 @@ import torch
 
 from vlls._names import check_whole_number
 from vlls.experiments._jobs import GRACE, Event, Executor, Job, Outcome
-from vlls.experiments.work import work
+from vlls.experiments._work import work
 from vlls.train import Reporter, RunConfig
-from vlls.train.machine import pick_device
+from vlls.train._machine import pick_device
 
 __all__ = ["Event", "Executor", "LocalExecutor"]
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from vlls.noise import label_noise_moments
 from vlls.smoothing import OnlineLabelSmoothing
-from vlls.train.files import load_checkpoint
-from vlls.train.loop import CHECKPOINT
-from vlls.train.restore import LoadedRun
+from vlls.train._files import load_checkpoint
+from vlls.train._loop import CHECKPOINT
+from vlls.train._restore import LoadedRun
 
 __all__ = ["smoothed_labels"]
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from vlls._names import check_known
-from vlls.train.config import RunConfig
+from vlls.train._config import RunConfig
 from vlls.train.methods import METHODS
 
 __all__ = ["PROTOCOLS", "Protocol", "protocol", "reductions", "title_of"]

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import torch
 
 from vlls.experiments._jobs import Job, Outcome
-from vlls.experiments.folder import LABELS
-from vlls.experiments.smoothed import smoothed_labels
+from vlls.experiments._folder import LABELS
+from vlls.experiments._smoothed import smoothed_labels
 from vlls.train import Interrupted, Reporter, RunResult, load_run, run
-from vlls.train.files import CHECKPOINT, RECORD, FolderBusy, load_record, save_record
+from vlls.train._files import CHECKPOINT, RECORD, FolderBusy, load_record, save_record
 
 __all__ = ["Job", "Outcome", "work"]
 

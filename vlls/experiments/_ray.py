@@ -11,9 +11,9 @@ from typing import Any
 
 from vlls._validation import check_whole_number
 from vlls.data._errors import needs
-from vlls.experiments.executors import Event
-from vlls.experiments.folder import MANIFEST
-from vlls.experiments.work import Job, Outcome, work
+from vlls.experiments._executors import Event
+from vlls.experiments._folder import MANIFEST
+from vlls.experiments._work import Job, Outcome, work
 
 __all__ = ["RayExecutor"]
 

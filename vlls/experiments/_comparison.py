@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vlls.experiments.results import choose
+from vlls.experiments._results import choose
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from vlls.experiments import experiment, highest_protocol
-from vlls.plots.experiments import (
+from vlls.plots._experiments import (
     plot_calibration,
     plot_fixed_variance,
     plot_hessian_init,
     plot_noise_levels,
     plot_sensitivity,
 )
-from vlls.plots.smoothed_labels import plot_smoothed_labels
+from vlls.plots._smoothed_labels import plot_smoothed_labels
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -12,11 +12,11 @@ from vlls._extras import pip_command
 from vlls._names import check_known
 from vlls.data._errors import needs, one_line
 from vlls.experiments._skipped import skipped
-from vlls.experiments.cells import Cell
-from vlls.experiments.folder import ResultsFolder
-from vlls.experiments.protocols import PROTOCOLS
-from vlls.train.config import RunConfig
-from vlls.train.files import make_folder, write_atomically
+from vlls.experiments._cells import Cell
+from vlls.experiments._folder import ResultsFolder
+from vlls.experiments._protocols import PROTOCOLS
+from vlls.train._config import RunConfig
+from vlls.train._files import make_folder, write_atomically
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -12,9 +12,9 @@ from typing import Any
 
 import vlls
 from vlls.experiments._skipped import skipped
-from vlls.experiments.cells import Cell
-from vlls.train.config import RunConfig
-from vlls.train.files import (
+from vlls.experiments._cells import Cell
+from vlls.train._config import RunConfig
+from vlls.train._files import (
     CHECKPOINT,
     RECORD,
     FolderBusy,

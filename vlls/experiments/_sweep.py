@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vlls.experiments._jobs import GRACE, Event, Executor, Job, Outcome
-from vlls.experiments.cells import Cell, cells
-from vlls.experiments.folder import ResultsFolder
+from vlls.experiments._cells import Cell, cells
+from vlls.experiments._folder import ResultsFolder
 
 __all__ = ["SweepReporter", "SweepResult", "sweep"]
 
@@ -118,7 +118,7 @@ def sweep(
     folder = ResultsFolder(results)
     check_data(result.cells, root)
     if executor is None:
-        from vlls.experiments.executors import LocalExecutor  # late: it needs torch
+        from vlls.experiments._executors import LocalExecutor  # late: it needs torch
 
         executor = LocalExecutor()
     with folder.locked():
@@ -184,7 +184,7 @@ class _Sweep:
 
     def fill(self, job: Job) -> None:
         """Begin as many cells as can be."""
-        from vlls.train.machine import signals_put_off  # late: it needs torch
+        from vlls.train._machine import signals_put_off  # late: it needs torch
 
         while self.waiting and self.executor.free:
             cell = self.waiting.popleft()
