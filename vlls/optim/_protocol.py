@@ -1,4 +1,4 @@
-"""What training, label noise and predictions need of an optimizer that learns a posterior."""
+"""The interface that training, label noise and predictions need of an optimizer that learns a posterior."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ __all__ = ["VariationalOptimizer"]
 class VariationalOptimizer(Protocol):
     """An optimizer that trains at samples of the weights and learns the posterior that they come from.
 
-    :class:`.IVON` is one. Beside these three it has what every :class:`torch.optim.Optimizer` has; its ``step`` takes
-    a closure, or learns from the gradients that blocks of ``sampled_params(train=True)`` left.
+    :class:`.IVON` is one. Besides the members below, it has everything that a :class:`torch.optim.Optimizer` has. Two
+    more attributes are optional: ``executor`` names the code that takes the steps, for records of runs, and
+    ``capturable`` says whether a CUDA graph can hold them.
 
     Attributes:
         generator: where its samples come from; torch's global generators if None.
@@ -36,4 +37,8 @@ class VariationalOptimizer(Protocol):
         """The learned posterior under the names of a model's parameters."""
 
     def step(self, closure: Any = None) -> Any:
-        """Update the posterior."""
+        """Update the posterior from a closure, or from the gradients of ``sampled_params(train=True)`` blocks.
+
+        Args:
+            closure: clears the gradients, computes the loss, calls ``backward()`` and returns the loss.
+        """

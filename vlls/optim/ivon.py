@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any, overload
 
 import torch
@@ -32,7 +34,7 @@ from vlls.optim._checks import (
     check_parameters,
     check_state_dict,
 )
-from vlls.optim._cpu import FusedCPU
+from vlls.optim._cpu import FusedCPU, _library
 from vlls.optim._executors import Executor, Foreach, SingleTensor
 from vlls.optim._processes import (
     LocalGradients,
@@ -233,6 +235,23 @@ class IVON(Optimizer, Joinable):
         for name in parts.keys() - self._executors.keys():
             self._executors[name] = kinds[name]() if name in kinds else _fused_cuda()()
         return [(self._executors[name], members) for name, members in parts.items()]
+
+    @property
+    def executor(self) -> str:
+        """The code that takes the steps, on which the random numbers and the last digits depend.
+
+        ``"cpu ivon-HASH"`` is the compiled kernel (its source, compiler options and processor), ``"cuda triton
+        VERSION"`` the Triton kernel; without them it is ``"single"`` or ``"foreach"``.
+        """
+        cuda = self.param_groups[0]["params"][0].is_cuda
+        if not self.fused:
+            return "foreach" if (cuda if self.foreach is None else self.foreach) else "single"
+        return f"cuda triton {version('triton')}" if cuda else f"cpu {Path(_library()._name).stem}"
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a CUDA graph can hold its steps: without ``fused``, they read numbers from the device."""
+        return bool(self.fused)
 
     # ------------------------------------------------------------------ sampling
     @on_itself
