@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from vlls._names import check_known
+from vlls.data._rates import CORRUPTIONS
 
 __all__ = [
     "ARRAYS",
@@ -18,8 +19,6 @@ __all__ = [
     "check_dataset",
     "default_root",
 ]
-
-CORRUPTIONS = ("symmetric", "pair_flip", "class_dependent")
 
 _DIGITS = tuple(str(digit) for digit in range(10))
 

@@ -12,7 +12,6 @@ array([1, 1, 2, 2, 1, 1])
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Sequence
 from typing import Any, overload
@@ -21,15 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlls._validation import check_known, is_number
-from vlls.data import _known
+from vlls._names import check_known
+from vlls.data import _rates
+from vlls.data._rates import ROUNDING, check_errors
 
 __all__ = ["CORRUPTIONS", "class_dependent", "corrupt", "pair_flip", "symmetric", "transition_matrix"]
 
-CORRUPTIONS = _known.CORRUPTIONS
+CORRUPTIONS = _rates.CORRUPTIONS
 """The kinds of label errors that :func:`transition_matrix` knows."""
-
-_ROUNDING = 1e-12  # by so much may the sum κ + βK, rounded, miss the 1 that it is
 
 
 def transition_matrix(corruption: str, num_classes: int, rate: float, rate_step: float = 0.0) -> np.ndarray:
@@ -65,14 +63,13 @@ def transition_matrix(corruption: str, num_classes: int, rate: float, rate_step:
     """
     check_known(corruption, CORRUPTIONS, "corruption")
     num_classes = _integer(num_classes, "num_classes", 2, None)
-    by_class = corruption == "class_dependent"
-    rate = _rate(rate, "base_rate" if by_class else "rate")
-    rate_step = _rate_step(rate_step, rate, num_classes, by_class)
+    argument = "base_rate" if corruption == "class_dependent" else "rate"
+    rate, rate_step = check_errors(corruption, rate, rate_step, num_classes, argument)
     if corruption == "pair_flip":
         keep = np.eye(num_classes)
         return (1.0 - rate) * keep + rate * np.roll(keep, 1, axis=1)
     rates = np.minimum(rate + rate_step * np.arange(1, num_classes + 1), 1.0)
-    rates[rates >= 1.0 - _ROUNDING] = 1.0  # a class that is always wrong is so exactly
+    rates[rates >= 1.0 - ROUNDING] = 1.0  # a class that is always wrong is so exactly
     matrix = np.repeat((rates / (num_classes - 1))[:, None], num_classes, axis=1)
     np.fill_diagonal(matrix, 1.0 - rates)
     return matrix
@@ -232,9 +229,7 @@ def corrupt(
             )
         rate = 0.0
     if corruption == "none":
-        if _rate(rate, "rate") != 0 or rate_step != 0:
-            known = ", ".join(CORRUPTIONS)
-            raise ValueError(f"rate={rate!r}, rate_step={rate_step!r} need a corruption; choose one of {known}")
+        check_errors(corruption, rate, rate_step)
         wrong = clean.copy()
     else:
         wrong = _draw(clean, transition_matrix(corruption, num_classes, rate, rate_step), seed)
@@ -286,28 +281,6 @@ def _as_array(labels: Any) -> np.ndarray:
         return np.asarray(labels)
     except ValueError:
         return np.zeros(1, object)  # rows of different lengths
-
-
-def _rate(rate: Any, name: str) -> float:
-    """Return ``rate`` as a float in [0, 1)."""
-    if not is_number(rate) or not 0 <= rate < 1:
-        raise ValueError(f"{name}={rate!r} is outside [0, 1); choose the share of wrong labels, such as 0.4")
-    return float(rate)
-
-
-def _rate_step(rate_step: Any, base_rate: float, num_classes: int, by_class: bool) -> float:
-    """Return ``rate_step`` as a float for which every class's rate is a probability."""
-    if not is_number(rate_step) or not 0 <= rate_step < math.inf:
-        raise ValueError(f"rate_step={rate_step!r} is not allowed; choose a finite number that is 0 or more")
-    if rate_step and not by_class:
-        raise ValueError(f"rate_step={rate_step!r} goes with corruption='class_dependent' only; leave it out")
-    if base_rate + rate_step * num_classes > 1.0 + _ROUNDING:
-        largest = (1.0 - base_rate) / num_classes
-        raise ValueError(
-            f"base_rate={base_rate:g} and rate_step={rate_step:g} give class {num_classes} the rate "
-            f"{base_rate + rate_step * num_classes:g}, which is above 1; choose a rate_step of at most {largest:g}"
-        )
-    return float(rate_step)
 
 
 def _integer(value: Any, name: str, low: int, high: int | None) -> int:
