@@ -48,10 +48,10 @@ from torch.func import functional_call, jacrev, vmap
 from vlls import DiagonalPosterior
 from vlls.noise import LabelNoise, label_noise_moments, logit_covariance, rank_examples
 from vlls.train import RunConfig
-from vlls.train.augment import normalize
-from vlls.train.machine import synchronize
-from vlls.train.prepare import Images, RunData, prepare
-from vlls.train.trainer import Trainer, pixel_moments
+from vlls.train._augment import normalize
+from vlls.train._machine import synchronize
+from vlls.train._prepare import Images, RunData, prepare
+from vlls.train._trainer import Trainer, pixel_moments
 
 PARTS = ("speed", "memory", "error", "resnet", "throughput")
 OURS: dict[str, dict[str, Any]] = {

@@ -34,7 +34,7 @@ from memory import PeakMemory, resident_bytes
 from record import write_record
 
 from vlls import IVON, SAM
-from vlls.train.machine import synchronize
+from vlls.train._machine import synchronize
 
 Step = Callable[[], Any]
 

@@ -29,10 +29,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 from vlls.models import build
-from vlls.train.config import RunConfig
-from vlls.train.machine import synchronize
-from vlls.train.prepare import Images, RunData
-from vlls.train.trainer import Trainer
+from vlls.train._config import RunConfig
+from vlls.train._machine import synchronize
+from vlls.train._prepare import Images, RunData
+from vlls.train._trainer import Trainer
 
 PLAIN, ENGINE = "plain loop, ivon-opt, DataLoader", "engine"
 PAPER_IMAGES = 200 * 50_000  # of a run on CIFAR-10

@@ -10,7 +10,7 @@ import signal
 import sys
 
 from vlls.cli import main
-from vlls.train.reporters import Progress
+from vlls.train._reporters import Progress
 
 if __name__ == "__main__":
     step, at, together = Progress.step, int(sys.argv[1]), "LOCAL_RANK" in os.environ

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from vlls.cli._app import app
 from vlls.train import METHODS, RunConfig, run
-from vlls.train.config import CORRUPTIONS
+from vlls.train._config import CORRUPTIONS
 
 PAGE = (ROOT / "book" / "training.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")

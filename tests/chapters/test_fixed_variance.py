@@ -15,7 +15,7 @@ from vlls.optim import IVON
 from vlls.smoothing import smooth_labels
 from vlls.train import RunConfig
 from vlls.train.methods import make_optimizer
-from vlls.train.presets import hyperparameters
+from vlls.train._presets import hyperparameters
 
 LAMBDA = 50.0
 

@@ -20,7 +20,7 @@ from vlls.cli._app import app
 from vlls.cli._options import PANELS, run_config_help
 from vlls.cli._report import comparison, describe
 from vlls.train import Interrupted, Reporter, RunConfig, RunResult, run
-from vlls.train.reporters import Progress, TensorBoard
+from vlls.train._reporters import Progress, TensorBoard
 
 SMALL = ["--method", "sgd", "--epochs", "1", "--train-size", "200", "--eval-samples", "0"]
 CONFIG = RunConfig(dataset="digits", method="sgd", epochs=1, train_size=200, eval_samples=0)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from vlls.cli._app import app
 from vlls.train import RunConfig, load_run, run
-from vlls.train.chance import at_chance, tell_chance
+from vlls.train._chance import at_chance, tell_chance
 
 SMALL = ["--model", "cnn3", "--image-size", "16", "--epochs", "1", "--eval-samples", "0", "--workers", "0"]
 SMALL += ["--batch-size", "8"]

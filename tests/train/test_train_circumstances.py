@@ -9,7 +9,7 @@ from training import differences, tiny
 
 from vlls.optim._cpu import available
 from vlls.train import Interrupted, Reporter, methods, run
-from vlls.train.files import load_checkpoint, save_checkpoint
+from vlls.train._files import load_checkpoint, save_checkpoint
 
 needs_kernel = pytest.mark.skipif(not available(), reason="no C compiler")
 

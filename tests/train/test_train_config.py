@@ -8,7 +8,7 @@ import pytest
 
 from vlls.data import NAMES
 from vlls.train import METHODS, RunConfig, hyperparameters
-from vlls.train.schedules import learning_rate
+from vlls.train._schedules import learning_rate
 
 # ------------------------------------------------------------------ the paper's numbers
 PAPER = [  # App. C.2 and Table 1, typed off the paper: data set, errors, rate, method, lr, weight decay, h_0
@@ -105,7 +105,7 @@ def test_key_is_of_what_is_run_not_of_how_it_was_said():
 
 
 def test_key_does_not_change_between_versions():
-    """A results folder is found again: change FORMAT in vlls.train.files when this must change."""
+    """A results folder is found again: change FORMAT in vlls.train._files when this must change."""
     config = RunConfig(dataset="cifar10", method="ivon", corruption="symmetric", rate=0.4, seed=3)
     assert config.name == f"cifar10-symmetric-0.4-ivon-seed3-{config.key}"
     assert config.key == "fed62a12b6c4"

@@ -12,7 +12,7 @@ import torch
 from training import differences, tiny, without_machine
 
 from vlls.train import run
-from vlls.train.loop import AGREE_EVERY
+from vlls.train._loop import AGREE_EVERY
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}

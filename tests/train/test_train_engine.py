@@ -15,12 +15,12 @@ from training import tiny
 
 import vlls
 from vlls.data import ImageArrays, corruption, load
-from vlls.train import METHODS, Reporter, RunConfig, metrics, run
-from vlls.train.augment import crop_flip, draw, normalize, pad
-from vlls.train.machine import pick_device
-from vlls.train.metrics import classification_metrics, memorisation
-from vlls.train.prepare import derive_seed, prepare
-from vlls.train.trainer import Trainer
+from vlls.train import METHODS, Reporter, RunConfig, _metrics, run
+from vlls.train._augment import crop_flip, draw, normalize, pad
+from vlls.train._machine import pick_device
+from vlls.train._metrics import classification_metrics, memorisation
+from vlls.train._prepare import derive_seed, prepare
+from vlls.train._trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -316,9 +316,9 @@ def test_the_import_of_torchmetrics_does_not_warn_of_a_bar_that_nobody_asked_for
         warnings.warn("IProgress not found. Please update jupyter and ipywidgets.", UserWarning, stacklevel=2)
         warnings.warn("something else", UserWarning, stacklevel=2)
 
-    monkeypatch.setattr(metrics, "needs", imported)
+    monkeypatch.setattr(_metrics, "needs", imported)
     with pytest.warns(UserWarning) as told:
-        metrics.import_torchmetrics.__wrapped__()
+        _metrics.import_torchmetrics.__wrapped__()
     assert [str(warning.message) for warning in told] == ["something else"]
 
 
@@ -330,7 +330,7 @@ def test_memorisation_tells_the_parts_apart():
 
 
 def test_posterior_average_is_the_mean_of_predictions_at_samples():
-    from vlls.train.evaluate import predict_probabilities
+    from vlls.train._evaluate import predict_probabilities
 
     trainer = engine_steps(tiny(method="ivon", hess_init=0.01), 5)
     data = prepare(trainer.config)
@@ -533,7 +533,7 @@ def test_arrays_can_be_handed_over():
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8), np.arange(60) % 3
     arrays = ImageArrays("mine", x, y, x[:30], y[:30], ("a", "b", "c"), y)
-    from vlls.train.prepare import Images, RunData
+    from vlls.train._prepare import Images, RunData
 
     data = RunData(Images(arrays.train_x, y, None), None, Images(arrays.test_x, y[:30], None), arrays.classes, 0)
     result = run(dataclasses.replace(tiny(method="sgd"), batch_size=10, train_size=None), data=data)

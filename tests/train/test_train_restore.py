@@ -11,9 +11,9 @@ from training import differences, tiny
 
 from vlls.data import DataError
 from vlls.train import Interrupted, LoadedRun, Reporter, RunConfig, load_run, run
-from vlls.train.evaluate import predict_probabilities
-from vlls.train.prepare import prepare
-from vlls.train.trainer import Trainer
+from vlls.train._evaluate import predict_probabilities
+from vlls.train._prepare import prepare
+from vlls.train._trainer import Trainer
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -321,7 +321,7 @@ def test_data_that_are_not_there(copy, tmp_path, monkeypatch):
     def nothing(*_):
         raise DataError("no mnist here")
 
-    monkeypatch.setattr("vlls.train.restore.prepare", nothing)
+    monkeypatch.setattr("vlls.train._restore.prepare", nothing)
     refused(copy, "the data of the run", "cannot be had: no mnist here", root=tmp_path)
 
 

@@ -18,8 +18,8 @@ import torch
 from training import differences, tiny, without_machine
 
 from vlls.train import Interrupted, Reporter, run
-from vlls.train import files as files_module
-from vlls.train.files import folder_lock, load_checkpoint, save_checkpoint, write_atomically
+from vlls.train import _files as files_module
+from vlls.train._files import folder_lock, load_checkpoint, save_checkpoint, write_atomically
 
 VOLATILE = "seconds"  # the one entry of a checkpoint that the clock writes
 CASES = {
@@ -199,7 +199,7 @@ def test_runs_that_share_a_folder_do_not_touch_each_other(tmp_path):
 
 def test_a_folder_is_held_by_one_process_and_freed_at_its_end(tmp_path):
     code = (
-        f"from vlls.train.files import folder_lock; from pathlib import Path; import sys\n"
+        f"from vlls.train._files import folder_lock; from pathlib import Path; import sys\n"
         f"with folder_lock(Path({str(tmp_path)!r})): print('held', flush=True); sys.stdin.read()"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -273,7 +273,7 @@ def test_a_file_that_does_not_fit_leaves_the_old_one(tmp_path):
     path = tmp_path / "checkpoint.pt"
     save_checkpoint(path, {"key": "k", "x": torch.zeros(10)})
     code = (
-        "import resource, signal, sys, torch; from pathlib import Path; from vlls.train.files import save_checkpoint\n"
+        "import resource, signal, sys, torch; from pathlib import Path; from vlls.train._files import save_checkpoint\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))\n"
         "try: save_checkpoint(Path(sys.argv[1]), {'key': 'k', 'x': torch.zeros(10**6)})\n"
         "except OSError as error: print(error.strerror)\n"

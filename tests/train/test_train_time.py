@@ -10,11 +10,11 @@ from rich.console import Console
 from training import tiny
 
 from vlls.train import Reporter, run
-from vlls.train.machine import synchronize
-from vlls.train.reporters import Progress
-from vlls.train.trainer import Trainer
+from vlls.train._machine import synchronize
+from vlls.train._reporters import Progress
+from vlls.train._trainer import Trainer
 
-loop, reporters = (importlib.import_module(f"vlls.train.{name}") for name in ("loop", "reporters"))
+loop, reporters = (importlib.import_module(f"vlls.train.{name}") for name in ("_loop", "_reporters"))
 STEP, EVALUATION, SENDING = 2.0, 5.0, 0.25  # seconds, of the device and of the program that sends it work
 
 

@@ -9,7 +9,7 @@ from training import differences, without_machine
 
 from vlls.data import ImageFiles
 from vlls.train import RunConfig, run
-from vlls.train.batches import file_loader
+from vlls.train._batches import file_loader
 
 
 def test_workers_are_no_forks_of_a_process_that_has_used_a_gpu(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from vlls.cli._errors import Failed
 from vlls.cli._noise_report import ALL, CSV, HTML, Asked, NoiseReport, name_options, name_parts, rank_parts
 from vlls.cli._terminal import Terminated, note, say, terminable, threads_of, warnings_noted
 from vlls.data._errors import needs
-from vlls.train.files import make_folder, write_atomically
+from vlls.train._files import make_folder, write_atomically
 
 if TYPE_CHECKING:
     from vlls.posterior import DiagonalPosterior
@@ -153,7 +153,7 @@ def noise(
     """Rank, write, report."""
     import torch  # late: it takes seconds
 
-    from vlls.train.restore import PARTS, load_run
+    from vlls.train._restore import PARTS, load_run
 
     asked = Asked(method, rank, samples, std, memory)
     check_known(part, (*PARTS, ALL), "part")

@@ -16,7 +16,7 @@ import numpy as np
 
 from vlls._names import check_known
 from vlls.cli._report import describe
-from vlls.train.chance import label_counts, tell_chance
+from vlls.train._chance import label_counts, tell_chance
 from vlls.train.gallery import LARGEST, GalleryExample, gallery
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Asked:
         """What :func:`.rank_examples` takes."""
         import torch
 
-        from vlls.train.prepare import derive_seed
+        from vlls.train._prepare import derive_seed
 
         options: dict[str, Any] = {"method": self.method, "memory_limit": self.memory}
         if self.method == "rank":
@@ -302,7 +302,7 @@ class NoiseReport:
              "given label"),
         ]  # fmt: skip
         if self._file(0) is not None:
-            from vlls.train.prepare import FILE_IMAGE_SIZE  # late: it needs torch
+            from vlls.train._prepare import FILE_IMAGE_SIZE  # late: it needs torch
 
             facts.append(
                 ("images", f"shown whole; the network sees the middle of each, a square scaled to "

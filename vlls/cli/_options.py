@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from vlls.data import NAMES as DATASETS
 from vlls.models import NAMES as MODELS
-from vlls.train.config import RunConfig
+from vlls.train._config import RunConfig
 from vlls.train.methods import METHODS
 
 __all__ = ["PANELS", "run_config_help", "with_run_options"]

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vlls.cli._options import PANELS
-from vlls.train.config import RunConfig
+from vlls.train._config import RunConfig
 
 if TYPE_CHECKING:
     from vlls.train import RunResult

@@ -18,9 +18,9 @@ from vlls.cli._options import with_run_options
 from vlls.cli._report import comparison, describe, plan, results_table
 from vlls.cli._terminal import Terminated, note, say, terminable, threads_of, warnings_noted
 from vlls.data._known import ARRAYS, as_folder, check_dataset
-from vlls.train.chance import tell_chance
-from vlls.train.config import RunConfig
-from vlls.train.files import CHECKPOINT, RECORD, load_record
+from vlls.train._chance import tell_chance
+from vlls.train._config import RunConfig
+from vlls.train._files import CHECKPOINT, RECORD, load_record
 
 if TYPE_CHECKING:
     from vlls.train import Reporter, RunResult
@@ -133,7 +133,7 @@ def train(
         line = "Nothing was named to train: IVON beside plain SGD on digits with 40 % of the labels wrong"
         note(notes, f"{line} (vlls train --help shows what else there is)")
         threads = threads or 1  # images of 8x8 pixels: a second thread costs more than it brings
-    from vlls.train.reporters import Progress, TensorBoard  # late: it needs torch
+    from vlls.train._reporters import Progress, TensorBoard  # late: it needs torch
 
     options = {"root": data, "device": device, "workers": workers, "checkpoint_seconds": checkpoint_seconds}
     with threads_of(threads), ExitStack() as stack, warnings_noted(notes):

@@ -14,10 +14,13 @@ __all__ = [
     "Interrupted",
     "LoadedRun",
     "Method",
+    "Progress",
     "Reporter",
     "RunConfig",
     "RunImages",
     "RunResult",
+    "TensorBoard",
+    "classification_metrics",
     "hyperparameters",
     "load_run",
     "register",
@@ -25,10 +28,13 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from vlls.train.config import RunConfig
-    from vlls.train.loop import Interrupted, Reporter, RunResult, run
+    from vlls.train._config import RunConfig
+    from vlls.train._loop import Interrupted, Reporter, RunResult, run
+    from vlls.train._metrics import classification_metrics
+    from vlls.train._presets import hyperparameters
+    from vlls.train._reporters import Progress, TensorBoard
+    from vlls.train._restore import LoadedRun, RunImages, load_run
     from vlls.train.methods import METHODS, Method, register
-    from vlls.train.presets import hyperparameters
-    from vlls.train.restore import LoadedRun, RunImages, load_run
 else:
-    __getattr__, __dir__ = lazy(__name__, ("config", "methods", "presets", "loop", "restore"))
+    homes = ("_config", "methods", "_presets", "_metrics", "_loop", "_restore", "_reporters")
+    __getattr__, __dir__ = lazy(__name__, homes)

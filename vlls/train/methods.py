@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-    from vlls.train.config import RunConfig
+    from vlls.train._config import RunConfig
 
 __all__ = ["METHODS", "Method", "register"]
 

@@ -19,10 +19,10 @@ import torch.distributed as dist
 from vlls.optim import IVON
 from vlls.posterior import DiagonalPosterior
 from vlls.smoothing import MeanPredictionSmoothing, OnlineLabelSmoothing
-from vlls.train.chance import label_counts
-from vlls.train.config import RunConfig
-from vlls.train.evaluate import evaluate
-from vlls.train.files import (
+from vlls.train._chance import label_counts
+from vlls.train._config import RunConfig
+from vlls.train._evaluate import evaluate
+from vlls.train._files import (
     CHECKPOINT,
     RECORD,
     folder_lock,
@@ -31,7 +31,7 @@ from vlls.train.files import (
     save_checkpoint,
     save_record,
 )
-from vlls.train.machine import (
+from vlls.train._machine import (
     circumstances,
     gathered,
     pick_device,
@@ -40,9 +40,9 @@ from vlls.train.machine import (
     stop_signals,
     synchronize,
 )
-from vlls.train.metrics import import_torchmetrics
-from vlls.train.prepare import RunData, prepare
-from vlls.train.trainer import Trainer
+from vlls.train._metrics import import_torchmetrics
+from vlls.train._prepare import RunData, prepare
+from vlls.train._trainer import Trainer
 
 __all__ = ["Interrupted", "Reporter", "RunResult", "run"]
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vlls.train.config import RunConfig
+from vlls.train._config import RunConfig
 from vlls.train.methods import METHODS
 
 if TYPE_CHECKING:
-    from vlls.train.prepare import RunData
+    from vlls.train._prepare import RunData
 
 __all__ = ["at_chance", "label_counts", "tell_chance"]
 

@@ -12,11 +12,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from vlls.optim import IVON
-from vlls.train.augment import center
-from vlls.train.batches import file_loader
-from vlls.train.metrics import classification_metrics, memorisation
-from vlls.train.prepare import Images, derive_seed
-from vlls.train.trainer import Trainer
+from vlls.train._augment import center
+from vlls.train._batches import file_loader
+from vlls.train._metrics import classification_metrics, memorisation
+from vlls.train._prepare import Images, derive_seed
+from vlls.train._trainer import Trainer
 
 __all__ = ["evaluate", "predict_probabilities"]
 

@@ -16,10 +16,10 @@ try:
     from rich.table import Table
     from rich.text import Text
 except ModuleNotFoundError as error:
-    raise missing(error, "vlls.train.reporters") from None
+    raise missing(error, "vlls.train._reporters") from None
 
-from vlls.train.config import RunConfig
-from vlls.train.loop import Reporter, RunResult
+from vlls.train._config import RunConfig
+from vlls.train._loop import Reporter, RunResult
 
 __all__ = ["Progress", "TensorBoard"]
 

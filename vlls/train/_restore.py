@@ -18,13 +18,13 @@ from vlls.data import NAMES, ImageFiles
 from vlls.data._streams import decode_whole
 from vlls.optim import IVON
 from vlls.posterior import DiagonalPosterior
-from vlls.train.augment import center, normalize
-from vlls.train.config import RunConfig
-from vlls.train.files import CHECKPOINT, RECORD, load_checkpoint, load_record
-from vlls.train.machine import pick_device
+from vlls.train._augment import center, normalize
+from vlls.train._config import RunConfig
+from vlls.train._files import CHECKPOINT, RECORD, load_checkpoint, load_record
+from vlls.train._machine import pick_device
+from vlls.train._prepare import Images, RunData, prepare
+from vlls.train._trainer import make_model, pixel_moments, seen_size
 from vlls.train.methods import METHODS, make_optimizer
-from vlls.train.prepare import Images, RunData, prepare
-from vlls.train.trainer import make_model, pixel_moments, seen_size
 
 __all__ = ["PARTS", "LoadedRun", "RunImages", "load_run"]
 

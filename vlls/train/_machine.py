@@ -24,7 +24,7 @@ from vlls.optim import IVON
 from vlls.optim._cpu import _library
 
 if TYPE_CHECKING:
-    from vlls.train.trainer import Trainer
+    from vlls.train._trainer import Trainer
 
 __all__ = [
     "circumstances",

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from vlls.data import ImageArrays, ImageFiles, ImageStream, load
 from vlls.data.corruption import corrupt
-from vlls.train.config import RunConfig
+from vlls.train._config import RunConfig
 
 __all__ = ["FILE_IMAGE_SIZE", "Images", "RunData", "derive_seed", "prepare"]
 

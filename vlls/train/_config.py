@@ -12,9 +12,9 @@ from typing import Any
 from vlls._names import check_known
 from vlls.data import _known
 from vlls.models import NAMES as MODELS
+from vlls.train._presets import settings
+from vlls.train._schedules import SCHEDULES
 from vlls.train.methods import METHODS, hyperparameters_of
-from vlls.train.presets import settings
-from vlls.train.schedules import SCHEDULES
 
 __all__ = ["CORRUPTIONS", "PRECISIONS", "RunConfig"]
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vlls.data import ImageFiles
-from vlls.train.augment import Draw, center, crop_flip, draw, pad
-from vlls.train.prepare import Images, derive_seed
+from vlls.train._augment import Draw, center, crop_flip, draw, pad
+from vlls.train._prepare import Images, derive_seed
 
 __all__ = ["Batches", "DeviceBatches", "FileBatches", "file_loader"]
 

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from vlls.models import build
 from vlls.optim import IVON
-from vlls.train.augment import normalize
-from vlls.train.batches import Batches, DeviceBatches, FileBatches
-from vlls.train.config import RunConfig
-from vlls.train.machine import gathered
+from vlls.train._augment import normalize
+from vlls.train._batches import Batches, DeviceBatches, FileBatches
+from vlls.train._config import RunConfig
+from vlls.train._machine import gathered
+from vlls.train._prepare import FILE_IMAGE_SIZE, Images, RunData, derive_seed
+from vlls.train._schedules import learning_rate
 from vlls.train.methods import METHODS, make_optimizer
-from vlls.train.prepare import FILE_IMAGE_SIZE, Images, RunData, derive_seed
-from vlls.train.schedules import learning_rate
 
 __all__ = ["Trainer", "make_model", "pixel_moments", "seen_size"]
 
