@@ -23,8 +23,8 @@ from typer.testing import CliRunner
 from vlls import DiagonalPosterior, rank_examples
 from vlls.cli import _noise
 from vlls.cli._app import app
+from vlls.cli._gallery import GalleryExample, gallery
 from vlls.train import RunConfig, load_run, run
-from vlls.train.gallery import GalleryExample, gallery
 
 Image = pytest.importorskip("PIL.Image")
 COLUMNS = (

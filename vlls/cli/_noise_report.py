@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vlls._names import check_known
+from vlls.cli._gallery import LARGEST, GalleryExample, gallery
 from vlls.cli._report import describe
 from vlls.train._chance import label_counts, tell_chance
-from vlls.train.gallery import LARGEST, GalleryExample, gallery
 
 if TYPE_CHECKING:
     from vlls.noise import ExampleRanking
