@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
+import warnings
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from vlls._names import check_known
 from vlls.data import _known
 from vlls.models import NAMES as MODELS
+from vlls.train._keys import run_key
 from vlls.train._presets import settings
 from vlls.train._schedules import SCHEDULES
 from vlls.train.methods import METHODS, hyperparameters_of
@@ -220,25 +220,37 @@ class RunConfig:
         return {**asdict(self), "milestones": None if self.milestones is None else list(self.milestones)}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> RunConfig:
-        """The config of :meth:`to_dict`.
+    def from_dict(cls, values: dict[str, Any], key: str | None = None) -> RunConfig:
+        """The config of :meth:`to_dict`, also of one that another version of vlls wrote.
+
+        A field that is missing takes its default. A field of a newer version is left out, with a warning, where the run
+        does not depend on it: it is null, or the others alone have the run's key.
 
         Args:
             values: fields by name.
+            key: of the run, as its record holds it.
 
         Raises:
             ValueError: for a field that there is not, or a value that is not allowed.
         """
-        for name in values:
-            check_known(name, [field.name for field in fields(cls)], "field")
-        milestones = values.get("milestones")
-        return cls(**{**values, "milestones": None if milestones is None else tuple(milestones)})
+        names = [field.name for field in fields(cls)]
+        config = cls(**{name: value for name, value in values.items() if name in names})
+        for name in sorted(values.keys() - set(names)):
+            if values[name] is not None and config.key != key:
+                check_known(name, names, "field")
+            warnings.warn(
+                f"field={name!r} is of a newer version of vlls, and left out: the run does not depend on it",
+                stacklevel=2,
+            )
+        return config
 
     @property
     def key(self) -> str:
-        """Twelve hexadecimal digits of a hash of the resolved fields."""
-        text = json.dumps(self.resolved().to_dict(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        """Twelve hexadecimal digits of a hash of the fields that its method reads, resolved.
+
+        A field at the value that older runs had without it does not count: runs keep their keys when fields are added.
+        """
+        return run_key(self.resolved())
 
     @property
     def name(self) -> str:

@@ -1,0 +1,112 @@
+"""Keys of runs: hashes of the fields that a method reads, which no new field and no new method changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from vlls.train.methods import METHODS, hyperparameters_of
+
+if TYPE_CHECKING:
+    from vlls.train._config import RunConfig
+
+__all__ = ["INTRODUCED", "counted", "first_key", "run_folder", "run_key"]
+
+_FIRST = (  # the fields of the last version whose keys hashed every field
+    "dataset labels train_size validation_size image_size corruption rate rate_step method model pretrained epochs "
+    "batch_size lr schedule warmup_epochs milestones momentum weight_decay smoothing alpha margin rho ess hess_init "
+    "beta2 hess_approx clip_radius mc_samples augment precision eval_every thorough_every eval_samples seed"
+).split()
+INTRODUCED: Mapping[str, Any] = MappingProxyType(
+    {
+        **dict.fromkeys(_FIRST),
+        "dataset": "digits",
+        "validation_size": 0,
+        "corruption": "none",
+        "rate": 0.0,
+        "rate_step": 0.0,
+        "method": "ivon",
+        "precision": "auto",
+        "eval_every": 1,
+        "eval_samples": 8,
+        "seed": 0,
+    }
+)
+"""The value of each field of a resolved config under which runs went before there was the field.
+
+A field that has this value is left out of the key. Add a line for each new field, and never change one: that would
+rename the runs that people keep.
+"""
+
+
+def counted(config: RunConfig) -> dict[str, Any]:
+    """Return the fields that the key of a resolved config is a hash of, as JSON holds them.
+
+    These are the fields that its method reads and whose values are not those of :data:`INTRODUCED`.
+
+    Example:
+        >>> from vlls.train import RunConfig
+        >>> found = counted(RunConfig(method="ls", epochs=3).resolved())
+        >>> found["method"], found["smoothing"], found["epochs"], "seed" in found, "rho" in found
+        ('ls', 0.1, 3, False, False)
+    """
+    unread = hyperparameters_of() - METHODS[config.method].reads.keys()
+    values = {field.name: _plain(getattr(config, field.name)) for field in fields(config)}
+    return {
+        name: value
+        for name, value in values.items()
+        if _text(value) != _text(_plain(INTRODUCED[name])) and not (value is None and name in unread)
+    }
+
+
+def run_key(config: RunConfig) -> str:
+    """Return twelve hexadecimal digits of a hash of the :func:`counted` fields of a resolved config."""
+    return _hash(counted(config))
+
+
+def first_key(values: Mapping[str, Any]) -> str:
+    """Return the key that older versions gave to the run with these fields: they hashed every field.
+
+    Args:
+        values: of a resolved config, as a record or the list of a sweep holds them.
+    """
+    return _hash(values)
+
+
+def run_folder(runs: Path, config: RunConfig) -> Path:
+    """Return the folder of a run: the one of its name, or one that an older version named, if there is only that.
+
+    Args:
+        runs: the folder of runs.
+        config: resolved.
+    """
+    folder = runs / config.name
+    if folder.exists():
+        return folder
+    values = config.to_dict()
+    older = sorted(runs.glob(f"*-{first_key({name: values[name] for name in _FIRST})}"))
+    return older[0] if older else folder
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON holds it, with one form for numbers that are equal."""
+    if isinstance(value, Mapping):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and value.is_integer():  # 1.0 is 1, and -0.0 is 0
+        return int(value)
+    return value
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _hash(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_text(values).encode()).hexdigest()[:12]
