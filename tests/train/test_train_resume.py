@@ -17,9 +17,10 @@ import pytest
 import torch
 from training import differences, tiny, without_machine
 
+from vlls import _files
+from vlls._files import write_atomically
 from vlls.train import Interrupted, Reporter, run
-from vlls.train import _files as files_module
-from vlls.train._files import folder_lock, load_checkpoint, save_checkpoint, write_atomically
+from vlls.train._files import folder_lock, load_checkpoint, save_checkpoint
 
 VOLATILE = "seconds"  # the one entry of a checkpoint that the clock writes
 CASES = {
@@ -261,7 +262,7 @@ def test_a_full_disk_stops_in_one_line_and_keeps_what_was_there(tmp_path, monkey
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(files_module.os, "fsync", full)
+    monkeypatch.setattr(_files.os, "fsync", full)
     with pytest.raises(OSError, match=r"checkpoint.pt could not be written \(No space left on device\); .*kept"):
         run(config, tmp_path, resume=True, checkpoint_seconds=0)
     assert caught.value.checkpoint.read_bytes() == before

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vlls.data._errors import needs
+from vlls._errors import needs
 
 __all__ = ["LARGEST", "GalleryExample", "gallery"]
 

@@ -16,12 +16,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from vlls._errors import needs
+from vlls._files import make_folder, write_atomically
 from vlls._names import check_known
 from vlls.cli._errors import Failed
 from vlls.cli._noise_report import ALL, CSV, HTML, Asked, NoiseReport, name_options, name_parts, rank_parts
 from vlls.cli._terminal import Terminated, note, say, terminable, threads_of, warnings_noted
-from vlls.data._errors import needs
-from vlls.train._files import make_folder, write_atomically
 
 if TYPE_CHECKING:
     from vlls.posterior import DiagonalPosterior

@@ -16,8 +16,8 @@ the label errors of Section 4.3.
 
 from typing import TYPE_CHECKING
 
+from vlls._errors import DataError
 from vlls._lazy import lazy
-from vlls.data._errors import DataError
 from vlls.data._known import NAMES, default_root
 
 __all__ = ["NAMES", "DataError", "ImageArrays", "ImageFiles", "ImageStream", "corruption", "default_root", "load"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vlls.data._errors import DataError, reading
+from vlls._errors import DataError, reading
 
 __all__ = ["ImageArrays", "as_labels", "load_npz", "read_npz"]
 

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from vlls.data._errors import DataError, MissingDataError, reading
+from vlls._errors import DataError, MissingDataError, reading
 from vlls.data._known import CLASSES
 from vlls.data._streams import ImageFiles, ImageStream
 

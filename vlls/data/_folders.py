@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vlls.data._errors import DataError, MissingDataError
+from vlls._errors import DataError, MissingDataError
 from vlls.data._streams import ImageFiles, ImageStream
 
 __all__ = ["load_folder"]

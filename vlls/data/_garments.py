@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vlls.data._errors import needs
+from vlls._errors import needs
 from vlls.data._pen import Pen, Points, background, cloth, colours
 
 __all__ = ["GARMENTS", "draw_garment"]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vlls._errors import DataError, reading
 from vlls.data._arrays import ImageArrays
-from vlls.data._errors import DataError, reading
 
 __all__ = ["find_idx", "load_idx", "read_idx"]
 

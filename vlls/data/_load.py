@@ -10,10 +10,10 @@ from typing import Literal, overload
 
 import numpy as np
 
+from vlls._errors import DataError, MissingDataError, needs, one_line
 from vlls._names import check_known
 from vlls.data._arrays import ImageArrays, as_labels, load_npz, read_npz
 from vlls.data._clothing1m import load_clothing1m, read_clothing1m
-from vlls.data._errors import DataError, MissingDataError, needs, one_line
 from vlls.data._folders import load_folder
 from vlls.data._idx import FILES, find_idx, load_idx
 from vlls.data._known import ARRAYS, CLASSES, TORCHVISION, check_dataset, default_root

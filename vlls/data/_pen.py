@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vlls.data._errors import needs
+from vlls._errors import needs
 
 __all__ = ["PATTERNS", "SIZE", "Colour", "Pen", "Points", "background", "cloth", "colours"]
 

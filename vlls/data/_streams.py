@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vlls.data._errors import DataError, MissingDataError, needs, one_line
+from vlls._errors import DataError, MissingDataError, needs, one_line
 
 __all__ = ["ImageFiles", "ImageStream"]
 

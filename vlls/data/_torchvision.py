@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vlls._errors import DataError, MissingDataError, needs, one_line
 from vlls.data._arrays import ImageArrays
-from vlls.data._errors import DataError, MissingDataError, needs, one_line
 from vlls.data._known import TORCHVISION
 
 __all__ = ["download", "load_cifar"]

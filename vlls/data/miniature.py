@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vlls.data._errors import DataError, MissingDataError, needs, one_line
+from vlls._errors import DataError, MissingDataError, needs, one_line
 from vlls.data._garments import draw_garment
 from vlls.data._known import CLASSES
 

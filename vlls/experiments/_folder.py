@@ -11,19 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import vlls
-from vlls.experiments._skipped import skipped
+from vlls._files import make_folder, write_atomically
 from vlls.experiments._cells import Cell
+from vlls.experiments._skipped import skipped
 from vlls.train._config import RunConfig
-from vlls.train._files import (
-    CHECKPOINT,
-    RECORD,
-    FolderBusy,
-    folder_lock,
-    load_record,
-    make_folder,
-    save_record,
-    write_atomically,
-)
+from vlls.train._files import CHECKPOINT, RECORD, FolderBusy, folder_lock, load_record, save_record
 
 __all__ = ["ResultsFolder"]
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vlls._errors import needs
 from vlls._validation import check_whole_number
-from vlls.data._errors import needs
 from vlls.experiments._executors import Event
 from vlls.experiments._folder import MANIFEST
 from vlls.experiments._work import Job, Outcome, work

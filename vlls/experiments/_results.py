@@ -8,15 +8,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlls._errors import needs, one_line
 from vlls._extras import pip_command
+from vlls._files import make_folder, write_atomically
 from vlls._names import check_known
-from vlls.data._errors import needs, one_line
-from vlls.experiments._skipped import skipped
 from vlls.experiments._cells import Cell
 from vlls.experiments._folder import ResultsFolder
 from vlls.experiments._protocols import PROTOCOLS
+from vlls.experiments._skipped import skipped
 from vlls.train._config import RunConfig
-from vlls.train._files import make_folder, write_atomically
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from vlls._errors import needs
 from vlls._names import check_known
-from vlls.data._errors import needs
 from vlls.models import NAMES
 
 if TYPE_CHECKING:

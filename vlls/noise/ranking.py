@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from vlls._files import write_atomically
 from vlls._names import kind_of
 from vlls._validation import check_known, check_whole_number
 from vlls.noise._call import borrowed
@@ -69,13 +70,7 @@ class ExampleRanking:
         columns = self.columns()
         writer.writerow(columns)
         writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
-        target = Path(path)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        try:
-            partial.write_text(text.getvalue())
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_atomically(Path(path), text.getvalue().encode())
 
 
 @torch.inference_mode(False)

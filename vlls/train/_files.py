@@ -1,82 +1,27 @@
-"""Files that are whole or not there: atomic writes, checkpoints, records, and one process at a time in a folder."""
+"""Checkpoints and records of runs, and one process at a time in a folder."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from vlls._files import make_folder, reason_of, write_atomically
 
 __all__ = [
     "FolderBusy",
     "folder_lock",
     "load_checkpoint",
     "load_record",
-    "make_folder",
     "save_checkpoint",
     "save_record",
-    "write_atomically",
 ]
 
 FORMAT = 1  # of checkpoints and records
 CHECKPOINT, RECORD = "checkpoint.pt", "record.json"  # of a run, in its folder
-
-
-def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Write a file so that at any moment, also after a crash, it is the old one or the new one, whole.
-
-    Args:
-        path: the file; its folder exists.
-        data: all of its content.
-
-    Raises:
-        OSError: naming the file, where it cannot be written (a full disk, a read-only folder); the old file is as it
-            was and nothing is left beside it.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException as error:
-        with suppress(OSError):
-            partial.unlink()
-        if isinstance(error, OSError):
-            kept = "; the one before it is kept" if path.exists() else ""
-            reason = error.strerror or type(error).__name__
-            raise OSError(
-                error.errno, f"{path} could not be written ({reason}){kept}; make room or choose another folder"
-            ) from error
-        raise
-    with suppress(OSError):  # the folder's entry too, where the system can
-        handle = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder and those above it.
-
-    Raises:
-        OSError: naming the folder.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise OSError(error.errno, f"the folder {folder} could not be made ({reason}); choose another one") from error
 
 
 # ---------------------------------------------------------------------- checkpoints
@@ -180,20 +125,22 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
     Raises:
         FolderBusy: a ValueError, if another process holds it.
+        OSError: naming the folder or the file, if it cannot be written.
     """
+    from filelock import FileLock, Timeout  # late: `vlls --help` need not wait for it
+
     make_folder(folder)
     path = folder / ".lock"
+    lock = FileLock(path, timeout=0)
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        lock.acquire()
+    except Timeout as error:
+        raise FolderBusy(folder) from error
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise OSError(error.errno, f"{path} could not be written ({reason}); choose another folder") from error
+        raise OSError(
+            error.errno, f"{path} could not be written ({reason_of(error)}); choose another folder"
+        ) from error
     try:
-        if fcntl is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise FolderBusy(folder) from error
         yield
     finally:
-        os.close(handle)
+        lock.release()

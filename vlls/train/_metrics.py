@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vlls._errors import needs
 from vlls._validation import whole_labels
-from vlls.data._errors import needs
 from vlls.noise._checks import check_labels
 from vlls.smoothing._base import check_probabilities, describe
 

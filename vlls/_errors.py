@@ -1,4 +1,4 @@
-"""The errors of this package, and the places where those of others become one of them."""
+"""Errors of data sets and of missing packages, and where those of other libraries become one of them."""
 
 from __future__ import annotations
 

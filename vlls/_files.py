@@ -1,0 +1,63 @@
+"""Files that are whole or not there: atomic writes."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+__all__ = ["make_folder", "reason_of", "write_atomically"]
+
+
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
+    """Write a file so that at any moment, also after a crash, it is the old one or the new one, whole.
+
+    Args:
+        path: the file; its folder exists.
+        data: all of its content.
+
+    Raises:
+        OSError: naming the file, where it cannot be written (a full disk, a read-only folder); the old file is as it
+            was and nothing is left beside it.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            partial.unlink()
+        if isinstance(error, OSError):
+            kept = "; the one before it is kept" if path.exists() else ""
+            raise OSError(
+                error.errno,
+                f"{path} could not be written ({reason_of(error)}){kept}; make room or choose another folder",
+            ) from error
+        raise
+    with suppress(OSError):  # the folder's entry too, where the system can
+        handle = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        OSError: naming the folder.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"the folder {folder} could not be made ({reason_of(error)}); choose another one"
+        raise OSError(error.errno, message) from error
+
+
+def reason_of(error: OSError) -> str:
+    """Return the system's words for an error, without the name of the file."""
+    return error.strerror or type(error).__name__
