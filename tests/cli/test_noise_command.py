@@ -140,7 +140,7 @@ def test_the_page_shows_disputed_labels_first_then_both_ends_and_needs_nothing_e
     by_index, images = {row["index"]: row for row in table}, load_run(folder).images()
     for figure in figures:
         row = by_index[figure.find(class_="index").text[1:]]
-        image, text = figure.find("img"), figure.get_text(" ")
+        image, text = figure.find("img"), " ".join(figure.get_text(" ").split())
         kind, data = image["src"].split(",")
         assert kind == "data:image/png;base64"
         shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
