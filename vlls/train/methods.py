@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from vlls.train._config import RunConfig
 
-__all__ = ["METHODS", "Method", "register"]
+__all__ = ["METHODS", "PROPOSED", "SGD", "Method", "register"]
 
 
 # ---------------------------------------------------------------------- losses
@@ -56,6 +56,18 @@ def _acls(config: RunConfig, num_classes: int) -> nn.Module:
     from vlls.smoothing import ACLS
 
     return ACLS(config.alpha, config.margin, validate=False)
+
+
+def _smoothed_uniformly(criterion: Any, num_classes: int) -> Tensor:
+    import torch
+
+    return (1 - criterion.smoothing) * torch.eye(num_classes).double() + criterion.smoothing / num_classes
+
+
+def _smoothed_online(criterion: Any, num_classes: int) -> Tensor:
+    import torch
+
+    return criterion.alpha * torch.eye(num_classes).double() + (1 - criterion.alpha) * criterion.soft_labels.double()
 
 
 # ---------------------------------------------------------------------- optimizers
@@ -136,10 +148,13 @@ class Method:
         presets: values of fields that all methods read, before those of the data set: a schedule, say.
         shares_presets_of: the method whose values in the data sets' presets it takes; its own where empty.
         criterion: makes the loss, from the resolved config and the number of classes; called with logits and classes.
+        smoothed_labels: returns, from the loss at the end of a run and the number of classes, the labels that it trains
+            towards, (K, K) with a row for each given label (Figure 4); None where they differ between examples.
         optimizer: makes the optimizer from a :class:`Training`; its ``step`` takes a closure.
         variational: whether it learns or holds a posterior: its optimizer is a :class:`.VariationalOptimizer`.
         tuned: the hyperparameter that experiments try values of, if any.
-        symbol: what figures call that hyperparameter.
+        symbol: what tables and figures write before its value, such as α; without one they leave the value out.
+        axis: what figures write under an axis of its values; empty for its name and the method's label.
         sgd_value: its value at which the method is SGD, if there is one.
         passes: passes through the network in a step.
     """
@@ -152,10 +167,12 @@ class Method:
     presets: Mapping[str, Any] = field(default_factory=dict)
     shares_presets_of: str = ""
     criterion: Callable[[RunConfig, int], nn.Module] = cross_entropy
+    smoothed_labels: Callable[[Any, int], Tensor] | None = None
     optimizer: Callable[[Training], Optimizer] = sgd
     variational: bool = False
     tuned: str = ""
     symbol: str = ""
+    axis: str = ""
     sgd_value: float | None = None
     passes: int = 1
 
@@ -167,6 +184,17 @@ _VARIATIONAL = {"ess": None, "hess_init": None, "clip_radius": None, "mc_samples
 _METHODS: dict[str, Method] = {
     method.name: method
     for method in (
+        Method(
+            name="ivon",
+            label="IVON",
+            colour="#c1272d",
+            # App. C.2 prints beta2 = 1 - e^-5; Chapter 5 says why it means 1e-5
+            reads={**_VARIATIONAL, "beta2": 0.99999, "hess_approx": "price"},
+            presets={"schedule": "cosine"},
+            optimizer=_ivon,
+            variational=True,
+            tuned="hess_init",
+        ),
         Method(name="sgd", label="SGD", colour=_BLUE, marker="v"),
         Method(
             name="ls",
@@ -175,9 +203,24 @@ _METHODS: dict[str, Method] = {
             marker="s",
             reads={"smoothing": 0.1},
             criterion=_label_smoothing,
+            smoothed_labels=_smoothed_uniformly,
             tuned="smoothing",
             symbol="α",
+            axis="smoothing rate α of LS",
             sgd_value=0.0,
+        ),
+        Method(
+            name="sam",
+            label="SAM",
+            colour=_GREEN,
+            marker="^",
+            reads={"rho": 0.05},  # Foret et al. (2021)
+            optimizer=_sam,
+            tuned="rho",
+            symbol="ρ",
+            axis="perturbation ρ of SAM",
+            sgd_value=0.0,
+            passes=2,
         ),
         Method(
             name="ols",
@@ -185,6 +228,19 @@ _METHODS: dict[str, Method] = {
             colour=_PURPLE,
             reads={"smoothing": 0.1, "alpha": 0.5},  # Zhang et al. (2021)
             criterion=_online_label_smoothing,
+            smoothed_labels=_smoothed_online,
+        ),
+        Method(
+            name="ivon_fixed",
+            label="IVON, fixed variance",
+            colour=_ORANGE,
+            marker="D",
+            reads=_VARIATIONAL,
+            presets={"schedule": "cosine"},
+            shares_presets_of="ivon",
+            optimizer=_ivon,
+            variational=True,
+            tuned="hess_init",
         ),
         Method(
             name="mean_prediction",
@@ -202,43 +258,6 @@ _METHODS: dict[str, Method] = {
             criterion=_acls,
         ),
         Method(
-            name="sam",
-            label="SAM",
-            colour=_GREEN,
-            marker="^",
-            reads={"rho": 0.05},  # Foret et al. (2021)
-            optimizer=_sam,
-            tuned="rho",
-            symbol="ρ",
-            sgd_value=0.0,
-            passes=2,
-        ),
-        Method(
-            name="ivon",
-            label="IVON",
-            colour="#c1272d",
-            # App. C.2 prints beta2 = 1 - e^-5; Chapter 5 says why it means 1e-5
-            reads={**_VARIATIONAL, "beta2": 0.99999, "hess_approx": "price"},
-            presets={"schedule": "cosine"},
-            optimizer=_ivon,
-            variational=True,
-            tuned="hess_init",
-            symbol="$h_0$",
-        ),
-        Method(
-            name="ivon_fixed",
-            label="IVON, fixed variance",
-            colour=_ORANGE,
-            marker="D",
-            reads=_VARIATIONAL,
-            presets={"schedule": "cosine"},
-            shares_presets_of="ivon",
-            optimizer=_ivon,
-            variational=True,
-            tuned="hess_init",
-            symbol="$h_0$",
-        ),
-        Method(
             name="vgd",
             label="VGD",
             colour="#56b4e9",
@@ -251,7 +270,13 @@ _METHODS: dict[str, Method] = {
     )
 }
 METHODS: Mapping[str, Method] = MappingProxyType(_METHODS)
-"""The methods by name."""
+"""The methods by name, in the order in which tables and figures have them."""
+
+PROPOSED = "ivon"
+"""The paper's method, which tables and figures compare the others with."""
+
+SGD = "sgd"
+"""The method that others are at their ``sgd_value``."""
 
 
 def register(method: Method) -> None:
