@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 import nbformat
-from clean_notebooks import METADATA
 from nbformat.v4 import new_code_cell
+
+from clean_notebooks import METADATA
 
 ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+")
@@ -28,6 +29,7 @@ if "google.colab" in sys.modules:
     !git clone --quiet --depth 1 {url} /content/book-repository
     %pip install --quiet "/content/book-repository[chapters]"
     %cd -q /content/book-repository/book
+    sys.path.insert(0, "/content/book-repository/book")
 """
 
 

@@ -45,8 +45,8 @@ def fingerprint() -> str:
     digest = hashlib.sha256()
     read = (
         "vlls/**/*.py",
-        "vlls/**/*.js",
-        "vlls/**/*.css",
+        "book/figures/**/*.*",
+        "benchmarks/*.py",
         "book/results/**/*.*",
         "benchmarks/records/*.json",
     )

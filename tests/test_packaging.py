@@ -96,9 +96,7 @@ def run_python(*arguments, cwd):
 def test_wheel_holds_the_package_its_types_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     expected = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("vlls/**/*.py")}
-    data = {
-        path.relative_to(ROOT).as_posix() for path in ROOT.glob("vlls/**/*") if path.suffix in (".c", ".css", ".js")
-    }
+    data = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("vlls/**/*") if path.suffix in (".c", ".html")}
     assert {name for name in names if ".dist-info/" not in name} == expected | data | {"vlls/py.typed"}
     assert any(name.endswith("LICENSE") for name in names)
 

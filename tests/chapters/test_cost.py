@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 import sympy
 import torch
+from figures.cost import plot_cost
+from goals import QUANTITIES
+from read_records import benchmark_records, cost_table, goals_met, made_with
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 import vlls.optim.ivon as ivon_module
 from vlls import IVON, SAM, DiagonalPosterior
-from vlls.experiments.quantities import QUANTITIES
-from vlls.experiments.records import benchmark_records, cost_table, goals_met, made_with
 from vlls.noise import logit_covariance
 from vlls.optim._cpu import compiler
-from vlls.plots.cost import plot_cost
 
 DOUBLE = torch.float64
 RECORDS = Path(__file__).resolve().parents[2] / "benchmarks" / "records"

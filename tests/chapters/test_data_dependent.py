@@ -1,6 +1,5 @@
 """Errors that depend on the class: Eqs. 21-22, and what they leave to whoever fits the given labels (Chapter 11)."""
 
-import doctest
 from fractions import Fraction
 
 import numpy as np
@@ -98,23 +97,3 @@ def test_drawn_labels_keep_to_the_threshold_and_to_the_share_of_correct_ones():
     assert counts[9, 9] == 0
     error = np.sqrt((p.diagonal() * (1 - p.diagonal())).mean() / (10 * number))
     assert abs((labels == given).mean() - 0.225) < 4.5 * error
-
-
-# ------------------------------------------------------------------ the figure
-def test_the_figure_shows_what_it_is_given_and_shades_the_lost_classes():
-    plots = pytest.importorskip("vlls.plots.data_dependent")
-    assert doctest.testmod(plots).failed == 0
-    rates = {"a": [0.55, 0.95], "b": [0.1, 0.2]}
-    figure = plots.plot_accuracy_by_class(rates, {title: {"ivon": [0.9, 0.1], "sgd": [0.5, 0.2]} for title in rates})
-    assert [ax.get_title() for ax in figure.axes] == ["a", "b"]
-    line = {line.get_label(): line for line in figure.axes[0].lines}["SGD"]
-    assert list(line.get_xdata()) == pytest.approx([55, 95])
-    assert list(line.get_ydata()) == pytest.approx([50, 20])
-    assert figure.axes[0].patches[0].get_x() == pytest.approx(50)  # half for two classes
-
-
-@pytest.mark.parametrize("accuracies", [{}, {"a": {}}, {"a": {"ivon": [0.5]}}])
-def test_the_figure_refuses_what_does_not_fit(accuracies):
-    plots = pytest.importorskip("vlls.plots.data_dependent")
-    with pytest.raises(ValueError, match="one accuracy for each class"):
-        plots.plot_accuracy_by_class({"a": [0.1, 0.2]}, accuracies)

@@ -1,6 +1,5 @@
 """A fixed variance, one variance for all weights, pair flips, and Table 1 (Chapter 10)."""
 
-import doctest
 import math
 
 import pytest
@@ -14,8 +13,8 @@ from vlls.noise import label_noise_moments
 from vlls.optim import IVON
 from vlls.smoothing import smooth_labels
 from vlls.train import RunConfig
-from vlls.train.methods import make_optimizer
 from vlls.train._presets import hyperparameters
+from vlls.train.methods import make_optimizer
 
 LAMBDA = 50.0
 
@@ -273,22 +272,3 @@ def test_presets_are_table_1(corruption, rate, column):
     ls, sam, ivon = (hyperparameters("cifar100", name, corruption, rate) for name in ("ls", "sam", "ivon"))
     assert (ls["weight_decay"], ls["lr"], sam["lr"], ivon["lr"], ivon["hess_init"]) == column
     assert ls["weight_decay"] == sam["weight_decay"] == ivon["weight_decay"]
-
-
-# ---------------------------------------------------------------------- the figure
-def test_the_figure_draws_points_an_arrow_and_a_line():
-    pandas = pytest.importorskip("pandas")
-    from vlls.plots import fixed_variance
-
-    names = ["method", "start_std", "end_std", "test_accuracy", "memorised"]
-    rows = [("sgd", None, None, 0.8, 0.9), ("ivon_fixed", 0.2, 0.2, 0.1, 0.1), ("ivon_fixed", 0.02, 0.02, 0.9, 0.3)]
-    rows += [("ivon", 0.05, 0.1, 0.95, 0.05)]
-    figure = fixed_variance.plot_std_in_training(pandas.DataFrame(rows, columns=names))
-    accuracy, memorised = figure.axes
-    assert accuracy.lines[0].get_xdata().tolist() == [0.02, 0.2]
-    assert accuracy.lines[0].get_ydata().tolist() == pytest.approx([90, 10])
-    assert memorised.lines[1].get_xdata().tolist() == [0.05, 0.1]
-    assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "SGD (σ = 0)"
-    with pytest.raises(ValueError, match="lacks the columns memorised"):
-        fixed_variance.plot_std_in_training(pandas.DataFrame(rows, columns=names).drop(columns="memorised"))
-    assert doctest.testmod(fixed_variance).failed == 0

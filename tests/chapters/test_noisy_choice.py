@@ -1,6 +1,5 @@
 """Choosing by held-out images with wrong labels (Chapter 12), and the chapter's figures."""
 
-import doctest
 from fractions import Fraction
 
 import numpy as np
@@ -133,13 +132,3 @@ def test_drawn_labels_agree_within_the_standard_error():
     agrees = answers == symmetric(labels, rate, k, seed=5)
     expected = a * (1 - rate) + (1 - a) * rate / (k - 1)
     assert abs(agrees.mean() - expected) < 4 * np.sqrt(expected * (1 - expected) / number)
-
-
-def test_the_figures():
-    pytest.importorskip("seaborn")
-    label_errors = pytest.importorskip("vlls.plots.label_errors")
-    assert doctest.testmod(label_errors, optionflags=doctest.ELLIPSIS).failed == 0
-    with pytest.raises(ValueError, match="rows that sum to one"):
-        label_errors.plot_confusion({"a": np.eye(3)}, ("x", "y"))
-    with pytest.raises(ValueError, match="one title for each"):
-        label_errors.plot_class_images([np.zeros((2, 2))], ())

@@ -1,7 +1,5 @@
 """Label smoothing and the noise of every strategy: closed forms, sympy, autograd; guards Chapter 1."""
 
-import doctest
-import importlib
 import math
 
 import mpmath
@@ -14,12 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from smoothing_references import STRATEGIES, ZERO_SUM, K, batch, plain_cross_entropy, plain_one_hot, plain_softmax
 
-import vlls.smoothing
 from vlls.families import Categorical
 from vlls.smoothing import (
     EntropySmoothing,
     LabelSmoothingLoss,
-    SmoothingLoss,
     entropy_rate,
     smooth_labels,
 )
@@ -268,93 +264,3 @@ def test_noise_keeps_labels_probabilities(name, n, scale, seed, dtype):
     else:
         predicted = logits.argmax(dim=1, keepdim=True)
         assert torch.all(noise.gather(1, predicted) <= 0) and torch.all(noise.scatter(1, predicted, 0) >= 0)
-
-
-# ------------------------------------------------------------------ documentation
-def test_docstring_examples_run():
-    modules = [
-        vlls.smoothing,
-        *(importlib.import_module(f"vlls.smoothing.{m}") for m in ("_base", "_epoch", "_example")),
-    ]
-    results = [doctest.testmod(module) for module in modules]
-    assert all(result.failed == 0 and result.attempted > 0 for result in results)
-
-
-def test_every_public_name_is_documented_with_an_example():
-    for name in vlls.smoothing.__all__:
-        member = getattr(vlls.smoothing, name)
-        assert member.__doc__ and (">>>" in member.__doc__ or member is SmoothingLoss), name
-
-
-# ------------------------------------------------------------------ figures
-def test_strategy_panels_show_the_noise_of_every_example():
-    plots = pytest.importorskip("vlls.plots.smoothing")
-    logits, labels = batch(40)
-    confidence = logits.softmax(dim=1).gather(1, labels.unsqueeze(1)).squeeze(1)
-    wrong = logits.argmax(dim=1) != labels
-    noise = {name: make().label_noise(logits, labels) for name, make in STRATEGIES.items()}
-    figure = plots.plot_smoothing_strategies(noise, confidence, wrong, confidence_name="confidence in the label")
-    try:
-        assert [ax.get_title() for ax in figure.axes] == list(STRATEGIES)
-        assert figure.get_facecolor() == (1, 1, 1, 1) and figure.axes[0].get_facecolor() == (1, 1, 1, 1)
-        assert figure.get_supylabel().endswith("(probability)")
-        assert figure.get_supxlabel() == "confidence in the label (probability)"
-        for ax, epsilon in zip(figure.axes, noise.values(), strict=True):
-            for collection, rows in zip(ax.collections, (~wrong, wrong), strict=True):
-                shown = torch.as_tensor(collection.get_offsets().data)
-                expected = torch.stack([confidence[rows], epsilon[rows].abs().sum(dim=1)], dim=1)
-                torch.testing.assert_close(shown, expected, rtol=1e-12, atol=1e-12)
-                assert ax.get_ylim()[1] > epsilon.abs().sum(dim=1).max()
-    finally:
-        plots.plt.close(figure)
-    with pytest.raises(ValueError, match=r"'highlight' has 3 rows for 40 confidences"):
-        plots.plot_smoothing_strategies(noise, confidence, wrong[:3])
-    with pytest.raises(ValueError, match=r"noise_by_name is empty"):
-        plots.plot_smoothing_strategies({}, confidence)
-
-
-def test_soft_label_heat_map_shows_the_matrix_on_a_log_scale():
-    plots = pytest.importorskip("vlls.plots.smoothing")
-    soft_labels = STRATEGIES["ols"]().soft_labels
-    figure = plots.plot_soft_labels({"first": torch.eye(K), "later": soft_labels}, list("abcde"))
-    try:
-        first, later = (ax.images[0] for ax in figure.axes[:2])
-        np.testing.assert_allclose(later.get_array(), soft_labels.clamp(min=1e-3), rtol=1e-12)
-        assert first.get_array().min() == 1e-3  # zeros are drawn at the end of the scale, not left blank
-        assert later.norm.vmin == 1e-3 and later.norm.vmax == 1.0 and type(later.norm).__name__ == "LogNorm"
-        assert [tick.get_text() for tick in figure.axes[1].get_xticklabels()] == list("abcde")
-        assert figure.axes[-1].get_ylabel().endswith("(probability)")
-    finally:
-        plots.plt.close(figure)
-    with pytest.raises(ValueError, match=r"2 class names for 5 classes"):
-        plots.plot_soft_labels(soft_labels, ["a", "b"])
-    with pytest.raises(ValueError, match=r"shape \(2, 5\); pass a square matrix"):
-        plots.plot_soft_labels(soft_labels[:2])
-
-
-def test_logit_gap_figure_shows_every_rate_and_its_limit():
-    plots = pytest.importorskip("vlls.plots.smoothing")
-    gaps = {0.0: torch.linspace(0, 9, 40), 0.1: torch.linspace(0, 4, 40)}
-    (ax,) = plots.plot_logit_gap(gaps, {0.0: math.inf, 0.1: 4.5}).axes
-    plain, smoothed, limit = ax.lines  # an infinite limit has no line
-    np.testing.assert_allclose(plain.get_ydata(), gaps[0.0])
-    np.testing.assert_allclose(smoothed.get_ydata(), gaps[0.1])
-    assert set(limit.get_ydata()) == {4.5} and limit.get_linestyle() == "--"
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == [r"$\alpha = 0$", r"$\alpha = 0.1$"]
-
-
-def test_accuracy_figure_joins_the_runs_of_a_seed():
-    plots = pytest.importorskip("vlls.plots.smoothing")
-    accuracy = {"plain": torch.tensor([80.0, 90.0]), "smoothed": torch.tensor([84.0, 91.0])}
-    (ax,) = plots.plot_accuracies(accuracy).axes
-    assert [list(line.get_xdata()) for line in ax.lines] == [[80, 84], [90, 91]]
-    assert [segment[0, 0] for segment in ax.collections[0].get_segments()] == [85, 87.5]
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["plain", "smoothed"]
-    assert ax.lines[0].get_ydata()[0] > ax.lines[0].get_ydata()[1]  # the first strategy is on top
-
-
-def test_figure_docstring_examples_run():
-    plots = pytest.importorskip("vlls.plots.smoothing")
-    result = doctest.testmod(plots)
-    plots.plt.close("all")
-    assert result.failed == 0 and result.attempted >= 8

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any, ParamSpec
 
 import matplotlib.pyplot as plt
+import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-__all__ = ["PALETTE", "STYLE", "WIDTH", "description", "styled"]
+__all__ = ["PALETTE", "STYLE", "WIDTH", "as_array", "description", "styled"]
 
 PALETTE = sns.color_palette("colorblind")
 WIDTH = 7.0  # inches: 700 px in the book
@@ -33,6 +34,11 @@ STYLE: Any = {  # matplotlib's type for it is a list of all its settings
 }
 
 P = ParamSpec("P")
+
+
+def as_array(values: Any) -> np.ndarray:
+    """Return a tensor, on any device, or a sequence as a numpy array."""
+    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
 
 
 def _plain(text: str) -> str:

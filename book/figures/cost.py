@@ -27,7 +27,7 @@ def plot_cost(rows: DataFrame, mark: str = "goal") -> Figure:
     Args:
         rows: with the columns ``what`` (the panel), ``name``, ``value`` > 0 or NaN, ``unit``; and if there are any
             ``mark``, ``met`` (True, False or None) and ``at_least`` (whether more is better), as
-            :func:`.benchmark_records` has them.
+            ``benchmark_records()`` has them.
         mark: the column that holds the marks, NaN where there is none.
 
     Raises:
@@ -42,11 +42,15 @@ def plot_cost(rows: DataFrame, mark: str = "goal") -> Figure:
     """
     missing = [name for name in ("what", "name", "value", "unit") if name not in rows]
     if missing:
-        raise ValueError(f"the table lacks the columns {', '.join(missing)}; pass rows of benchmark_records()")
+        raise ValueError(
+            f"the table lacks the columns {', '.join(missing)}; pass rows of benchmark_records()"
+        )
     there = rows[rows["value"].notna()]
     if (there["value"] <= 0).any():
         bad = there[there["value"] <= 0].iloc[0]
-        raise ValueError(f"{bad['name']!r} of {bad['what']!r} is {bad['value']:g}; a log axis needs positive values")
+        raise ValueError(
+            f"{bad['name']!r} of {bad['what']!r} is {bad['value']:g}; a log axis needs positive values"
+        )
     panels = {what: part for what, part in there.groupby("what", sort=False)}
     if not panels:
         return _nothing()
@@ -86,12 +90,20 @@ def _panel(ax: Axes, what: str, part: DataFrame, mark: str) -> None:
         ax.barh(places, values - start, left=start, color=colours, height=0.7, zorder=2)
     else:  # on a log axis there is no zero from which a bar could begin
         ax.scatter(values, places, s=50, color=colours, zorder=2)
-    ax.scatter(marks[known], places[known], marker="|", s=150, linewidths=2.2, color=_MARK, zorder=3)
+    ax.scatter(
+        marks[known], places[known], marker="|", s=150, linewidths=2.2, color=_MARK, zorder=3
+    )
     for place, value, bound in zip(places, values, marks, strict=True):
         end = max(value, start)
         behind = bound if bound == bound and end <= bound < 1.6 * end else end
         ax.annotate(
-            _number(value), (behind, place), (5, 0), textcoords="offset points", va="center", fontsize=8, zorder=4
+            _number(value),
+            (behind, place),
+            (5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            zorder=4,
         )
     ax.set(xscale="log", xlim=(low, high), ylim=(len(part) - 0.4, -0.6))
     if high < 100 * low:

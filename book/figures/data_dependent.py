@@ -54,7 +54,11 @@ def plot_accuracy_by_class(
         ax.set_xlabel("wrong labels of the class (%)")
     axes[0, 0].set(ylabel="test accuracy of the class (%)", ylim=(-4, 104))
     entries = [ax.get_legend_handles_labels() for ax in axes[0]]
-    shown = {label: handle for handles, labels in entries for handle, label in zip(handles, labels, strict=True)}
+    shown = {
+        label: handle
+        for handles, labels in entries
+        for handle, label in zip(handles, labels, strict=True)
+    }
     figure.legend(shown.values(), shown, loc="outside upper center", ncols=2, fontsize=9)
     return figure
 
@@ -64,10 +68,23 @@ def _panel(ax: Axes, rates: np.ndarray, accuracies: Mapping[str, Sequence[float]
     classes = len(rates)
     threshold = 100 * (classes - 1) / classes
     left, right = 100 * rates.min() - 3, max(100 * rates.max(), threshold) + 4
-    ax.axvspan(threshold, right, color=_SHADE, linewidth=0, label="lost in the population's optimum")
+    ax.axvspan(
+        threshold, right, color=_SHADE, linewidth=0, label="lost in the population's optimum"
+    )
     ends = np.array([left, min(right, 100)])
-    ax.plot(ends, 100 - ends, color=_INK, linestyle="dotted", linewidth=1.2, label="drawn like a given label")
+    ax.plot(
+        ends,
+        100 - ends,
+        color=_INK,
+        linestyle="dotted",
+        linewidth=1.2,
+        label="drawn like a given label",
+    )
     for method, values in accuracies.items():
-        look = {"color": METHOD_COLOURS[method], "marker": MARKERS[method], "label": METHOD_NAMES[method]}
+        look = {
+            "color": METHOD_COLOURS[method],
+            "marker": MARKERS[method],
+            "label": METHOD_NAMES[method],
+        }
         ax.plot(100 * rates, 100 * np.asarray(values), markersize=5, linewidth=1.3, **look)
     ax.set_xlim(left, right)

@@ -10,10 +10,10 @@ import torch
 from contourpy import contour_generator
 from torch import Tensor
 
+from figures.interactive.html import COLOURS, ID, InteractiveFigure, alpha_png
 from vlls._validation import as_float64, check_finite
 from vlls.families import Bernoulli
 from vlls.glm import GLM
-from vlls.plots.interactive.html import COLOURS, ID, InteractiveFigure, alpha_png
 from vlls.posterior import GaussianPosterior
 
 __all__ = ["explore_von_steps"]
@@ -52,13 +52,17 @@ def explore_von_steps(
         >>> explore_von_steps(glm, {0: q, 1: von_step(glm, q)}, lambda inputs: inputs, inputs, axis, axis)
         InteractiveFigure('Label noise over the plane in 2 iterations of VON')
     """
-    points, x, y = (as_float64(value, name).cpu() for name, value in (("points", points), ("x", x), ("y", y)))
+    points, x, y = (
+        as_float64(value, name).cpu() for name, value in (("points", points), ("x", x), ("y", y))
+    )
     _check(glm, posteriors, feature_map, points, x, y)
     grid = feature_map(torch.cartesian_prod(y, x).flip(1))
     family = glm.family
     shape = (len(y), len(x))
     marginals = {t: q.marginal(grid) for t, q in posteriors.items()}
-    noise = {t: family.label_noise(*f).abs().reshape(shape).cpu().numpy() for t, f in marginals.items()}
+    noise = {
+        t: family.label_noise(*f).abs().reshape(shape).cpu().numpy() for t, f in marginals.items()
+    }
     top = max(float(size.max()) for size in noise.values())
     steps: list[dict[str, Any]] = []
     for t, q in posteriors.items():
@@ -71,16 +75,22 @@ def explore_von_steps(
                 "elbo": round(float(glm.elbo(q)), 4),
                 "largest": round(float(at_data.max()), 6),
                 "mean": round(float(at_data.mean()), 6),
-                "plane": alpha_png(noise[t][::-1] / (top or 1.0), COLOURS["noise"]),  # pictures start at the top
+                "plane": alpha_png(
+                    noise[t][::-1] / (top or 1.0), COLOURS["noise"]
+                ),  # pictures start at the top
                 "half": _lines(contours, 0.5),
                 "tenths": _lines(contours, 0.1) + _lines(contours, 0.9),
             }
         )
-    dx, dy = (float(axis[1] - axis[0]) / 2 for axis in (x, y))  # a pixel reaches half a step to either side
+    dx, dy = (
+        float(axis[1] - axis[0]) / 2 for axis in (x, y)
+    )  # a pixel reaches half a step to either side
     located = torch.cat([points, glm.targets[:, None].cpu()], 1)
     data = {
         "steps": steps,
-        "first": max(range(len(steps)), key=lambda i: steps[i]["mean"]),  # at the start there may be no noise to see
+        "first": max(
+            range(len(steps)), key=lambda i: steps[i]["mean"]
+        ),  # at the start there may be no noise to see
         "points": [[round(a, 3), round(b, 3), int(label)] for a, b, label in located.tolist()],
         "x": [float(x[0]) - dx, float(x[-1]) + dx],
         "y": [float(y[0]) - dy, float(y[-1]) + dy],
@@ -148,23 +158,42 @@ def _check(
     y: Tensor,
 ) -> None:
     if not isinstance(glm.family, Bernoulli):
-        raise ValueError(f"the model has the family {type(glm.family).__name__}; pass one of Bernoulli labels")
+        raise ValueError(
+            f"the model has the family {type(glm.family).__name__}; pass one of Bernoulli labels"
+        )
     iterations = list(posteriors)
     if not iterations:
-        raise ValueError("posteriors is empty; pass {iteration: posterior} for at least one iteration")
-    if any(not isinstance(t, int) or t < 0 for t in iterations) or sorted(set(iterations)) != iterations:
-        raise ValueError(f"posteriors has the iterations {iterations}; pass integers >= 0 in ascending order")
+        raise ValueError(
+            "posteriors is empty; pass {iteration: posterior} for at least one iteration"
+        )
+    if (
+        any(not isinstance(t, int) or t < 0 for t in iterations)
+        or sorted(set(iterations)) != iterations
+    ):
+        raise ValueError(
+            f"posteriors has the iterations {iterations}; pass integers >= 0 in ascending order"
+        )
     num = len(glm.targets)
     if tuple(points.shape) != (num, 2):
-        raise ValueError(f"points have shape {tuple(points.shape)}; the model's examples need ({num}, 2)")
+        raise ValueError(
+            f"points have shape {tuple(points.shape)}; the model's examples need ({num}, 2)"
+        )
     check_finite(points, "points")
     for name, axis in (("x", x), ("y", y)):
         if axis.ndim != 1 or len(axis) < 2:
-            raise ValueError(f"{name} has shape {tuple(axis.shape)}; pass two or more coordinates in a row")
+            raise ValueError(
+                f"{name} has shape {tuple(axis.shape)}; pass two or more coordinates in a row"
+            )
         check_finite(axis, name)
         step = axis.diff()
         if not bool((step > 0).all()) or float(step.max() - step.min()) > 1e-4 * float(step.mean()):
-            raise ValueError(f"{name} does not ascend in equal steps; pass torch.linspace(low, high, number)")
+            raise ValueError(
+                f"{name} does not ascend in equal steps; pass torch.linspace(low, high, number)"
+            )
     features = as_float64(feature_map(points), "features")
-    if features.shape != glm.features.shape or not torch.allclose(features.cpu(), glm.features.cpu()):
-        raise ValueError("feature_map(points) are not the model's features; pass the map and the points it was made of")
+    if features.shape != glm.features.shape or not torch.allclose(
+        features.cpu(), glm.features.cpu()
+    ):
+        raise ValueError(
+            "feature_map(points) are not the model's features; pass the map and the points it was made of"
+        )

@@ -25,8 +25,17 @@ def plot_noise_errors(history: Mapping[int, Mapping[str, float]]) -> Figure:
     epochs = list(history)
     reference, *names = next(iter(history.values()))
     for name, color, marker in zip(names, PALETTE, "osD^v<>", strict=False):
-        ax.plot(epochs, [100 * history[t][name] for t in epochs], color=color, marker=marker, markersize=5, label=name)
-    ax.plot(epochs, [100 * history[t][reference] for t in epochs], ":", color="0.3", label=reference)
+        ax.plot(
+            epochs,
+            [100 * history[t][name] for t in epochs],
+            color=color,
+            marker=marker,
+            markersize=5,
+            label=name,
+        )
+    ax.plot(
+        epochs, [100 * history[t][reference] for t in epochs], ":", color="0.3", label=reference
+    )
     ax.set_yscale("log")
     ax.set(xlabel="epoch of training", ylabel="error of the magnitude (%)")
     ax.set_xticks(epochs)
@@ -71,10 +80,15 @@ def plot_noise_scale(scales: Sequence[float], curves: Mapping[str, Sequence[floa
     """
     figure, ax = plt.subplots(figsize=(WIDTH * 0.75, 3.2))
     c = np.asarray(scales)
-    for (name, values), slope, color, marker in zip(curves.items(), (1, 2), PALETTE, "os", strict=False):
+    for (name, values), slope, color, marker in zip(
+        curves.items(), (1, 2), PALETTE, "os", strict=False
+    ):
         ax.loglog(c, values, marker, color=color, label=f"{name} of the noise")
         ax.loglog(c, values[-1] * (c / c[-1]) ** slope, color=color, linewidth=1.0, alpha=0.7)
-    ax.set(xlabel="scale c of the posterior's standard deviations", ylabel="root mean square (probability)")
+    ax.set(
+        xlabel="scale c of the posterior's standard deviations",
+        ylabel="root mean square (probability)",
+    )
     ax.set_xticks(c, [f"{value:g}" for value in c])
     ax.xaxis.set_minor_locator(plt.NullLocator())
     ax.legend()
@@ -97,8 +111,18 @@ def plot_sam_noise(ivon: Tensor, sam: Tensor, residual: Tensor, right: Tensor) -
         (~right, PALETTE[3], "X", "wrong label"),
     ):
         for ax, x in zip(axes, (ivon, residual), strict=True):
-            ax.plot(x[rows].cpu(), sam[rows].cpu(), marker, color=color, markersize=5, alpha=0.8, label=label)
-    axes[0].set(xscale="log", yscale="log", xlabel="IVON's noise, magnitude", ylabel="SAM's noise, norm")
+            ax.plot(
+                x[rows].cpu(),
+                sam[rows].cpu(),
+                marker,
+                color=color,
+                markersize=5,
+                alpha=0.8,
+                label=label,
+            )
+    axes[0].set(
+        xscale="log", yscale="log", xlabel="IVON's noise, magnitude", ylabel="SAM's noise, norm"
+    )
     axes[1].set(xlabel="residual, norm")
     axes[1].legend()
     return figure

@@ -23,7 +23,9 @@ __all__ = [
 
 
 @styled
-def plot_hessian_variance(distance: Tensor, measured: Tensor, predicted: Tensor, value: Tensor) -> Figure:
+def plot_hessian_variance(
+    distance: Tensor, measured: Tensor, predicted: Tensor, value: Tensor
+) -> Figure:
     r"""Draw the standard deviation of one Hessian estimate against the distance of the mean from its optimum.
 
     Args:
@@ -36,10 +38,26 @@ def plot_hessian_variance(distance: Tensor, measured: Tensor, predicted: Tensor,
     low, high = float(measured.min()) / 1.5, float(measured.max()) * 1.5
     axes[0].loglog(predicted.flatten(), measured.flatten(), "o", color=PALETTE[0], markersize=3.5)
     axes[0].loglog([low, high], [low, high], color="0.4", linewidth=1.0)
-    axes[0].set(xlabel=r"std of $\hat h$, formula (nats)", ylabel=r"std of $\hat h$, measured (nats)")
+    axes[0].set(
+        xlabel=r"std of $\hat h$, formula (nats)", ylabel=r"std of $\hat h$, measured (nats)"
+    )
     ratio = measured / value
-    axes[1].plot(distance, ratio.median(1).values, color=PALETTE[1], marker="o", markersize=4, label="median weight")
-    axes[1].fill_between(distance, ratio.amin(1), ratio.amax(1), color=PALETTE[1], alpha=0.2, label="range of weights")
+    axes[1].plot(
+        distance,
+        ratio.median(1).values,
+        color=PALETTE[1],
+        marker="o",
+        markersize=4,
+        label="median weight",
+    )
+    axes[1].fill_between(
+        distance,
+        ratio.amin(1),
+        ratio.amax(1),
+        color=PALETTE[1],
+        alpha=0.2,
+        label="range of weights",
+    )
     axes[1].set(
         xlabel=r"distance of $\mathbf{m}$ from the optimum ($\sigma$)",
         ylabel=r"std of one $\hat h$ over $\mathbb{E}\,\hat h$",
@@ -62,7 +80,14 @@ def plot_hessian_positivity(paths: Mapping[str, Tensor]) -> Figure:
             ax.plot(chain, color=color, linewidth=1.0, alpha=0.8)
             ended = (chain <= 0).nonzero()
             if len(ended):
-                ax.plot(int(ended[0]), float(chain[ended[0]]), "x", color=color, markersize=8, markeredgewidth=2)
+                ax.plot(
+                    int(ended[0]),
+                    float(chain[ended[0]]),
+                    "x",
+                    color=color,
+                    markersize=8,
+                    markeredgewidth=2,
+                )
         ax.axhline(0.0, color="black", linewidth=1.2)
         ax.set(title=name, xlabel="step")
     axes[0, 0].set_ylabel(r"$h + \delta$ (nats)")
@@ -102,18 +127,25 @@ def plot_gradsq_ratio(batches: Sequence[int], ratios: Mapping[str, Tensor]) -> F
     """
     figure, ax = plt.subplots(figsize=(WIDTH, 3.3))
     for (label, ratio), color, marker in zip(ratios.items(), PALETTE, "os^D", strict=False):
-        ax.loglog(batches, ratio.median(1).values, color=color, marker=marker, markersize=5, label=label)
+        ax.loglog(
+            batches, ratio.median(1).values, color=color, marker=marker, markersize=5, label=label
+        )
         ax.fill_between(batches, ratio.amin(1), ratio.amax(1), color=color, alpha=0.2)
     ax.axhline(1.0, color="black", linewidth=0.9, linestyle="dashed")
     ax.set_xticks(batches, [str(b) for b in batches])
     ax.minorticks_off()
-    ax.set(xlabel="batch size $B$ (examples)", ylabel="expected estimate over\nthe true diagonal Hessian")
+    ax.set(
+        xlabel="batch size $B$ (examples)",
+        ylabel="expected estimate over\nthe true diagonal Hessian",
+    )
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
 @styled
-def plot_hessian_start(paths: Mapping[float, Mapping[float, Tensor]], target: float, seen: float) -> Figure:
+def plot_hessian_start(
+    paths: Mapping[float, Mapping[float, Tensor]], target: float, seen: float
+) -> Figure:
     r"""Draw the Hessian over steps from several starts, a panel a decay rate.
 
     Args:
@@ -145,22 +177,32 @@ def plot_ivon_hyperparameters(
             ``accuracy_mean``, (S,) over seeds.
         default: the value that the other columns use.
     """
-    figure, axes = plt.subplots(3, len(results), figsize=(WIDTH, 5.6), sharex="col", sharey="row", squeeze=False)
+    figure, axes = plt.subplots(
+        3, len(results), figsize=(WIDTH, 5.6), sharex="col", sharey="row", squeeze=False
+    )
     rows = {
         r"rms $\sigma$": {"std": "std of the weights"},
         "test loss (nats)": {"nll": "averaged over $q$", "nll_mean": r"at the mean $\mathbf{m}$"},
-        "test accuracy (%)": {"accuracy": "averaged over $q$", "accuracy_mean": r"at the mean $\mathbf{m}$"},
+        "test accuracy (%)": {
+            "accuracy": "averaged over $q$",
+            "accuracy_mean": r"at the mean $\mathbf{m}$",
+        },
     }
     for column, (name, by_value) in enumerate(results.items()):
         for row, keys in enumerate(rows.values()):
             ax = axes[row, column]
-            for color, (key, label) in zip(PALETTE[2:] if row == 0 else PALETTE, keys.items(), strict=False):
+            for color, (key, label) in zip(
+                PALETTE[2:] if row == 0 else PALETTE, keys.items(), strict=False
+            ):
                 found = [values[key] for values in by_value.values()]
                 centre, spread = (
-                    np.array([float(f(v)) for v in found]) for f in (lambda v: v.mean(), lambda v: v.std())
+                    np.array([float(f(v)) for v in found])
+                    for f in (lambda v: v.mean(), lambda v: v.std())
                 )
                 ax.plot(list(by_value), centre, color=color, marker="o", markersize=4, label=label)
-                ax.fill_between(list(by_value), centre - spread, centre + spread, color=color, alpha=0.2)
+                ax.fill_between(
+                    list(by_value), centre - spread, centre + spread, color=color, alpha=0.2
+                )
             ax.axvline(default[name], color="0.5", linewidth=1.0, linestyle="dotted")
             ax.set_xscale("log")
         axes[2, column].set_xlabel(name)

@@ -20,7 +20,9 @@ _INK = "0.15"
 
 
 @styled
-def plot_logit_gap(gap_by_rate: Mapping[float, Tensor], limit_by_rate: Mapping[float, float]) -> Figure:
+def plot_logit_gap(
+    gap_by_rate: Mapping[float, Tensor], limit_by_rate: Mapping[float, float]
+) -> Figure:
     r"""Draw the logit gap of one example while gradient descent runs, and the finite gap where it must end.
 
     Args:
@@ -93,20 +95,32 @@ def plot_smoothing_strategies(
         'label smoothing'
     """
     if not noise_by_name:
-        raise ValueError("noise_by_name is empty; pass at least one strategy, as {name: criterion.label_noise(...)}")
+        raise ValueError(
+            "noise_by_name is empty; pass at least one strategy, as {name: criterion.label_noise(...)}"
+        )
     rows_of = {**noise_by_name, **({} if highlight is None else {"highlight": highlight})}
     for name, values in rows_of.items():
         if len(values) != len(confidence):
-            raise ValueError(f"{name!r} has {len(values)} rows for {len(confidence)} confidences; pass one for each")
+            raise ValueError(
+                f"{name!r} has {len(values)} rows for {len(confidence)} confidences; pass one for each"
+            )
     x = confidence.detach().cpu().double().numpy()
-    marked = np.zeros(len(x), dtype=bool) if highlight is None else highlight.cpu().numpy().astype(bool)
+    marked = (
+        np.zeros(len(x), dtype=bool) if highlight is None else highlight.cpu().numpy().astype(bool)
+    )
     columns = min(columns, len(noise_by_name))
     rows = -(-len(noise_by_name) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(max(WIDTH, 2.4 * columns), 2.15 * rows + 0.3), sharex=True, squeeze=False
+        rows,
+        columns,
+        figsize=(max(WIDTH, 2.4 * columns), 2.15 * rows + 0.3),
+        sharex=True,
+        squeeze=False,
     )
     for ax, (name, noise) in zip(axes.flat, noise_by_name.items(), strict=False):
-        _scatter(ax, x, noise.detach().cpu().double().abs().sum(dim=1).numpy(), marked, highlight_name)
+        _scatter(
+            ax, x, noise.detach().cpu().double().abs().sum(dim=1).numpy(), marked, highlight_name
+        )
         ax.set_title(name, fontsize=10)
     for ax in axes.flat[len(noise_by_name) :]:
         ax.remove()
@@ -116,22 +130,46 @@ def plot_smoothing_strategies(
         ax.tick_params(labelbottom=True)
     if marked.any():
         handles, names = axes[0, 0].get_legend_handles_labels()
-        legend = figure.legend(handles, names, loc="outside upper center", ncols=len(names), markerscale=2)
+        legend = figure.legend(
+            handles, names, loc="outside upper center", ncols=len(names), markerscale=2
+        )
         plt.setp(legend.legend_handles, alpha=1)
     return figure
 
 
-def _scatter(ax: Axes, x: np.ndarray, amount: np.ndarray, marked: np.ndarray, marked_name: str) -> None:
+def _scatter(
+    ax: Axes, x: np.ndarray, amount: np.ndarray, marked: np.ndarray, marked_name: str
+) -> None:
     """Draw the examples of one strategy and the medians, apart for what is marked."""
-    groups = ((~marked, "right label", "o", PALETTE[0], 5), (marked, marked_name, "^", PALETTE[1], 9))
+    groups = (
+        (~marked, "right label", "o", PALETTE[0], 5),
+        (marked, marked_name, "^", PALETTE[1], 9),
+    )
     for rows, name, marker, color, size in groups:
         label = name if marked.any() else "example"
-        ax.scatter(x[rows], amount[rows], s=size, marker=marker, alpha=0.35, color=color, linewidths=0, label=label)
+        ax.scatter(
+            x[rows],
+            amount[rows],
+            s=size,
+            marker=marker,
+            alpha=0.35,
+            color=color,
+            linewidths=0,
+            label=label,
+        )
     tenth = np.minimum((10 * x).astype(int), 9)
     for rows, _, marker, color, _ in groups:
         filled = [t for t in range(10) if (rows & (tenth == t)).sum() >= 5]
         medians = [np.median(amount[rows & (tenth == t)]) for t in filled]
-        ax.plot((np.array(filled) + 0.5) / 10, medians, color=_INK, lw=0.9, marker=marker, ms=4, mfc=color)
+        ax.plot(
+            (np.array(filled) + 0.5) / 10,
+            medians,
+            color=_INK,
+            lw=0.9,
+            marker=marker,
+            ms=4,
+            mfc=color,
+        )
     ax.set_xlim(-0.02, 1.02)
     ax.set_xticks([0, 0.5, 1])
     ax.set_ylim(0, 1.08 * max(amount.max(), 1e-3))
@@ -168,17 +206,27 @@ def plot_soft_labels(
     k = len(next(iter(matrices.values())))
     for matrix in matrices.values():
         if tuple(matrix.shape) != (k, k):
-            raise ValueError(f"soft labels have shape {tuple(matrix.shape)}; pass a square matrix, ({k}, {k})")
+            raise ValueError(
+                f"soft labels have shape {tuple(matrix.shape)}; pass a square matrix, ({k}, {k})"
+            )
     names = [str(y) for y in range(k)] if class_names is None else list(class_names)
     if len(names) != k:
-        raise ValueError(f"{len(names)} class names for {k} classes; pass one for each row of the soft labels")
+        raise ValueError(
+            f"{len(names)} class names for {k} classes; pass one for each row of the soft labels"
+        )
     side = (WIDTH - 1.2) / max(2, len(matrices))
     figure, axes = plt.subplots(
-        1, len(matrices), figsize=(side * len(matrices) + 1.2, side + 0.4), sharey=True, squeeze=False
+        1,
+        len(matrices),
+        figsize=(side * len(matrices) + 1.2, side + 0.4),
+        sharey=True,
+        squeeze=False,
     )
     for ax, (title, matrix) in zip(axes[0], matrices.items(), strict=True):
         image = ax.imshow(
-            matrix.detach().cpu().double().clamp(min=smallest).numpy(), cmap="viridis", norm=LogNorm(smallest, 1.0)
+            matrix.detach().cpu().double().clamp(min=smallest).numpy(),
+            cmap="viridis",
+            norm=LogNorm(smallest, 1.0),
         )
         ax.set_title(title, fontsize=10)
         ax.set_xlabel("class $k$")
@@ -188,7 +236,14 @@ def plot_soft_labels(
         ax.grid(visible=False)
         ax.spines[:].set_visible(False)
     axes[0, 0].set_ylabel("labelled class $y$")
-    figure.colorbar(image, ax=axes, label="soft label $s_{yk}$ (probability)", extend="min", shrink=0.85, pad=0.02)
+    figure.colorbar(
+        image,
+        ax=axes,
+        label="soft label $s_{yk}$ (probability)",
+        extend="min",
+        shrink=0.85,
+        pad=0.02,
+    )
     return figure
 
 
@@ -209,13 +264,19 @@ def plot_accuracies(accuracy_by_name: Mapping[str, Tensor]) -> Figure:
         'accuracy on correctly labelled test data (%)'
     """
     names = list(accuracy_by_name)
-    values = np.stack([accuracy_by_name[name].detach().cpu().double().numpy() for name in names])  # (methods, seeds)
+    values = np.stack(
+        [accuracy_by_name[name].detach().cpu().double().numpy() for name in names]
+    )  # (methods, seeds)
     rows = np.arange(len(names))[::-1]
     figure, ax = plt.subplots(figsize=(WIDTH, 0.36 * len(names) + 0.9))
     for seed, column in enumerate(values.T):
         color, marker = PALETTE[seed % len(PALETTE)], _MARKERS[seed % len(_MARKERS)]
-        ax.plot(column, rows, color=color, lw=0.6, alpha=0.6, marker=marker, ms=5, label=f"seed {seed}")
-    ax.vlines(values.mean(axis=1), rows - 0.3, rows + 0.3, color=_INK, lw=2.5, label="mean", zorder=3)
+        ax.plot(
+            column, rows, color=color, lw=0.6, alpha=0.6, marker=marker, ms=5, label=f"seed {seed}"
+        )
+    ax.vlines(
+        values.mean(axis=1), rows - 0.3, rows + 0.3, color=_INK, lw=2.5, label="mean", zorder=3
+    )
     ax.set_yticks(rows, names)
     ax.set_ylim(-0.6, len(names) - 0.4)
     ax.set_xlabel("accuracy on correctly labelled test data (%)")

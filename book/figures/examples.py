@@ -11,10 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vlls.plots._style import PALETTE, WIDTH, styled
+from vlls.plots._style import PALETTE, WIDTH, as_array, styled
 
 __all__ = [
-    "plot_noise_order",
     "plot_noise_structure",
     "plot_regular_and_atypical",
     "plot_relabelled_auroc",
@@ -26,60 +25,6 @@ _RED = "#c1272d"  # the paper's colour for IVON; darker than the gray of label s
 _GRAY, _INK = "0.6", "0.15"
 _LEAST = 1e-5  # the bottom of logarithmic axes: less noise than that is drawn there
 _NOISE = r"noise $\sqrt{\mathbb{E}\,\|\epsilon\|^2}$ (probability)"
-
-
-def _array(values: Tensor | Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return values as a numpy array, from whatever device they are on."""
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-
-
-@styled
-def plot_noise_order(
-    noise: Tensor | np.ndarray,
-    smoothing: float,
-    images: Tensor,
-    labels: Tensor | np.ndarray,
-    predicted: Tensor | np.ndarray,
-    *,
-    shown: int = 9,
-) -> Figure:
-    """Draw Figure 3 of the paper: the noise of all examples in order, and those with the highest and the lowest.
-
-    Values below 1e-5 are drawn there, and the label of the axis says so.
-
-    Args:
-        noise: (N,) noise of every example, the highest first.
-        smoothing: the noise that label smoothing gives to each.
-        images: (N, H, W) grey values in the same order.
-        labels: (N,) classes.
-        predicted: (N,) classes that the model predicts.
-        shown: examples at each end.
-    """
-    size, picture, y, guess = (_array(values) for values in (noise, images, labels, predicted))
-    figure, axes = plt.subplot_mosaic(
-        [["order"] * shown, [f"high{i}" for i in range(shown)], [f"low{i}" for i in range(shown)]],
-        figsize=(WIDTH, 4.6),
-        height_ratios=(2.6, 1, 1),
-    )
-    ax = axes["order"]
-    ax.semilogy(np.arange(1, len(size) + 1), size.clip(_LEAST), color=_RED, label="IVON")
-    ax.axhline(smoothing, color="0.35", linestyle="dashed", label="label smoothing")
-    below = "; values below 1e-5 are drawn there" if (size < _LEAST).any() else ""
-    ax.set(xlim=(0, len(size) + 1), ylim=(_LEAST, 1), xlabel=f"training image, in the order of IVON's noise{below}")
-    ax.set_ylabel(_NOISE, fontsize=9)
-    ax.legend(loc="lower left")
-    for row, name in (("high", "highest"), ("low", "lowest")):
-        for i in range(shown):
-            at = i if row == "high" else len(size) - shown + i
-            ax = axes[f"{row}{i}"]
-            ax.imshow(picture[at], cmap="gray_r")
-            ax.set(xticks=[], yticks=[])
-            ax.grid(visible=False)
-            ax.spines[:].set_visible(False)
-            wrong = y[at] != guess[at]
-            ax.set_title(f"{y[at]} → {guess[at]}", fontsize=8.5, color=_RED if wrong else _INK)
-        axes[f"{row}0"].set_ylabel(f"{name}\nnoise", fontsize=9)
-    return figure
 
 
 @styled
@@ -95,16 +40,22 @@ def plot_regular_and_atypical(
         rows: what each row shows.
         titles: a line over the bars of each row.
     """
-    picture, plain, adaptive = (_array(values) for values in (images, smoothing, noise))
+    picture, plain, adaptive = (as_array(values) for values in (images, smoothing, noise))
     num, k = adaptive.shape
-    figure, axes = plt.subplots(num, 2, figsize=(WIDTH, 1.9 * num + 0.4), width_ratios=(1, 2.6), squeeze=False)
+    figure, axes = plt.subplots(
+        num, 2, figsize=(WIDTH, 1.9 * num + 0.4), width_ratios=(1, 2.6), squeeze=False
+    )
     top = 1.12 * max(plain.max(), adaptive.max())
-    for (left, right), image, gray, red, row, title in zip(axes, picture, plain, adaptive, rows, titles, strict=True):
+    for (left, right), image, gray, red, row, title in zip(
+        axes, picture, plain, adaptive, rows, titles, strict=True
+    ):
         left.imshow(image, cmap="gray_r")
         left.set(xticks=[], yticks=[], ylabel=row)
         left.grid(visible=False)
         left.spines[:].set_visible(False)
-        right.bar(np.arange(k) - 0.2, gray, 0.4, color=_GRAY, label=r"label smoothing: $|\epsilon_k|$")
+        right.bar(
+            np.arange(k) - 0.2, gray, 0.4, color=_GRAY, label=r"label smoothing: $|\epsilon_k|$"
+        )
         right.bar(np.arange(k) + 0.2, red, 0.4, color=_RED, label=r"IVON: std of $\epsilon_k$")
         right.set_xticks(range(k))
         right.set(ylim=(0, top), ylabel="noise (probability)")
@@ -127,12 +78,14 @@ def plot_noise_structure(
         labels: (N,) classes.
         other: (N,) noise of the same examples under another network.
     """
-    x, size, y, second = (_array(values) for values in (doubt, noise, labels, other))
-    right = _array(correct).astype(bool)
+    x, size, y, second = (as_array(values) for values in (doubt, noise, labels, other))
+    right = as_array(correct).astype(bool)
     figure, (first, middle, last) = plt.subplots(1, 3, figsize=(WIDTH, 2.9))
     for ax, at, floor in ((first, x, _LEAST), (last, second, _LEAST)):
         at, up = at.clip(floor), size.clip(_LEAST)
-        ax.loglog(at[right], up[right], "o", color=_BLUE, markersize=2.5, alpha=0.4, markeredgewidth=0)
+        ax.loglog(
+            at[right], up[right], "o", color=_BLUE, markersize=2.5, alpha=0.4, markeredgewidth=0
+        )
         ax.loglog(at[~right], up[~right], "^", color=_ORANGE, markersize=5, markeredgewidth=0)
         ax.set(xlim=(floor / 1.5, 1.4), ylim=(_LEAST / 1.5, 1.4))
         ax.set_xticks([1e-5, 1e-3, 1e-1])
@@ -148,7 +101,11 @@ def plot_noise_structure(
     last.set_ylabel("noise, first network", fontsize=9)
     classes = np.unique(y)
     parts = middle.boxplot(
-        [size[y == k] for k in classes], positions=classes, widths=0.6, showfliers=False, whis=(5, 95)
+        [size[y == k] for k in classes],
+        positions=classes,
+        widths=0.6,
+        showfliers=False,
+        whis=(5, 95),
     )
     plt.setp(parts["medians"], color=_ORANGE, linewidth=1.6)
     means = [size[y == k].mean() for k in classes]
@@ -167,7 +124,7 @@ def plot_relabelled_scores(scores: Mapping[str, Tensor], wrong: Tensor) -> Figur
         scores: for each panel, (N,) values.
         wrong: (N,) whether the label was changed.
     """
-    changed = _array(wrong).astype(bool)
+    changed = as_array(wrong).astype(bool)
     figure, axes = plt.subplots(1, len(scores), figsize=(WIDTH, 2.9), sharey=True, squeeze=False)
     groups: tuple[tuple[np.ndarray, str, Any, str], ...] = (
         (~changed, "label as it was", _BLUE, "solid"),
@@ -175,7 +132,7 @@ def plot_relabelled_scores(scores: Mapping[str, Tensor], wrong: Tensor) -> Figur
     )
     for ax, (name, score) in zip(axes[0], scores.items(), strict=True):
         for rows, label, color, style in groups:
-            values = np.sort(_array(score)[rows])
+            values = np.sort(as_array(score)[rows])
             share = np.arange(1, len(values) + 1) / len(values)
             ax.step(values, share, where="post", color=color, linestyle=style, label=label)
         ax.set(xlabel=name, ylim=(0, 1))
@@ -185,7 +142,9 @@ def plot_relabelled_scores(scores: Mapping[str, Tensor], wrong: Tensor) -> Figur
 
 
 @styled
-def plot_relabelled_auroc(auroc: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]]) -> Figure:
+def plot_relabelled_auroc(
+    auroc: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]],
+) -> Figure:
     """Draw the area under the ROC curve of each score against the rate of errors, a panel a kind of errors.
 
     Args:
@@ -208,8 +167,18 @@ def _curves(ax: Axes, by_score: Mapping[str, Mapping[float, Sequence[float]]]) -
     for i, ((name, by_rate), marker) in enumerate(zip(by_score.items(), "os^vDP", strict=False)):
         rates = 100 * np.array(list(by_rate)) + 0.3 * (i - 2.5)
         centre = np.array([np.mean(values) for values in by_rate.values()])
-        spread = np.array([np.std(values, ddof=1) if len(values) > 1 else 0.0 for values in by_rate.values()])
+        spread = np.array(
+            [np.std(values, ddof=1) if len(values) > 1 else 0.0 for values in by_rate.values()]
+        )
         ax.errorbar(
-            rates, centre, spread, color=PALETTE[i], marker=marker, markersize=4.5, linewidth=1.2, capsize=2, label=name
+            rates,
+            centre,
+            spread,
+            color=PALETTE[i],
+            marker=marker,
+            markersize=4.5,
+            linewidth=1.2,
+            capsize=2,
+            label=name,
         )
     ax.set_xticks([100 * rate for rate in next(iter(by_score.values()))])

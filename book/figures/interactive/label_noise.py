@@ -7,12 +7,14 @@ from numbers import Real
 
 import torch
 
+from figures.interactive.html import ID, InteractiveFigure
 from vlls.families import Bernoulli
-from vlls.plots.interactive.html import ID, InteractiveFigure
 
 __all__ = ["explore_label_noise"]
 
-STEP = 1 / 8  # of the table, in the mean and in the standard deviation; a power of two, so that places are exact
+STEP = (
+    1 / 8
+)  # of the table, in the mean and in the standard deviation; a power of two, so that places are exact
 DIGITS = 6
 BEYOND = 2  # the axis goes on for so many logits behind the largest mean
 
@@ -47,7 +49,9 @@ def explore_label_noise(
     family, axis = Bernoulli(), math.ceil(limit) + BEYOND
     # One more row and column than is shown: the cubic needs a value on either side.
     means = STEP * torch.arange(round(axis / STEP) + 3, dtype=torch.float64)
-    stds = STEP * torch.arange(math.ceil(math.sqrt(largest_variance) / STEP) + 3, dtype=torch.float64)
+    stds = STEP * torch.arange(
+        math.ceil(math.sqrt(largest_variance) / STEP) + 3, dtype=torch.float64
+    )
     noise = family.label_noise(means, stds.square()[:, None])
     largest = float(noise[:-2].max())
     tick = next(t for t in (0.1, 0.2, 0.3, 0.4, 0.5) if t > 0.7 * largest)
@@ -103,5 +107,9 @@ def _key(colour: str) -> str:
 
 
 def _inside(value: float, name: str, low: float, high: float) -> None:
-    if not isinstance(value, Real) or isinstance(value, bool) or not low <= float(value) <= high:  # a NaN is outside
-        raise ValueError(f"{name}={value!r} is not allowed; choose a number from {low:g} to {high:g}")
+    if (
+        not isinstance(value, Real) or isinstance(value, bool) or not low <= float(value) <= high
+    ):  # a NaN is outside
+        raise ValueError(
+            f"{name}={value!r} is not allowed; choose a number from {low:g} to {high:g}"
+        )

@@ -39,16 +39,34 @@ def plot_std_in_training(runs: DataFrame) -> Figure:
     of = {method: runs[runs["method"] == method] for method in ("ivon_fixed", "ivon", "sgd")}
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.1))
     for ax, (metric, label) in zip(axes, _PANELS.items(), strict=True):
-        look = {"color": METHOD_COLOURS["ivon_fixed"], "marker": MARKERS["ivon_fixed"], "markersize": 5}
+        look = {
+            "color": METHOD_COLOURS["ivon_fixed"],
+            "marker": MARKERS["ivon_fixed"],
+            "markersize": 5,
+        }
         fixed = of["ivon_fixed"].sort_values("start_std")
-        ax.plot(fixed["start_std"], 100 * fixed[metric], linewidth=1.3, label=METHOD_NAMES["ivon_fixed"], **look)
+        ax.plot(
+            fixed["start_std"],
+            100 * fixed[metric],
+            linewidth=1.3,
+            label=METHOD_NAMES["ivon_fixed"],
+            **look,
+        )
         for row in of["ivon"].itertuples():
             start, end, height = row.start_std, row.end_std, 100 * getattr(row, metric)
             look = {"color": METHOD_COLOURS["ivon"], "linewidth": 1.6}
             ax.annotate("", (end, height), (start, height), arrowprops={"arrowstyle": "->", **look})
-            ax.plot([start, end], [height, height], label="IVON, from its first σ to its last", **look)
+            ax.plot(
+                [start, end], [height, height], label="IVON, from its first σ to its last", **look
+            )
         for value in 100 * of["sgd"][metric]:
-            ax.axhline(value, color=METHOD_COLOURS["sgd"], linestyle="dashed", linewidth=1.3, label="SGD (σ = 0)")
+            ax.axhline(
+                value,
+                color=METHOD_COLOURS["sgd"],
+                linestyle="dashed",
+                linewidth=1.3,
+                label="SGD (σ = 0)",
+            )
         ax.set(xscale="log", xlabel="posterior std σ", ylabel=label, ylim=(0, 104))
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter("{x:g}")

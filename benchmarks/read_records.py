@@ -1,6 +1,6 @@
 r"""The benchmarks' records as one table: what was measured, on what, and whether it meets the goal (Chapter 13).
 
-Each script of ``benchmarks/`` writes one JSON file. :data:`.QUANTITIES` says which numbers of them the book shows and
+Each script of ``benchmarks/`` writes one JSON file. ``QUANTITIES`` says which numbers of them the book shows and
 which goals the project has set itself. Nothing here fails for want of a record: what is missing, damaged or of another
 form is listed as such.
 """
@@ -12,14 +12,11 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from vlls._names import kind_of
-from vlls.data._errors import needs
-from vlls.experiments.quantities import QUANTITIES, Quantity, Way
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
+import pandas as pd
+from goals import QUANTITIES, Quantity, Way
+from pandas import DataFrame
 
 __all__ = ["MISSING", "benchmark_records", "cost_table", "goals_met", "made_with"]
 
@@ -35,7 +32,7 @@ def benchmark_records(folder: str | os.PathLike[str]) -> DataFrame:
         folder: with the JSON files; it need not exist.
 
     Returns:
-        A row for each of :data:`.QUANTITIES`: ``record``, ``what``, ``name``, ``value`` (NaN where there is none),
+        A row for each of ``QUANTITIES``: ``record``, ``what``, ``name``, ``value`` (NaN where there is none),
         ``unit``, ``goal`` and ``stretch`` (NaN where there is none), ``at_least``, ``met`` and ``stretch_met`` (True,
         False or None), ``status`` (``"measured"``, ``"not measured"``, or what is wrong with the record), and of the
         record ``device``, ``torch``, ``date`` and ``protocol``. A JSON file that nothing here reads has a row as well.
@@ -45,9 +42,6 @@ def benchmark_records(folder: str | os.PathLike[str]) -> DataFrame:
         >>> set(table["status"])
         {'not measured'}
     """
-    needs("pandas", "a table of records")
-    import pandas as pd
-
     files = {_stem(path): _read(path) for path in sorted(Path(folder).glob("*.json"))}
     rows = [_row(quantity, files.get(quantity.record)) for quantity in QUANTITIES]
     known = {quantity.record for quantity in QUANTITIES}
@@ -68,7 +62,7 @@ def _read(path: Path) -> dict[str, Any] | str:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # a decoding error is a ValueError
         return f"{path.name} cannot be read: {error}"
-    return record if isinstance(record, dict) else f"{path.name} holds {kind_of(record)}, not a record"
+    return record if isinstance(record, dict) else f"{path.name} holds a {type(record).__name__}, not a record"
 
 
 def _row(quantity: Quantity, record: dict[str, Any] | str | None) -> dict[str, Any]:
@@ -148,7 +142,7 @@ def _provenance(record: Mapping[str, Any]) -> dict[str, str]:
 
 # ---------------------------------------------------------------------- telling
 def cost_table(records: DataFrame) -> DataFrame:
-    """Return some rows of :func:`benchmark_records` as a table to read.
+    """Return some rows of ``benchmark_records`` as a table to read.
 
     Args:
         records: the rows.
@@ -161,8 +155,6 @@ def cost_table(records: DataFrame) -> DataFrame:
         >>> cost_table(benchmark_records("nowhere"))["measured"].iloc[0]
         'not measured'
     """
-    import pandas as pd
-
     rows = []
     for row in records.itertuples():
         measured = _text(row.value, row.unit) if row.status == "measured" else row.status
@@ -179,7 +171,7 @@ def made_with(records: DataFrame) -> str:
     """Say of each record with what it was made, or why its numbers are not there, a line each.
 
     Args:
-        records: rows of :func:`benchmark_records`.
+        records: rows of ``benchmark_records``.
 
     Example:
         >>> print(made_with(benchmark_records("nowhere")).splitlines()[0])
@@ -202,7 +194,7 @@ def goals_met(records: DataFrame) -> str:
     """Say in a few lines which goals are met, which are not, and which nothing has been measured for.
 
     Args:
-        records: rows of :func:`benchmark_records`.
+        records: rows of ``benchmark_records``.
 
     Example:
         >>> print(goals_met(benchmark_records("nowhere")).splitlines()[0])

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from figures.interactive.html import ID, InteractiveFigure, alpha_png
 from vlls._validation import as_float64, check_finite
 from vlls.noise import LabelNoise
-from vlls.plots.interactive.html import ID, InteractiveFigure, alpha_png
 
 __all__ = ["explore_examples"]
 
@@ -98,7 +98,11 @@ def explore_examples(
         instead="The number under an image is the size of its label noise. Pointing at one would show its noise by "
         "class; that needs JavaScript (in Jupyter, run the cell or trust the notebook).",
         body=body,
-        data={"examples": examples, "classes": names, "top": max(float(std[[*ends[0], *ends[1]]].max()), 1e-12)},
+        data={
+            "examples": examples,
+            "classes": names,
+            "top": max(float(std[[*ends[0], *ends[1]]].max()), 1e-12),
+        },
         still=groups,
     )
 
@@ -115,28 +119,42 @@ def _number(value: float, digits: int = 2) -> str:
     if value >= 1e-3:
         return f"{value:#.2g}"
     leading, exponent = f"{value:.{digits - 1}e}".split("e")
-    return f"{leading}·10⁻{str(-int(exponent)).translate(str.maketrans('0123456789', '⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    return (
+        f"{leading}·10⁻{str(-int(exponent)).translate(str.maketrans('0123456789', '⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    )
 
 
-def _check(grey: Tensor, given: Tensor, noise: LabelNoise, shown: int, classes: Sequence[str] | None) -> list[str]:
+def _check(
+    grey: Tensor, given: Tensor, noise: LabelNoise, shown: int, classes: Sequence[str] | None
+) -> list[str]:
     """Raise a ValueError where the arguments do not fit together; return the names of the classes."""
     num, k = noise.std.shape
     if k < 2:
-        raise ValueError("the noise is that of a single logit; pass the noise of a network with K > 1 logits")
+        raise ValueError(
+            "the noise is that of a single logit; pass the noise of a network with K > 1 logits"
+        )
     if grey.ndim != 3 or len(grey) != num or 0 in grey.shape:
-        raise ValueError(f"images have shape {tuple(grey.shape)}; the noise of {num} examples needs ({num}, H, W)")
+        raise ValueError(
+            f"images have shape {tuple(grey.shape)}; the noise of {num} examples needs ({num}, H, W)"
+        )
     if tuple(given.shape) != (num,):
-        raise ValueError(f"labels have shape {tuple(given.shape)}; the noise of {num} examples needs ({num},)")
+        raise ValueError(
+            f"labels have shape {tuple(given.shape)}; the noise of {num} examples needs ({num},)"
+        )
     for name, values in (("images", grey), ("labels", given), ("noise.std", noise.std), ("noise.logits", noise.logits),
                          ("noise.magnitude", noise.magnitude)):  # fmt: skip
         check_finite(values, name)
     if bool((grey < -1e-3 * grey.abs().max()).any()):
-        raise ValueError(f"images hold {float(grey.min()):g}; pass grey values >= 0, not standardized ones")
+        raise ValueError(
+            f"images hold {float(grey.min()):g}; pass grey values >= 0, not standardized ones"
+        )
     wrong = given[(given != given.round()) | (given < 0) | (given >= k)]
     if len(wrong):
         raise ValueError(f"labels hold {float(wrong[0]):g}; pass integers from 0 to {k - 1}")
     if isinstance(shown, bool) or not isinstance(shown, int) or not 1 <= shown <= num // 2:
-        raise ValueError(f"shown={shown!r} of {num} examples at each end; choose an integer from 1 to {num // 2}")
+        raise ValueError(
+            f"shown={shown!r} of {num} examples at each end; choose an integer from 1 to {num // 2}"
+        )
     names = [str(name) for name in (range(k) if classes is None else classes)]
     if len(names) != k:
         raise ValueError(f"classes has {len(names)} names; the noise has {k} classes")

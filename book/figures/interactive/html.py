@@ -19,7 +19,13 @@ from vlls.plots._style import PALETTE
 
 __all__ = ["COLOURS", "InteractiveFigure", "alpha_png"]
 
-COLOURS = {"blue": PALETTE[0], "orange": PALETTE[1], "green": PALETTE[2], "noise": PALETTE[3], "sky": PALETTE[9]}
+COLOURS = {
+    "blue": PALETTE[0],
+    "orange": PALETTE[1],
+    "green": PALETTE[2],
+    "noise": PALETTE[3],
+    "sky": PALETTE[9],
+}
 LIGHTER = 0.35  # share of white in the colours of lines and marks on a dark ground
 ID = "@id@"  # stands in bodies for the id of the element
 
@@ -37,7 +43,7 @@ class InteractiveFigure:
         still: HTML that is shown with and without the script.
 
     Example:
-        >>> from vlls.plots import explore_label_noise
+        >>> from figures.interactive import explore_label_noise
         >>> explore_label_noise(mean=2.0)  # in a notebook: two sliders
         InteractiveFigure('Label noise of one example against mean and variance of f')
     """
@@ -64,7 +70,9 @@ class InteractiveFigure:
             f'<p class="vlls-instead">{escape(self.instead)}</p>\n{self.still}\n'
             f'<div class="vlls-live" hidden>\n{self.body}\n</div>\n'
         ).replace(ID, f"vlls-{secrets.token_hex(6)}")
-        script = "\n".join([_file("shared.js"), _file(f"{self.kind}.js"), f'start("{self.kind}", show);'])
+        script = "\n".join(
+            [_file("shared.js"), _file(f"{self.kind}.js"), f'start("{self.kind}", show);']
+        )
         return (
             f'<figure class="vlls-figure" data-vlls="{self.kind}" role="group" aria-label="{escape(self.name)}">\n'
             f'{inside}<script type="application/json">{data}</script>\n'

@@ -16,7 +16,11 @@ __all__ = ["plot_adaptive_variance", "plot_noise_plane", "plot_von_convergence"]
 
 @styled
 def plot_adaptive_variance(
-    variance_fixed: Tensor, variance_learned: Tensor, noise_fixed: Tensor, noise_learned: Tensor, wrong: Tensor
+    variance_fixed: Tensor,
+    variance_learned: Tensor,
+    noise_fixed: Tensor,
+    noise_learned: Tensor,
+    wrong: Tensor,
 ) -> Figure:
     """Draw variance and label noise of every example under a fixed covariance against those under VON's.
 
@@ -30,11 +34,22 @@ def plot_adaptive_variance(
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.1))
     pairs = ((variance_fixed, variance_learned), (noise_fixed.abs(), noise_learned.abs()))
     for ax, (x, y) in zip(axes, pairs, strict=True):
-        ax.loglog(x[~wrong], y[~wrong], ".", color=PALETTE[0], markersize=4, alpha=0.6, label="classified correctly")
+        ax.loglog(
+            x[~wrong],
+            y[~wrong],
+            ".",
+            color=PALETTE[0],
+            markersize=4,
+            alpha=0.6,
+            label="classified correctly",
+        )
         ax.loglog(x[wrong], y[wrong], "^", color=PALETTE[1], markersize=6, label="misclassified")
-    axes[0].set(xlabel=r"variance of $f_i$, $\Sigma = I$", ylabel=r"variance of $f_i$, VON's $\Sigma$")
+    axes[0].set(
+        xlabel=r"variance of $f_i$, $\Sigma = I$", ylabel=r"variance of $f_i$, VON's $\Sigma$"
+    )
     axes[1].set(
-        xlabel=r"$|\epsilon_i|$, $\Sigma = I$ (probability)", ylabel=r"$|\epsilon_i|$, VON's $\Sigma$ (probability)"
+        xlabel=r"$|\epsilon_i|$, $\Sigma = I$ (probability)",
+        ylabel=r"$|\epsilon_i|$, VON's $\Sigma$ (probability)",
     )
     axes[1].set_ylim(1e-7, 0.3)
     axes[0].legend(loc="upper left", handletextpad=0.1)
@@ -51,9 +66,18 @@ def plot_von_convergence(gaps: Mapping[float, Tensor], changes: Mapping[float, T
     """
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.0), sharex=True)
     for color, rho in zip(PALETTE, gaps, strict=False):
-        axes[0].semilogy(np.arange(len(gaps[rho])), gaps[rho].clamp_min(1e-13), color=color, label=rf"$\rho = {rho:g}$")
+        axes[0].semilogy(
+            np.arange(len(gaps[rho])),
+            gaps[rho].clamp_min(1e-13),
+            color=color,
+            label=rf"$\rho = {rho:g}$",
+        )
         axes[1].semilogy(np.arange(1, len(changes[rho]) + 1), changes[rho], color=color)
-    axes[0].set(xlabel="iteration", ylabel=r"$\mathcal{L}(q_t) - \min \mathcal{L}$ (nats)", ylim=(1e-12, None))
+    axes[0].set(
+        xlabel="iteration",
+        ylabel=r"$\mathcal{L}(q_t) - \min \mathcal{L}$ (nats)",
+        ylim=(1e-12, None),
+    )
     axes[1].set(xlabel="iteration", ylabel=r"largest move of the mean")
     axes[0].legend()
     return figure
@@ -61,7 +85,12 @@ def plot_von_convergence(gaps: Mapping[float, Tensor], changes: Mapping[float, T
 
 @styled
 def plot_noise_plane(
-    points: Tensor, labels: Tensor, x: Tensor, y: Tensor, noise: Mapping[str, Tensor], probability: Mapping[str, Tensor]
+    points: Tensor,
+    labels: Tensor,
+    x: Tensor,
+    y: Tensor,
+    noise: Mapping[str, Tensor],
+    probability: Mapping[str, Tensor],
 ) -> Figure:
     """Draw the size of the label noise over the plane, a panel a posterior, with the data and the decision boundary.
 
@@ -73,15 +102,36 @@ def plot_noise_plane(
         noise: for each panel, the label noise on the grid, (H, W).
         probability: for each panel, the averaged prediction E[sigma(f)] on the grid, (H, W).
     """
-    figure, axes = plt.subplots(1, len(noise), figsize=(WIDTH, 3.2), sharex=True, sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(noise), figsize=(WIDTH, 3.2), sharex=True, sharey=True, squeeze=False
+    )
     largest = max(float(values.abs().max()) for values in noise.values())
     for ax, (name, values) in zip(axes[0], noise.items(), strict=True):
-        image = ax.pcolormesh(x, y, values.abs(), cmap="magma_r", vmin=0, vmax=largest, shading="auto", rasterized=True)
-        ax.contour(x, y, probability[name], [0.1, 0.9], colors="0.6", linewidths=1.0, linestyles="dashed")
+        image = ax.pcolormesh(
+            x,
+            y,
+            values.abs(),
+            cmap="magma_r",
+            vmin=0,
+            vmax=largest,
+            shading="auto",
+            rasterized=True,
+        )
+        ax.contour(
+            x, y, probability[name], [0.1, 0.9], colors="0.6", linewidths=1.0, linestyles="dashed"
+        )
         ax.contour(x, y, probability[name], [0.5], colors="#2f9bff", linewidths=1.6)
         for value, marker, color in ((0, "o", PALETTE[9]), (1, "^", PALETTE[2])):
             shown = points[labels == value]
-            ax.scatter(shown[:, 0], shown[:, 1], 14, color=color, marker=marker, edgecolor="white", linewidth=0.4)
+            ax.scatter(
+                shown[:, 0],
+                shown[:, 1],
+                14,
+                color=color,
+                marker=marker,
+                edgecolor="white",
+                linewidth=0.4,
+            )
         ax.set(title=name, xlabel="first coordinate")
         ax.grid(False)
     axes[0, 0].set_ylabel("second coordinate")

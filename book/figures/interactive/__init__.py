@@ -4,9 +4,9 @@ Each function returns an :class:`.InteractiveFigure`. As the last line of a cell
 where scripts do not run, a sentence says what would be seen.
 """
 
-from vlls.plots.interactive.examples import explore_examples
-from vlls.plots.interactive.html import InteractiveFigure
-from vlls.plots.interactive.label_noise import explore_label_noise
-from vlls.plots.interactive.von import explore_von_steps
+from figures.interactive.examples import explore_examples
+from figures.interactive.html import InteractiveFigure
+from figures.interactive.label_noise import explore_label_noise
+from figures.interactive.von import explore_von_steps
 
 __all__ = ["InteractiveFigure", "explore_examples", "explore_label_noise", "explore_von_steps"]

@@ -4,23 +4,19 @@ import base64
 import io
 import json
 import re
-import sys
 from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from browser import chromium, console_errors, missing, resize
 from bs4 import BeautifulSoup
+from figures.interactive import explore_examples, explore_label_noise, explore_von_steps
+from figures.interactive.html import InteractiveFigure
 from PIL import Image
 
 from vlls import GLM, Bernoulli, Categorical, GaussianPosterior, von_step
 from vlls.noise import LabelNoise
-from vlls.plots import explore_examples, explore_label_noise, explore_von_steps
-from vlls.plots.interactive.html import InteractiveFigure
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "book"))
-from browser import chromium, console_errors, missing, resize
 
 NAMES = ("label_noise", "von", "examples")
 PHONE = 390  # pixels
@@ -221,7 +217,7 @@ def test_without_its_script_a_figure_says_what_would_be_seen(figures, name):
 
 
 def test_no_rule_of_the_style_reaches_outside_of_the_figures():
-    style = re.sub(r"/\*.*?\*/", "", files("vlls.plots.interactive").joinpath("figure.css").read_text(), flags=re.S)
+    style = re.sub(r"/\*.*?\*/", "", files("figures.interactive").joinpath("figure.css").read_text(), flags=re.S)
     rules = [rule for rule in re.findall(r"([^{}]+)\{", style) if not rule.strip().startswith("@")]
     assert len(rules) > 40
     for rule in rules:
