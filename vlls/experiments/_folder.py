@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,13 @@ from vlls._files import make_folder, write_atomically
 from vlls.experiments._cells import Cell
 from vlls.experiments._skipped import skipped
 from vlls.train._config import RunConfig
-from vlls.train._files import CHECKPOINT, RECORD, FolderBusy, folder_lock, load_record, save_record
+from vlls.train._files import CHECKPOINT, RECORD, FolderBusy, folder_lock, load_record, load_run_record, save_record
+from vlls.train._keys import first_key
 
 __all__ = ["ResultsFolder"]
 
-FORMAT = 1  # of the folder
+FORMAT = 2  # of the folder; 1 named runs by a hash of every field
 MANIFEST, FAILURE, LABELS = "results.json", "failure.json", "smoothed_labels.json"
-_HELD = {"key": str, "status": str, "counts": dict, "final": dict, "machine": dict}  # in a record
 
 
 class ResultsFolder:
@@ -29,13 +31,16 @@ class ResultsFolder:
 
     ``runs/NAME/record.json`` is a finished run, and ``checkpoint.pt`` beside it one that was cut;
     ``sweeps/EXPERIMENT-PROTOCOL.json`` tells which runs a sweep consists of. A run that several experiments need is
-    trained once.
+    trained once. A folder whose runs an older version named can be read, and written to after :func:`.migrate`.
 
     Args:
         path: the folder; made when something is first written.
 
+    Attributes:
+        format: the number of its layout.
+
     Raises:
-        ValueError: if it is a file, or was written by another version.
+        ValueError: if it is a file, or was written by a version that is not known.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -43,44 +48,59 @@ class ResultsFolder:
         self.runs, self.sweeps = self.path / "runs", self.path / "sweeps"
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"the results folder {self.path} is a file; choose a folder")
-        self._check_version()
+        self.format = self._format()
 
-    def _check_version(self) -> None:
+    def _format(self) -> int:
         manifest = self.path / MANIFEST
         if not manifest.exists():
             if self.runs.is_dir() or self.sweeps.is_dir():
                 raise ValueError(
                     f"{self.path} holds runs or sweeps and no {MANIFEST}: it is no results folder; choose another"
                 )
-            return
+            return FORMAT
         try:
             found = json.loads(manifest.read_text())
             version = found["results_format"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{manifest} cannot be read ({error!r}); choose another results folder") from error
-        if version != FORMAT:
+        if version not in (1, FORMAT):
             by = found.get("vlls", "?")
             raise ValueError(
                 f"the results folder {self.path} is of another version (format {version!r}, written by vlls {by}; this "
                 f"is format {FORMAT}, vlls {vlls.__version__}); choose another folder, or that version"
             )
+        return int(version)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for one sweep.
 
         Raises:
-            ValueError: if another sweep holds it.
+            ValueError: if another sweep holds it, or an older version named its runs.
             OSError: if it cannot be written.
         """
-        make_folder(self.path)
+        if self.format != FORMAT:
+            raise ValueError(
+                f"an older version of vlls named the runs in {self.path}; rename them with vlls migrate {self.path}, "
+                "which loses nothing"
+            )
+        with self.held():
+            if not (self.path / MANIFEST).exists():
+                self.sign()
+            make_folder(self.runs)
+            make_folder(self.sweeps)
+            yield
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder for this process.
+
+        Raises:
+            ValueError: if another process holds it.
+            OSError: if it cannot be written.
+        """
         try:
             with folder_lock(self.path):
-                if not (self.path / MANIFEST).exists():
-                    about = {"results_format": FORMAT, "vlls": vlls.__version__}
-                    write_atomically(self.path / MANIFEST, (json.dumps(about) + "\n").encode())
-                make_folder(self.runs)
-                make_folder(self.sweeps)
                 yield
         except FolderBusy as error:
             if error.folder != self.path:
@@ -89,24 +109,42 @@ class ResultsFolder:
                 f"another sweep is at work in {self.path}; wait for it, or choose another folder with --results"
             ) from error
 
+    def sign(self) -> None:
+        """Write of which format it is."""
+        about = {"results_format": FORMAT, "vlls": vlls.__version__}
+        write_atomically(self.path / MANIFEST, (json.dumps(about) + "\n").encode())
+
     # ------------------------------------------------------------------ runs
     def run(self, config: RunConfig) -> Path:
-        """The folder of a run."""
-        return self.runs / config.name
+        """The folder of a run, also of one that an older version named."""
+        return self._older.get(config.name, self.runs / config.name)
+
+    @cached_property
+    def _older(self) -> dict[str, Path]:
+        """The folders of runs that an older version named, by the names that they have now."""
+        if self.format == FORMAT or not self.runs.is_dir():
+            return {}
+        warnings.warn(
+            f"an older version of vlls named the runs in {self.path}; vlls migrate {self.path} renames them, which a "
+            "sweep needs and which loses nothing",
+            stacklevel=3,
+        )
+        listed, found = self.listed(), {}
+        for folder in sorted(self.runs.iterdir()):
+            with suppress(ValueError):  # what cannot be read is told where it is asked for
+                config = config_of(folder, listed)
+                if config is not None and not (self.runs / config.name).exists():
+                    found[config.name] = folder
+        return found
 
     def record(self, config: RunConfig) -> dict[str, Any] | None:
         """The record of a run, or None where it is not over.
 
         Raises:
-            ValueError: if there is one that cannot be read, or lacks what a record holds.
+            ValueError: if there is one that cannot be read, lacks what a record holds, or is of another config.
         """
         path = self.run(config) / RECORD
-        if not path.exists():
-            return None
-        record = load_record(path)
-        if lacking := [name for name in _HELD if not isinstance(record.get(name), _HELD[name])]:
-            raise ValueError(f"the record {path} lacks {', '.join(lacking)}; remove it to run anew")
-        return record
+        return load_run_record(path, config)[0] if path.exists() else None
 
     def is_done(self, cell: Cell) -> bool:
         """Whether a cell's run is over, and what comes after it; not where the record is damaged."""
@@ -190,14 +228,44 @@ class ResultsFolder:
     def _sweep(self, experiment: str, protocol: str) -> Path:
         return self.sweeps / f"{experiment}-{protocol}.json"
 
+    def listed(self) -> dict[str, RunConfig]:
+        """The configs of all sweeps' runs, by their keys and by those that older versions gave them."""
+        found = {}
+        for path in sorted(self.sweeps.glob("*.json")):
+            for cell, values in skipped(self._entries, path) or ():
+                found |= {cell.config.key: cell.config, first_key(values): cell.config}
+        return found
+
     def _load(self, path: Path) -> list[Cell]:
+        return [cell for cell, _ in self._entries(path)]
+
+    def _entries(self, path: Path) -> list[tuple[Cell, dict[str, Any]]]:
+        """The cells in the list of a sweep, and the fields of their configs as they stand there."""
         if not path.exists():
             return []
         try:
             entries = json.loads(path.read_text())["cells"]
-            return [Cell(**{**entry, "config": RunConfig.from_dict(entry["config"])}) for entry in entries]
+            return [
+                (Cell(**{**entry, "config": RunConfig.from_dict(entry["config"])}), entry["config"])
+                for entry in entries
+            ]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} cannot be read ({error}): it is damaged or of another version of vlls; remove it and start "
                 "the sweep again (its runs are kept)"
             ) from error
+
+
+def config_of(folder: Path, listed: Mapping[str, RunConfig]) -> RunConfig | None:
+    """Return the config of a run, by its record, or else by the key that its folder's name ends in.
+
+    Args:
+        folder: of the run.
+        listed: configs by key.
+
+    Raises:
+        ValueError: if its record cannot be read.
+    """
+    if (folder / RECORD).exists():
+        return load_run_record(folder / RECORD)[1]
+    return listed.get(folder.name.rpartition("-")[2])

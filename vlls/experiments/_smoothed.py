@@ -48,7 +48,7 @@ def smoothed_labels(loaded: LoadedRun, *, images: int = IMAGES) -> dict[str, Any
     elif config.method == "ols":
         assert config.alpha is not None and config.smoothing is not None
         criterion = OnlineLabelSmoothing(config.alpha, classes, config.smoothing)
-        state = load_checkpoint(loaded.folder / CHECKPOINT, config.key)["processes"][0]
+        state = load_checkpoint(loaded.folder / CHECKPOINT)["processes"][0]
         criterion.load_state_dict(state["criterion"])
         found["smoothed"] = config.alpha * one_hot + (1 - config.alpha) * criterion.soft_labels.double()
     elif loaded.posterior is not None:

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from vlls.experiments._jobs import Job, Outcome
 from vlls.experiments._folder import LABELS
+from vlls.experiments._jobs import Job, Outcome
 from vlls.experiments._smoothed import smoothed_labels
 from vlls.train import Interrupted, Reporter, RunResult, load_run, run
 from vlls.train._files import CHECKPOINT, RECORD, FolderBusy, load_record, save_record
@@ -57,7 +57,8 @@ def _train(job: Job, reporters: Sequence[Reporter]) -> Outcome:
     options: dict[str, Any] = {"root": job.root, "device": job.device, "reporters": reporters}
     options["checkpoint_seconds"] = job.checkpoint_seconds
     result = run(config, job.runs, resume=True, **options)
-    folder = job.runs / config.name
+    folder = result.folder
+    assert folder is not None
     labels = None
     if job.cell.also and result.status == "finished":
         if not (folder / LABELS).exists():

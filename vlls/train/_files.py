@@ -10,18 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from vlls._files import make_folder, reason_of, write_atomically
+from vlls.train._config import RunConfig
 
 __all__ = [
     "FolderBusy",
     "folder_lock",
     "load_checkpoint",
     "load_record",
+    "load_run_record",
     "save_checkpoint",
     "save_record",
 ]
 
 FORMAT = 1  # of checkpoints and records
 CHECKPOINT, RECORD = "checkpoint.pt", "record.json"  # of a run, in its folder
+_HELD = dict.fromkeys(("config", "counts", "final", "machine"), dict) | {"status": str, "reason": str, "epochs": list}
 
 
 # ---------------------------------------------------------------------- checkpoints
@@ -39,13 +42,9 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(
-    path: Path,
-    key: str | None,
-    device: Any = "cpu",
-    *,
-    remedy: str = "remove it or pass --overwrite to start anew",
+    path: Path, *keys: str, device: Any = "cpu", remedy: str = "remove it or pass --overwrite to start anew"
 ) -> dict[str, Any]:
-    """Read a checkpoint of the run with this key; None for whichever run's it is.
+    """Read the checkpoint of the run with one of these keys; without any, of whichever run's it is.
 
     Raises:
         ValueError: if it is truncated, not ours, or another run's; with what to do, the ``remedy``.
@@ -60,9 +59,9 @@ def load_checkpoint(
         raise ValueError(f"the checkpoint {path} is truncated or not one of vlls; {remedy}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT or "key" not in state:
         raise ValueError(f"the checkpoint {path} is not one that this version of vlls wrote; {remedy}")
-    if key is not None and state["key"] != key:
+    if keys and state["key"] not in keys:
         raise ValueError(
-            f"the checkpoint {path} belongs to another config (key {state['key']}, not {key}); "
+            f"the checkpoint {path} belongs to another config (key {state['key']}, not {keys[0]}); "
             "choose another folder, pass that config, or remove the checkpoint"
         )
     return state
@@ -92,6 +91,30 @@ def load_record(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError(f"the record {path} is not one that this version of vlls wrote; remove it to run anew")
     return record
+
+
+def load_run_record(path: Path, config: RunConfig | None = None) -> tuple[dict[str, Any], RunConfig]:
+    """Read the record of a run, and its config, by which it is known whichever version wrote it.
+
+    Args:
+        path: of the record.
+        config: that it must be of; None for whichever run's it is.
+
+    Raises:
+        ValueError: if it cannot be read, lacks a part, or is another run's.
+    """
+    record = load_record(path)
+    if lacking := [name for name in _HELD if not isinstance(record.get(name), _HELD[name])]:
+        raise ValueError(f"the record {path} lacks {', '.join(lacking)}; remove it to run anew")
+    try:
+        found = RunConfig.from_dict(record["config"], record.get("key"))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"the record {path} is of another version of vlls ({error}); read it with that one, or remove it"
+        ) from error
+    if config is not None and found.key != config.key:
+        raise ValueError(f"the record {path} belongs to another config; remove it to run anew")
+    return record, found
 
 
 def _finite(value: Any) -> Any:

@@ -10,12 +10,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from vlls.train.methods import METHODS, hyperparameters_of
+from vlls.train.methods import unread_by
 
 if TYPE_CHECKING:
     from vlls.train._config import RunConfig
 
-__all__ = ["INTRODUCED", "counted", "first_key", "run_folder", "run_key"]
+__all__ = ["INTRODUCED", "counted", "first_key", "older_key", "run_folder", "run_key"]
 
 _FIRST = (  # the fields of the last version whose keys hashed every field
     "dataset labels train_size validation_size image_size corruption rate rate_step method model pretrained epochs "
@@ -55,7 +55,7 @@ def counted(config: RunConfig) -> dict[str, Any]:
         >>> found["method"], found["smoothing"], found["epochs"], "seed" in found, "rho" in found
         ('ls', 0.1, 3, False, False)
     """
-    unread = hyperparameters_of() - METHODS[config.method].reads.keys()
+    unread = unread_by(config.method)
     values = {field.name: _plain(getattr(config, field.name)) for field in fields(config)}
     return {
         name: value
@@ -70,12 +70,18 @@ def run_key(config: RunConfig) -> str:
 
 
 def first_key(values: Mapping[str, Any]) -> str:
-    """Return the key that older versions gave to the run with these fields: they hashed every field.
+    """Return the key of a run as older versions wrote it: they hashed every field that they had.
 
     Args:
-        values: of a resolved config, as a record or the list of a sweep holds them.
+        values: the fields of the resolved config, as a record or the list of a sweep holds them.
     """
     return _hash(values)
+
+
+def older_key(config: RunConfig) -> str:
+    """Return the key that the last version which hashed every field gave to a resolved config."""
+    values = config.to_dict()
+    return first_key({name: values[name] for name in _FIRST})
 
 
 def run_folder(runs: Path, config: RunConfig) -> Path:
@@ -86,10 +92,7 @@ def run_folder(runs: Path, config: RunConfig) -> Path:
         config: resolved.
     """
     folder = runs / config.name
-    if folder.exists():
-        return folder
-    values = config.to_dict()
-    older = sorted(runs.glob(f"*-{first_key({name: values[name] for name in _FIRST})}"))
+    older = [] if folder.exists() else sorted(runs.glob(f"*-{older_key(config)}"))
     return older[0] if older else folder
 
 

@@ -27,10 +27,11 @@ from vlls.train._files import (
     RECORD,
     folder_lock,
     load_checkpoint,
-    load_record,
+    load_run_record,
     save_checkpoint,
     save_record,
 )
+from vlls.train._keys import older_key, run_folder
 from vlls.train._machine import (
     circumstances,
     gathered,
@@ -160,7 +161,8 @@ def run(
 ) -> RunResult:
     """Train, measure and record; a run that was finished in this folder is not trained again.
 
-    With a folder, the run keeps to a folder of its own in it, named after the config. It saves a checkpoint every
+    With a folder, the run keeps to a folder of its own in it, named after the config; one that an older version named
+    is gone on with. It saves a checkpoint every
     ``checkpoint_seconds`` and at every end; on a CPU a resumed run is the uninterrupted one, bit for bit, under the
     same circumstances: executor (a compiled kernel or torch's operations), processor, threads and versions. Others
     are told in a note and in the record. SIGTERM and Ctrl-C save and raise :class:`Interrupted`. Started by
@@ -193,11 +195,11 @@ def run(
     import_torchmetrics()  # before it trains, not at its first evaluation
     config = config.located().resolved()
     place = pick_device(device)
-    own = None if folder is None else Path(folder) / config.name
+    own = None if folder is None else run_folder(Path(folder), config)
     with process_group(place) as rank:
         if own is not None and not overwrite:
             if (own / RECORD).exists():
-                return finished_run(own)
+                return finished_run(own, config)
             if (own / CHECKPOINT).exists() and not resume:
                 raise ValueError(
                     f"{own} holds an unfinished run of this config; pass --resume to go on or --overwrite to start anew"
@@ -211,20 +213,15 @@ def run(
             return going.from_start_to_end(overwrite)
 
 
-def finished_run(folder: Path) -> RunResult:
+def finished_run(folder: Path, config: RunConfig) -> RunResult:
     """What a run left that is over.
 
     Raises:
-        ValueError: if its record cannot be read.
+        ValueError: if its record cannot be read, or is another run's.
     """
-    record = load_record(folder / RECORD)
-    try:
-        values = {name: record[name] for name in ("status", "reason", "counts", "epochs", "final", "machine")}
-        return RunResult(
-            RunConfig.from_dict(record["config"]), **values, labels=record.get("labels", {}), folder=folder
-        )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"the record {folder / RECORD} lacks {error}; remove it to run anew") from error
+    record, found = load_run_record(folder / RECORD, config)
+    values = {name: record[name] for name in ("status", "reason", "counts", "epochs", "final", "machine")}
+    return RunResult(found, **values, labels=record.get("labels", {}), folder=folder)
 
 
 class _Run:
@@ -255,9 +252,10 @@ class _Run:
                 (self.folder / name).unlink(missing_ok=True)
         elif self.folder is not None and not overwrite:
             if self.trainer.world == 1 and (self.folder / RECORD).exists():  # another process was quicker
-                return finished_run(self.folder)
+                return finished_run(self.folder, self.config)
             if (self.folder / CHECKPOINT).exists():
-                self.load_state_dict(load_checkpoint(self.folder / CHECKPOINT, self.config.key))
+                keys = self.config.key, older_key(self.config)
+                self.load_state_dict(load_checkpoint(self.folder / CHECKPOINT, *keys))
         try:
             with stop_signals() as asked:
                 return self.finish(*self.go(asked))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from vlls.posterior import DiagonalPosterior
 from vlls.train._augment import center, normalize
 from vlls.train._config import RunConfig
 from vlls.train._files import CHECKPOINT, RECORD, load_checkpoint, load_record
+from vlls.train._keys import first_key
 from vlls.train._machine import pick_device
 from vlls.train._prepare import Images, RunData, prepare
 from vlls.train._trainer import make_model, pixel_moments, seen_size
@@ -195,8 +196,9 @@ def load_run(
     place, folder = pick_device(device), Path(folder).expanduser()
     _check_folder(folder)
     record = load_record(folder / RECORD) if (folder / RECORD).exists() else {}
+    keys = [record["key"], first_key(record.get("config", {}))] if "key" in record else []
     state = load_checkpoint(
-        folder / CHECKPOINT, record.get("key"), place, remedy="train the run anew (vlls train --overwrite)"
+        folder / CHECKPOINT, *keys, device=place, remedy="train the run anew (vlls train --overwrite)"
     )
     config = _config(folder, record, state)
     data = _data(folder, config, record, state, root)
@@ -315,11 +317,10 @@ def _config(folder: Path, record: dict[str, Any], state: dict[str, Any]) -> RunC
     version = record.get("machine", {}).get("vlls")
     remedy = f"load it with the version that wrote it{f' ({version})' if version else ''}, or train the run anew"
     try:
-        config = RunConfig.from_dict(values).resolved()
+        config = RunConfig.from_dict(values, state["key"]).resolved()
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"the config of the run {folder} is of another version of vlls ({error}); {remedy}") from error
-    complete = len(values) == len(fields(RunConfig))  # one that lacks new fields has another key, and is the same run
-    if complete and config.key != state["key"]:
+    if state["key"] not in (config.key, first_key(values)):
         raise ValueError(
             f"the config of the run {folder} (key {config.key}) is not the one that it was trained with (key "
             f"{state['key']}): it is of another version of vlls, or was changed by hand; {remedy}"
