@@ -35,7 +35,7 @@ from vlls import (
     gd_step,
     variational_gd_step,
 )
-from vlls.regularizers import CallableRegularizer
+from vlls._regularizers import CallableRegularizer
 
 
 # ------------------------------------------------------------------ Theorem 1 (Chapters 2 and 3)

@@ -1,12 +1,11 @@
 """Variational learning and adaptive label smoothing: the package behind the book.
 
-The modules follow the paper: :mod:`vlls.families`, :mod:`vlls.posterior` and :mod:`vlls.regularizers` hold
-the mathematics, :mod:`vlls.glm` the models and updates of Theorems 1 and 2, :mod:`vlls.smoothing` the
-label-smoothing losses of Section 2, :mod:`vlls.optim` the optimizers IVON and SAM for networks,
-:mod:`vlls.noise` what can be said of the noise itself. :mod:`vlls.data` loads data sets and puts errors into their
-labels; :mod:`vlls.models` and :mod:`vlls.train` (the extra ``train``) hold the paper's networks and its training
-runs, :mod:`vlls.experiments` the grids of them behind each figure. Figures live in :mod:`vlls.plots` (the extra
-``plots``).
+The modules follow the paper. :mod:`vlls.families` and :mod:`vlls.posterior` hold the mathematics; :mod:`vlls.glm`
+holds the models and the updates of Theorems 1 and 2, :mod:`vlls.smoothing` the label-smoothing losses of Section 2,
+:mod:`vlls.optim` the optimizers IVON and SAM for networks, and :mod:`vlls.noise` computes the label noise of a model.
+:mod:`vlls.data` loads data sets and corrupts their labels. :mod:`vlls.models` and :mod:`vlls.train` (the extra
+``train``) hold the paper's networks and train them, :mod:`vlls.experiments` holds the grid of runs behind each figure,
+and :mod:`vlls.plots` (the extra ``plots``) draws the figures.
 """
 
 from typing import TYPE_CHECKING
@@ -59,6 +58,7 @@ if TYPE_CHECKING:
     from vlls import models as models
     from vlls import plots as plots
     from vlls import train as train
+    from vlls._regularizers import Ridge
     from vlls.families import Bernoulli, Binomial, Categorical, Family, Gaussian, Poisson, VectorFamily
     from vlls.glm import GLM, Trajectory, fit, gd_step, newton_step, variational_gd_step, von_step
     from vlls.noise import (
@@ -74,7 +74,6 @@ if TYPE_CHECKING:
     )
     from vlls.optim import IVON, SAM, predict
     from vlls.posterior import DiagonalPosterior, GaussianPosterior
-    from vlls.regularizers import Ridge
     from vlls.smoothing import (
         ACLS,
         EntropySmoothing,
@@ -85,5 +84,5 @@ if TYPE_CHECKING:
     )
 else:
     __getattr__, __dir__ = lazy(
-        __name__, ("families", "posterior", "regularizers", "glm", "smoothing", "optim", "noise")
+        __name__, ("families", "posterior", "_regularizers", "glm", "smoothing", "optim", "noise")
     )

@@ -29,11 +29,11 @@ import torch
 from torch import Tensor
 
 from vlls._names import kind_of
+from vlls._regularizers import CallableRegularizer, Ridge
 from vlls._separation import falling_direction
 from vlls._validation import as_float64, check_finite, check_rate, check_symmetric, check_whole_number, is_number
 from vlls.families import Family
 from vlls.posterior import GaussianPosterior
-from vlls.regularizers import CallableRegularizer, Ridge
 
 __all__ = ["GLM", "Trajectory", "fit", "gd_step", "newton_step", "variational_gd_step", "von_step"]
 

@@ -315,7 +315,7 @@ def site(tmp_path):
     )
     (tmp_path / "book" / "index.rst").write_text("Book\n====\n\n.. toctree::\n\n   02_logistic_regression\n   api\n")
     (tmp_path / "book" / "api.rst").write_text(
-        "API\n===\n\nSee Chapter 2 and Eq. 99.\n\n.. automodule:: vlls.regularizers\n   :members: Ridge\n"
+        "API\n===\n\nSee Chapter 2 and Eq. 99.\n\n.. automodule:: vlls.smoothing\n   :members: ACLS\n"
     )
 
     def build(code):
@@ -334,15 +334,15 @@ def site(tmp_path):
 
 
 def test_code_and_api_lead_to_each_other_also_after_a_change(site):
-    pages, warnings = site("import vlls; vlls.Ridge(1.0)")
-    assert '<a class="code-link" href="api.html#vlls.regularizers.Ridge"' in pages["02_logistic_regression"]
+    pages, warnings = site("import vlls; vlls.ACLS()")
+    assert '<a class="code-link" href="api.html#vlls.smoothing.ACLS"' in pages["02_logistic_regression"]
     assert 'Used in Chapter <a class="reference internal" href="02_logistic_regression.html#a-section"' in pages["api"]
     assert re.search(
         r'See <a class="reference internal" href="02_logistic_regression.html">\s*<span>Chapter 2', pages["api"]
     )
     assert "Eq. 99" in warnings
     pages, _ = site("import vlls; vlls.IVON(p)")
-    assert "regularizers.Ridge" not in pages["02_logistic_regression"]
+    assert "smoothing.ACLS" not in pages["02_logistic_regression"]
     assert "Used in" not in pages["api"]
 
 

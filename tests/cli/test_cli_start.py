@@ -51,7 +51,7 @@ def test_late_names_are_those_of_the_modules():
             assert getattr(package, name) is getattr(package, name)
         with pytest.raises(AttributeError, match=rf"module '{package.__name__}' has no attribute 'no_such_name'"):
             package.no_such_name  # noqa: B018
-    assert {"families", "glm", "noise", "optim", "posterior", "regularizers", "smoothing"} <= set(dir(vlls))
+    assert {"families", "glm", "noise", "optim", "posterior", "smoothing"} <= set(dir(vlls))
     assert vlls.predict is vlls.optim.predict and vlls.experiments.sweep.__name__ == "sweep"
 
 
