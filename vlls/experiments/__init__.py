@@ -8,12 +8,12 @@ results`` and ``vlls figure`` are the same from a terminal. It needs the extra `
 from typing import TYPE_CHECKING
 
 from vlls._lazy import lazy
-from vlls.experiments._jobs import Event, Executor, Job, Outcome
 from vlls.experiments._cells import Cell, cells
 from vlls.experiments._comparison import compare, gains, spans
 from vlls.experiments._coverage import coverage
 from vlls.experiments._folder import ResultsFolder
 from vlls.experiments._grids import EXPERIMENTS, Candidates, Experiment, Panel, experiment
+from vlls.experiments._jobs import Event, Executor, Job, Outcome
 from vlls.experiments._protocols import PROTOCOLS, Protocol, protocol
 from vlls.experiments._results import (
     accuracy_table,

@@ -1,9 +1,8 @@
-"""The cells of a sweep: one run each, in the order in which they are done."""
+"""The cells of a sweep, one run each, in the order in which a sweep does them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vlls._names import check_whole_number
@@ -11,6 +10,7 @@ from vlls.data._known import check_dataset
 from vlls.experiments._grids import Candidates, Experiment, Panel, experiment
 from vlls.experiments._protocols import protocol, reductions, title_of
 from vlls.train._config import RunConfig
+from vlls.train.methods import METHODS, SGD
 
 __all__ = ["Cell", "cells"]
 
@@ -21,17 +21,17 @@ SIZES = {"cifar10": 50_000, "cifar100": 50_000, "digits": 1_437, "mnist": 60_000
 
 @dataclass(frozen=True)
 class Cell:
-    """A run, and its place in an experiment.
+    """A run of an experiment.
 
     Attributes:
         experiment: name of the experiment.
         protocol: name of the protocol.
         panel: title of the panel.
         role: ``"main"``, or ``"tune"`` for a run that holds images out to choose the hyperparameter by.
-        parameter: the hyperparameter that is tried; empty where none is.
+        parameter: the hyperparameter that is tried; empty if none is.
         config: of the run, resolved.
         reduced: what makes it smaller than the paper's.
-        also: what is computed after the run.
+        also: ``"smoothed_labels"`` to compute them after the run.
     """
 
     experiment: str
@@ -49,13 +49,13 @@ class Cell:
         return getattr(self.config, self.parameter) if self.parameter else None
 
     @property
-    def place(self) -> tuple[Any, ...]:
-        """Where it stands in its experiment, whatever else its config says."""
+    def position(self) -> tuple[Any, ...]:
+        """Panel, role, method, hyperparameter, value and seed: no two cells of an experiment share all of them."""
         return (self.panel, self.role, self.config.method, self.parameter, self.value, self.config.seed)
 
     @property
     def label(self) -> str:
-        """What the cell is called on the terminal."""
+        """The name of the cell on the terminal."""
         tried = f" {self.parameter}={self.value:g}" if self.parameter else ""
         held_out = ", to tune" if self.role == "tune" else ""
         return f"{self.panel}: {self.config.method}{tried}, seed {self.config.seed}{held_out}"
@@ -91,7 +91,7 @@ def cells(name: str, size: str = "reduced", *, seeds: int | None = None, tune: b
         of_seed = [_cell(what, size, panel, *pair, seed) for pair in tried for panel in what.panels]
         ordered += of_seed
         if seed == 0 and tune:
-            tuned = [cell for cell in of_seed if _is_tried(cell, what.candidates)]
+            tuned = [cell for cell in of_seed if cell.config.method in _tuned(what)]
             images = {name: _images(name) for name in {cell.config.dataset for cell in tuned}}
             ordered += [_holding_out(cell, how.held_out, n) for cell in tuned if (n := images[cell.config.dataset])]
     unique: dict[Any, Cell] = {}
@@ -100,10 +100,10 @@ def cells(name: str, size: str = "reduced", *, seeds: int | None = None, tune: b
     return list(unique.values())
 
 
-def _is_tried(cell: Cell, candidates: Sequence[Candidates]) -> bool:
-    """Whether a cell is one of several among which a value is chosen; SGD is LS's and SAM's zero."""
-    several = {entry.method for entry in candidates if len(entry.values) > 1 and entry.method in ("ls", "sam")}
-    return cell.config.method in several or (bool(several) and cell.config.method == "sgd")
+def _tuned(what: Experiment) -> set[str]:
+    """The methods of which a value is chosen, and SGD if it is a value of one of them."""
+    tuned = {entry.method for entry in what.candidates if entry.tune and len(entry.values) > 1}
+    return tuned | {SGD} if any(METHODS[name].sgd_value is not None for name in tuned) else tuned
 
 
 def _images(dataset: str) -> int | None:
@@ -144,4 +144,4 @@ def _holding_out(cell: Cell, share: float, available: int) -> Cell:
     if cell.config.train_size is not None:
         values["train_size"] = size - held_out
     config = RunConfig.from_dict(values)
-    return Cell(**{**cell.__dict__, "role": "tune", "config": config, "also": ""})
+    return replace(cell, role="tune", config=config, also="")

@@ -1,4 +1,4 @@
-"""What the finished runs say about the paper's claims: IVON beside the best of another method, ranges over values.
+"""Compare IVON with the best of another method, in numbers and words; the range of accuracies over a hyperparameter.
 
 Chapters 9, 10 and 12 print these lines, whatever runs there are.
 """
@@ -7,22 +7,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vlls.experiments._choice import finished
 from vlls.experiments._results import choose
+from vlls.train.methods import METHODS, PROPOSED
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 __all__ = ["compare", "gains", "spans"]
 
-_TUNED = {"ls": "the best LS", "sam": "the best SAM", "ivon_fixed": "the best fixed variance"}
-
 
 def gains(table: DataFrame, other: str, *, how: str = "test") -> DataFrame:
-    r"""By how much IVON is above the best of another method, in every panel that has both.
+    r"""Subtract the accuracy of another method at its best value from IVON's, in every panel that has both.
 
     Args:
         table: of :func:`.collate` or :func:`.load_table`, with one protocol.
-        other: ``"ls"``, ``"sam"``, ``"sgd"`` or ``"ivon_fixed"``, at the value that :func:`.choose` chooses.
+        other: the method, such as ``"ls"``, at the value that :func:`.choose` chooses.
         how: ``"test"`` or ``"validation"``.
 
     Returns:
@@ -37,9 +37,9 @@ def gains(table: DataFrame, other: str, *, how: str = "test") -> DataFrame:
         >>> len(gains(load_table("nothing.csv"), "ls"))
         0
     """
-    chosen = choose(table, how=how, methods=("ivon", other))
+    chosen = choose(table, how=how, methods=(PROPOSED, other))
     columns = ["accuracy", "std", "seeds"]
-    mine, others = (chosen[chosen["method"] == name].set_index("panel")[columns] for name in ("ivon", other))
+    mine, others = (chosen[chosen["method"] == name].set_index("panel")[columns] for name in (PROPOSED, other))
     pair = mine.merge(others, left_index=True, right_index=True, suffixes=("", "_other")).astype(float)
     pair["gain"] = pair["accuracy"] - pair["accuracy_other"]
     pair["error"] = (pair["std"] ** 2 / pair["seeds"] + pair["std_other"] ** 2 / pair["seeds_other"]) ** 0.5
@@ -64,13 +64,16 @@ def compare(table: DataFrame, other: str, *, how: str = "test") -> str:
         'IVON against the best LS, chosen by test accuracy: no panel has both'
     """
     found = gains(table, other, how=how)
-    name = _TUNED.get(other, other.upper()) + f", chosen by {how} accuracy" * (other in _TUNED)
+    ours, record = METHODS[PROPOSED].label, METHODS[other]
+    name = record.label
+    if record.tuned:
+        name = f"the best {name.rpartition(', ')[2]}, chosen by {how} accuracy"  # "IVON, fixed variance" is long
     if found.empty:
-        return f"IVON against {name}: no panel has both"
+        return f"{ours} against {name}: no panel has both"
     gain, clear = found["gain"], found["clear"]
     above, below = gain > 0, gain < 0
     return (
-        f"IVON against {name}, in {len(gain)} panel{'s' * (len(gain) != 1)}:\n"
+        f"{ours} against {name}, in {len(gain)} panel{'s' * (len(gain) != 1)}:\n"
         f"  above it in {above.sum()} ({(clear & above).sum()} clear), "
         f"below it in {below.sum()} ({(clear & below).sum()} clear); "
         f"from {gain.min():+.1f} to {gain.max():+.1f} points"
@@ -78,11 +81,11 @@ def compare(table: DataFrame, other: str, *, how: str = "test") -> str:
 
 
 def spans(table: DataFrame, method: str, *, above: float = 0.0) -> Series:
-    r"""The range of a method's mean test accuracy over the values that were tried of its hyperparameter.
+    r"""Return the range of a method's mean test accuracy over the values that were tried of its hyperparameter.
 
     Args:
         table: as for :func:`gains`.
-        method: ``"ls"``, ``"sam"``, ``"ivon"`` (over :math:`h_0`) or ``"ivon_fixed"``.
+        method: such as ``"ls"``, over α, or ``"ivon"``, over :math:`h_0`.
         above: only values larger than this one count; 0 leaves SGD out.
 
     Returns:
@@ -93,7 +96,7 @@ def spans(table: DataFrame, method: str, *, above: float = 0.0) -> Series:
         >>> len(spans(load_table("nothing.csv"), "sam"))
         0
     """
-    rows = table[(table["role"] == "main") & (table["method"] == method) & (table["status"] == "finished")]
+    rows = finished(table[(table["role"] == "main") & (table["method"] == method)])
     rows = rows.astype({"value": float, "test_accuracy": float})
     rows = rows[rows["value"] > above]
     means = 100 * rows.groupby(["panel", "value"], sort=False)["test_accuracy"].mean()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["coverage"]
 
-Place = tuple[str, str, str, int]
+Position = tuple[str, str, str, int]
 
 
 def coverage(name: str, table: DataFrame) -> str:
@@ -40,13 +40,14 @@ def coverage(name: str, table: DataFrame) -> str:
     lines = []
     for size in PROTOCOLS:
         rows = table[(table["protocol"] == size) & (table["role"] == "main")]
-        done = {_place(*row) for row in rows[["panel", "method", "value", "seed"]].itertuples(index=False)}
-        planned = [_place(c.panel, c.config.method, c.value, c.config.seed) for c in cells(name, size, tune=False)]
+        done = {_position(*row) for row in rows[["panel", "method", "value", "seed"]].itertuples(index=False)}
+        planned = [_position(c.panel, c.config.method, c.value, c.config.seed) for c in cells(name, size, tune=False)]
         lines.append(f"{size}: {len(done & set(planned))} of {len(planned)} runs are there")
         missing: dict[str, dict[str, None]] = defaultdict(dict)
-        for place in planned:
-            if done and place not in done:
-                missing[place[0]][f"{place[1]} {place[2]}".strip()] = None
+        for position in planned:
+            if done and position not in done:
+                panel, method, value, _ = position
+                missing[panel][f"{method} {value}".strip()] = None
         lines += [f"  missing in part or whole, {panel}: {', '.join(what)}" for panel, what in missing.items()]
         for text in ("reduced", "device"):
             told = [str(value) for value in rows[text].unique() if value]
@@ -54,5 +55,5 @@ def coverage(name: str, table: DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _place(panel: str, method: str, value: float | None, seed: int) -> Place:
+def _position(panel: str, method: str, value: float | None, seed: int) -> Position:
     return panel, method, "" if value is None or value != value else f"{value:g}", int(seed)

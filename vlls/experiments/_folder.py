@@ -206,7 +206,7 @@ class ResultsFolder:
         """Note the cells of a sweep; those of an earlier one stay, but for what has another config by now."""
         cells = list(cells)
         path = self._sweep(cells[0].experiment, cells[0].protocol)
-        noted = {cell.place: cell for cell in [*self._load(path), *cells]}
+        noted = {cell.position: cell for cell in [*self._load(path), *cells]}
         entries = [{**cell.__dict__, "config": cell.config.to_dict()} for cell in noted.values()]
         text = json.dumps({"results_format": FORMAT, "cells": entries}, indent=1)
         write_atomically(path, (text + "\n").encode())

@@ -6,19 +6,19 @@ rates of Fig. 5, all of Fig. 9 but the network) are ours, and said to be in a co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from vlls._names import check_known
 
-__all__ = ["EXPERIMENTS", "Candidates", "Experiment", "Panel", "experiment"]
+__all__ = ["EXPERIMENTS", "Candidates", "Experiment", "Panel", "experiment", "register"]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One data set with one kind of label errors: what a panel of a figure shows.
+    """A data set and its label errors; a figure draws the runs on them in one panel.
 
     Attributes:
         title: what stands above it; ``{dataset}`` is filled in, because a reduced protocol may take another one.
@@ -31,17 +31,20 @@ class Panel:
 
 @dataclass(frozen=True)
 class Candidates:
-    """A method, and the values of the one hyperparameter that is tried.
+    """A method, and the values of one of its hyperparameters that are tried.
 
     Attributes:
         method: a key of :data:`~vlls.train.methods.METHODS`.
-        parameter: a field of :class:`.RunConfig`; empty where nothing is tried.
+        parameter: the hyperparameter; empty if none is tried.
         values: of the parameter, the one that stands for the method first: a sweep begins with it.
+        tune: whether the best of the values is compared with other methods, so that sweeps add runs that hold images
+            out to choose it by; if not, the values themselves are the subject.
     """
 
     method: str
     parameter: str = ""
     values: tuple[float, ...] = ()
+    tune: bool = True
 
     def settings(self) -> list[dict[str, Any]]:
         """The fields of :class:`.RunConfig` of every candidate."""
@@ -52,14 +55,16 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Experiment:
-    """The runs of a figure.
+    """The runs of a figure, and the function that draws them.
 
     Attributes:
-        name: what the command line calls it.
-        title: what it is about.
+        name: of the experiment on the command line.
+        title: its subject in a few words.
         panels: its data sets and label errors.
         candidates: its methods.
-        also: what is computed after each run besides its metrics: ``"smoothed_labels"`` or nothing.
+        also: ``"smoothed_labels"`` to compute them after each run, besides its metrics.
+        figure: the function that draws it, or its name in :mod:`vlls.plots`. It takes the table of runs, or of their
+            smoothed labels if there are such, and ``name``.
     """
 
     name: str
@@ -67,6 +72,7 @@ class Experiment:
     panels: tuple[Panel, ...]
     candidates: tuple[Candidates, ...]
     also: str = ""
+    figure: str | Callable[..., Any] = "plot_sensitivity"
 
 
 # ---------------------------------------------------------------------- what is tried
@@ -77,15 +83,16 @@ LS = Candidates("ls", "smoothing", (0.1, 0.3, 0.5, 0.7, 0.9))
 SAM = Candidates("sam", "rho", (0.05, 0.01, 0.1, 0.2, 0.5))  # App. C.2
 SAM_FIG7 = Candidates("sam", "rho", (0.05, 0.1, 0.15, 0.2, 0.5))  # Section 4.3.2, with 0 as SGD
 # σ² = 1/(λ(h0 + δ)); ours: from five times the σ of h0 = 0.9 to a fifth
-FIXED = Candidates("ivon_fixed", "hess_init", (0.9, 0.03, 0.1, 0.3, 3.0, 10.0, 30.0))
-HESSIAN = Candidates("ivon", "hess_init", (0.9, 0.01, 0.05, 0.1, 0.2, 0.5))  # ours, on both sides of the paper's 0.05
+FIXED = Candidates("ivon_fixed", "hess_init", (0.9, 0.03, 0.1, 0.3, 3.0, 10.0, 30.0), tune=False)
+# ours, on both sides of the paper's 0.05
+HESSIAN = Candidates("ivon", "hess_init", (0.9, 0.01, 0.05, 0.1, 0.2, 0.5), tune=False)
 
 
 # ---------------------------------------------------------------------- where it is tried
 def errors(dataset: str, corruption: str, rate: float) -> Panel:
     """A panel of symmetric or pair-flip errors."""
-    kind = {"symmetric": "symmetric", "pair_flip": "pair flip"}[corruption]
-    return Panel(f"{{dataset}}, {kind} {100 * rate:g} %", {"dataset": dataset, "corruption": corruption, "rate": rate})
+    title = f"{{dataset}}, {corruption.replace('_', ' ')} {100 * rate:g} %"
+    return Panel(title, {"dataset": dataset, "corruption": corruption, "rate": rate})
 
 
 def class_dependent(base_rate: float, rate_step: float = 0.05) -> Panel:
@@ -128,6 +135,7 @@ _ALL = (
         panels=(clean("cifar10"), clean("cifar100")),
         candidates=(IVON, Candidates("ls", "smoothing", (0.1,)), OLS),
         also="smoothed_labels",
+        figure="plot_smoothed_labels",
     ),
     Experiment(
         "fig5",
@@ -140,12 +148,14 @@ _ALL = (
         "CIFAR-100 with label errors: learned against fixed variances",
         panels=CIFAR100_ERRORS,
         candidates=(IVON, FIXED),
+        figure="plot_fixed_variance",
     ),
     Experiment(
         "fig7",
         "CIFAR-10 with errors that depend on the class (Eqs. 21-22)",
         panels=tuple(class_dependent(base_rate) for base_rate in (0.1, 0.2, 0.3, 0.4, 0.5)),
         candidates=(IVON, SGD, LS, SAM_FIG7),
+        figure="plot_noise_levels",
     ),
     Experiment(
         "fig8",
@@ -164,6 +174,7 @@ _ALL = (
         "CIFAR-10 with label errors: the start of IVON's Hessian",
         panels=CIFAR10_ERRORS,
         candidates=(HESSIAN,),
+        figure="plot_hessian_init",
     ),
     Experiment(
         "cifar_n",
@@ -181,10 +192,30 @@ _ALL = (
         "calibration of the predictions, without label errors and with",
         panels=(clean("cifar10"), errors("cifar10", "symmetric", 0.4), clean("cifar100")),
         candidates=(IVON, SGD, Candidates("ls", "smoothing", (0.1,)), OLS, Candidates("sam", "rho", (0.05,))),
+        figure="plot_calibration",
     ),
 )
-EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType({entry.name: entry for entry in _ALL})
+_EXPERIMENTS = {entry.name: entry for entry in _ALL}
+EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(_EXPERIMENTS)
 """The experiments by name."""
+
+
+def register(experiment: Experiment) -> None:
+    """Add an experiment: sweeps, tables and figures know it from then on.
+
+    Raises:
+        ValueError: if there is one of that name.
+
+    Example:
+        >>> digits = Panel("digits, symmetric 40 %", {"dataset": "digits", "corruption": "symmetric", "rate": 0.4})
+        >>> tried = (Candidates("ivon"), Candidates("sgd"), Candidates("sam", "rho", (0.05, 0.1)))
+        >>> register(Experiment("my_digits", "SAM beside IVON on digits", (digits,), tried))
+        >>> "my_digits" in EXPERIMENTS
+        True
+    """
+    if experiment.name in _EXPERIMENTS:
+        raise ValueError(f"there is an experiment {experiment.name!r} already; choose another name")
+    _EXPERIMENTS[experiment.name] = experiment
 
 
 def experiment(name: str) -> Experiment:

@@ -1,4 +1,4 @@
-"""At what size an experiment is run: as in the paper, reduced, or just to see it run."""
+"""Sizes of an experiment: as in the paper, reduced, or small enough to see it run."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _reduced(fields: Fields) -> Fields:
     small: Fields = {"model": "resnet18", "train_size": 10_000, "epochs": 60}
     if fields["dataset"] == "cifar100":  # a hundred images of a class would be few
         small |= {"train_size": 20_000, "epochs": 40}
-    if fields["method"] == "ivon":  # its Hessian forgets as much of its start as in the paper's 200,000 steps
+    if "beta2" in METHODS[fields["method"]].reads:  # as much of the Hessian's start is left as after 200,000 steps
         small["beta2"] = 1 - 2 / (small["epochs"] * small["train_size"] // 50)
     return {**fields, **small, "eval_every": 10, "thorough_every": small["epochs"]}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import fields
@@ -13,10 +14,12 @@ from vlls._extras import pip_command
 from vlls._files import make_folder, write_atomically
 from vlls._names import check_known
 from vlls.experiments._cells import Cell
+from vlls.experiments._choice import best_runs, check_method, compared, finished, sgd_last
 from vlls.experiments._folder import ResultsFolder
 from vlls.experiments._protocols import PROTOCOLS
 from vlls.experiments._skipped import skipped
 from vlls.train._config import RunConfig
+from vlls.train.methods import METHODS, PROPOSED, Method
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -38,9 +41,9 @@ METRICS = (
     *("clean_part_accuracy", "memorised", "recovered"),
 )
 MACHINE = ("wall_seconds", "images_per_second", "peak_memory_bytes", "device", "torch", "vlls", "commit", "date")
-PLACE = ("experiment", "protocol", "role", "panel", "method", "parameter", "value", "seed", "status")
-CONFIG = tuple(f.name for f in fields(RunConfig) if f.name not in PLACE)
-COLUMNS = (*PLACE, *METRICS, "posterior_std", "train_images", *CONFIG, "reduced", *MACHINE, "key")
+POSITION = ("experiment", "protocol", "role", "panel", "method", "parameter", "value", "seed", "status")
+CONFIG = tuple(f.name for f in fields(RunConfig) if f.name not in POSITION)
+COLUMNS = (*POSITION, *METRICS, "posterior_std", "train_images", *CONFIG, "reduced", *MACHINE, "key")
 LABEL_COLUMNS = (
     "experiment",
     "protocol",
@@ -72,7 +75,7 @@ def collate(
         protocol: only this one.
 
     Returns:
-        A table with the place of the run in its experiment (``experiment``, ``protocol``, ``role``, ``panel``,
+        A table with the position of the run in its experiment (``experiment``, ``protocol``, ``role``, ``panel``,
         ``method``, ``parameter``, ``value``, ``seed``, ``status``), its last metrics as fractions, all fields of its
         config, what was ``reduced``, and its provenance: seconds, images a second, device, versions, commit and date.
 
@@ -125,11 +128,11 @@ def collate_labels(
         labels = skipped(folder.smoothed_labels, cell.config) if cell.also else None
         if labels is None:  # of a run that another experiment needs too, they are that one's
             continue
-        place = (cell.experiment, cell.protocol, cell.panel, cell.config.method, cell.value, cell.config.seed)
+        position = (cell.experiment, cell.protocol, cell.panel, cell.config.method, cell.value, cell.config.seed)
         names, mean = labels["classes"], labels.get("mean_noise")
         for i, label in enumerate(names):
             for j, other in enumerate(names):
-                rows.append((*place, label, other, labels["smoothed"][i][j], None if mean is None else mean[i][j]))
+                rows.append((*position, label, other, labels["smoothed"][i][j], None if mean is None else mean[i][j]))
     return pd.DataFrame(rows, columns=list(LABEL_COLUMNS)).astype({"value": float, "mean_noise": float})
 
 
@@ -165,14 +168,14 @@ def _row(cell: Cell, record: dict[str, Any]) -> dict[str, Any]:
         "status": record["status"],
         "train_images": images,
         "reduced": cell.reduced,
-        "key": record["key"],
+        "key": config.key,
     }
     row |= {name: final.get(name) for name in METRICS}
     row |= {name: getattr(config, name) for name in CONFIG}
     row |= {name: machine.get(name) for name in MACHINE}
     row["milestones"] = None if config.milestones is None else " ".join(f"{m:g}" for m in config.milestones)
-    if config.method in ("ivon_fixed", "vgd"):
-        assert config.hess_init is not None and config.weight_decay is not None
+    fixed = METHODS[config.method].variational and config.beta2 is None  # its variance is not learned
+    if fixed and config.hess_init is not None and config.weight_decay is not None:
         row["posterior_std"] = ((config.ess or images) * (config.hess_init + config.weight_decay)) ** -0.5
     return row
 
@@ -249,7 +252,7 @@ def highest_protocol(table: DataFrame) -> DataFrame:
 
 
 # ---------------------------------------------------------------------- the choice of hyperparameters
-def choose(table: DataFrame, *, how: str = "test", methods: Sequence[str] = ("ivon", "sgd", "ls", "sam")) -> DataFrame:
+def choose(table: DataFrame, *, how: str = "test", methods: Sequence[str] | None = None) -> DataFrame:
     r"""Choose each method's hyperparameter in every panel, and return its accuracy.
 
     As the paper does it (``how="test"``), the value is the one with the best mean accuracy on the test images
@@ -260,14 +263,14 @@ def choose(table: DataFrame, *, how: str = "test", methods: Sequence[str] = ("iv
     Args:
         table: of :func:`collate`, with one protocol.
         how: ``"test"`` or ``"validation"``.
-        methods: which.
+        methods: their names; None for IVON, SGD, and all that are SGD at one of their values, as LS and SAM are.
 
     Returns:
         One row a panel and method, with ``panel``, ``method``, ``value`` (0 where SGD was chosen), ``accuracy`` and
         ``std`` over seeds in per cent, ``seeds``, ``diverged`` (runs left out of the mean).
 
     Raises:
-        ValueError: for another ``how``, or several protocols or experiments.
+        ValueError: for another ``how``, an unknown method, or several protocols or experiments.
 
     Example:
         >>> choose(load_table("nothing.csv")).empty
@@ -280,53 +283,34 @@ def choose(table: DataFrame, *, how: str = "test", methods: Sequence[str] = ("iv
         if table[name].nunique() > 1:
             found = ", ".join(map(str, table[name].unique()))
             raise ValueError(f"the table holds several values of {name} ({found}); choose one of them")
+    methods = compared() if methods is None else methods
+    for method in methods:
+        check_method(method)
     rows = []
     for panel in table["panel"].unique():
         of_panel = table[table["panel"] == panel]
         for method in methods:
-            row = _best(of_panel, method, how)
-            if row is not None:
-                rows.append({"panel": panel, "method": method, **row})
+            best = best_runs(of_panel, method, how)
+            if len(best):
+                rows.append({"panel": panel, "method": method, **_summary(best)})
     names = ["panel", "method", "value", "accuracy", "std", "seeds", "diverged"]
     return pd.DataFrame(rows, columns=names)
 
 
-def _best(table: DataFrame, method: str, how: str) -> dict[str, Any] | None:
-    family = [method, "sgd"] if method in ("ls", "sam") else [method]
-    rows = table[table["method"].isin(family)].copy()
-    rows["value"] = rows["value"].where(rows["method"] == method, 0.0).astype(float)
-    main = rows[rows["role"] == "main"]
-    finished = main[main["status"] == "finished"]
-    if finished.empty:
-        return None
-    value = None
-    if method not in main["method"].values:
-        return None
-    if finished["value"].notna().any():
-        held_out = rows[(rows["role"] == "tune") & (rows["status"] == "finished")]
-        if held_out.empty:  # data sets that come with such images
-            held_out = finished
-        by, of = ("test_accuracy", finished) if how == "test" else ("validation_accuracy", held_out)
-        means = of.groupby("value")[by].mean().dropna()
-        if means.empty:
-            return None
-        value = float(means.idxmax())
-        finished = finished[finished["value"] == value]
-        main = main[main["value"] == value]
-    if finished.empty:
-        return None
-    accuracy = 100 * finished["test_accuracy"]
+def _summary(runs: DataFrame) -> dict[str, Any]:
+    """The accuracy of runs with one value."""
+    value, accuracy = float(runs["value"].iloc[0]), 100 * finished(runs)["test_accuracy"]
     return {
-        "value": value,
+        "value": None if math.isnan(value) else value,
         "accuracy": float(accuracy.mean()),
         "std": float(accuracy.std(ddof=1)) if len(accuracy) > 1 else float("nan"),
         "seeds": len(accuracy),
-        "diverged": int((main["status"] == "diverged").sum()),
+        "diverged": int((runs["status"] == "diverged").sum()),
     }
 
 
 def accuracy_table(table: DataFrame, *, how: str = "test") -> DataFrame:
-    """Return what :func:`choose` chose as a table to read: a row for each panel, a column for each method.
+    """Return the accuracies that :func:`choose` finds as a table to read: a row for each panel, a column a method.
 
     Args:
         table: of :func:`collate`, with one protocol and experiment.
@@ -334,7 +318,8 @@ def accuracy_table(table: DataFrame, *, how: str = "test") -> DataFrame:
 
     Returns:
         Text such as ``"91.2 ± 0.3 (α = 0.5)"`` for ``IVON``, ``LS``, ``SAM`` and ``SGD``, in per cent with the
-        standard deviation over seeds; and in points how far IVON is above the two: ``IVON − LS``, ``IVON − SAM``.
+        standard deviation over seeds; and in points how far IVON is above LS and SAM: ``IVON − LS``, ``IVON − SAM``.
+        Registered methods that are SGD at one of their values have columns as LS and SAM do.
 
     Raises:
         ValueError: as :func:`choose` does.
@@ -346,27 +331,28 @@ def accuracy_table(table: DataFrame, *, how: str = "test") -> DataFrame:
     import pandas as pd
 
     chosen = choose(table, how=how).set_index(["panel", "method"])
+    records = [METHODS[name] for name in sgd_last(compared())]
+    ours, others = METHODS[PROPOSED].label, [record for record in records if record.sgd_value is not None]
     rows = {}
     for panel in chosen.index.get_level_values("panel").unique():
         of_panel = chosen.loc[panel]
-        row = {name.upper(): _text(of_panel, name) for name in ("ivon", "ls", "sam", "sgd")}
-        for other in ("ls", "sam"):
-            both = {"ivon", other} <= set(of_panel.index)
-            gain = of_panel.loc["ivon", "accuracy"] - of_panel.loc[other, "accuracy"] if both else None
-            row[f"IVON − {other.upper()}"] = "" if gain is None else f"{gain:+.1f}".replace("-", "−")
+        row = {record.label: _text(of_panel, record) for record in records}
+        for other in others:
+            both = {PROPOSED, other.name} <= set(of_panel.index)
+            gain = of_panel.loc[PROPOSED, "accuracy"] - of_panel.loc[other.name, "accuracy"] if both else None
+            row[f"{ours} − {other.label}"] = "" if gain is None else f"{gain:+.1f}".replace("-", "−")
         rows[panel] = row
-    names = ["IVON", "LS", "SAM", "SGD", "IVON − LS", "IVON − SAM"]
+    names = [record.label for record in records] + [f"{ours} − {other.label}" for other in others]
     return pd.DataFrame.from_dict(rows, orient="index", columns=names)
 
 
-def _text(chosen: DataFrame, method: str) -> str:
-    if method not in chosen.index:
+def _text(chosen: DataFrame, method: Method) -> str:
+    if method.name not in chosen.index:
         return ""
-    row = chosen.loc[method]
+    row = chosen.loc[method.name]
     text = f"{row['accuracy']:.1f}"
     if row["seeds"] > 1:
         text += f" ± {row['std']:.1f}"
-    symbol = {"ls": "α", "sam": "ρ"}.get(method)
-    if symbol is not None and row["value"] == row["value"]:
-        text += f" ({symbol} = {row['value']:g})"
+    if method.symbol and row["value"] == row["value"]:
+        text += f" ({method.symbol} = {row['value']:g})"
     return text + (f", {row['diverged']:g} diverged" if row["diverged"] else "")

@@ -1,4 +1,4 @@
-"""The labels that a trained method trains towards, class by class (Fig. 4)."""
+"""The labels that a trained network was trained towards, class by class (Fig. 4)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from vlls.noise import label_noise_moments
-from vlls.smoothing import OnlineLabelSmoothing
 from vlls.train._files import load_checkpoint
 from vlls.train._loop import CHECKPOINT
 from vlls.train._restore import LoadedRun
+from vlls.train.methods import METHODS
 
 __all__ = ["smoothed_labels"]
 
@@ -41,21 +41,18 @@ def smoothed_labels(loaded: LoadedRun, *, images: int = IMAGES) -> dict[str, Any
     config, data = loaded.config, loaded.data
     classes = data.num_classes
     found: dict[str, Any] = {"classes": list(data.classes)}
-    one_hot = torch.eye(classes, dtype=torch.float64)
-    if config.method == "ls":
-        assert config.smoothing is not None
-        found["smoothed"] = (1 - config.smoothing) * one_hot + config.smoothing / classes
-    elif config.method == "ols":
-        assert config.alpha is not None and config.smoothing is not None
-        criterion = OnlineLabelSmoothing(config.alpha, classes, config.smoothing)
+    record = METHODS[config.method]
+    if record.smoothed_labels is not None:
+        criterion = record.criterion(config, classes)
         state = load_checkpoint(loaded.folder / CHECKPOINT)["processes"][0]
         criterion.load_state_dict(state["criterion"])
-        found["smoothed"] = config.alpha * one_hot + (1 - config.alpha) * criterion.soft_labels.double()
+        found["smoothed"] = record.smoothed_labels(criterion, classes)
     elif loaded.posterior is not None:
         smoothed, mean = _of_posterior(loaded, images)
         found |= {"smoothed": smoothed, "mean_noise": mean.tolist()}
     else:
-        raise ValueError(f"method={config.method!r} does not smooth labels; choose ls, ols or a variational method")
+        others = [name for name, other in METHODS.items() if other.smoothed_labels is not None or other.variational]
+        raise ValueError(f"method={config.method!r} does not smooth labels; choose one of {', '.join(others)}")
     found["smoothed"] = found["smoothed"].tolist()
     return found
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vlls.experiments._jobs import GRACE, Event, Executor, Job, Outcome
 from vlls.experiments._cells import Cell, cells
 from vlls.experiments._folder import ResultsFolder
+from vlls.experiments._jobs import GRACE, Event, Executor, Job, Outcome
 
 __all__ = ["SweepReporter", "SweepResult", "sweep"]
 
