@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from vlls._names import kind_of
 from vlls._validation import check_generator, check_whole_number
-from vlls.optim._warnings import warn_caller
+from vlls._warnings import warn_caller
 
 __all__ = [
     "check_generator_state",

@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from vlls._warnings import warn_caller
 from vlls.optim._slot import Slot
-from vlls.optim._warnings import warn_caller
 
 __all__ = [
     "LocalGradients",

@@ -27,9 +27,9 @@ from torch.optim import Optimizer
 from vlls._compiled import capturing, drop_cached_casts
 from vlls._locks import holding
 from vlls._names import kind_of
+from vlls._warnings import warn_caller
 from vlls.optim._checkpoints import only_makes_state
 from vlls.optim._running import FrozenRunningState
-from vlls.optim._warnings import warn_caller
 from vlls.optim._wrapped import on_itself
 from vlls.optim.ivon import IVON
 
