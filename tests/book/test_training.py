@@ -8,8 +8,8 @@ from chapters import ROOT
 from typer.testing import CliRunner
 
 from vlls.cli._app import app
+from vlls.data.corruption import CORRUPTIONS
 from vlls.train import METHODS, RunConfig, run
-from vlls.train._config import CORRUPTIONS
 
 PAGE = (ROOT / "book" / "training.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,4 +52,4 @@ def test_the_noise_commands_of_the_page_work(folder, options, runs, tmp_path):
 
 def test_every_method_and_corruption_is_on_the_page():
     words = set(re.findall(r"`(\w+)`", PAGE))
-    assert set(METHODS) <= words and set(CORRUPTIONS) - {"none"} <= words
+    assert set(METHODS) <= words and set(CORRUPTIONS) <= words

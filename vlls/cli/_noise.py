@@ -24,7 +24,7 @@ from vlls.cli._noise_report import ALL, CSV, HTML, Asked, NoiseReport, name_opti
 from vlls.cli._terminal import Terminated, note, say, terminable, threads_of, warnings_noted
 
 if TYPE_CHECKING:
-    from vlls.posterior import DiagonalPosterior
+    from vlls.posterior import Posterior
     from vlls.train import LoadedRun
 
 __all__ = ["noise"]
@@ -200,7 +200,7 @@ def noise(
 noise.__doc__ = HELP
 
 
-def _posterior(run: LoadedRun, std: float | None) -> DiagonalPosterior:
+def _posterior(run: LoadedRun, std: float | None) -> Posterior:
     """What the weights are drawn from: as learned, or with one standard deviation for all."""
     if std is None:
         if run.posterior is None:

@@ -21,7 +21,7 @@ from vlls.train._chance import label_counts, tell_chance
 
 if TYPE_CHECKING:
     from vlls.noise import ExampleRanking
-    from vlls.posterior import DiagonalPosterior
+    from vlls.posterior import Posterior
     from vlls.train import LoadedRun, RunImages
 
 __all__ = ["ALL", "CSV", "HTML", "Asked", "NoiseReport", "name_options", "name_parts", "rank_parts"]
@@ -102,7 +102,7 @@ class Asked:
 
 def rank_parts(
     run: LoadedRun,
-    posterior: DiagonalPosterior,
+    posterior: Posterior,
     parts: Mapping[str, RunImages],
     asked: Asked,
     progress: Callable[[int, int], None] | None = None,
@@ -173,7 +173,7 @@ class NoiseReport:
     run: LoadedRun
     name: str
     asked: Asked
-    posterior: DiagonalPosterior
+    posterior: Posterior
     images: Mapping[str, RunImages]
     ranking: ExampleRanking
     part: np.ndarray

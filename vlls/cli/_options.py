@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
@@ -22,7 +22,7 @@ PANELS = {
     "Data": "dataset labels train_size validation_size image_size augment",
     "Label errors": "corruption rate rate_step",
     "Method": "method model pretrained momentum weight_decay smoothing alpha margin rho "
-    "ess hess_init beta2 hess_approx clip_radius mc_samples seed",
+    "ess hess_init beta2 hess_approx clip_radius mc_samples options seed",
     "Schedule": "epochs batch_size lr schedule warmup_epochs milestones",
     "Measuring": "eval_every thorough_every eval_samples",
     "Machine": "precision",
@@ -30,7 +30,7 @@ PANELS = {
 _listed = " ".join(PANELS.values()).split()
 if _others := [field.name for field in fields(RunConfig) if field.name not in _listed]:
     PANELS["Further"] = " ".join(_others)  # a new field has its option at once, and its place later
-_METAVAR = {int: "N", float: "X", str: "NAME", tuple: "X,..."}
+_METAVAR = {int: "N", float: "X", str: "NAME", tuple: "X,...", Mapping: "NAME=X,..."}
 _LISTS = {"load": DATASETS, "METHODS": tuple(METHODS), "NAMES": MODELS}  # what the docstring refers to
 _SYMBOLS = {"kappa": "κ", "beta": "β", "delta": "δ", "lambda": "λ", "sigma": "σ"}
 _SMALL = str.maketrans("012", "₀₁₂")
@@ -45,7 +45,7 @@ def with_run_options(command: F) -> F:
         command: takes its own options by keyword, and those of the config as ``**fields``.
     """
     hints, helps = get_type_hints(RunConfig), run_config_help()
-    defaults = {field.name: field.default for field in fields(RunConfig)}
+    defaults = {field.name: None if field.default is MISSING else field.default for field in fields(RunConfig)}
     parameters = []
     for panel, names in PANELS.items():
         for name in names.split():
@@ -58,7 +58,8 @@ def with_run_options(command: F) -> F:
                 show_default=False,
                 rich_help_panel=panel,
             )
-            parameters.append(_keyword(name, Annotated[str | None if kind is tuple else kind | None, option]))  # type: ignore[misc]
+            taken: Any = str if kind in (tuple, Mapping) else kind
+            parameters.append(_keyword(name, Annotated[taken | None, option]))
     own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
     signature = inspect.Signature([*parameters, *own])
     command.__signature__ = signature  # type: ignore[attr-defined]
@@ -68,7 +69,8 @@ def with_run_options(command: F) -> F:
 
 def _kind(hint: Any) -> type:
     """The type of a field without its None; tuple for a tuple of anything."""
-    kind = next(kind for kind in get_args(hint) or [hint] if kind is not type(None))
+    kinds = get_args(hint) if type(None) in get_args(hint) else [hint]
+    kind = next(kind for kind in kinds if kind is not type(None))
     return get_origin(kind) or kind
 
 

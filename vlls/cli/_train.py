@@ -113,6 +113,8 @@ def train(
     given = {name: value for name, value in fields.items() if value is not None}
     if "milestones" in given:
         given["milestones"] = _numbers("milestones", given["milestones"])
+    if "options" in given:
+        given["options"] = dict(_pair(text) for text in given["options"].split(","))
     if resume and overwrite:
         raise ValueError("--resume goes on and --overwrite starts anew; choose one of them")
     speaks = rank() == 0
@@ -190,6 +192,17 @@ def _numbers(name: str, text: str) -> tuple[float, ...]:
         raise ValueError(
             f"{name}={text!r} is no list of numbers; pass fractions of the run, such as 0.5,0.75"
         ) from None
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """Return the name and the value of ``NAME=X``, where X is as JSON writes it or else a string."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"options={text!r} is no name with a value; pass NAME=X, or several with commas between them")
+    try:
+        return name.strip(), json.loads(value)
+    except ValueError:
+        return name.strip(), value
 
 
 def run(config: RunConfig, output: Path, **options: Any) -> RunResult:

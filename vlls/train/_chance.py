@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vlls.train._config import RunConfig
-from vlls.train.methods import METHODS
 
 if TYPE_CHECKING:
     from vlls.train._prepare import RunData
@@ -75,8 +74,8 @@ def tell_chance(config: RunConfig, counts: Mapping[str, int], epochs: Sequence[M
     accuracy = next(epoch["test_accuracy"] for epoch in reversed(epochs) if epoch.get("test_accuracy") is not None)
     share = counts["test_most_frequent"] / counts["test_images"]
     options = "another --lr or more --epochs"
-    if METHODS[config.method].variational:
-        options = f"a larger --hess-init than {config.hess_init:g} (a narrower posterior), {options}"
+    if (hess_init := config.hess_init) is not None:
+        options = f"a larger --hess-init than {hess_init:g} (a narrower posterior), {options}"
     return (
         f"the network ended at chance: it names {100 * accuracy:.2f} % of the test images right, and always naming the "
         f"most frequent class {100 * share:.2f} %; train it again with {options}"

@@ -1,36 +1,42 @@
-"""What one training run is: a frozen :class:`RunConfig`, and the key that names it."""
+"""A training run before it begins: a frozen :class:`RunConfig`, its resolved form, and the key that names it."""
 
 from __future__ import annotations
 
 import math
 import os
 import warnings
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from numbers import Integral, Real
+from types import MappingProxyType
+from typing import Any, TypeVar
 
-from vlls._names import check_known
+from vlls._names import check_known, check_whole_number, kind_of
 from vlls.data import _known
+from vlls.data._rates import check_errors
 from vlls.models import NAMES as MODELS
 from vlls.train._keys import run_key
 from vlls.train._presets import settings
 from vlls.train._schedules import SCHEDULES
-from vlls.train.methods import METHODS, hyperparameters_of
+from vlls.train.methods import METHODS, Method, record_of_outside, register_if_unknown, unread_by
 
-__all__ = ["CORRUPTIONS", "PRECISIONS", "RunConfig"]
-
-CORRUPTIONS = ("none", *_known.CORRUPTIONS)
-"""The kinds of label errors that a run can put in."""
+__all__ = ["PRECISIONS", "ResolvedConfig", "RunConfig"]
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 """The number formats of a run's passes; ``auto`` is bfloat16 where the device is fast with it."""
 
-_RESOLVED = (  # fields that None leaves to hyperparameters()
-    "model pretrained epochs batch_size lr schedule warmup_epochs milestones momentum weight_decay smoothing alpha "
-    "margin rho hess_init beta2 hess_approx mc_samples thorough_every"
-).split()
+_NAMES = {"model": MODELS, "schedule": SCHEDULES, "hess_approx": ("price", "gradsq"), "precision": PRECISIONS}
+_LEAST = {"image_size": 8, "train_size": 1, "validation_size": 0, "epochs": 1, "batch_size": 1, "mc_samples": 1}
+_LEAST |= {"eval_every": 1, "thorough_every": 1, "eval_samples": 0, "seed": 0}
+_NOT_NEGATIVE = ("lr", "rho", "warmup_epochs", "weight_decay", "margin")
+_POSITIVE = ("ess", "hess_init", "clip_radius")
+_FRACTIONS = ("momentum", "smoothing", "alpha", "beta2")
+
+C = TypeVar("C", bound="RunConfig")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RunConfig:
     r"""One training run of the paper: data, label errors, method, hyperparameters and seed.
 
@@ -79,6 +85,7 @@ class RunConfig:
             rightly labelled training images; None for twenty a run. The last epoch has all.
         eval_samples: weight samples of the posterior-averaged metrics; 0 for none.
         seed: of the subset, the label errors, the initial weights, the order, the augmentation and the samples.
+        options: further hyperparameters of the method, by name: those that its record reads and that are no fields.
 
     Raises:
         ValueError: naming the field, what is allowed and, for names, the closest.
@@ -124,42 +131,43 @@ class RunConfig:
     thorough_every: int | None = None
     eval_samples: int = 8
     seed: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for field in fields(self):  # 1 and 1.0 are the same learning rate, and the same key
-            value = getattr(self, field.name)
-            if "float" in str(field.type) and isinstance(value, int) and not isinstance(value, bool):
-                object.__setattr__(self, field.name, float(value))
+        for name, (kind, convert) in _number_types().items():  # 1 and 1.0 are the same learning rate, and the same key
+            value = getattr(self, name)
+            if isinstance(value, kind) and not isinstance(value, bool):
+                object.__setattr__(self, name, convert(value))
         if self.milestones is not None:
             object.__setattr__(self, "milestones", tuple(self.milestones))
         check_known(self.method, METHODS, "method")
-        check_known(self.corruption, CORRUPTIONS, "corruption")
-        check_known(self.precision, PRECISIONS, "precision")
-        for name, known in (("model", MODELS), ("schedule", SCHEDULES), ("hess_approx", ("price", "gradsq"))):
+        self._check_options()
+        self._check_errors()
+        self._check_values()
+
+    def _check_options(self) -> None:
+        """Refuse hyperparameters that the method does not read, as fields and as options."""
+        for name in sorted(unread_by(self.method) & _names()):
             if (value := getattr(self, name)) is not None:
-                check_known(value, known, name)
-        for name in sorted(hyperparameters_of() - METHODS[self.method].reads.keys()):
-            if getattr(self, name) is not None:
                 users = ", ".join(method for method in METHODS if name in METHODS[method].reads)
                 raise ValueError(
-                    f"{name}={getattr(self, name)!r} is not read by method={self.method!r}, only by {users}; "
+                    f"{name}={value!r} is not read by method={self.method!r}, only by {users}; "
                     f"leave it out, or change the method"
                 )
-        self._check_errors()
-        self._check_numbers()
+        own = {name: value for name, value in METHODS[self.method].reads.items() if name not in _names()}
+        options = dict(sorted(self.options.items()))
+        for name, value in options.items():
+            if name in _names():
+                raise ValueError(f"options hold {name!r}, which is a field; pass {name}={value!r} by itself")
+            if not own:
+                raise ValueError(f"options={options!r} are not read by method={self.method!r}; leave them out")
+            check_known(name, own, "option")
+            options[name] = _option(name, value, own[name])
+        object.__setattr__(self, "options", MappingProxyType(options))
 
     def _check_errors(self) -> None:
-        if not _is_number(self.rate) or not 0 <= self.rate < 1:
-            raise ValueError(f"rate={self.rate!r} is outside [0, 1); choose the share of wrong labels, such as 0.4")
-        if self.corruption == "none" and (self.rate or self.rate_step):
-            raise ValueError(
-                f"rate={self.rate!r}, rate_step={self.rate_step!r} need a corruption; choose one of "
-                f"{', '.join(CORRUPTIONS[1:])}"
-            )
-        if not _is_number(self.rate_step) or not 0 <= self.rate_step < 1:
-            raise ValueError(f"rate_step={self.rate_step!r} is outside [0, 1); the paper takes 0.05")
-        if self.rate_step and self.corruption != "class_dependent":
-            raise ValueError(f"rate_step={self.rate_step!r} goes with corruption='class_dependent' only; leave it out")
+        classes = len(_known.CLASSES.get(self.dataset, ())) or None
+        check_errors(self.corruption, self.rate, self.rate_step, classes)
         if self.corruption != "none" and not (self.rate or self.rate_step):
             either = " or rate_step > 0" if self.corruption == "class_dependent" else ""
             raise ValueError(
@@ -172,52 +180,89 @@ class RunConfig:
                 "no clean reference: leave one of them out"
             )
 
-    def _check_numbers(self) -> None:
-        whole = {"image_size": 8, "train_size": 1, "validation_size": 0, "epochs": 1, "batch_size": 1, "mc_samples": 1}
-        whole |= {"eval_every": 1, "thorough_every": 1, "eval_samples": 0, "seed": 0}
-        for name, least in whole.items():
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                raise ValueError(f"{name}={value!r} is not allowed; choose a whole number >= {least}")
+    def _check_values(self) -> None:
+        def given(*names: str) -> dict[str, Any]:
+            return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+        for name, value in given(*_NAMES).items():
+            check_known(value, _NAMES[name], name)
+        for name, value in given(*_LEAST).items():
+            check_whole_number(value, name, _LEAST[name])
         if self.seed >= 2**32:
             raise ValueError(f"seed={self.seed!r} is not allowed; choose a whole number below 2**32")
-        for name in ("lr", "rho", "warmup_epochs", "weight_decay", "margin"):
-            value = getattr(self, name)
-            if value is not None and (not _is_number(value) or not 0 <= value < math.inf):
-                raise ValueError(f"{name}={value!r} is not allowed; choose a finite number >= 0")
-        for name in ("ess", "hess_init", "clip_radius"):
-            value = getattr(self, name)
-            if value is not None and (not _is_number(value) or not 0 < value < math.inf):
-                raise ValueError(f"{name}={value!r} is not allowed; choose a finite number > 0")
-        for name in ("momentum", "smoothing", "alpha", "beta2"):
-            if (value := getattr(self, name)) is not None:
-                if not _is_number(value):
-                    raise ValueError(f"{name}={value!r} is no number; choose one in [0, 1]")
-                if not 0 <= value <= 1:
-                    raise ValueError(f"{name}={value!r} is outside [0, 1]; choose a number in [0, 1]")
-        if self.milestones is not None and not all(_is_number(m) and 0 < m < 1 for m in self.milestones):
+        for name, value in given(*_NOT_NEGATIVE, *_POSITIVE).items():
+            sign = ">" if name in _POSITIVE else ">="
+            if not isinstance(value, float) or not 0 <= value < math.inf or (sign == ">" and value == 0):
+                raise ValueError(f"{name}={value!r} is not allowed; choose a finite number {sign} 0")
+        for name, value in given(*_FRACTIONS).items():
+            if not isinstance(value, float) or not 0 <= value <= 1:
+                raise ValueError(f"{name}={value!r} is outside [0, 1]; choose a number in [0, 1]")
+        if not all(isinstance(m, Real) and 0 < m < 1 for m in self.milestones or ()):
             raise ValueError(f"milestones={self.milestones!r} are fractions of the run; choose numbers in (0, 1)")
-        epochs, warmup = self.epochs, self.warmup_epochs
-        if epochs is not None and warmup is not None and warmup >= epochs:
-            raise ValueError(f"warmup_epochs={warmup!r} leaves nothing of epochs={epochs!r}; choose fewer")
+        if self.epochs is not None and self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs={self.warmup_epochs!r} leaves nothing of epochs={self.epochs!r}; choose fewer"
+            )
 
     # ------------------------------------------------------------------ the run's identity
-    def resolved(self) -> RunConfig:
-        """The same run with every field that was left at None filled in, but for what the data decide."""
+    def resolved(self) -> ResolvedConfig:
+        """Return a copy with defaults filled in: the hyperparameters of the data set, method and label errors."""
         values = settings(self.dataset, self.method, self.corruption, self.rate, self.epochs)
         if self.model not in (None, "resnet50"):
             values["pretrained"] = False  # there are weights for that network alone
-        missing = {name: values[name] for name in _RESOLVED if getattr(self, name) is None and name in values}
-        return replace(self, **missing)
+        given = {name: value for name, value in self._values().items() if value is not None}
+        defaults = {name: value for name, value in values.items() if name in _names()}
+        own = {name: value for name, value in METHODS[self.method].reads.items() if name not in _names()}
+        return ResolvedConfig(**{**defaults, **given, "options": {**own, **self.options}})
 
-    def located(self) -> RunConfig:
-        """The same run with the whole path of a folder of images, so that it is found from elsewhere too."""
+    def located(self: C) -> C:
+        """Return a copy with the whole path of a folder of images, so that it is found from elsewhere too."""
         folder = _known.as_folder(self.dataset)
         return self if folder is None else replace(self, dataset=os.path.abspath(folder))
 
+    def __getitem__(self, name: str) -> Any:
+        """Return a hyperparameter by its name, be it a field or one of the options."""
+        return self.options[name] if name in self.options else self._values()[name]
+
+    def _values(self) -> dict[str, Any]:
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RunConfig) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(tuple(value for name, value in self._values().items() if name != "options"))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = {**self._values(), "options": dict(self.options)}
+        return _unpickled, (type(self), values, record_of_outside(self.method))
+
     def to_dict(self) -> dict[str, Any]:
-        """The fields as what JSON can hold."""
-        return {**asdict(self), "milestones": None if self.milestones is None else list(self.milestones)}
+        """Return the fields as JSON can hold them; ``options`` only if there are any."""
+        values = {**self._values(), "milestones": None if self.milestones is None else list(self.milestones)}
+        options = dict(values.pop("options"))
+        return {**values, "options": options} if options else values
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> RunConfig:
+        """Return the config with these hyperparameters: fields, and options of the method, by name.
+
+        Args:
+            values: by name.
+
+        Raises:
+            ValueError: for a name that is neither, or a value that is not allowed.
+
+        Example:
+            >>> RunConfig.of({"method": "ls", "smoothing": 0.3}).smoothing
+            0.3
+        """
+        own = METHODS[values["method"]].reads if values.get("method") in METHODS else {}
+        for name in values:
+            check_known(name, dict.fromkeys((*(entry.name for entry in fields(cls)), *own)), "field")
+        given = {name: value for name, value in values.items() if name in _names()}
+        options = {name: value for name, value in values.items() if name not in _names()}
+        return cls(**{**given, "options": {**given.get("options", {}), **options}})
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], key: str | None = None) -> RunConfig:
@@ -263,5 +308,66 @@ class RunConfig:
         return f"{dataset}-{errors}-{self.method.replace('_', '-')}-seed{self.seed}-{self.key}"
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ResolvedConfig(RunConfig):
+    """A :class:`RunConfig` with its defaults filled in, as :meth:`.RunConfig.resolved` returns it.
+
+    The fields below have values. Of the others, those that the method does not read or that the data decide may be
+    None.
+    """
+
+    model: str
+    pretrained: bool
+    epochs: int
+    batch_size: int
+    lr: float
+    schedule: str
+    warmup_epochs: float
+    milestones: tuple[float, ...]
+    momentum: float
+    weight_decay: float
+    thorough_every: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ResolvedConfig.__annotations__:
+            if getattr(self, name) is None:
+                raise ValueError(f"{name}=None is not allowed in a resolved config; choose a value")
+
+
+def _unpickled(cls: type[C], values: dict[str, Any], method: Method | None) -> C:
+    """Make a config of another process, and register its method if this process does not know it."""
+    register_if_unknown(method)
+    return cls(**values)
+
+
+@cache
+def _names() -> frozenset[str]:
+    return frozenset(entry.name for entry in fields(RunConfig))
+
+
+@cache
+def _number_types() -> dict[str, tuple[type, Callable[[Any], float]]]:
+    """Return, for each field that holds a number, the type to accept and the one to make of it."""
+    numbers: dict[str, tuple[type, Callable[[Any], float]]] = {"float": (Real, float), "int": (Integral, int)}
+    types = {entry.name: str(entry.type).partition(" ")[0] for entry in fields(RunConfig)}
+    return {name: numbers[kind] for name, kind in types.items() if kind in numbers}
+
+
+def _option(name: str, value: Any, default: Any) -> Any:
+    """Return the value of an option, a float where its default is one.
+
+    Raises:
+        ValueError: if it is of another type than its default, or not one that JSON holds as it is.
+    """
+    if isinstance(default, float) and isinstance(value, Real) and not isinstance(value, bool):
+        value = float(value)
+    if value is None and default is None:
+        return None
+    of_json = type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value))
+    if not of_json or (default is not None and type(value) is not type(default)):
+        wanted = (
+            "a number, a string or a truth value" if default is None else f"{kind_of(default)}, such as {default!r}"
+        )
+        raise ValueError(f"{name}={value!r} is not allowed; choose {wanted}")
+    return value

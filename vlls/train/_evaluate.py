@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vlls.optim import IVON
+from vlls.optim import VariationalOptimizer
 from vlls.train._augment import center
 from vlls.train._batches import file_loader
 from vlls.train._metrics import classification_metrics, memorisation
@@ -49,7 +49,7 @@ def evaluate(trainer: Trainer, epoch: int, *, thorough: bool = True) -> dict[str
         found |= _named(name, classification_metrics(probabilities[read], labels))
     if not thorough:
         return found
-    if isinstance(trainer.optimizer, IVON) and config.eval_samples:
+    if isinstance(trainer.optimizer, VariationalOptimizer) and config.eval_samples:
         probabilities, read = predict_probabilities(trainer, data.test, samples=config.eval_samples, epoch=epoch)
         labels = torch.from_numpy(data.test.given)[read]
         found |= _named("posterior", classification_metrics(probabilities[read], labels))
@@ -113,14 +113,14 @@ def _evaluating(trainer: Trainer) -> Iterator[None]:
 def _sample(trainer: Trainer, epoch: int, i: int) -> Iterator[None]:
     """The weights of an evaluation's sample ``i``, the same for every batch, process and call."""
     optimizer = trainer.optimizer
-    assert isinstance(optimizer, IVON)
+    assert isinstance(optimizer, VariationalOptimizer)
     seed = derive_seed(trainer.config.seed, "evaluation", epoch, i)
-    own, optimizer.generator = optimizer.generator, torch.Generator(trainer.device).manual_seed(seed)
+    of_training, optimizer.generator = optimizer.generator, torch.Generator(trainer.device).manual_seed(seed)
     try:
         with optimizer.sampled_params(train=False):
             yield
     finally:
-        optimizer.generator = own
+        optimizer.generator = of_training
 
 
 def _batches(trainer: Trainer, images: Images, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:

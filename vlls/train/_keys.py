@@ -35,6 +35,7 @@ INTRODUCED: Mapping[str, Any] = MappingProxyType(
         "eval_every": 1,
         "eval_samples": 8,
         "seed": 0,
+        "options": {},
     }
 )
 """The value of each field of a resolved config under which runs went before there was the field.

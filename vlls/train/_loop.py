@@ -16,11 +16,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from vlls.optim import IVON
-from vlls.posterior import DiagonalPosterior
-from vlls.smoothing import MeanPredictionSmoothing, OnlineLabelSmoothing
+from vlls.optim import VariationalOptimizer
+from vlls.posterior import Posterior
 from vlls.train._chance import label_counts
-from vlls.train._config import RunConfig
+from vlls.train._config import ResolvedConfig, RunConfig
 from vlls.train._evaluate import evaluate
 from vlls.train._files import (
     CHECKPOINT,
@@ -32,17 +31,10 @@ from vlls.train._files import (
     save_record,
 )
 from vlls.train._keys import older_key, run_folder
-from vlls.train._machine import (
-    circumstances,
-    gathered,
-    pick_device,
-    process_group,
-    provenance,
-    stop_signals,
-    synchronize,
-)
+from vlls.train._machine import gathered, pick_device, process_group, stop_signals, synchronize
 from vlls.train._metrics import import_torchmetrics
 from vlls.train._prepare import RunData, prepare
+from vlls.train._provenance import circumstances, provenance
 from vlls.train._trainer import Trainer
 
 __all__ = ["Interrupted", "Reporter", "RunResult", "run"]
@@ -53,11 +45,11 @@ AGREE_EVERY = 10  # steps between the moments at which processes agree to stop o
 class Reporter:
     """What a run tells while it goes on; subclass it and override what is of interest."""
 
-    def start(self, config: RunConfig, step: int, steps_per_epoch: int, images: dict[str, int]) -> None:
+    def start(self, config: ResolvedConfig, step: int, steps_per_epoch: int, images: dict[str, int]) -> None:
         """The run begins, or goes on, before a step.
 
         Args:
-            config: resolved.
+            config: of the run.
             step: number of steps taken already.
             steps_per_epoch: steps an epoch.
             images: number of images by part (``train``, ``test``, ...).
@@ -118,7 +110,7 @@ class RunResult:
         labels: how often there is the most frequent label, in training and for testing (:func:`.label_counts`).
     """
 
-    config: RunConfig
+    config: ResolvedConfig
     status: str
     epochs: list[dict[str, float]]
     final: dict[str, float]
@@ -127,7 +119,7 @@ class RunResult:
     reason: str = ""
     folder: Path | None = None
     model: torch.nn.Module | None = field(default=None, repr=False, compare=False)
-    posterior: DiagonalPosterior | None = field(default=None, repr=False, compare=False)
+    posterior: Posterior | None = field(default=None, repr=False, compare=False)
     labels: dict[str, int] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
@@ -221,7 +213,7 @@ def finished_run(folder: Path, config: RunConfig) -> RunResult:
     """
     record, found = load_run_record(folder / RECORD, config)
     values = {name: record[name] for name in ("status", "reason", "counts", "epochs", "final", "machine")}
-    return RunResult(found, **values, labels=record.get("labels", {}), folder=folder)
+    return RunResult(found.resolved(), **values, labels=record.get("labels", {}), folder=folder)
 
 
 class _Run:
@@ -275,7 +267,6 @@ class _Run:
         if self.note:
             for reporter in self.reporters or [Reporter()] * (trainer.rank == 0):
                 reporter.note(self.note)
-        assert self.config.epochs is not None
         for epoch in range(self.step // steps, self.config.epochs):
             began = time.perf_counter()
             trainer.batches.start(epoch, self.step % steps)
@@ -321,9 +312,8 @@ class _Run:
             "train_loss": loss / seen,
             "train_accuracy": correct / seen,
         }
-        if isinstance(trainer.criterion, (MeanPredictionSmoothing, OnlineLabelSmoothing)):
-            trainer.criterion.next_epoch()
-        assert config.thorough_every is not None
+        if (next_epoch := getattr(trainer.criterion, "next_epoch", None)) is not None:
+            next_epoch()
         thorough = (epoch + 1) % config.thorough_every == 0 or epoch + 1 == config.epochs
         if thorough or (epoch + 1) % config.eval_every == 0:
             began = time.perf_counter()
@@ -401,7 +391,7 @@ class _Run:
         counts["unreadable"] = len(set().union(*gathered(trainer.batches.unreadable)))
         optimizer = trainer.optimizer
         posterior = None
-        if isinstance(optimizer, IVON) and status == "finished":  # after a divergence there is none
+        if isinstance(optimizer, VariationalOptimizer) and status == "finished":  # after a divergence there is none
             posterior = optimizer.posterior(trainer.model)
         result = RunResult(
             config=self.config,

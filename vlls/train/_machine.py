@@ -1,38 +1,21 @@
-"""The machine that a run is on: its device, processes and signals, and what of them the record tells."""
+"""The machine that a run is on: its device, processes and signals."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import platform
 import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
-import vlls
-from vlls.optim import IVON
-from vlls.optim._cpu import _library
-
-if TYPE_CHECKING:
-    from vlls.train._trainer import Trainer
-
 __all__ = [
-    "circumstances",
     "gathered",
     "pick_device",
     "process_group",
-    "processor",
-    "provenance",
     "signals_put_off",
     "stop_signals",
     "synchronize",
@@ -140,77 +123,3 @@ def signals_put_off() -> Iterator[None]:
     finally:
         for signum in asked:
             signal.raise_signal(signum)
-
-
-def circumstances(trainer: Trainer) -> dict[str, Any]:
-    """The things outside of the config that a run's numbers depend on."""
-    device = trainer.device
-    return {
-        "executor": executor(trainer.optimizer),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
-        "threads": torch.get_num_threads(),
-        "processes": trainer.world,
-        "torch": str(torch.__version__),
-        "vlls": vlls.__version__,
-    }
-
-
-def provenance(trainer: Trainer) -> dict[str, Any]:
-    """Circumstances, peak memory, versions, commit and date."""
-    device = trainer.device
-    return {
-        **circumstances(trainer),
-        "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _peak_resident(),
-        "cuda_graph": trainer.captured,
-        "python": platform.python_version(),
-        "commit": _commit(),
-        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
-def processor() -> str:
-    """The name of the processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _peak_resident() -> int | None:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-@lru_cache(maxsize=1)
-def _commit() -> str | None:
-    """The commit of the checkout that this package runs from, if it does."""
-    checkout = Path(__file__).resolve().parents[2]
-    if not (checkout / ".git").exists():
-        return None
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip()
-
-
-def executor(optimizer: torch.optim.Optimizer) -> str:
-    """The code that takes an optimizer's steps; IVON's random numbers and everybody's last digits depend on it.
-
-    Returns:
-        ``"torch fused"``, or of IVON ``"cpu ivon-HASH"`` (the compiled kernel: its source, compiler options and
-        processor), ``"cuda triton VERSION"``, and without them ``"single"`` or ``"foreach"``.
-    """
-    if not isinstance(optimizer, IVON):
-        return "torch fused"
-    cuda = optimizer.param_groups[0]["params"][0].is_cuda
-    if not optimizer.fused:
-        return "foreach" if cuda else "single"
-    return f"cuda triton {importlib.metadata.version('triton')}" if cuda else f"cpu {Path(_library()._name).stem}"

@@ -18,7 +18,7 @@ try:
 except ModuleNotFoundError as error:
     raise missing(error, "vlls.train._reporters") from None
 
-from vlls.train._config import RunConfig
+from vlls.train._config import ResolvedConfig
 from vlls.train._loop import Reporter, RunResult
 
 __all__ = ["Progress", "TensorBoard"]
@@ -63,9 +63,8 @@ class Progress(Reporter):
         self.close()
 
     # ------------------------------------------------------------------ what the run tells
-    def start(self, config: RunConfig, step: int, steps_per_epoch: int, images: dict[str, int]) -> None:
+    def start(self, config: ResolvedConfig, step: int, steps_per_epoch: int, images: dict[str, int]) -> None:
         """Name the run and show the bar."""
-        assert config.epochs is not None and config.batch_size is not None
         self._epochs, self._batch_size, self._steps_per_epoch = config.epochs, config.batch_size, steps_per_epoch
         self._total = config.epochs * steps_per_epoch
         self._first = self._step = step
@@ -204,9 +203,8 @@ class TensorBoard(Reporter):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def start(self, config: RunConfig, step: int, steps_per_epoch: int, images: dict[str, int]) -> None:
+    def start(self, config: ResolvedConfig, step: int, steps_per_epoch: int, images: dict[str, int]) -> None:
         """Open the run's file and write its config as text."""
-        assert config.batch_size is not None
         self._epoch_images = steps_per_epoch * config.batch_size
         purge = step // steps_per_epoch + 1  # the first epoch that is to come
         self._writer = self._make(log_dir=str(self.folder / config.name), purge_step=purge)

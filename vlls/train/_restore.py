@@ -16,10 +16,10 @@ from torch.utils.data import Dataset
 from vlls._validation import check_known
 from vlls.data import NAMES, ImageFiles
 from vlls.data._streams import decode_whole
-from vlls.optim import IVON
-from vlls.posterior import DiagonalPosterior
+from vlls.optim import VariationalOptimizer
+from vlls.posterior import Posterior
 from vlls.train._augment import center, normalize
-from vlls.train._config import RunConfig
+from vlls.train._config import ResolvedConfig, RunConfig
 from vlls.train._files import CHECKPOINT, RECORD, load_checkpoint, load_record
 from vlls.train._keys import first_key
 from vlls.train._machine import pick_device
@@ -130,12 +130,12 @@ class LoadedRun:
     """
 
     folder: Path
-    config: RunConfig
+    config: ResolvedConfig
     status: str
     step: int
     epochs: list[dict[str, float]] = field(repr=False)
     model: nn.Module = field(repr=False)
-    posterior: DiagonalPosterior | None
+    posterior: Posterior | None
     data: RunData = field(repr=False)
 
     def images(self, part: str = "train") -> RunImages:
@@ -208,7 +208,7 @@ def load_run(
         model.load_state_dict(state["model"])
         if METHODS[config.method].variational:
             optimizer = make_optimizer(config, model, len(data.train))
-            assert isinstance(optimizer, IVON)
+            assert isinstance(optimizer, VariationalOptimizer)
             saved = state["optimizer"]
             kept = {i: {k: v for k, v in own.items() if k != "generator"} for i, own in saved["state"].items()}
             optimizer.load_state_dict({"state": kept, "param_groups": saved["param_groups"]})  # nothing is drawn here
@@ -306,7 +306,7 @@ def _check_fingerprints(folder: Path, place: str, data: RunData, kept: dict[str,
         )
 
 
-def _config(folder: Path, record: dict[str, Any], state: dict[str, Any]) -> RunConfig:
+def _config(folder: Path, record: dict[str, Any], state: dict[str, Any]) -> ResolvedConfig:
     """The config of a run, from its checkpoint or its record."""
     values = state.get("config", record.get("config"))
     if values is None:

@@ -12,10 +12,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from vlls.models import build
-from vlls.optim import IVON
+from vlls.optim import VariationalOptimizer
 from vlls.train._augment import normalize
 from vlls.train._batches import Batches, DeviceBatches, FileBatches
-from vlls.train._config import RunConfig
+from vlls.train._config import ResolvedConfig
 from vlls.train._machine import gathered
 from vlls.train._prepare import FILE_IMAGE_SIZE, Images, RunData, derive_seed
 from vlls.train._schedules import learning_rate
@@ -30,7 +30,7 @@ class Trainer:
     """All that changes while a run trains, and the step that changes it.
 
     Args:
-        config: resolved.
+        config: of the run.
         data: of :func:`.prepare`.
         device: where to train.
         workers: processes that decode images from files.
@@ -45,22 +45,22 @@ class Trainer:
     """
 
     def __init__(
-        self, config: RunConfig, data: RunData, device: torch.device, *, workers: int = 2, cuda_graph: bool = True
+        self, config: ResolvedConfig, data: RunData, device: torch.device, *, workers: int = 2, cuda_graph: bool = True
     ) -> None:
         self.config, self.data, self.device, self.workers = config, data, device, workers
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self._samples = config.mc_samples or 1
         shares = self.world * self._samples
         batch_size = config.batch_size
-        assert batch_size is not None and config.epochs is not None
         if batch_size % shares:
             raise ValueError(
                 f"batch_size={batch_size} cannot be shared by {self.world} processes with {self._samples} weight "
                 f"samples each; choose a multiple of {shares}"
             )
-        self.share = batch_size // shares
-        own = slice(self.rank * self.share * self._samples, (self.rank + 1) * self.share * self._samples)
-        options: dict[str, Any] = {"batch_size": batch_size, "rows": own, "device": device, "seed": config.seed}
+        self.rows_per_sample = batch_size // shares
+        each = self.rows_per_sample * self._samples
+        rows = slice(self.rank * each, (self.rank + 1) * each)
+        options: dict[str, Any] = {"batch_size": batch_size, "rows": rows, "device": device, "seed": config.seed}
         self.batches: Batches
         if isinstance(data.train.images, np.ndarray):
             augment = data.train.images.shape[3] == 3 if config.augment is None else config.augment
@@ -77,7 +77,7 @@ class Trainer:
             torch.Generator(device).manual_seed(derive_seed(config.seed, "samples", first + i))
             for i in range(self._samples)
         ]
-        if isinstance(self.optimizer, IVON):
+        if isinstance(self.optimizer, VariationalOptimizer):
             self.optimizer.generator = self.samplers[0]
         self._net: nn.Module = self.model
         if self.world > 1:
@@ -88,7 +88,7 @@ class Trainer:
         self.steps_per_epoch = self.batches.steps
         self.total_steps = self.steps_per_epoch * config.epochs
         self._warm = 0
-        capturable = not isinstance(self.optimizer, IVON) or bool(self.optimizer.fused)
+        capturable = getattr(self.optimizer, "capturable", self.optimizer.defaults.get("capturable", True))
         self._use_graph = cuda_graph and device.type == "cuda" and self.world == 1 and capturable
         self._graph: torch.cuda.CUDAGraph | None = None
         self._stream = torch.cuda.Stream(device) if self._use_graph else None
@@ -115,14 +115,13 @@ class Trainer:
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step of the run."""
         config = self.config
-        assert config.lr is not None and config.schedule is not None and config.warmup_epochs is not None
         return learning_rate(
             step,
             lr=config.lr,
             total_steps=self.total_steps,
             schedule=config.schedule,
             warmup_steps=round(config.warmup_epochs * self.steps_per_epoch),
-            milestones=config.milestones or (),
+            milestones=config.milestones,
         )
 
     # ------------------------------------------------------------------ the step
@@ -164,10 +163,10 @@ class Trainer:
 
     def _take_shares(self, images: Tensor, labels: Tensor) -> None:
         """Every sample sees its own rows, with its own stream of noise."""
-        assert isinstance(self.optimizer, IVON)
+        assert isinstance(self.optimizer, VariationalOptimizer)
         self.optimizer.zero_grad()
         for i, sampler in enumerate(self.samplers):
-            rows = slice(i * self.share, (i + 1) * self.share)
+            rows = slice(i * self.rows_per_sample, (i + 1) * self.rows_per_sample)
             self.optimizer.generator = sampler
             with self.optimizer.sampled_params(train=True):
                 self._loss(images[rows], labels[rows]).backward()  # type: ignore[no-untyped-call]
@@ -228,7 +227,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`; IVON without its fused kernel, where it was begun without.
+        """Go on from :meth:`state_dict`; without a fused kernel if the run was begun without one.
 
         Raises:
             ValueError: if another number of processes saved it, or another kind of device.
@@ -255,7 +254,7 @@ class Trainer:
                 f"the checkpoint does not fit this model and data ({reason:.200}); have the data changed? "
                 "pass --overwrite to start anew"
             ) from error
-        if isinstance(self.optimizer, IVON) and state.get("fused") is False:  # older checkpoints do not tell
+        if state.get("fused") is False and hasattr(self.optimizer, "fused"):  # older checkpoints do not tell
             self.optimizer.fused = self._use_graph = False
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate  # a GPU's stays the tensor that is there, not the one that was loaded to the CPU
@@ -277,7 +276,7 @@ def _fastest_convolutions() -> Iterator[None]:
 
 
 # ---------------------------------------------------------------------- what a network is made for
-def seen_size(config: RunConfig, data: RunData) -> int:
+def seen_size(config: ResolvedConfig, data: RunData) -> int:
     """Height and width in pixels of the images that the network sees."""
     if isinstance(data.train.images, np.ndarray):
         return data.train.images.shape[1]
@@ -302,16 +301,17 @@ def _on(device: torch.device, values: np.ndarray) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device=device)
 
 
-def make_model(config: RunConfig, data: RunData, device: torch.device, *, pretrained: bool | None = None) -> nn.Module:
+def make_model(
+    config: ResolvedConfig, data: RunData, device: torch.device, *, pretrained: bool | None = None
+) -> nn.Module:
     """The run's network with its first weights, on the device, channels last in memory.
 
     Args:
-        config: resolved.
+        config: of the run.
         data: of :func:`.prepare`.
         device: where it goes.
         pretrained: in place of the config's, for weights that will be replaced.
     """
-    assert config.model is not None
     channels = data.train.images.shape[3] if isinstance(data.train.images, np.ndarray) else 3
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
@@ -320,7 +320,7 @@ def make_model(config: RunConfig, data: RunData, device: torch.device, *, pretra
             data.num_classes,
             in_channels=channels,
             image_size=seen_size(config, data),
-            pretrained=bool(config.pretrained) if pretrained is None else pretrained,
+            pretrained=config.pretrained if pretrained is None else pretrained,
         )
     return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 

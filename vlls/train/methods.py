@@ -1,61 +1,79 @@
 """The methods that the paper compares, one record each: whatever depends on a method is read from here.
 
-The command line, the checks of a config, the presets, grids, figures and tables iterate over :data:`METHODS`. A method
-is added by a record in it, or from outside by :func:`register`. This module imports without torch.
+The command line, the checks of a config, the presets, grids, figures and tables iterate over :data:`METHODS`. To add a
+method to it, write its loss or its optimizer in a file of its own and a record here. From outside,
+:func:`register` adds one for as long as the program runs; this loss subtracts a multiple of the squared confidence::
+
+    class Confident(torch.nn.Module):
+        def __init__(self, weight):
+            super().__init__()
+            self.weight = weight
+
+        def forward(self, logits, labels):
+            bonus = logits.softmax(dim=1).square().sum(dim=1).mean()
+            return torch.nn.functional.cross_entropy(logits, labels) - self.weight * bonus
+
+    def confident(config, num_classes):
+        return Confident(config["weight"])
+
+    register(Method(name="confident", reads={"weight": 0.1}, criterion=confident, tuned="weight"))
+    run(RunConfig(method="confident", options={"weight": 0.2}))
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from vlls._names import check_known
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-    from vlls.train._config import RunConfig
+    from vlls.train._config import ResolvedConfig
 
-__all__ = ["METHODS", "PROPOSED", "SGD", "Method", "register"]
+__all__ = ["METHODS", "PROPOSED", "SGD", "Method", "Training", "cross_entropy", "register", "sgd"]
 
 
 # ---------------------------------------------------------------------- losses
-def cross_entropy(config: RunConfig, num_classes: int) -> nn.Module:
+def cross_entropy(config: ResolvedConfig, num_classes: int) -> nn.Module:
     """Cross-entropy with the labels as they are given."""
     from torch import nn
 
     return nn.CrossEntropyLoss()
 
 
-def _label_smoothing(config: RunConfig, num_classes: int) -> nn.Module:
+def _label_smoothing(config: ResolvedConfig, num_classes: int) -> nn.Module:
     from vlls.smoothing import LabelSmoothingLoss
 
-    return LabelSmoothingLoss(config.smoothing, validate=False)
+    return LabelSmoothingLoss(config["smoothing"], validate=False)
 
 
-def _online_label_smoothing(config: RunConfig, num_classes: int) -> nn.Module:
+def _online_label_smoothing(config: ResolvedConfig, num_classes: int) -> nn.Module:
     from vlls.smoothing import OnlineLabelSmoothing
 
-    return OnlineLabelSmoothing(config.alpha, num_classes, config.smoothing, validate=False)
+    return OnlineLabelSmoothing(config["alpha"], num_classes, config["smoothing"], validate=False)
 
 
-def _mean_prediction(config: RunConfig, num_classes: int) -> nn.Module:
+def _mean_prediction(config: ResolvedConfig, num_classes: int) -> nn.Module:
     from vlls.smoothing import MeanPredictionSmoothing
 
-    return MeanPredictionSmoothing(config.smoothing, num_classes, validate=False)
+    return MeanPredictionSmoothing(config["smoothing"], num_classes, validate=False)
 
 
-def _entropy(config: RunConfig, num_classes: int) -> nn.Module:
+def _entropy(config: ResolvedConfig, num_classes: int) -> nn.Module:
     from vlls.smoothing import EntropySmoothing
 
     return EntropySmoothing(validate=False)
 
 
-def _acls(config: RunConfig, num_classes: int) -> nn.Module:
+def _acls(config: ResolvedConfig, num_classes: int) -> nn.Module:
     from vlls.smoothing import ACLS
 
-    return ACLS(config.alpha, config.margin, validate=False)
+    return ACLS(config["alpha"], config["margin"], validate=False)
 
 
 def _smoothed_uniformly(criterion: Any, num_classes: int) -> Tensor:
@@ -73,26 +91,26 @@ def _smoothed_online(criterion: Any, num_classes: int) -> Tensor:
 # ---------------------------------------------------------------------- optimizers
 @dataclass(frozen=True)
 class Training:
-    """What an optimizer is made for.
+    """The run that an optimizer is made for.
 
     Attributes:
-        config: resolved.
+        config: of the run.
         params: the network's parameters, on the device that they are trained on.
-        lr: what to give the optimizer as its learning rate; the engine writes it before each step. A 0-d tensor on a
-            GPU, where a CUDA graph reads it at every replay.
+        lr: the learning rate to give to the optimizer, which the engine sets before each step. On a GPU it is a 0-d
+            tensor that a CUDA graph reads at every replay.
         num_train: number of training images.
         together: whether other processes train the same network on other images.
     """
 
-    config: RunConfig
+    config: ResolvedConfig
     params: Sequence[Tensor]
     lr: Any
     num_train: int
     together: bool = False
 
     @property
-    def of_sgd(self) -> dict[str, Any]:
-        """The keywords of SGD, by itself or under another optimizer."""
+    def sgd_options(self) -> dict[str, Any]:
+        """The keywords of SGD, alone or inside another optimizer."""
         config = self.config
         return {"lr": self.lr, "momentum": config.momentum, "weight_decay": config.weight_decay, "fused": True}
 
@@ -101,7 +119,7 @@ def sgd(training: Training) -> Optimizer:
     """SGD with momentum."""
     import torch
 
-    return torch.optim.SGD(training.params, **training.of_sgd)
+    return torch.optim.SGD(training.params, **training.sgd_options)
 
 
 def _sam(training: Training) -> Optimizer:
@@ -109,64 +127,75 @@ def _sam(training: Training) -> Optimizer:
 
     from vlls.optim import SAM
 
-    return SAM(training.params, torch.optim.SGD, training.config.rho, **training.of_sgd)
+    return SAM(training.params, torch.optim.SGD, training.config["rho"], **training.sgd_options)
 
 
 def _ivon(training: Training) -> Optimizer:
-    import importlib.util
-
     from vlls.optim import IVON
-    from vlls.optim._cpu import available
 
     config = training.config
     options: dict[str, Any] = {
         "beta1": config.momentum,
-        "hess_init": config.hess_init,
+        "hess_init": config["hess_init"],
         "weight_decay": config.weight_decay,
         "beta2": 1.0 if config.beta2 is None else config.beta2,  # a Hessian that stays: ivon_fixed and vgd
     }
-    options |= {name: value for name in ("hess_approx", "clip_radius") if (value := getattr(config, name)) is not None}
-    cuda = training.params[0].is_cuda
-    fused = importlib.util.find_spec("triton") is not None if cuda else available()
+    options |= {name: value for name in ("hess_approx", "clip_radius") if (value := config[name]) is not None}
     ess = config.ess or training.num_train
-    return IVON(training.params, training.lr, ess, **options, sync=training.together, fused=fused)
+    return IVON(training.params, training.lr, ess, **options, sync=training.together, fused=_has_kernel(training))
+
+
+def _has_kernel(training: Training) -> bool:
+    """Whether this machine has one kernel for IVON's step: Triton, or a C compiler."""
+    import importlib.util
+
+    from vlls.optim._cpu import available
+
+    return importlib.util.find_spec("triton") is not None if training.params[0].is_cuda else available()
 
 
 # ---------------------------------------------------------------------- the record
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Method:
-    r"""A way to train: its loss, its optimizer, and all that tables and figures say of it.
+    r"""A way to train: its loss, its optimizer, and how tables and figures show it.
+
+    Only ``name`` is required; what is left out is SGD's. The two builders are functions of a module, not lambdas, if
+    the method is to run in the processes of a sweep: a config takes its method's record along when it is pickled, and
+    the process that reads it registers the method.
 
     Attributes:
-        name: what configs and the command line call it.
-        label: what tables and figures call it.
+        name: in configs and on the command line.
+        label: in tables and figures; the name if empty.
         colour: of its points and lines, as matplotlib takes it.
         marker: of its points, as matplotlib takes it.
-        reads: the hyperparameters that it reads besides those that all methods read, and their values where the data
-            set's presets have none; None leaves it to the optimizer. Fields of :class:`.RunConfig`, or names of its
-            ``options``.
-        presets: values of fields that all methods read, before those of the data set: a schedule, say.
-        shares_presets_of: the method whose values in the data sets' presets it takes; its own where empty.
-        criterion: makes the loss, from the resolved config and the number of classes; called with logits and classes.
-        smoothed_labels: returns, from the loss at the end of a run and the number of classes, the labels that it trains
-            towards, (K, K) with a row for each given label (Figure 4); None where they differ between examples.
-        optimizer: makes the optimizer from a :class:`Training`; its ``step`` takes a closure.
-        variational: whether it learns or holds a posterior: its optimizer is a :class:`.VariationalOptimizer`.
+        reads: the hyperparameters that it reads besides those that all methods read, with the values that they take
+            where a data set's presets have none; None leaves the choice to the optimizer. They are fields of
+            :class:`.RunConfig`, or else names of its ``options``.
+        presets: values of fields that all methods read, such as the schedule. They replace the data set's, but for
+            those that the data set has for this very method.
+        shares_presets_of: the method whose values in the data sets' presets it takes; its own if empty.
+        criterion: makes the loss from the resolved config and the number of classes: a module that is called with
+            logits (B, K) and classes (B,). If it has a method ``next_epoch``, that is called after each epoch.
+        smoothed_labels: returns the labels that a loss trains towards at the end of a run, from it and the number of
+            classes: (K, K) with a row for each given label (Figure 4); None if they differ between examples.
+        optimizer: makes the optimizer from a :class:`Training`. Its ``step`` takes a closure. If a CUDA graph cannot
+            hold its steps, it says so by an attribute ``capturable``.
+        variational: whether it trains at samples of a posterior: its optimizer is a :class:`.VariationalOptimizer`.
         tuned: the hyperparameter that experiments try values of, if any.
         symbol: what tables and figures write before its value, such as α; without one they leave the value out.
-        axis: what figures write under an axis of its values; empty for its name and the method's label.
+        axis: the title of an axis of its values; made from its name and the method's label if empty.
         sgd_value: its value at which the method is SGD, if there is one.
-        passes: passes through the network in a step.
+        passes: forward and backward passes of a step.
     """
 
     name: str
-    label: str
-    colour: Any
+    label: str = ""
+    colour: Any = "#555555"
     marker: str = "o"
     reads: Mapping[str, Any] = field(default_factory=dict)
     presets: Mapping[str, Any] = field(default_factory=dict)
     shares_presets_of: str = ""
-    criterion: Callable[[RunConfig, int], nn.Module] = cross_entropy
+    criterion: Callable[[ResolvedConfig, int], nn.Module] = cross_entropy
     smoothed_labels: Callable[[Any, int], Tensor] | None = None
     optimizer: Callable[[Training], Optimizer] = sgd
     variational: bool = False
@@ -175,6 +204,9 @@ class Method:
     axis: str = ""
     sgd_value: float | None = None
     passes: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", self.label or self.name)
 
 
 # Colours are seaborn's "colorblind", written out; IVON red and LS gray, as in Figures 1 and 3.
@@ -193,7 +225,6 @@ _METHODS: dict[str, Method] = {
             presets={"schedule": "cosine"},
             optimizer=_ivon,
             variational=True,
-            tuned="hess_init",
         ),
         Method(name="sgd", label="SGD", colour=_BLUE, marker="v"),
         Method(
@@ -241,6 +272,7 @@ _METHODS: dict[str, Method] = {
             optimizer=_ivon,
             variational=True,
             tuned="hess_init",
+            symbol="$h_0$",
         ),
         Method(
             name="mean_prediction",
@@ -278,32 +310,55 @@ PROPOSED = "ivon"
 SGD = "sgd"
 """The method that others are at their ``sgd_value``."""
 
+_OURS = frozenset(_METHODS)
+
 
 def register(method: Method) -> None:
     """Add a method: configs, the command line, grids, tables and figures know it from then on.
 
-    Call it in a module that every process imports which trains with the method.
-
     Raises:
-        ValueError: if there is one of that name.
+        ValueError: if there is one of that name, or its record names fields that there are not.
     """
+    from vlls.train._config import RunConfig  # late: configs are checked by this module's table
+
     if method.name in _METHODS:
+        raise ValueError(f"a method {method.name!r} is registered already; choose another name")
+    names = {entry.name for entry in fields(RunConfig)}
+    shared = names - {name for known in _OURS for name in _METHODS[known].reads}
+    if taken := sorted(shared & method.reads.keys()):
         raise ValueError(
-            f"there is a method {method.name!r} already ({_METHODS[method.name].label}); choose another name"
+            f"reads={taken[0]!r} of the method {method.name!r} is read by all methods; give its value in presets"
         )
+    for name in method.presets:
+        check_known(name, sorted(shared), "presets")
+    if method.tuned:
+        check_known(method.tuned, sorted(names | method.reads.keys()), "tuned")
+    if method.shares_presets_of:
+        check_known(method.shares_presets_of, _METHODS, "shares_presets_of")
     _METHODS[method.name] = method
 
 
-def hyperparameters_of() -> set[str]:
-    """The hyperparameters that only some methods read."""
-    return {name for method in _METHODS.values() for name in method.reads}
+def record_of_outside(name: str) -> Method | None:
+    """Return the record of a method that was registered from outside, for a process that may not know it."""
+    return None if name in _OURS else _METHODS[name]
 
 
-def make_optimizer(config: RunConfig, model: nn.Module, num_train: int, *, together: bool = False) -> Optimizer:
-    """The optimizer of a run's method.
+def register_if_unknown(method: Method | None) -> None:
+    """Register a method that came with a config from another process."""
+    if method is not None and method.name not in _METHODS:
+        register(method)
+
+
+def unread_by(name: str) -> set[str]:
+    """Return the hyperparameters that other methods read and this one does not."""
+    return {read for method in _METHODS.values() for read in method.reads} - _METHODS[name].reads.keys()
+
+
+def make_optimizer(config: ResolvedConfig, model: nn.Module, num_train: int, *, together: bool = False) -> Optimizer:
+    """Return the optimizer of a run's method.
 
     Args:
-        config: resolved.
+        config: of the run.
         model: on the device that it is trained on.
         num_train: number of training images.
         together: whether other processes train the same model on other images.
