@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help address book pdf lab run test bench serve lint clean-notebooks clean
+.PHONY: help address book pdf lab run check test bench serve lint clean-notebooks clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -25,6 +25,9 @@ lab: $(INSTALLED) ## open the chapters in JupyterLab; make lab ARGS=--no-browser
 run: $(INSTALLED) ## execute the chapters into _build/run; make run SETTING=gpu has larger parameters
 	$(BIN)/pip install --quiet -e '.[lab]'
 	$(BIN)/python book/run_chapters.py --setting $(or $(SETTING),default)
+
+check: lint ## what to run while you work: style, types and the tests that take no more than seconds
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --numprocesses=auto --no-loadscope-reorder -m 'not slow'
 
 test: $(INSTALLED) ## run every test and every chapter
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder --nbval-lax --nbval-cell-timeout=600 --durations=15
