@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 import vlls
 from vlls._extras import missing
 from vlls.cli._errors import Failed, one_line, rank
+from vlls.cli._migrate import migrate
 from vlls.cli._noise import noise
 from vlls.cli._results import figure, results
 from vlls.cli._sweep import sweep
@@ -79,3 +80,4 @@ app.command(name="noise", rich_help_panel="Commands")(noise)
 app.command(name="sweep", rich_help_panel="Commands")(sweep)
 app.command(name="results", rich_help_panel="Commands")(results)
 app.command(name="figure", rich_help_panel="Commands")(figure)
+app.command(name="migrate", rich_help_panel="Commands")(migrate)

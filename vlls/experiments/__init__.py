@@ -14,6 +14,7 @@ from vlls.experiments._coverage import coverage
 from vlls.experiments._folder import ResultsFolder
 from vlls.experiments._grids import EXPERIMENTS, Candidates, Experiment, Panel, experiment
 from vlls.experiments._jobs import Event, Executor, Job, Outcome
+from vlls.experiments._migration import Migration, migrate
 from vlls.experiments._protocols import PROTOCOLS, Protocol, protocol
 from vlls.experiments._results import (
     accuracy_table,
@@ -36,6 +37,7 @@ __all__ = [
     "Experiment",
     "Job",
     "LocalExecutor",
+    "Migration",
     "Outcome",
     "Panel",
     "Protocol",
@@ -54,6 +56,7 @@ __all__ = [
     "gains",
     "highest_protocol",
     "load_table",
+    "migrate",
     "protocol",
     "save_table",
     "smoothed_labels",

@@ -230,7 +230,7 @@ class ResultsFolder:
 
     def listed(self) -> dict[str, RunConfig]:
         """The configs of all sweeps' runs, by their keys and by those that older versions gave them."""
-        found = {}
+        found: dict[str, RunConfig] = {}
         for path in sorted(self.sweeps.glob("*.json")):
             for cell, values in skipped(self._entries, path) or ():
                 found |= {cell.config.key: cell.config, first_key(values): cell.config}

@@ -42,7 +42,7 @@ METRICS = (
 )
 MACHINE = ("wall_seconds", "images_per_second", "peak_memory_bytes", "device", "torch", "vlls", "commit", "date")
 POSITION = ("experiment", "protocol", "role", "panel", "method", "parameter", "value", "seed", "status")
-CONFIG = tuple(f.name for f in fields(RunConfig) if f.name not in POSITION)
+CONFIG = tuple(f.name for f in fields(RunConfig) if f.name not in (*POSITION, "options"))
 COLUMNS = (*POSITION, *METRICS, "posterior_std", "train_images", *CONFIG, "reduced", *MACHINE, "key")
 LABEL_COLUMNS = (
     "experiment",
@@ -77,7 +77,8 @@ def collate(
     Returns:
         A table with the position of the run in its experiment (``experiment``, ``protocol``, ``role``, ``panel``,
         ``method``, ``parameter``, ``value``, ``seed``, ``status``), its last metrics as fractions, all fields of its
-        config, what was ``reduced``, and its provenance: seconds, images a second, device, versions, commit and date.
+        config, what was ``reduced``, and its provenance: seconds, images a second, device, versions, commit and date;
+        last, a column for each option of methods that were registered from outside.
 
     A record, or the list of a sweep's runs, that cannot be read is left out, with a warning that names its file.
 
@@ -98,7 +99,7 @@ def collate(
         record = skipped(folder.record, cell.config)
         if record is not None:
             rows.append(_row(cell, record))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)])))
 
 
 def collate_labels(
@@ -157,6 +158,7 @@ def _row(cell: Cell, record: dict[str, Any]) -> dict[str, Any]:
     config, final, machine = cell.config, record["final"], record["machine"]
     images = record["counts"]["train_images"]
     row: dict[str, Any] = {
+        **config.options,
         "experiment": cell.experiment,
         "protocol": cell.protocol,
         "role": cell.role,

@@ -1,0 +1,195 @@
+"""The step from the run names of older versions to those of this one, for folders of runs and for tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from contextlib import nullcontext
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from vlls._files import write_atomically
+from vlls.experiments._folder import FAILURE, LABELS, MANIFEST, ResultsFolder, config_of
+from vlls.train._config import RunConfig
+from vlls.train._files import (
+    CHECKPOINT,
+    RECORD,
+    FolderBusy,
+    folder_lock,
+    load_checkpoint,
+    load_record,
+    save_checkpoint,
+    save_record,
+)
+from vlls.train._keys import first_key
+
+__all__ = ["Migration", "migrate"]
+
+_ASIDE = re.compile(r"\.older(-\d+)?$")
+
+
+@dataclass
+class Migration:
+    """What :func:`migrate` did.
+
+    Attributes:
+        runs: number of runs, or rows of a table, that have another key now.
+        aside: folders of runs that are there twice, with the better one under the run's name.
+        left: what was left as it was, and why.
+    """
+
+    runs: int = 0
+    aside: list[Path] = field(default_factory=list)
+    left: dict[Path, str] = field(default_factory=dict)
+
+
+def migrate(path: str | os.PathLike[str]) -> Migration:
+    """Give the runs in a folder, or in a table, the keys of this version.
+
+    Older versions hashed every field of a config, so that a new field orphaned all finished runs; now a key hashes only
+    the fields that the method reads and whose values are not those of runs before there was the field. Each run's
+    folder gets its new name, and its record and checkpoint the new key; nothing else in them changes. Where two folders
+    are of the same run, the finished one, or else the newer, gets the name; the other stays beside it as
+    ``NAME.older``. Each step is whole or not done: a migration that was stopped goes on when it is called again, and
+    one that is done changes nothing.
+
+    Args:
+        path: a results folder of ``vlls sweep``, a folder of runs of ``vlls train``, or a CSV table of ``vlls
+            results``.
+
+    Returns:
+        What was renamed, what is there twice, and what was left as it was: records that cannot be read, and runs that
+        another process is at work on.
+
+    Raises:
+        ValueError: if there are no runs, or another process holds the folder.
+        OSError: if a file cannot be written; what was done is kept.
+
+    Example:
+        >>> import tempfile
+        >>> from vlls.train import RunConfig, run
+        >>> with tempfile.TemporaryDirectory() as runs:
+        ...     folder = run(RunConfig(method="sgd", epochs=1, train_size=100), runs).folder
+        ...     migrate(runs)  # of this version already
+        Migration(runs=0, aside=[], left={})
+    """
+    path = Path(path).expanduser()
+    if path.suffix == ".csv" and path.is_file():
+        return _migrate_table(path)
+    results = ResultsFolder(path) if (path / MANIFEST).exists() else None
+    runs = path if results is None else results.runs
+    found = sorted(folder for folder in runs.iterdir() if _is_run(folder)) if runs.is_dir() else []
+    if results is None and not found:
+        raise ValueError(f"{path} holds no runs; pass a results folder, a folder of runs, or a table that ends in .csv")
+    done, busy = Migration(), False
+    with nullcontext() if results is None else results.held():
+        listed = {} if results is None else results.listed()
+        for folder in found:
+            try:
+                _migrate_run(folder, listed, done)
+            except ValueError as error:
+                done.left[folder] = str(error)
+                busy |= isinstance(error, FolderBusy)
+        if results is not None and not busy:
+            results.sign()
+    return done
+
+
+def _is_run(folder: Path) -> bool:
+    files = (RECORD, CHECKPOINT, FAILURE)
+    return not _ASIDE.search(folder.name) and any((folder / name).is_file() for name in files)
+
+
+def _migrate_run(folder: Path, listed: dict[str, RunConfig], done: Migration) -> None:
+    """Give a run its key, then its name.
+
+    Raises:
+        ValueError: if its config or its checkpoint cannot be read, or another process is at work on it.
+    """
+    with folder_lock(folder):
+        record = load_record(folder / RECORD) if (folder / RECORD).exists() else None
+        state = load_checkpoint(folder / CHECKPOINT) if (folder / CHECKPOINT).exists() else None
+        config = config_of(folder, listed)
+        if config is None and state is not None and "config" in state:
+            config = RunConfig.from_dict(state["config"], state["key"])
+        if config is None:
+            raise ValueError(f"neither a record nor the list of a sweep tells the config of {folder}")
+        if record is not None and record.get("key") != config.key:
+            save_record(folder / RECORD, {**record, "key": config.key})
+        if state is not None and state["key"] != config.key:
+            save_checkpoint(folder / CHECKPOINT, {**state, "key": config.key})
+    target = folder.with_name(config.name)
+    if target == folder:
+        return
+    if target.exists():
+        with folder_lock(target):
+            pass
+        if _worth(folder) <= _worth(target):
+            done.aside.append(_set_aside(folder, target))
+            return
+        done.aside.append(_set_aside(target, target))
+    folder.rename(target)
+    done.runs += 1
+
+
+def _worth(folder: Path) -> tuple[Any, ...]:
+    """Return what is larger for the one of two folders of the same run that is to be kept."""
+    try:
+        record = load_record(folder / RECORD) if (folder / RECORD).exists() else {}
+        step = load_checkpoint(folder / CHECKPOINT)["step"] if not record and (folder / CHECKPOINT).exists() else 0
+    except ValueError:
+        return (False,)
+    finished, date = record.get("status") == "finished", record.get("machine", {}).get("date", "")
+    return finished, bool(record), (folder / LABELS).exists(), date, step
+
+
+def _set_aside(folder: Path, target: Path) -> Path:
+    """Rename a folder so that it stays beside the one of its run, and return its new name."""
+    number, aside = 1, target.with_name(f"{target.name}.older")
+    while aside.exists():
+        number += 1
+        aside = target.with_name(f"{target.name}.older-{number}")
+    return folder.rename(aside)
+
+
+def _migrate_table(path: Path) -> Migration:
+    """Give the rows of a table their keys, and leave every other byte as it is.
+
+    Raises:
+        ValueError: if it has no keys at the ends of its rows, or a row's config cannot be read.
+    """
+    text = path.read_bytes().decode()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    if not rows or list(rows[0])[-1] != "key":
+        raise ValueError(f"{path} has no keys at the ends of its rows; pass a table that vlls results wrote")
+    kinds = {entry.name: str(entry.type) for entry in fields(RunConfig) if entry.name in rows[0]}
+    done, keys = Migration(), {}
+    for number, row in enumerate(rows, 2):
+        try:
+            values = {name: _parsed(kind, row[name]) for name, kind in kinds.items()}
+            config = RunConfig.from_dict(values)
+        except ValueError as error:
+            raise ValueError(f"row {number} of {path} holds no config: {error}") from error
+        if row["key"] == first_key(values):  # others are of this version, or of one whose fields the table lacks
+            keys[row["key"]] = config.key
+            done.runs += 1
+    if keys:
+        ends = re.compile(rf",({'|'.join(keys)})$", re.MULTILINE)
+        write_atomically(path, ends.sub(lambda found: f",{keys[found[1]]}", text).encode())
+    return done
+
+
+def _parsed(kind: str, text: str) -> Any:
+    """Return the value of a field from a table's cell."""
+    if not text:
+        return None
+    if kind.startswith("tuple"):
+        return [float(part) for part in text.split()]
+    if kind.startswith("bool"):
+        return text == "True"
+    if kind.startswith("int"):
+        return int(float(text))
+    return float(text) if kind.startswith("float") else text
