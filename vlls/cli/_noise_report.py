@@ -211,11 +211,8 @@ class NoiseReport:
     @property
     def learned(self) -> float | None:
         """Share of the precision that comes from the data, where it is learned; the rest is its start's."""
-        config = self.run.config
-        if config.method != "ivon" or self.asked.std is not None:
-            return None
-        assert config.beta2 is not None
-        return 1 - config.beta2**self.run.step
+        beta2 = self.run.config.beta2  # of methods that learn it
+        return None if beta2 is None or self.asked.std is not None else 1 - beta2**self.run.step
 
     @property
     def wrong(self) -> np.ndarray | None:
@@ -314,10 +311,13 @@ class NoiseReport:
         """The standard deviations of the weights, and whether they have been learned."""
         import torch
 
-        weights = f"{self.posterior.num_parameters:,} weights"
+        weights = f"{sum(mean.numel() for mean in self.posterior.mean.values()):,} weights"
         if self.asked.std is not None:
             return f"standard deviation {self.asked.std:g} for each of {weights}, chosen with --std"
-        std = torch.cat([values.flatten() for values in self.posterior.std.values()]).float()
+        stds = getattr(self.posterior, "std", None)
+        if stds is None:  # they are not independent
+            return f"as learned; a joint posterior of {weights}"
+        std = torch.cat([values.flatten() for values in stds.values()]).float()
         least, middle, most = float(std.min()), float(std.median()), float(std.max())
         alike = most < 1.01 * least
         said = f"standard deviation {middle:.3g}, the same for all of {weights}"
