@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vlls.plots._runs import MARKERS, METHOD_COLOURS, METHOD_NAMES
 from vlls.plots._style import WIDTH, styled
+from vlls.train import METHODS
 
 __all__ = ["plot_accuracy_by_class"]
 
@@ -28,7 +28,7 @@ def plot_accuracy_by_class(
 
     Args:
         rates: for each panel's title, the share of wrong labels of every class, in [0, 1].
-        accuracies: for each panel's title and each method (a key of ``METHOD_NAMES``), the test accuracy of every
+        accuracies: for each panel's title and each method (a key of :data:`~vlls.train.methods.METHODS`), the test accuracy of every
             class, a fraction.
 
     Raises:
@@ -82,9 +82,9 @@ def _panel(ax: Axes, rates: np.ndarray, accuracies: Mapping[str, Sequence[float]
     )
     for method, values in accuracies.items():
         look = {
-            "color": METHOD_COLOURS[method],
-            "marker": MARKERS[method],
-            "label": METHOD_NAMES[method],
+            "color": METHODS[method].colour,
+            "marker": METHODS[method].marker,
+            "label": METHODS[method].label,
         }
         ax.plot(100 * rates, 100 * np.asarray(values), markersize=5, linewidth=1.3, **look)
     ax.set_xlim(left, right)

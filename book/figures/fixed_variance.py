@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from pandas import DataFrame
 
-from vlls.plots._runs import ACCURACY, MARKERS, METHOD_COLOURS, METHOD_NAMES, check_table
+from vlls.plots._runs import ACCURACY, check_table
 from vlls.plots._style import WIDTH, styled
+from vlls.train import METHODS
 
 __all__ = ["plot_std_in_training"]
 
@@ -40,8 +41,8 @@ def plot_std_in_training(runs: DataFrame) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.1))
     for ax, (metric, label) in zip(axes, _PANELS.items(), strict=True):
         look = {
-            "color": METHOD_COLOURS["ivon_fixed"],
-            "marker": MARKERS["ivon_fixed"],
+            "color": METHODS["ivon_fixed"].colour,
+            "marker": METHODS["ivon_fixed"].marker,
             "markersize": 5,
         }
         fixed = of["ivon_fixed"].sort_values("start_std")
@@ -49,12 +50,12 @@ def plot_std_in_training(runs: DataFrame) -> Figure:
             fixed["start_std"],
             100 * fixed[metric],
             linewidth=1.3,
-            label=METHOD_NAMES["ivon_fixed"],
+            label=METHODS["ivon_fixed"].label,
             **look,
         )
         for row in of["ivon"].itertuples():
             start, end, height = row.start_std, row.end_std, 100 * getattr(row, metric)
-            look = {"color": METHOD_COLOURS["ivon"], "linewidth": 1.6}
+            look = {"color": METHODS["ivon"].colour, "linewidth": 1.6}
             ax.annotate("", (end, height), (start, height), arrowprops={"arrowstyle": "->", **look})
             ax.plot(
                 [start, end], [height, height], label="IVON, from its first σ to its last", **look
@@ -62,7 +63,7 @@ def plot_std_in_training(runs: DataFrame) -> Figure:
         for value in 100 * of["sgd"][metric]:
             ax.axhline(
                 value,
-                color=METHOD_COLOURS["sgd"],
+                color=METHODS["sgd"].colour,
                 linestyle="dashed",
                 linewidth=1.3,
                 label="SGD (σ = 0)",

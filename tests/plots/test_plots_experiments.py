@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgba
 pd = pytest.importorskip("pandas")
 plots = pytest.importorskip("vlls.plots._experiments")
 from vlls.plots import plot_smoothed_labels  # noqa: E402 (it needs what the lines above look for)
-from vlls.plots._runs import METHOD_COLOURS, METHOD_NAMES  # noqa: E402
+from vlls.train import METHODS  # noqa: E402
 
 A, B = "symmetric 20 %", "pair flip 40 %"
 RUN_FIGURES = [getattr(plots, name) for name in plots.__all__]
@@ -181,13 +181,13 @@ def test_the_footnote_says_which_panels_and_how_many_seeds():
 
 
 def test_every_method_has_a_name_and_its_own_colour():
-    assert list(METHOD_NAMES) == list(METHOD_COLOURS) == ["ivon", "sgd", "ls", "sam", "ols", "ivon_fixed"]
-    assert len({to_rgba(color) for color in METHOD_COLOURS.values()}) == len(METHOD_NAMES)
+    assert len({to_rgba(method.colour) for method in METHODS.values()}) == len(METHODS)
+    assert len({method.label for method in METHODS.values()}) == len(METHODS)
     ax = plots.plot_sensitivity(table(sweep())).axes[0]
-    assert to_rgba(ax.containers[0].lines[0].get_color()) == to_rgba(METHOD_COLOURS["ls"])
+    assert to_rgba(ax.containers[0].lines[0].get_color()) == to_rgba(METHODS["ls"].colour)
     patches = plots.plot_calibration(table(sweep())).axes[0].containers
     colours = {c.get_label(): c.patches[0].get_facecolor() for c in patches if hasattr(c, "patches")}
-    assert colours["SGD"] == to_rgba(METHOD_COLOURS["sgd"])
+    assert colours["SGD"] == to_rgba(METHODS["sgd"].colour)
     assert colours["IVON at the mean"][:3] == colours["IVON averaged over the posterior"][:3]
 
 

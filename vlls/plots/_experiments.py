@@ -1,4 +1,4 @@
-r"""Figures of Section 4 and App. B, from a table of runs: IVON beside label smoothing, SAM and online label smoothing.
+r"""Figures of Section 4 and App. B, from a table of runs: IVON beside the other methods that the table holds.
 
 The table has a row for each run, as :func:`vlls.experiments.collate` makes it: ``panel``, ``method``, ``value`` (of α
 for LS, ρ for SAM, :math:`h_0` for IVON), ``seed``, ``status``, metrics as fractions, ``protocol``, ``reduced`` and
@@ -19,18 +19,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from pandas import DataFrame
 
+from vlls.experiments._choice import best_runs, compared, finished, methods_in, sgd_last, tried
 from vlls.plots._runs import (
     ACCURACY,
     BLUE,
-    METHOD_COLOURS,
-    METHOD_NAMES,
-    SYMBOLS,
-    best_runs,
     by_panel,
     draw_curve,
     draw_level,
     finish,
-    finished,
     grid_of_panels,
     limit_accuracy,
     no_runs,
@@ -39,6 +35,7 @@ from vlls.plots._runs import (
     within,
 )
 from vlls.plots._style import PALETTE, WIDTH, styled
+from vlls.train.methods import METHODS, Method
 
 __all__ = [
     "plot_calibration",
@@ -55,9 +52,9 @@ __all__ = [
 def plot_sensitivity(table: DataFrame, *, panels: Sequence[str] | None = None, name: str = "…") -> Figure:
     r"""Draw Figures 5, 8 and 9 of the paper: accuracy of LS over α and of SAM over ρ, and IVON's as a line.
 
-    Every panel has two axes, LS above SAM; SGD's runs are the point at 0 of both. The number in blue is IVON's mean
-    accuracy less that of the best candidate, in percentage points; it stands over this candidate. The values of ρ are
-    equally spaced.
+    Every panel has an axis for each method that is SGD at one of its values, LS above SAM; SGD's runs are the point
+    there. The number in blue is IVON's mean accuracy less that of the best candidate, in percentage points; it stands
+    over this candidate. Values that are far from evenly spread, such as those of ρ, are drawn side by side.
 
     Args:
         table: a row for each run (see above), with ``test_accuracy``.
@@ -74,27 +71,44 @@ def plot_sensitivity(table: DataFrame, *, panels: Sequence[str] | None = None, n
         >>> [text.get_text() for text in plot_sensitivity(table).axes[0].texts]
         ['+3.0']
     """
-    rows = runs_of(table, ("ivon", "sgd", "ls", "sam"))
+    rows = runs_of(table)
+    rows = rows[rows["method"].isin(compared())] if len(rows) else rows
     if not len(rows):
         return no_runs(name)
     shown = by_panel(rows, panels)
     rows = rows[rows["panel"].isin(shown)]
-    figure, axes = grid_of_panels(shown, deep=2)
-    for row, method, xlabel in ((0, "ls", "smoothing rate α of LS"), (1, "sam", "perturbation ρ of SAM")):
-        values = sorted({*rows.loc[rows["method"] == method, "value"], *finished(rows, method)["value"]})
-        positions = dict(zip(values, values if method == "ls" else range(len(values)), strict=True))
+    over_values = [METHODS[method] for method in compared() if METHODS[method].sgd_value is not None]
+    there = methods_in(rows)
+    methods = [method for method in over_values if method.name in there] or over_values
+    figure, axes = grid_of_panels(shown, deep=len(methods))
+    for row, method in enumerate(methods):
+        positions = _positions(sorted(tried(rows, method.name)["value"].dropna().unique()))
         for column, of_panel in zip(axes, shown.values(), strict=True):
-            _sensitivity(column[row], of_panel, method, positions)
-            column[row].set_xlabel(with_diverged(xlabel, of_panel) if row else xlabel, fontsize=9)
+            _sensitivity(column[row], of_panel, method.name, positions)
+            xlabel = _axis(method)
+            last = method is methods[-1]
+            column[row].set_xlabel(with_diverged(xlabel, of_panel) if last else xlabel, fontsize=9)
     return finish(figure, rows)
+
+
+def _axis(method: Method) -> str:
+    """The words under an axis of a method's values."""
+    return method.axis or f"{method.symbol or method.tuned} of {method.label}"
+
+
+def _positions(values: Sequence[float]) -> dict[float, float]:
+    """Return where values stand on their axis: to scale, or side by side if some are far closer than others."""
+    gaps = np.diff(values)
+    to_scale = not len(gaps) or max(gaps) < 2.5 * min(gaps)
+    return dict(zip(values, values if to_scale else range(len(values)), strict=True))
 
 
 def _sensitivity(ax: Axes, rows: DataFrame, method: str, positions: Mapping[float, float]) -> None:
     """Draw a method over its values in one panel, IVON's line, and by how much IVON is better than the best of them."""
-    tried = finished(rows, method)
-    draw_curve(ax, tried.assign(at=tried["value"].map(positions)), "at", method)
+    runs = finished(tried(rows, method))
+    draw_curve(ax, runs.assign(at=runs["value"].map(positions)), "at", method)
     ivon, top = draw_level(ax, rows)
-    best = best_runs(rows, method)
+    best = finished(best_runs(rows, method))
     if len(best) and np.isfinite(ivon):
         accuracy = 100 * best["test_accuracy"]
         x, mean = positions[best["value"].iloc[0]], accuracy.mean()
@@ -118,7 +132,7 @@ def plot_noise_levels(
     r"""Draw Figure 7 of the paper: accuracy against the noise level, of IVON, SGD and the best LS and SAM.
 
     The best has the value with the highest mean test accuracy in its panel, SGD as the value 0 among them; the values
-    of both are written over the points.
+    are written over the points. Other methods that the table holds are drawn too.
 
     Args:
         table: a row for each run (see above), with ``test_accuracy`` and the column ``x``.
@@ -133,24 +147,25 @@ def plot_noise_levels(
         >>> plot_noise_levels(pd.DataFrame(), name="fig7").axes[0].texts[0].get_text()
         'No runs yet: vlls sweep fig7'
     """
-    methods = ("ivon", "ls", "sam", "sgd")
-    rows = runs_of(table, methods, x)
+    rows = runs_of(table, x)
     if not len(rows):
         return no_runs(name)
+    methods = sgd_last(methods_in(rows))
     shown = by_panel(rows)
     if rows.groupby("panel")[x].first().duplicated().any():
         raise ValueError(f"of the panels {', '.join(shown)} two have the same {x}; pass panels that differ in it")
     figure, ax = plt.subplots(figsize=(WIDTH, 3.8))
-    best = {method: pd.concat(best_runs(of_panel, method) for of_panel in shown.values()) for method in methods}
+    best = {method: _best_of_panels(shown.values(), method) for method in methods}
     drawn = [draw_curve(ax, runs, x, method) for method, runs in best.items()]
     points = pd.concat(drawn, ignore_index=True)
     tops = (
         points["mean"].add(points["std"], fill_value=0).clip(upper=100).groupby(points[x]).max()
     )  # free: accuracies fall
-    for height, method in ((3, "sam"), (12, "ls")):
-        for at, value in best[method].groupby(x)["value"].first().items():
-            text, look = f"{SYMBOLS[method]} = {value:g}", {"color": METHOD_COLOURS[method], "fontsize": 7.5}
-            ax.annotate(text, (at, tops[at]), (3, height), textcoords="offset points", **look)
+    with_values = [METHODS[method] for method in methods if METHODS[method].symbol]
+    for i, method in enumerate(reversed(with_values)):
+        for at, value in best[method.name].groupby(x)["value"].first().dropna().items():
+            text, look = f"{method.symbol} = {value:g}", {"color": method.colour, "fontsize": 7.5}
+            ax.annotate(text, (at, tops[at]), (3, 3 + 9 * i), textcoords="offset points", **look)
     ax.set_xticks(sorted(rows[x].unique()))
     ax.margins(x=0.1, y=0.12)
     limit_accuracy(ax)
@@ -158,12 +173,18 @@ def plot_noise_levels(
     return finish(figure, rows, columns=4)
 
 
+def _best_of_panels(panels: Iterable[DataFrame], method: str) -> DataFrame:
+    """The finished runs of a method, in each panel those with its best value."""
+    return pd.concat(finished(best_runs(rows, method)) for rows in panels)
+
+
 @styled
 def plot_fixed_variance(table: DataFrame, *, name: str = "…") -> Figure:
     r"""Draw Figure 6 of the paper: accuracy against a fixed standard deviation σ of all weights, IVON's as a line.
 
     Args:
-        table: a row for each run (see above), with ``test_accuracy`` and, of ``ivon_fixed``, σ as ``posterior_std``.
+        table: a row for each run (see above), with ``test_accuracy`` and, if its method fixes it, σ as
+            ``posterior_std``.
         name: of the experiment, for the command that the figure of an empty table shows.
 
     Raises:
@@ -173,14 +194,18 @@ def plot_fixed_variance(table: DataFrame, *, name: str = "…") -> Figure:
         >>> plot_fixed_variance(pd.DataFrame(), name="fig6").axes[0].texts[0].get_text()
         'No runs yet: vlls sweep fig6'
     """
-    rows = runs_of(table, ("ivon", "ivon_fixed"), "posterior_std")
+    rows = runs_of(table, "posterior_std")
+    rows = rows[[METHODS[method].variational for method in rows["method"]]] if len(rows) else rows
     if not len(rows):
         return no_runs(name)
-    shown = by_panel(rows)
+    shown, fixes = by_panel(rows), rows.groupby("method")["posterior_std"].any()
     figure, axes = grid_of_panels(shown, deep=1)
     for (ax,), of_panel in zip(axes, shown.values(), strict=True):
-        draw_curve(ax, finished(of_panel, "ivon_fixed"), "posterior_std", "ivon_fixed")
-        draw_level(ax, of_panel, "IVON, learned variance")
+        for method in sorted(methods_in(rows), key=lambda method: not fixes[method]):  # lines lie over the points
+            if fixes[method]:
+                draw_curve(ax, finished(tried(of_panel, method)), "posterior_std", method)
+            else:
+                draw_level(ax, of_panel, method, ", learned variance")
         limit_accuracy(ax)
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -196,7 +221,7 @@ def plot_hessian_init(table: DataFrame, *, name: str = "…") -> Figure:
     r"""Draw Figure 10 of the paper: IVON's accuracy against the start :math:`h_0` of its Hessian, a line a panel.
 
     Args:
-        table: a row for each run (see above), with ``test_accuracy``; runs of IVON without a ``value`` are left out.
+        table: a row for each run (see above), with ``test_accuracy``; runs without a ``value`` are left out.
         name: of the experiment, for the command that the figure of an empty table shows.
 
     Raises:
@@ -206,13 +231,18 @@ def plot_hessian_init(table: DataFrame, *, name: str = "…") -> Figure:
         >>> plot_hessian_init(pd.DataFrame(), name="fig10").axes[0].texts[0].get_text()
         'No runs yet: vlls sweep fig10'
     """
-    rows = runs_of(table, ("ivon",))
-    rows = rows.dropna(subset="value") if len(rows) else rows
+    rows = runs_of(table)
+    if len(rows):
+        learning = [{"hess_init", "beta2"} <= METHODS[method].reads.keys() for method in rows["method"]]
+        rows = rows[learning].dropna(subset="value")
     if not len(rows):
         return no_runs(name)
     figure, ax = plt.subplots(figsize=(WIDTH, 3.6))
-    for (panel, of_panel), marker, color in zip(by_panel(rows).items(), "os^DvPX*<>", PALETTE, strict=False):
-        draw_curve(ax, finished(of_panel, "ivon"), "value", marker=marker, color=color, label=panel)
+    lines = rows.groupby(["panel", "method"], sort=False)
+    several = rows["method"].nunique() > 1
+    for ((panel, method), runs), marker, color in zip(lines, "os^DvPX*<>", PALETTE, strict=False):
+        label = f"{panel}, {METHODS[method].label}" if several else panel
+        draw_curve(ax, finished(runs), "value", method, marker=marker, color=color, label=label)
     limit_accuracy(ax)
     ax.set_xscale("log")
     values = sorted(rows["value"].unique())
@@ -227,8 +257,8 @@ def plot_hessian_init(table: DataFrame, *, name: str = "…") -> Figure:
 def plot_calibration(table: DataFrame, *, name: str = "…") -> Figure:
     r"""Draw expected calibration error and negative log-likelihood on test images, a group of bars for each panel.
 
-    IVON stands there twice: with the network at the posterior's mean, and with predictions averaged over the posterior.
-    LS and SAM have their value of highest mean test accuracy, other than 0, which is SGD's.
+    Variational methods stand there twice: with the network at the posterior's mean, and with predictions averaged over
+    the posterior. LS and SAM have their value of highest mean test accuracy, other than 0, which is SGD's.
 
     Args:
         table: a row for each run (see above), with ``test_accuracy``, and ``ece`` and ``nll`` of ``test_`` and of
@@ -243,11 +273,14 @@ def plot_calibration(table: DataFrame, *, name: str = "…") -> Figure:
         'No runs yet: vlls sweep calibration'
     """
     mean, averaged = ("test_ece", "test_nll"), ("posterior_ece", "posterior_nll")
-    rows = runs_of(table, METHOD_NAMES, *mean, *averaged)
+    rows = runs_of(table, *mean, *averaged)
     if not len(rows):
         return no_runs(name)
-    bars = [("ivon", " at the mean", *mean), ("ivon", " averaged over the posterior", *averaged)]
-    bars += [(method, "", *mean) for method in METHOD_NAMES if method != "ivon"]
+    bars: list[tuple[str, ...]] = []
+    for method in methods_in(rows):
+        variational = METHODS[method].variational
+        bars.append((method, " at the mean" * variational, *mean))
+        bars += [(method, " averaged over the posterior", *averaged)] * variational
     factors = {"expected calibration\nerror (%)": 100.0, "negative log-\nlikelihood (nats)": 1.0}
     return _bars(rows, factors, bars, sgd_as_zero=False)
 
@@ -270,32 +303,33 @@ def plot_memorisation(table: DataFrame, *, name: str = "…") -> Figure:
         >>> plot_memorisation(pd.DataFrame(), name="fig5").axes[0].texts[0].get_text()
         'No runs yet: vlls sweep fig5'
     """
-    columns, methods = ("memorised", "recovered"), ("ivon", "ls", "sam", "sgd")
-    rows = runs_of(table, methods, *columns)
+    columns = ("memorised", "recovered")
+    rows = runs_of(table, *columns)
     if not len(rows):
         return no_runs(name)
     factors = {f"{column} (% of\nwrong labels)": 100.0 for column in columns}
-    return _bars(rows, factors, [(method, "", *columns) for method in methods], sgd_as_zero=True)
+    return _bars(rows, factors, [(method, "", *columns) for method in sgd_last(methods_in(rows))], sgd_as_zero=True)
 
 
 def _bars(rows: DataFrame, factors: Mapping[str, float], bars: Iterable[tuple[str, ...]], sgd_as_zero: bool) -> Figure:
-    """Draw axes one under the other, with a group of bars for each panel, of LS and SAM at their best value.
+    """Draw axes one under the other, with a group of bars for each panel, of each method at its best value.
 
     ``factors`` has for each axis label the factor from the table's unit to the axis's; of ``bars`` each has a method,
     what follows its name, and a column for each of the axes.
     """
     shown = by_panel(rows)
-    bars = [bar for bar in bars if bar[0] in set(rows["method"])]
+    bars = list(bars)
     size = (WIDTH, 2 * len(factors) + 0.9)
     figure, axes = plt.subplots(len(factors), 1, figsize=size, sharex=True, squeeze=False)
     for i, (method, suffix, *columns) in enumerate(bars):
-        tried = [p if sgd_as_zero else p[p["method"] == method] for p in shown.values()]
-        runs = pd.concat(best_runs(of_panel, method) for of_panel in tried).groupby("panel")[["value", *columns]]
+        panels = [rows if sgd_as_zero else rows[rows["method"] == method] for rows in shown.values()]
+        runs = _best_of_panels(panels, method).groupby("panel")[["value", *columns]]
         mean, std = runs.mean().reindex(list(shown)), runs.std().reindex(list(shown))
         values = [f"{value:g}".replace("nan", "–") for value in mean["value"]]
         chosen = ", ".join(values if len(set(values)) > 1 else values[:1])
-        label = METHOD_NAMES[method] + suffix + (f", {SYMBOLS[method]} = {chosen}" if method in SYMBOLS else "")
-        look = {"color": METHOD_COLOURS[method], "edgecolor": "white", "capsize": 1.5, "label": label}
+        record = METHODS[method]
+        label = record.label + suffix + (f", {record.symbol} = {chosen}" if record.symbol else "")
+        look = {"color": record.colour, "edgecolor": "white", "capsize": 1.5, "label": label}
         look |= {"alpha": 0.55, "hatch": "////"} if columns[0].startswith("posterior") else {}
         at = np.arange(len(shown)) + 0.84 * ((i + 0.5) / len(bars) - 0.5)
         for ax, column, factor in zip(axes[:, 0], columns, factors.values(), strict=True):

@@ -1,4 +1,4 @@
-"""What the figures of runs have in common: which runs they draw, names and colours of methods, axes, legend."""
+"""The parts that figures of runs share: the runs they draw, axes, curves, legend."""
 
 from __future__ import annotations
 
@@ -13,33 +13,23 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from vlls._validation import check_known
-from vlls.plots._style import PALETTE, WIDTH
+from vlls.experiments._choice import best_runs, finished, methods_in
+from vlls.plots._style import WIDTH
+from vlls.train.methods import METHODS, PROPOSED
 
-METHOD_NAMES = {
-    "ivon": "IVON",
-    "sgd": "SGD",
-    "ls": "LS",
-    "sam": "SAM",
-    "ols": "OLS",
-    "ivon_fixed": "IVON, fixed variance",
-}
-_COLOURS: tuple[Any, ...] = ("#c1272d", PALETTE[0], "0.55", PALETTE[2], PALETTE[4], PALETTE[1])
-METHOD_COLOURS = dict(zip(METHOD_NAMES, _COLOURS, strict=True))  # IVON red and LS gray, as in Figures 1 and 3
-MARKERS = {"ivon": "o", "sgd": "v", "ls": "s", "sam": "^", "ivon_fixed": "D"}
-SYMBOLS = {"ls": "α", "sam": "ρ"}  # what is tried; at 0 both methods are SGD
 BLUE, GRAY = "#0033cc", "0.45"
 ACCURACY = "test accuracy (%)"
 
 
 # ---------------------------------------------------------------------- which runs
-def runs_of(table: DataFrame, methods: Iterable[str], *metrics: str) -> DataFrame:
-    """The runs that a figure of these methods draws; ``value`` and the metrics are floats."""
+def runs_of(table: DataFrame, *metrics: str) -> DataFrame:
+    """Return the runs that a figure may draw; ``value`` and the metrics are floats."""
     if not len(table):
         return table
     numbers = ("value", "test_accuracy", *metrics)
     check_table(table, "protocol", "role", "panel", "method", "seed", "status", "reduced", *numbers)
-    rows = table[(table["role"] == "main") & table["method"].isin(list(methods))]
-    return rows.astype(dict.fromkeys(numbers, float))
+    methods_in(table)  # raises for those that are unknown
+    return table[table["role"] == "main"].astype(dict.fromkeys(numbers, float))
 
 
 def check_table(table: DataFrame, *needed: str) -> None:
@@ -61,24 +51,9 @@ def by_panel(rows: DataFrame, panels: Sequence[str] | None = None) -> dict[str, 
     return {panel: there[panel] for panel in panels or there}
 
 
-def finished(rows: DataFrame, method: str) -> DataFrame:
-    """The finished runs of a method, SGD's among those of LS and SAM with the value 0."""
-    family = [method, "sgd"] if method in SYMBOLS else [method]
-    tried = rows[(rows["status"] == "finished") & rows["method"].isin(family)]
-    return tried.assign(value=tried["value"].where(tried["method"] == method, 0.0).fillna(0.0))
-
-
-def best_runs(rows: DataFrame, method: str) -> DataFrame:
-    """The finished runs of the value with the highest mean test accuracy in a panel."""
-    tried = finished(rows, method)
-    if tried.empty or method not in set(rows["method"]):
-        return tried[:0]
-    return tried[tried["value"] == tried.groupby("value")["test_accuracy"].mean().idxmax()]
-
-
 # ---------------------------------------------------------------------- what is common to the figures
 def no_runs(name: str) -> Figure:
-    """What stands in for a figure as long as nothing has been run."""
+    """Return the figure of an experiment that has no runs yet: it says how to start them."""
     figure, ax = plt.subplots(figsize=(WIDTH, 1.2))
     ax.set_axis_off()
     ax.text(0.5, 0.5, f"No runs yet: vlls sweep {name}", ha="center", va="center", color=GRAY)
@@ -101,25 +76,26 @@ def grid_of_panels(panels: Iterable[str], deep: int) -> tuple[Figure, list[list[
     return figure, per_panel[: len(titles)].tolist()
 
 
-def draw_curve(ax: Axes, runs: DataFrame, by: str, method: str = "ivon", **look: Any) -> DataFrame:
+def draw_curve(ax: Axes, runs: DataFrame, by: str, method: str, **look: Any) -> DataFrame:
     """Draw the accuracy of runs, if there are any, against a column; return its mean and standard deviation."""
     points = (100 * runs.groupby(by)["test_accuracy"].agg(["mean", "std"])).reset_index()
-    look = {"color": METHOD_COLOURS[method], "marker": MARKERS[method], "label": METHOD_NAMES[method], **look}
+    record = METHODS[method]
+    look = {"color": record.colour, "marker": record.marker, "label": record.label, **look}
     if len(points):
         bars = within(points["mean"], points["std"])
         ax.errorbar(points[by], points["mean"], bars, markersize=4, linewidth=1.3, capsize=2, **look)
     return points
 
 
-def draw_level(ax: Axes, rows: DataFrame, label: str = METHOD_NAMES["ivon"]) -> tuple[float, float]:
-    """Draw IVON as a horizontal line with a band; return its mean and the upper end of the band, in per cent."""
-    accuracy = 100 * best_runs(rows, "ivon")["test_accuracy"]
+def draw_level(ax: Axes, rows: DataFrame, method: str = PROPOSED, about: str = "") -> tuple[float, float]:
+    """Draw a method as a horizontal line with a band; return its mean and the upper end of the band, in per cent."""
+    accuracy, colour = 100 * finished(best_runs(rows, method))["test_accuracy"], METHODS[method].colour
     mean, std = accuracy.mean(), accuracy.std()
     if len(accuracy):
-        ax.axhline(mean, color=METHOD_COLOURS["ivon"], linewidth=1.3, label=label)
+        ax.axhline(mean, color=colour, linewidth=1.3, label=METHODS[method].label + about)
     if len(accuracy) > 1:
         below, above = within(mean, std)
-        ax.axhspan(mean - below, mean + above, color=METHOD_COLOURS["ivon"], alpha=0.18, linewidth=0)
+        ax.axhspan(mean - below, mean + above, color=colour, alpha=0.18, linewidth=0)
     return mean, min(np.nansum([mean, std]), 100.0)
 
 

@@ -11,14 +11,15 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure, SubFigure
 from pandas import DataFrame
 
+from vlls.experiments._choice import methods_in
 from vlls.plots._runs import (
-    METHOD_NAMES,
     by_panel,
     check_table,
     finish,
     no_runs,
 )
 from vlls.plots._style import WIDTH, styled
+from vlls.train.methods import METHODS, PROPOSED
 
 __all__ = ["plot_smoothed_labels"]
 
@@ -31,7 +32,7 @@ def plot_smoothed_labels(labels: DataFrame, *, panels: Sequence[str] | None = No
     r"""Draw Figure 4 of the paper: the smoothed labels of IVON, OLS and LS as heat maps on a log scale, a row a panel.
 
     A row of a heat map is the mean smoothed label of a class, without the entry of this class. Of more than ten
-    classes ten are shown, evenly chosen. The title has the rank correlation of what is shown of IVON and of OLS.
+    classes ten are shown, evenly chosen. The title has the rank correlation of the entries of IVON and of OLS.
 
     Args:
         labels: a row for each run and pair of classes: ``panel``, ``method``, ``value`` (α of LS), ``seed``, ``label``
@@ -47,22 +48,33 @@ def plot_smoothed_labels(labels: DataFrame, *, panels: Sequence[str] | None = No
         >>> plot_smoothed_labels(pd.DataFrame([{**pair, "smoothed": 0.1}])).axes[0].get_title()
         'OLS'
     """
-    order = ("ivon", "ols", "ls")
     if len(labels):
         check_table(labels, "panel", "method", "value", "seed", "label", "other", "smoothed")
-        labels = labels[labels["method"].isin(order)]
+        methods_in(labels)  # raises for those that are unknown
+        labels = labels[labels["method"].isin(_methods())]
     if not len(labels):
         return no_runs(name)
     labels = labels.astype({"label": str, "other": str, "value": float, "smoothed": float})
     pairs = zip(labels["method"], labels["value"], strict=True)
-    labels["title"] = [METHOD_NAMES[method] + f", α = {value:g}" * (method == "ls") for method, value in pairs]
-    titles = [title for method in order for title in labels.loc[labels["method"] == method, "title"].unique()]
+    labels["title"] = [_title(method, value) for method, value in pairs]
+    titles = [title for method in _methods() for title in labels.loc[labels["method"] == method, "title"].unique()]
     shown = by_panel(labels, panels)
     figure = plt.figure(figsize=(WIDTH, 2.75 * len(shown) + 0.3))
     parts = figure.subfigures(len(shown), 1, squeeze=False)[:, 0]
     for part, (panel, rows) in zip(parts, shown.items(), strict=True):
         _heat_maps(part, panel, rows, titles)
     return finish(figure, labels[labels["panel"].isin(shown)])
+
+
+def _methods() -> list[str]:
+    """The methods that smooth labels; those that smooth all alike, whatever the class, come last."""
+    smoothing = [m for m in METHODS.values() if m.variational or m.smoothed_labels is not None]
+    return [m.name for m in sorted(smoothing, key=lambda m: m.sgd_value is not None)]
+
+
+def _title(method: str, value: float) -> str:
+    record = METHODS[method]
+    return record.label + (f", {record.symbol} = {value:g}" if record.symbol and value == value else "")
 
 
 def _heat_maps(part: SubFigure, panel: str, rows: DataFrame, titles: Sequence[str]) -> None:
@@ -92,7 +104,10 @@ def _heat_maps(part: SubFigure, panel: str, rows: DataFrame, titles: Sequence[st
     bar = part.colorbar(image, ax=axes, extend="min", shrink=0.8)
     bar.set_label("smoothed label (probability)\ngrey: 0 or less", fontsize=8)
     about = f", {CLASSES} of {len(classes)} classes" * (len(classes) > CLASSES)
-    if {"IVON", "OLS"} <= set(maps):
-        both = pd.DataFrame({title: maps[title].ravel() for title in ("IVON", "OLS")}).dropna()
-        about += f": rank correlation of IVON and OLS {both.rank().corr().iloc[0, 1]:.2f}"
+    ours = METHODS[PROPOSED].label
+    learned = [METHODS[name].label for name in _methods() if name != PROPOSED and METHODS[name].sgd_value is None]
+    for other in learned:
+        if {ours, other} <= set(maps):
+            both = pd.DataFrame({title: maps[title].ravel() for title in (ours, other)}).dropna()
+            about += f": rank correlation of {ours} and {other} {both.rank().corr().iloc[0, 1]:.2f}"
     part.suptitle(panel + about, fontsize=10)
