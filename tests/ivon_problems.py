@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vlls.optim._cpu import compiler
+from vlls.optim.ivon._cpu import compiler
 
 EXECUTORS = {
     "single": {"foreach": False},

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from vlls.optim.sam import SAM
+from vlls.optim._sam import SAM
 
 SGD = {"base_optimizer": torch.optim.SGD, "lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}
 ADAMW = {"base_optimizer": torch.optim.AdamW, "lr": 0.02, "weight_decay": 0.1}

@@ -29,11 +29,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MODULES = [vlls.__name__, *(module.name for module in pkgutil.walk_packages(vlls.__path__, "vlls."))]
 if importlib.util.find_spec("triton") is None:  # comes with torch where there can be a GPU; the kernel needs it
-    MODULES.remove("vlls.optim._triton")
+    MODULES.remove("vlls.optim.ivon._triton")
 PUBLIC = [name for name in MODULES if "._" not in name]
 EXTRAS = ("vlls.plots", "vlls.models", "vlls.train", "vlls.experiments", "vlls.cli")  # these need an extra
 CORE = [name for name in MODULES if not name.startswith(EXTRAS)]
-LAZY = {"vlls.optim._triton": {"triton"}}  # imported inside a function, when asked for
+LAZY = {"vlls.optim.ivon._triton": {"triton"}}  # imported inside a function, when asked for
 
 
 # ------------------------------------------------------------------ imports
@@ -123,7 +123,7 @@ def test_type_hints_reach_those_who_import_the_package(wheel, tmp_path):
     command = [sys.executable, "-m", "mypy", "--ignore-missing-imports", "--follow-imports=silent", "theirs.py"]
     environment = {**os.environ, "MYPYPATH": str(tmp_path / "installed")}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert re.search(r'theirs.py:4: note: Revealed type is "vlls\.optim\.ivon\.IVON"', done.stdout), done.stdout
+    assert re.search(r'theirs.py:4: note: Revealed type is "vlls\.optim\.ivon\._optimizer\.IVON"', done.stdout), done.stdout
     assert re.search(r"theirs.py:5: error: Argument .lr. .* incompatible type .str.", done.stdout), done.stdout
     assert re.search(r'theirs.py:7: note: Revealed type is "numpy\.ndarray', done.stdout), done.stdout
     assert re.search(r'theirs.py:8: note: Revealed type is "torch\._tensor\.Tensor"', done.stdout), done.stdout

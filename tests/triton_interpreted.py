@@ -9,7 +9,7 @@ from ivon_reference import ReferenceIVON
 from torch.nn import functional as F
 
 from vlls import IVON
-from vlls.optim._triton import INTERPRETED, FusedCUDA
+from vlls.optim.ivon._cuda import INTERPRETED, FusedCUDA
 
 torch.set_num_threads(1)
 
@@ -17,12 +17,7 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _triton_takes_all(monkeypatch):
     assert INTERPRETED
-
-    def plan(self, slots):
-        assert all(FusedCUDA.supports(slot.param) for slot in slots)
-        return [(self._executors.setdefault("cuda", FusedCUDA()), slots)] if slots else []
-
-    monkeypatch.setattr(IVON, "_plan", plan)
+    monkeypatch.setattr("vlls.optim.ivon._registry.EXECUTORS", [FusedCUDA])
 
 
 def vector(params):

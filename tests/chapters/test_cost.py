@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import vlls.optim.ivon as ivon_module
 from vlls import IVON, SAM, DiagonalPosterior
 from vlls.noise import logit_covariance
-from vlls.optim._cpu import compiler
+from vlls.optim.ivon._cpu import compiler
 
 DOUBLE = torch.float64
 RECORDS = Path(__file__).resolve().parents[2] / "benchmarks" / "records"

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from vlls import IVON
-from vlls.optim._cpu import compiler
+from vlls.optim.ivon._cpu import compiler
 
 STEPS = 5
 

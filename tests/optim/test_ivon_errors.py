@@ -8,7 +8,7 @@ from ivon_problems import EXECUTORS, batch, executors, loss_of, mlp, train_step,
 
 import vlls
 from vlls import IVON
-from vlls.optim import _cpu, _executors, _slot
+from vlls.optim.ivon import _cpu, _state, _tensors
 
 
 def test_step_without_a_sample_says_what_to_call():
@@ -151,18 +151,18 @@ def test_a_draw_that_fails_or_is_interrupted_midway_leaves_the_mean(executor, mo
 
     model = mlp()
     optimizer = IVON(model.parameters(), lr=0.1, ess=30.0, **EXECUTORS[executor])
-    buffer = _slot.Slot.buffer
+    read = _state.Scratch.__get__
 
-    def no_memory(self, name):
-        if self.param is model[2].weight:
+    def no_memory(self, state, owner=None):
+        if state.param is model[2].weight:
             raise MemoryError
-        return buffer(self, name)
+        return read(self, state, owner)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_slot.Slot, "buffer", no_memory)
+        patch.setattr(_state.Scratch, "__get__", no_memory)
         attempt(MemoryError)
     if executor != "fused":  # the kernel's call is one piece
-        noise = _executors.posterior_noise if executor == "single" else torch._foreach_add_
+        noise = _tensors.posterior_noise if executor == "single" else torch._foreach_add_
         calls = []
 
         def interrupted(*args, **kwargs):
@@ -173,7 +173,7 @@ def test_a_draw_that_fails_or_is_interrupted_midway_leaves_the_mean(executor, mo
 
         with monkeypatch.context() as patch:
             if executor == "single":
-                patch.setattr(_executors, "posterior_noise", interrupted)
+                patch.setattr(_tensors, "posterior_noise", interrupted)
             else:
                 patch.setattr(torch, "_foreach_add_", interrupted)
             attempt(KeyboardInterrupt)

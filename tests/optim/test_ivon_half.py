@@ -5,7 +5,7 @@ import torch
 from ivon_problems import executors
 
 from vlls import IVON
-from vlls.optim._executors import round_at_random
+from vlls.optim.ivon._tensors import round_at_random
 
 HALVES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 

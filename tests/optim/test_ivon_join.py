@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from vlls import IVON
-from vlls.optim._cpu import compiler
+from vlls.optim.ivon._cpu import compiler
 
 BATCHES = 5, 2  # of each process
 FUSED = {"fused": True} if compiler() else {}
@@ -160,7 +160,7 @@ def test_an_optimizer_that_is_not_joined_says_so_instead_of_waiting(ran):
 
 
 def test_a_step_is_due_after_each_forward_pass(monkeypatch):
-    from vlls.optim import _processes
+    from vlls.optim.ivon import _processes
 
     monkeypatch.setattr(dist, "all_reduce", lambda count: count.fill_(1.0))  # the other is in its forward pass
     with pytest.raises(RuntimeError, match=r"call step\(\) once after each forward pass"):

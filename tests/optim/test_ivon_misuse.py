@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vlls import IVON, SAM, predict
-from vlls.optim._cpu import compiler
+from vlls.optim.ivon._cpu import compiler
 
 
 def model_and_optimizer(**options):

@@ -18,7 +18,8 @@ COMPILE = """
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 import triton
-from vlls.optim._triton import LANES, ivon_kernel
+from vlls.optim.ivon._cuda import LANES
+from vlls.optim.ivon._triton import ivon_kernel
 
 names = ["MODE", "AT_SAMPLE", "RESAMPLE", "AVERAGED", "GRADSQ"]
 for values in [(0, 0, 0, 0, 0), (1, 0, 0, 0, 0), (2, 1, 1, 0, 0), (2, 0, 0, 1, 0), (2, 0, 0, 0, 1)]:

@@ -10,7 +10,7 @@ import torch
 from sam_problems import ADAMW, SGD, closure_of, data, groups_of, network, quadratic, same, values
 from torch import nn
 
-from vlls.optim.sam import SAM
+from vlls.optim._sam import SAM
 
 
 # ---------------------------------------------------------------------- the definition
@@ -232,7 +232,7 @@ def test_a_closure_that_fails_leaves_the_weights_and_the_statistics(failing):
 
 
 def test_a_perturbation_that_fails_moves_nothing(monkeypatch):
-    from vlls.optim import sam
+    from vlls.optim import _sam as sam
 
     theta, optimizer = quadratic()
 

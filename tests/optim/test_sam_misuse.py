@@ -12,7 +12,7 @@ import torch
 from sam_problems import ADAMW, SGD, STATE, closure_of, groups_of, network, quadratic, same, values
 from torch import nn
 
-from vlls.optim.sam import SAM
+from vlls.optim._sam import SAM
 
 
 # ---------------------------------------------------------------------- saving and loading

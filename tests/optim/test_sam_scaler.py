@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
 from vlls import SAM
-from vlls.optim.sam import SKIPS
+from vlls.optim._sam import SKIPS
 
 
 def digits():

@@ -7,7 +7,7 @@ import torch
 from test_train_resume import StopAt, saved
 from training import differences, tiny
 
-from vlls.optim._cpu import available
+from vlls.optim.ivon._cpu import available
 from vlls.train import Interrupted, Reporter, methods, run
 from vlls.train._files import load_checkpoint, save_checkpoint
 

@@ -149,7 +149,7 @@ def _has_kernel(training: Training) -> bool:
     """Whether this machine has one kernel for IVON's step: Triton, or a C compiler."""
     import importlib.util
 
-    from vlls.optim._cpu import available
+    from vlls.optim.ivon._cpu import available
 
     return importlib.util.find_spec("triton") is not None if training.params[0].is_cuda else available()
 

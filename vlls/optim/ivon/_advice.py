@@ -1,4 +1,4 @@
-"""A word to new users of IVON, once, where the first steps show that ``lr`` or ``ess`` cannot be meant."""
+"""Warn new users of IVON, once, if the first steps show that ``lr`` or ``ess`` cannot be meant."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vlls._compiled import capturing
 from vlls._warnings import warn_caller
-from vlls.optim._slot import Slot
+from vlls.optim.ivon._state import ParameterState
 
 __all__ = ["FirstSteps", "can_look"]
 
@@ -29,18 +29,18 @@ class FirstSteps:
     Parameters that start at zero (biases, a linear model's weights) say nothing about their scale and are left out.
 
     Args:
-        slots: the parameters, at their mean, before the first sample.
+        states: the parameters, at their mean, before the first sample.
     """
 
-    def __init__(self, slots: Sequence[Slot]) -> None:
+    def __init__(self, states: Sequence[ParameterState]) -> None:
         self.steps = 0
-        self._slots = [slot for slot in slots if bool(_some(slot.mean).any())]
-        self._start = [_some(slot.mean).clone() for slot in self._slots]
+        self._states = [state for state in states if bool(_some(state.mean).any())]
+        self._start = [_some(state.mean).clone() for state in self._states]
         self._size = self._rms(self._start)
-        self._rates = [float(slot.group["lr"]) for slot in self._slots]
-        noise = self._rms([_some(slot.std()) for slot in self._slots])
+        self._rates = [float(state.group["lr"]) for state in self._states]
+        noise = self._rms([_some(state.std()) for state in self._states])
         if noise > LOUD * self._size > 0:
-            ess, first = (float(self._slots[0].group[name]) for name in ("ess", "hess_init"))
+            ess, first = (float(self._states[0].group[name]) for name in ("ess", "hess_init"))
             warn_caller(
                 f"the noise is {noise / self._size:.1f} times as large as the weights, too much for most networks to "
                 f"learn; let ess be the number of training examples (it is {ess:g}), and if it is, raise hess_init "
@@ -49,10 +49,10 @@ class FirstSteps:
 
     def ended(self) -> bool:
         """Look at the mean, where the parameters are, once there were steps enough; True if that was all."""
-        if self.steps < STEPS or capturing(slot.param for slot in self._slots):
+        if self.steps < STEPS or capturing(state.param for state in self._states):
             return False
-        moved = self._rms([_some(slot.mean) - start for slot, start in zip(self._slots, self._start, strict=True)])
-        rates = [float(slot.group["lr"]) for slot in self._slots]
+        moved = self._rms([_some(state.mean) - start for state, start in zip(self._states, self._start, strict=True)])
+        rates = [float(state.group["lr"]) for state in self._states]
         if moved < STILL * self._size and rates == self._rates:  # a warm-up goes on to larger steps
             warn_caller(
                 f"the first {self.steps} steps have moved the weights by {moved / self._size:.1%} of their size, too "
@@ -62,7 +62,7 @@ class FirstSteps:
 
     def _rms(self, parts: Sequence[Tensor]) -> float:
         """Root mean square over all entries of the parameters, of each of which ``parts`` has some."""
-        sizes = [slot.param.numel() for slot in self._slots]
+        sizes = [state.param.numel() for state in self._states]
         squares = [n * float(part.double().square().mean()) for n, part in zip(sizes, parts, strict=True)]
         return math.sqrt(sum(squares) / max(1, sum(sizes)))
 
@@ -72,8 +72,8 @@ def _some(tensor: Tensor) -> Tensor:
     return flat[:: max(1, len(flat) // ENTRIES)]
 
 
-def can_look(slots: Sequence[Slot]) -> bool:
+def can_look(states: Sequence[ParameterState]) -> bool:
     """Whether numbers can be read now, and training begins."""
-    if torch.compiler.is_compiling() or any(float(slot.state["step"]) > 0 for slot in slots[:1]):
+    if torch.compiler.is_compiling() or any(float(state.step) > 0 for state in states[:1]):
         return False
-    return not capturing(slot.param for slot in slots)
+    return not capturing(state.param for state in states)

@@ -1,18 +1,11 @@
-r"""IVON, the improved variational online Newton method (Alg. 1 of the paper; Shen et al., 2024), for any network.
-
-The class keeps state and checks input. The mathematics is in :mod:`vlls.optim.alg1`, what applies it to lists of
-parameters in the executors beside it. Chapter 5 derives the algorithm from VON; the page on gotchas answers what its
-users ask.
-"""
+"""The optimizer: groups and hyperparameters, samples and steps, several processes, persistence."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 import torch.distributed as dist
@@ -20,12 +13,15 @@ from torch import Tensor
 from torch.distributed.algorithms.join import Join, Joinable, JoinHook, _JoinConfig
 from torch.optim import Optimizer
 
-from vlls._compiled import drop_cached_casts, uncompiled
+from vlls._compiled import uncompiled
 from vlls._locks import holding
 from vlls._names import kind_of
-from vlls.optim._advice import FirstSteps, can_look
 from vlls.optim._checkpoints import only_makes_state, saved_generator
-from vlls.optim._checks import (
+from vlls.optim._protocol import VariationalOptimizer
+from vlls.optim._running import frozen_running_state
+from vlls.optim._wrapped import on_itself
+from vlls.optim.ivon._advice import FirstSteps, can_look
+from vlls.optim.ivon._checks import (
     check_generator_state,
     check_group,
     check_keys,
@@ -34,9 +30,7 @@ from vlls.optim._checks import (
     check_parameters,
     check_state_dict,
 )
-from vlls.optim._cpu import FusedCPU, _library
-from vlls.optim._executors import Executor, Foreach, SingleTensor
-from vlls.optim._processes import (
+from vlls.optim.ivon._processes import (
     LocalGradients,
     average_over_processes,
     count_stepping,
@@ -44,16 +38,13 @@ from vlls.optim._processes import (
     take_over_from_last,
     warn_of_equal_samples,
 )
-from vlls.optim._running import frozen_running_state
-from vlls.optim._samples import Samples
-from vlls.optim._slot import Slot
-from vlls.optim._wrapped import on_itself
-from vlls.optim.alg1 import HessApprox
+from vlls.optim.ivon._registry import executors_of
+from vlls.optim.ivon._state import ParameterState
+from vlls.optim.ivon._weights import Weights, Where
+from vlls.optim.ivon.alg1 import HessApprox
 from vlls.posterior import DiagonalPosterior
 
 __all__ = ["IVON"]
-
-Plan = list[tuple[Executor, list[Slot]]]
 
 
 class IVON(Optimizer, Joinable):
@@ -166,17 +157,12 @@ class IVON(Optimizer, Joinable):
 
     def _reset(self) -> None:
         """Forget samples and scratch memory; lasting state is in ``self.state``."""
-        self._slots: dict[Tensor, Slot] = {}
-        self._executors: dict[str, Executor] = {}
-        self._planned: tuple[list[Slot], Plan] = ([], [])  # of the last sample
-        self._at_sample: Plan | None = None  # the parameters that hold a sample, not the mean
-        self._kept = False  # inside keep_sampled()
-        self._samples = Samples(self._noise)  # taken, and waiting for step()
+        self._weights = Weights(self)
         self._seeds_checked = False
         self._begun = False  # with the first sample to train at
         self._first_steps: FirstSteps | None = None
 
-    # ------------------------------------------------------------------ parameters and their slots
+    # ------------------------------------------------------------------ parameters and executors
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, with their own hyperparameters if given, also after training has begun.
 
@@ -198,44 +184,6 @@ class IVON(Optimizer, Joinable):
             self._refuse_inside("add_param_group()")
             super().add_param_group(param_group)
 
-    def _refresh(self) -> list[Slot]:
-        """The slot of every trainable parameter, state made or moved to where the parameter is now."""
-        slots: list[Slot] = []
-        owners: dict[Any, Tensor] = {}
-        index = 0
-        for group in self.param_groups:
-            for param in group["params"]:
-                index += 1
-                if not param.requires_grad or param.numel() == 0:
-                    continue
-                # another Parameter on the very same memory is perturbed with its owner, once
-                place = (param.device, param.data_ptr(), tuple(param.shape), param.stride())
-                if owners.setdefault(place, param) is not param:
-                    self._slots[owners[place]].aliases.append(param)
-                    continue
-                slot = self._slots.setdefault(param, Slot(param))
-                slot.refresh(group, self.state[param], index)
-                slots.append(slot)
-        return slots
-
-    def _plan(self, slots: list[Slot]) -> Plan:
-        """Which executor takes which of the slots: as at the last sample, or anew."""
-        if slots is self._planned[0]:
-            return self._planned[1]
-        foreach = self.foreach if self.foreach is not None else all(slot.param.is_cuda for slot in slots)
-        parts: dict[str, list[Slot]] = {}
-        for slot in slots:
-            name = "foreach" if foreach else "single"
-            if self.fused and FusedCPU.supports(slot.param):
-                name = "cpu"
-            elif self.fused and slot.param.device.type != "cpu" and _fused_cuda().supports(slot.param):
-                name = "cuda"
-            parts.setdefault(name, []).append(slot)
-        kinds: dict[str, type[Executor]] = {"foreach": Foreach, "single": SingleTensor, "cpu": FusedCPU}
-        for name in parts.keys() - self._executors.keys():
-            self._executors[name] = kinds[name]() if name in kinds else _fused_cuda()()
-        return [(self._executors[name], members) for name, members in parts.items()]
-
     @property
     def executor(self) -> str:
         """The code that takes the steps, on which the random numbers and the last digits depend.
@@ -243,10 +191,9 @@ class IVON(Optimizer, Joinable):
         ``"cpu ivon-HASH"`` is the compiled kernel (its source, compiler options and processor), ``"cuda triton
         VERSION"`` the Triton kernel; without them it is ``"single"`` or ``"foreach"``.
         """
-        cuda = self.param_groups[0]["params"][0].is_cuda
-        if not self.fused:
-            return "foreach" if (cuda if self.foreach is None else self.foreach) else "single"
-        return f"cuda triton {version('triton')}" if cuda else f"cpu {Path(_library()._name).stem}"
+        params = [p for p in self._params() if p.requires_grad and p.numel()] or self._params()
+        kinds = executors_of(params, fused=self.fused, foreach=self.foreach)
+        return ", ".join(dict.fromkeys(kind.label() for kind in kinds))
 
     @property
     def capturable(self) -> bool:
@@ -273,17 +220,17 @@ class IVON(Optimizer, Joinable):
         """
         with self._alone():
             self._refuse_inside("sampled_params()")
-            slots, local = self._begin(train)
+            states, local = self._begin(train)
             try:
-                self._draw(slots)
+                self._weights.draw(states)
                 with nullcontext() if train else frozen_running_state(self._params()):
                     yield
             finally:
-                self._restore()
+                self._weights.restore()
                 if local is not None:
                     local.close()
             if train:
-                self._count_sample(slots, local)
+                self._count_sample(states, local)
 
     @on_itself
     @contextmanager
@@ -320,20 +267,18 @@ class IVON(Optimizer, Joinable):
                 "keep_sampled() cannot separate this process's gradient from the average of all; "
                 "use sampled_params(train=True) or step(closure) with sync=True"
             )
-        self._samples.discard()
-        slots, _ = self._begin(train=True)
-        self._kept = True
+        self._weights.discard()
+        states, _ = self._begin(train=True)
         try:
-            self._draw(slots)
+            self._weights.draw(states, keep=True)
             yield
         finally:
-            self._restore()
-            self._kept = False
+            self._weights.restore()
         self._look_back()
 
     def _look_back(self) -> None:
-        """Let the first steps be judged, where the parameters are the mean."""
-        if self._first_steps is not None and not self._kept and self._first_steps.ended():
+        """Look at the effect of the first steps, if the parameters are the mean."""
+        if self._first_steps is not None and not self._weights.kept and self._first_steps.ended():
             self._first_steps = None
 
     def _params(self) -> list[Tensor]:
@@ -345,7 +290,7 @@ class IVON(Optimizer, Joinable):
         return holding(self._params())
 
     def _refuse_inside(self, call: str) -> None:
-        if self._at_sample is not None:
+        if self._weights.at_sample:
             raise RuntimeError(
                 f"{call} was called while the parameters hold a sample; leave the block of sampled_params() or "
                 "keep_sampled() first (step(closure) samples by itself)"
@@ -353,54 +298,25 @@ class IVON(Optimizer, Joinable):
 
     @torch.inference_mode(False)  # the state outlives the block in which it is made
     @torch.no_grad()
-    def _begin(self, train: bool) -> tuple[list[Slot], LocalGradients | None]:
-        """Make room for another sample: the last one's noise, and if it trains param.grad, will be overwritten."""
-        slots = self._refresh()
-        self._planned = slots, self._plan(slots)
+    def _begin(self, train: bool) -> tuple[list[ParameterState], LocalGradients | None]:
+        """Prepare another sample, which overwrites the last one's noise and, if it trains, ``param.grad``."""
+        states = self._weights.plan()
         if train and not self._begun and not torch.compiler.is_compiling():
             self._begun = True
-            self._first_steps = FirstSteps(slots) if can_look(slots) else None
-        self._samples.keep_average()
-        if self._samples and train:
-            self._samples.take_from_grads()
-            for slot in slots:
-                slot.param.grad = None
-        return slots, LocalGradients(slots) if train and self.sync and several_processes() else None
+            self._first_steps = FirstSteps(states) if can_look(states) else None
+        self._weights.samples.keep_average()
+        if self._weights.samples and train:
+            self._weights.samples.take_from_grads()
+            for state in states:
+                state.param.grad = None
+        return states, LocalGradients(states) if train and self.sync and several_processes() else None
 
     @torch.no_grad()
-    def _count_sample(self, slots: list[Slot], local: LocalGradients | None) -> None:
+    def _count_sample(self, states: list[ParameterState], local: LocalGradients | None) -> None:
         """Let the gradients in ``param.grad`` count as one sample."""
         if local is not None:
             local.settle()
-        self._samples.add(slots, local=local is not None)
-
-    @torch.inference_mode(False)
-    @torch.no_grad()
-    def _draw(self, slots: list[Slot]) -> None:
-        plan = self._plan(slots)
-        for executor, members in plan:
-            executor.save(members)  # may fail for want of memory or a compiler: nothing has moved yet
-        self._at_sample = []
-        for executor, members in plan:
-            if executor.saves_first:
-                self._at_sample.append((executor, members))
-            executor.draw(members, self.generator)
-            if not executor.saves_first:
-                self._at_sample.append((executor, members))
-        drop_cached_casts()
-
-    @torch.no_grad()
-    def _restore(self) -> None:
-        if self._at_sample is not None:
-            for executor, members in self._at_sample:
-                executor.restore(members)
-            self._at_sample = None
-            drop_cached_casts()
-
-    def _noise(self, slots: list[Slot]) -> Iterator[Tensor]:
-        """The perturbation of every slot, in order."""
-        of = {slot: executor for executor, members in self._plan(slots) for slot in members}
-        return (of[slot].noise(slot, self._at_sample is not None) for slot in slots)
+        self._weights.count_sample(states, local=local is not None)
 
     # ------------------------------------------------------------------ the step
     @overload
@@ -428,13 +344,13 @@ class IVON(Optimizer, Joinable):
             return self._step(closure)
 
     def _step(self, closure: Callable[[], Any] | None) -> Any:
-        loss = None
-        if self._kept:
+        weights, loss = self._weights, None
+        if weights.kept:
             loss = _call(closure) if closure is not None else None
-            self._samples.add(self._planned[0])
+            weights.count_sample(weights.planned)
         elif closure is not None:
             self._refuse_inside("step(closure)")
-            if self._samples:
+            if weights.where is Where.WAITING:
                 raise RuntimeError(
                     "step(closure) samples by itself, but a gradient of sampled_params(train=True) waits for its step; "
                     "call step() without a closure to learn from it"
@@ -442,11 +358,11 @@ class IVON(Optimizer, Joinable):
             loss = self._sample_closure(closure)
         else:
             self._refuse_inside("step()")
-            if not self._samples and only_makes_state(self):
-                self._refresh()
+            if weights.where is Where.MEAN and only_makes_state(self):
+                weights.refresh()
                 self._store_generator()
                 return None
-            if not self._samples:
+            if weights.where is Where.MEAN:
                 raise RuntimeError(
                     "step() has no sample to learn from; compute the loss and call backward() inside "
                     "`with optimizer.sampled_params(train=True):`, or call step(closure)"
@@ -454,9 +370,9 @@ class IVON(Optimizer, Joinable):
         try:
             self._update()
         finally:
-            self._samples.discard()
-            if not self._kept:
-                self._restore()
+            weights.discard()
+            if not weights.kept:
+                weights.restore()
         return loss
 
     def _sample_closure(self, closure: Callable[[], Any]) -> Any:
@@ -464,20 +380,20 @@ class IVON(Optimizer, Joinable):
         total: Any = None
         try:
             for sample in range(self.mc_samples):
-                self._restore()
-                slots, local = self._begin(train=True)
+                self._weights.restore()
+                states, local = self._begin(train=True)
                 try:
-                    self._draw(slots)
+                    self._weights.draw(states)
                     loss = _call(closure)
                 finally:
                     if local is not None:
                         local.close()
-                self._count_sample(slots, local)
+                self._count_sample(states, local)
                 loss = loss.detach() if isinstance(loss, Tensor) else loss
                 total = loss if sample == 0 or loss is None else total + loss
         except BaseException:
-            self._restore()
-            self._samples.discard()
+            self._weights.restore()
+            self._weights.discard()
             raise
         return total / self.mc_samples if self.mc_samples > 1 and total is not None else total
 
@@ -487,31 +403,16 @@ class IVON(Optimizer, Joinable):
         together = self.sync and several_processes()
         if not together and found_inf is not None and float(found_inf) != 0.0:
             return  # GradScaler's step with an infinity or a NaN: as if it had not been
-        slots = self._samples.finish(None if scale is None else 1.0 / float(scale))
-        if together and not self._average(slots, found_inf):
+        states = self._weights.samples.finish(None if scale is None else 1.0 / float(scale))
+        if together and not self._average(states, found_inf):
             return
-        rest = [slot for slot in slots if slot.grad is None]
-        active = [slot for slot in slots if slot.grad is not None] if rest else slots
-        at_sample = self._at_sample is not None
-        if active:
-            torch._foreach_add_([slot.state["step"] for slot in active], 1.0)
-        for executor, members in self._plan(active):
-            executor.update(members, at_sample=at_sample, resample=self._kept, generator=self.generator)
-        if at_sample:  # without a gradient: back to the mean, unchanged, or to another sample of it
-            for executor, members in self._plan(rest):
-                executor.restore(members)
-                if self._kept:
-                    executor.save(members)
-                    executor.draw(members, self.generator)
-        if not self._kept:
-            self._at_sample = None
-        drop_cached_casts()
+        self._weights.update(states)
         if self._first_steps is not None:
             self._first_steps.steps += 1
             self._look_back()
 
     # ------------------------------------------------------------------ several processes
-    def _average(self, slots: list[Slot], found_inf: Tensor | None) -> bool:
+    def _average(self, states: list[ParameterState], found_inf: Tensor | None) -> bool:
         """Average over the processes; return False where one has found an infinity."""
         Join.notify_join_context(self)
         world = dist.get_world_size()
@@ -522,11 +423,11 @@ class IVON(Optimizer, Joinable):
                 "use `with Join([model, optimizer]):`, or give all of them as many"
             )
         if stepping == world and not self._seeds_checked:
-            warn_of_equal_samples(next(self._noise(slots[:1])))
+            warn_of_equal_samples(next(self._weights.noise(states[:1])))
             self._seeds_checked = True
         # DistributedDataParallel, joined before, has divided the sum of all gradients in the same way
         by_world = self._by_world and not self._join_config.is_first_joinable
-        return average_over_processes(slots, found_inf, stepping=stepping, divisor=world if by_world else stepping)
+        return average_over_processes(states, found_inf, stepping=stepping, divisor=world if by_world else stepping)
 
     def join_hook(self, **options: Any) -> JoinHook:
         """Let processes have different numbers of batches: ``with Join([model, optimizer]):``, the model first.
@@ -562,9 +463,9 @@ class IVON(Optimizer, Joinable):
             set_to_none: drop the gradients' memory rather than fill it with zeros.
         """
         with self._alone():
-            if self._at_sample is None:
+            if self._weights.where is Where.WAITING:
                 with torch.no_grad():
-                    self._samples.take_from_grads()
+                    self._weights.samples.take_from_grads()
             super().zero_grad(set_to_none)
 
     @on_itself
@@ -586,16 +487,16 @@ class IVON(Optimizer, Joinable):
         """
         with self._alone():
             self._refuse_inside("posterior()")
-            slots = {slot.param: slot for slot in self._refresh()}
-            named = {name: slots[p] for name, p in uncompiled(model).named_parameters() if p in slots}
+            states = {state.param: state for state in self._weights.refresh()}
+            named = {name: states[p] for name, p in uncompiled(model).named_parameters() if p in states}
             if not named:
                 raise ValueError(
                     f"none of the parameters of {type(model).__name__} is trained by this optimizer; "
                     "pass the model whose parameters() the optimizer was made with"
                 )
             return DiagonalPosterior(
-                {name: slot.mean.clone() for name, slot in named.items()},
-                {name: slot.std() for name, slot in named.items()},
+                {name: state.mean.clone() for name, state in named.items()},
+                {name: state.std() for name, state in named.items()},
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -619,8 +520,8 @@ class IVON(Optimizer, Joinable):
     @torch.no_grad()
     def _store_generator(self) -> None:
         """Keep the generator's state in that of the first parameter: torch.distributed.checkpoint takes no more."""
-        if self.generator is not None and (slots := self._refresh()):
-            slots[0].state["generator"] = self.generator.get_state().to(slots[0].param.device)
+        if self.generator is not None and (states := self._weights.refresh()):
+            states[0].lasting["generator"] = self.generator.get_state().to(states[0].param.device)
 
     @on_itself
     @torch.inference_mode(False)
@@ -693,7 +594,7 @@ class IVON(Optimizer, Joinable):
 
 
 class _OutOfBatches(JoinHook):
-    """What a process does under ``Join`` that has no batch left."""
+    """Lets a process that has no batch left take part in the others' steps, under ``Join``."""
 
     def __init__(self, optimizer: IVON) -> None:
         self._optimizer = optimizer
@@ -706,12 +607,12 @@ class _OutOfBatches(JoinHook):
             return
         with optimizer._alone():
             optimizer._refuse_inside("Join")
-            optimizer._samples.discard()
-            slots = optimizer._refresh()
+            optimizer._weights.discard()
+            states = optimizer._weights.refresh()
             count = count_stepping(optimizer.join_device, stepping=False)
-            average_over_processes(slots, stepping=count, divisor=count)
-            for slot in slots:
-                slot.grad = slot.statistic = None
+            average_over_processes(states, stepping=count, divisor=count)
+            for state in states:
+                state.forget()
 
     @torch.no_grad()
     def post_hook(self, is_last_joiner: bool) -> None:
@@ -720,7 +621,7 @@ class _OutOfBatches(JoinHook):
         optimizer._join_config = _JoinConfig.construct_disabled_join_config()
         if optimizer.sync and several_processes():
             with optimizer._alone():
-                take_over_from_last(optimizer._refresh(), is_last_joiner)
+                take_over_from_last(optimizer._weights.refresh(), is_last_joiner)
 
 
 def _call(closure: Callable[[], Any]) -> Any:
@@ -728,7 +629,5 @@ def _call(closure: Callable[[], Any]) -> Any:
         return closure()
 
 
-def _fused_cuda() -> Any:
-    from vlls.optim._triton import FusedCUDA  # triton is imported where it is used, and only there
-
-    return FusedCUDA
+if TYPE_CHECKING:
+    _: type[VariationalOptimizer] = IVON  # checked by mypy

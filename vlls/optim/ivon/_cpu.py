@@ -24,21 +24,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlls.optim._executors import Fused
-from vlls.optim._slot import Slot
+from vlls.optim.ivon._executors import EXCHANGE, SAVE_AND_SAMPLE, UPDATE, Fused, in_order, new_key, supports_kernel
+from vlls.optim.ivon._state import ParameterState
 
-__all__ = ["FusedCPU", "available", "compiler", "in_order", "new_key"]
+__all__ = ["FusedCPU", "available", "compiler"]
 
 TILE = 4096  # of _ivon.c
 SOURCE = Path(__file__).with_name("_ivon.c")
 FLAGS = ["-O3", "-std=c11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"]
-SAVE_AND_SAMPLE, EXCHANGE, UPDATE = 0, 1, 2
 
 _POINTERS = ("param", "other", "grad", "statistic", "momentum", "hess")
 _FLOATS = ("lr", "ess", "weight_decay", "beta1", "rate1", "rate2", "inverse_bias", "clip")
 
 
-class _CSlot(ctypes.Structure):
+class _Row(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in _POINTERS),
         ("numel", ctypes.c_int64),
@@ -63,7 +62,7 @@ def _cache_folder() -> Path:
 
 
 def _processor() -> str:
-    """What ``-march=native`` depends on, so that a home folder can be shared by unlike machines."""
+    """The processor's features, on which ``-march=native`` depends: unlike machines may share a home folder."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line for line in lines if line.startswith(("flags", "Features")))
@@ -114,7 +113,7 @@ def _library() -> ctypes.CDLL:
 
 
 def available() -> bool:
-    """Whether the kernel can be had here: there is a compiler, and it compiles."""
+    """Whether a compiler is installed and compiles the kernel."""
     try:
         _library()
     except (OSError, RuntimeError):
@@ -128,72 +127,52 @@ def _threads(pid: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="vlls-ivon")
 
 
-def new_key(generator: torch.Generator | None, device: torch.device | str | None = None) -> Tensor:
-    """A fresh 63-bit key for a counter-based draw, from ``generator`` or torch's own."""
-    device = generator.device if generator is not None else device
-    return torch.empty((), dtype=torch.int64, device=device).random_(generator=generator)
-
-
 class FusedCPU(Fused):
     """Alg. 1, the mean's exchange and the next sample in one pass each; three numbers a parameter beside itself."""
 
-    _last: tuple[Sequence[Slot], Any] | None = None  # the slots of the last call and their table
+    _last: tuple[Sequence[ParameterState], Any] | None = None  # the parameters of the last call and their table
 
-    @staticmethod
-    def supports(param: Tensor) -> bool:
-        """Whether the kernel can take this parameter."""
-        return (
-            param.device.type == "cpu"
-            and param.dtype == torch.float32
-            and torch.ops.aten.is_non_overlapping_and_dense(param)
-        )
+    @classmethod
+    def supports(cls, param: Tensor) -> bool:
+        """Whether the kernel takes this parameter."""
+        return param.device.type == "cpu" and supports_kernel(param)
 
-    def save(self, slots: Sequence[Slot]) -> None:
+    @classmethod
+    def label(cls) -> str:
+        """The compiled library, by the hash of its source, compiler options and processor."""
+        return f"cpu {Path(_library()._name).stem}"
+
+    def save(self, states: Sequence[ParameterState]) -> None:
         """Make the memory that the kernel needs, and the kernel."""
         _library()
-        super().save(slots)
-
-    def draw(self, slots: Sequence[Slot], generator: torch.Generator | None) -> None:
-        """Save the mean and write a sample of the posterior into each parameter."""
-        self._run(SAVE_AND_SAMPLE, slots, key=int(new_key(generator)))
-
-    def restore(self, slots: Sequence[Slot]) -> None:
-        """Exchange sample and mean: the noise is their difference."""
-        self._run(EXCHANGE, slots, again=True)
-
-    def update(
-        self, slots: Sequence[Slot], *, at_sample: bool, resample: bool, generator: torch.Generator | None
-    ) -> None:
-        """Apply Alg. 1 in one pass; leave the mean, or the next sample of it."""
-        key = int(new_key(generator)) if resample else 0
-        self._run(UPDATE, slots, key=key, at_sample=at_sample, resample=resample)
+        super().save(states)
 
     def _run(
         self,
         mode: int,
-        slots: Sequence[Slot],
+        states: Sequence[ParameterState],
         *,
-        key: int = 0,
+        generator: torch.Generator | None = None,
         at_sample: bool = False,
         resample: bool = False,
-        again: bool = False,
     ) -> None:
         library = _library()
+        key = int(new_key(generator)) if mode == SAVE_AND_SAMPLE or resample else 0
         keep: list[Tensor] = []  # tensors made here live until the kernel is done
-        if again and self._last is not None and self._last[0] is slots:
+        if mode == EXCHANGE and self._last is not None and self._last[0] is states:
             table = self._last[1]  # of the draw that is taken back: the same addresses
         else:
-            table = (_CSlot * len(slots))()
-            for row, slot in zip(table, slots, strict=True):
-                self._fill(row, slot, mode, keep)
-            self._last = slots, table
+            table = (_Row * len(states))()
+            for row, state in zip(table, states, strict=True):
+                _fill(row, state, mode, keep)
+            self._last = states, table
         tiles = sum(-(-row.numel // TILE) for row in table)
         threads = min(torch.get_num_threads(), max(1, tiles // 4))
         cuts = [tiles * k // threads for k in range(threads + 1)]
 
         def part(k: int) -> None:
             address = ctypes.addressof(table)
-            library.ivon_run(mode, address, len(slots), cuts[k], cuts[k + 1], key, at_sample, resample)
+            library.ivon_run(mode, address, len(states), cuts[k], cuts[k + 1], key, at_sample, resample)
 
         others: list[Future[None]] = []
         try:
@@ -209,28 +188,18 @@ class FusedCPU(Fused):
         for other in others:
             other.result()
 
-    @staticmethod
-    def _fill(row: _CSlot, slot: Slot, mode: int, keep: list[Tensor]) -> None:
-        row.param, row.other = slot.param.data_ptr(), slot.buffer("other").data_ptr()
-        row.numel, row.stream = slot.param.numel(), slot.index
-        row.hess = slot.state["hess"].data_ptr()
-        group = slot.group
-        row.ess, row.weight_decay = group["ess"], group["weight_decay"]
-        if mode != UPDATE:
-            return
-        assert slot.grad is not None
-        row.grad = in_order(slot.grad, slot, keep).data_ptr()
-        row.statistic = None if slot.statistic is None else in_order(slot.statistic, slot, keep).data_ptr()
-        row.momentum = slot.state["momentum"].data_ptr()
-        row.lr, row.clip = float(slot.lr), group["clip_radius"]
-        row.beta1, row.rate1, row.rate2 = group["beta1"], 1.0 - group["beta1"], 1.0 - group["beta2"]
-        row.inverse_bias = 1.0 / slot.bias_correction
-        row.gradsq = group["hess_approx"] == "gradsq"
 
-
-def in_order(tensor: Tensor, slot: Slot, keep: list[Tensor]) -> Tensor:
-    """The tensor in the parameter's own order of elements; ``keep`` holds a copy alive for the kernel."""
-    if tensor.stride() != slot.param.stride() or tensor.dtype != torch.float32:
-        tensor = torch.empty_like(slot.param, dtype=torch.float32, requires_grad=False).copy_(tensor)
-        keep.append(tensor)
-    return tensor
+def _fill(row: _Row, state: ParameterState, mode: int, keep: list[Tensor]) -> None:
+    group = state.group
+    row.param, row.other = state.param.data_ptr(), state.other.data_ptr()
+    row.numel, row.stream = state.param.numel(), state.index
+    row.hess = state.hess.data_ptr()
+    row.ess, row.weight_decay = group["ess"], group["weight_decay"]
+    if mode != UPDATE:
+        return
+    row.grad, row.statistic = in_order(state.grad, state, keep), in_order(state.statistic, state, keep)
+    row.momentum = state.momentum.data_ptr()
+    row.lr, row.clip = float(state.lr), group["clip_radius"]
+    row.beta1, row.rate1, row.rate2 = group["beta1"], 1.0 - group["beta1"], 1.0 - group["beta2"]
+    row.inverse_bias = 1.0 / state.bias_correction
+    row.gradsq = group["hess_approx"] == "gradsq"

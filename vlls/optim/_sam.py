@@ -31,7 +31,6 @@ from vlls._warnings import warn_caller
 from vlls.optim._checkpoints import only_makes_state
 from vlls.optim._running import FrozenRunningState
 from vlls.optim._wrapped import on_itself
-from vlls.optim.ivon import IVON
 
 __all__ = ["SAM"]
 
@@ -212,7 +211,7 @@ class SAM(Optimizer):
                 f"base_optimizer is {kind} {base_optimizer!r}; pass an optimizer's class, as torch.optim.SGD"
             )
         name = base_optimizer.__name__
-        if issubclass(base_optimizer, IVON):
+        if hasattr(base_optimizer, "sampled_params"):  # a VariationalOptimizer
             raise ValueError(f"base_optimizer={name} takes its gradients at samples of its own; pass another, as SGD")
         try:
             inspect.signature(base_optimizer.step).bind(None)  # with self alone

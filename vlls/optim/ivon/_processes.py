@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from vlls._warnings import warn_caller
-from vlls.optim._slot import Slot
+from vlls.optim.ivon._state import ParameterState
 
 __all__ = [
     "LocalGradients",
@@ -22,10 +22,7 @@ __all__ = [
 ]
 
 STEP = 4096.0
-"""What a process adds that makes a step, many times what one adds in a forward pass under ``Join``."""
-
-LASTING = ("momentum", "hess", "mean")
-"""What the state of a parameter holds beside the number of its steps."""
+"""A process that makes a step adds this, many times the 1 that it adds in a forward pass under ``Join``."""
 
 
 def several_processes() -> bool:
@@ -37,34 +34,34 @@ class LocalGradients:
     """This process's own gradients: DistributedDataParallel leaves only their average in ``param.grad``.
 
     The curvature needs each process's gradient times its own noise; the average times the noise would halve it. What
-    autograd adds to ``param.grad`` is added to the buffer "local" of its slot as well, and a change of ``param.grad``
-    between two backward passes, or after the last, is made to the buffer: a factor (clipping, unscaling) scales it, a
+    autograd adds to ``param.grad`` is added to ``local_grad`` of the parameter as well. If ``param.grad`` is changed
+    between two backward passes, or after the last, ``local_grad`` follows: a factor (clipping, unscaling) scales it, a
     cleared gradient clears it. :meth:`settle` ends the recording.
 
     Args:
-        slots: the parameters, before the first backward pass of a sample.
+        states: the parameters, before the first backward pass of a sample.
     """
 
-    def __init__(self, slots: list[Slot]) -> None:
-        self._slots = slots
+    def __init__(self, states: list[ParameterState]) -> None:
+        self._states = states
         self._incoming: dict[Tensor, Tensor] = {}
-        self._norms: dict[Slot, Tensor] = {}  # of param.grad when the last backward pass had ended
+        self._norms: dict[ParameterState, Tensor] = {}  # of param.grad when the last backward pass had ended
         self._waits = False  # for the end of a backward pass
         self._handles = []
-        for slot in slots:
-            slot.buffer("local").zero_()
-            for param in (slot.param, *slot.aliases):
-                self._handles.append(param.register_hook(partial(self._arrive, slot, param)))
-                self._handles.append(param.register_post_accumulate_grad_hook(partial(self._accumulated, slot)))
+        for state in states:
+            state.local_grad.zero_()
+            for param in (state.param, *state.aliases):
+                self._handles.append(param.register_hook(partial(self._arrive, state, param)))
+                self._handles.append(param.register_post_accumulate_grad_hook(partial(self._accumulated, state)))
 
-    def _arrive(self, slot: Slot, param: Tensor, grad: Tensor) -> None:
-        self._follow(slot)
+    def _arrive(self, state: ParameterState, param: Tensor, grad: Tensor) -> None:
+        self._follow(state)
         self._incoming[param] = grad.detach()  # counts if it reaches param.grad: torch.autograd.grad only looks
 
-    def _accumulated(self, slot: Slot, param: Tensor) -> None:
+    def _accumulated(self, state: ParameterState, param: Tensor) -> None:
         with torch.no_grad():
-            slot.buffer("local").add_(self._incoming.pop(param))
-        self._norms.pop(slot, None)
+            state.local_grad.add_(self._incoming.pop(param))
+        self._norms.pop(state, None)
         if not self._waits:
             self._waits = True
             # DistributedDataParallel writes its average in a callback of its own, that it queues later: go behind it
@@ -73,22 +70,22 @@ class LocalGradients:
     def _ended(self) -> None:
         self._waits = False
         # of all, also where a reentrant checkpoint has ended a pass of its own before: averages are in place only now
-        self._norms = {slot: _norm(slot) for slot in self._slots if slot.has_gradient}
+        self._norms = {state: _norm(state) for state in self._states if state.has_gradient}
 
     @torch.no_grad()
-    def _follow(self, slot: Slot) -> None:
+    def _follow(self, state: ParameterState) -> None:
         """Do to the local gradient what was done to ``param.grad`` since the last backward pass ended."""
-        if not slot.has_gradient:
-            slot.buffer("local").zero_()
-        elif (before := self._norms.pop(slot, None)) is not None:
-            now = _norm(slot)
-            slot.buffer("local").mul_(torch.where(before > 0, now / before, torch.ones_like(now)))
+        if not state.has_gradient:
+            state.local_grad.zero_()
+        elif (before := self._norms.pop(state, None)) is not None:
+            now = _norm(state)
+            state.local_grad.mul_(torch.where(before > 0, now / before, torch.ones_like(now)))
 
     def settle(self) -> None:
-        """Listen no longer; the buffers "local" hold what belongs to ``param.grad`` as it is now."""
+        """Listen no longer; each ``local_grad`` belongs to ``param.grad`` as it is now."""
         self.close()
-        for slot in self._slots:
-            self._follow(slot)
+        for state in self._states:
+            self._follow(state)
 
     def close(self) -> None:
         """Listen no longer."""
@@ -102,10 +99,10 @@ def _at_the_end(call: Callable[[], None]) -> None:
     torch.autograd.Variable._execution_engine.queue_callback(call)  # type: ignore[attr-defined]
 
 
-def _norm(slot: Slot) -> Tensor:
-    gradient = slot.gradient()
+def _norm(state: ParameterState) -> Tensor:
+    gradient = state.gradient()
     assert gradient is not None
-    return gradient.norm(dtype=slot.dtype)
+    return gradient.norm(dtype=state.dtype)
 
 
 def count_stepping(device: torch.device, *, stepping: bool) -> int:
@@ -125,11 +122,13 @@ def count_stepping(device: torch.device, *, stepping: bool) -> int:
     return int(steps)
 
 
-def average_over_processes(slots: list[Slot], found_inf: Tensor | None = None, *, stepping: int, divisor: int) -> bool:
+def average_over_processes(
+    states: list[ParameterState], found_inf: Tensor | None = None, *, stepping: int, divisor: int
+) -> bool:
     """Average gradient and statistic over the processes, with zeros where one has no gradient.
 
     Args:
-        slots: the parameters.
+        states: the parameters.
         found_inf: GradScaler's, which becomes that of all.
         stepping: the number of processes that have gradients, by which their sum is divided.
         divisor: the same for the statistics.
@@ -137,8 +136,8 @@ def average_over_processes(slots: list[Slot], found_inf: Tensor | None = None, *
     Returns:
         Whether no process has found an infinity; nothing is averaged where one has.
     """
-    device = slots[0].param.device
-    present = torch.tensor([slot.grad is not None for slot in slots], dtype=torch.float32, device=device)
+    device = states[0].param.device
+    present = torch.tensor([state.grad is not None for state in states], dtype=torch.float32, device=device)
     news = torch.cat([present.new_zeros(1) if found_inf is None else found_inf.to(present).reshape(1), present])
     dist.all_reduce(news, op=dist.ReduceOp.MAX)
     if found_inf is not None:
@@ -147,28 +146,28 @@ def average_over_processes(slots: list[Slot], found_inf: Tensor | None = None, *
     if infinite:
         return False
     waits = []
-    for slot, has_gradient in zip(slots, anywhere, strict=True):
+    for state, has_gradient in zip(states, anywhere, strict=True):
         if not has_gradient:
             continue
-        if slot.grad is None or slot.statistic is None:
-            slot.grad, slot.statistic = slot.buffer("grad").zero_(), slot.buffer("statistic").zero_()
-        waits.append(dist.all_reduce(slot.grad.div_(stepping), async_op=True))
-        waits.append(dist.all_reduce(slot.statistic.div_(divisor), async_op=True))
+        grad, statistic = state.averages()
+        waits.append(dist.all_reduce(grad.div_(stepping), async_op=True))
+        waits.append(dist.all_reduce(statistic.div_(divisor), async_op=True))
     for wait in waits:
         wait.wait()
     return True
 
 
-def take_over_from_last(slots: list[Slot], is_last: bool) -> None:
+def take_over_from_last(states: list[ParameterState], is_last: bool) -> None:
     """Give all processes the parameters and the state of one that had the most batches."""
-    device = slots[0].param.device
+    device = states[0].param.device
     last = torch.tensor(dist.get_rank() if is_last else -1, device=device)
     dist.all_reduce(last, op=dist.ReduceOp.MAX)
-    steps = torch.stack([slot.state["step"] for slot in slots]).to(device)
+    steps = torch.stack([state.step for state in states]).to(device)
     dist.broadcast(steps, int(last))
-    for slot, step in zip(slots, steps.tolist(), strict=True):
-        slot.state["step"].fill_(step)
-        for tensor in (slot.param.detach(), *(value for key, value in slot.state.items() if key in LASTING)):
+    for state, step in zip(states, steps.tolist(), strict=True):
+        state.step.fill_(step)
+        mean = [state.mean] if state.keeps_master else []
+        for tensor in (state.param.detach(), state.momentum, state.hess, *mean):
             dist.broadcast(tensor, int(last))
 
 

@@ -1,0 +1,142 @@
+"""What an executor does: draw a sample into the parameters, take it back, apply Alg. 1.
+
+Executors differ in the memory and in the number of passes over it that they need. Those of
+:mod:`vlls.optim.ivon._tensors` take any tensor; the fused ones (:mod:`vlls.optim.ivon._cpu`,
+:mod:`vlls.optim.ivon._cuda`) are one kernel each. The table is in :mod:`vlls.optim.ivon._registry`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from vlls.optim.ivon._state import ParameterState
+
+__all__ = [
+    "EXCHANGE",
+    "SAVE_AND_SAMPLE",
+    "UPDATE",
+    "Fused",
+    "StepExecutor",
+    "in_order",
+    "new_key",
+    "supports_kernel",
+]
+
+SAVE_AND_SAMPLE, EXCHANGE, UPDATE = 0, 1, 2
+"""The modes of the kernels."""
+
+
+class StepExecutor(ABC):
+    """Draws, takes back and updates."""
+
+    option: ClassVar[Literal["fused", "foreach", "single"]]
+    """The option of the optimizer that asks for it; "single" if neither of the others is set."""
+    saves_first: ClassVar[bool]
+    """Whether :meth:`save` holds the mean already, so that :meth:`restore` is right at any time after it."""
+
+    @classmethod
+    @abstractmethod
+    def supports(cls, param: Tensor) -> bool:
+        """Whether it takes this parameter."""
+
+    @classmethod
+    def label(cls) -> str:
+        """The name and version of the code that runs, for records; torch's own are named by the option."""
+        return cls.option
+
+    @abstractmethod
+    def save(self, states: Sequence[ParameterState]) -> None:
+        """Make all memory that :meth:`draw` needs; the parameters do not change."""
+
+    @abstractmethod
+    def draw(self, states: Sequence[ParameterState], generator: torch.Generator | None) -> None:
+        """Write a sample of the posterior into each parameter, after :meth:`save`; the mean is kept."""
+
+    @abstractmethod
+    def restore(self, states: Sequence[ParameterState]) -> None:
+        """Write the mean back; the update still finds what it needs of the sample."""
+
+    @abstractmethod
+    def noise(self, state: ParameterState, at_sample: bool) -> Tensor:
+        """The sample minus the mean, of the last draw."""
+
+    @abstractmethod
+    def update(
+        self, states: Sequence[ParameterState], *, at_sample: bool, resample: bool, generator: torch.Generator | None
+    ) -> None:
+        """Apply Alg. 1 where the parameters hold the sample or the mean; leave the mean, or the next sample.
+
+        Only parameters that hold a sample (``at_sample``) can be left at another one (``resample``).
+        """
+
+
+class Fused(StepExecutor):
+    """Kernels for float32 that keep the other of mean and sample beside the parameter, and no noise."""
+
+    option = "fused"
+    saves_first = False  # the kernel that draws saves the mean
+
+    def save(self, states: Sequence[ParameterState]) -> None:
+        """Make the memory that the kernel needs."""
+        for state in states:
+            _ = state.other
+
+    def draw(self, states: Sequence[ParameterState], generator: torch.Generator | None) -> None:
+        """Save the mean and write a sample of the posterior into each parameter."""
+        self._run(SAVE_AND_SAMPLE, states, generator=generator)
+
+    def restore(self, states: Sequence[ParameterState]) -> None:
+        """Exchange sample and mean: the noise is their difference."""
+        self._run(EXCHANGE, states)
+
+    def noise(self, state: ParameterState, at_sample: bool) -> Tensor:
+        """The sample minus the mean, of the last draw."""
+        gap = state.param.detach() - state.other
+        return gap if at_sample else gap.neg_()
+
+    def update(
+        self, states: Sequence[ParameterState], *, at_sample: bool, resample: bool, generator: torch.Generator | None
+    ) -> None:
+        """Apply Alg. 1 in one pass; leave the mean, or the next sample of it."""
+        self._run(UPDATE, states, generator=generator, at_sample=at_sample, resample=resample)
+
+    @abstractmethod
+    def _run(
+        self,
+        mode: int,
+        states: Sequence[ParameterState],
+        *,
+        generator: torch.Generator | None = None,
+        at_sample: bool = False,
+        resample: bool = False,
+    ) -> None:
+        """Run the kernel over all parameters."""
+
+
+def new_key(generator: torch.Generator | None, device: torch.device | str | None = None) -> Tensor:
+    """A fresh 63-bit key for a counter-based draw, from ``generator`` or torch's own."""
+    device = generator.device if generator is not None else device
+    return torch.empty((), dtype=torch.int64, device=device).random_(generator=generator)
+
+
+def in_order(tensor: Tensor | None, state: ParameterState, keep: list[Tensor]) -> int | None:
+    """The address of a float32 tensor in the parameter's own order of elements, None for none.
+
+    If that takes a copy, ``keep`` holds it alive for the kernel.
+    """
+    if tensor is None:
+        return None
+    if tensor.stride() != state.param.stride() or tensor.dtype != torch.float32:
+        tensor = state.empty().copy_(tensor)
+        keep.append(tensor)
+    return tensor.data_ptr()
+
+
+def supports_kernel(param: Tensor) -> bool:
+    """Whether a parameter has the dtype and layout that the kernels take."""
+    return param.dtype == torch.float32 and bool(torch.ops.aten.is_non_overlapping_and_dense(param))

@@ -1,0 +1,26 @@
+"""The table of executors. To add one: a subclass of :class:`.StepExecutor` in a file of its own, and an entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from vlls.optim.ivon._cpu import FusedCPU
+from vlls.optim.ivon._cuda import FusedCUDA
+from vlls.optim.ivon._executors import StepExecutor
+from vlls.optim.ivon._tensors import Foreach, SingleTensor
+
+__all__ = ["EXECUTORS", "executors_of"]
+
+EXECUTORS: list[type[StepExecutor]] = [FusedCPU, FusedCUDA, Foreach, SingleTensor]
+"""Each parameter is taken by the first that supports it, of those that the options allow."""
+
+
+def executors_of(params: Sequence[Tensor], *, fused: bool | None, foreach: bool | None) -> list[type[StepExecutor]]:
+    """Return the executor of each parameter by the optimizer's options."""
+    if foreach is None:
+        foreach = all(param.is_cuda for param in params)
+    options = {"foreach" if foreach else "single"} | ({"fused"} if fused else set())
+    allowed = [kind for kind in EXECUTORS if kind.option in options]
+    return [next(kind for kind in allowed if kind.supports(param)) for param in params]

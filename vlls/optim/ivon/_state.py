@@ -1,0 +1,201 @@
+"""One parameter of IVON: its lasting state, and the memory that lives from a sample to the step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlls.optim.ivon.alg1 import posterior_std
+
+__all__ = ["ParameterState", "Scratch"]
+
+
+class Scratch:
+    """An attribute of a :class:`ParameterState`: a tensor of the parameter's layout, in the state's dtype.
+
+    It is made when it is first read, and again if the parameter has moved or changed its layout since.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, state: ParameterState, owner: type | None = None) -> Tensor:
+        found: Tensor | None = state.__dict__.get(self._name)
+        if found is None or not state.fits(found):
+            found = state.__dict__[self._name] = state.empty()
+        return found
+
+    def __set__(self, state: ParameterState, tensor: Tensor) -> None:
+        state.__dict__[self._name] = tensor
+
+
+class ParameterState:
+    """One parameter with its hyperparameters, its lasting state and its scratch memory.
+
+    ``lasting`` is the optimizer's own dictionary for the parameter, which is saved and restored: step, momentum, hess,
+    and for half-precision parameters the mean in float32.
+    """
+
+    saved_mean = Scratch()  # the mean, while the parameter holds a sample
+    noise = Scratch()  # the sample minus the mean
+    other = Scratch()  # of the fused executors: the mean while the parameter holds a sample, else the last sample
+    work = Scratch()
+    local_grad = Scratch()  # of this process alone, where param.grad becomes the average over processes
+    _grad_memory = Scratch()
+    _statistic_memory = Scratch()
+
+    def __init__(self, param: Tensor) -> None:
+        self.param = param
+        self.group: dict[str, Any] = {}
+        self.lasting: dict[str, Any] = {}
+        self.dtype = torch.float32  # of the state: the parameter's, or float32 if that has fewer bits
+        self.index = 0  # position among all parameters: the stream of its noise
+        self.aliases: list[Tensor] = []  # other Parameters on the very same memory
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget the samples taken since the last step."""
+        self.held: Tensor | None = None  # the gradient at the end of the block, in case zero_grad() drops it
+        self.grad: Tensor | None = None  # the gradient that the update reads, averaged over samples
+        self.statistic: Tensor | None = None  # averaged over samples; None: the executor forms that of one sample
+        self.norm: Tensor | None = None  # of the averaged gradient, when it was shown in param.grad
+
+    def refresh(self, group: dict[str, Any], lasting: dict[str, Any], index: int) -> None:
+        """Bring the state to the parameter's device, dtype and layout; make it on the first call."""
+        param, self.group, self.lasting, self.index, self.aliases = self.param, group, lasting, index, []
+        self.dtype = torch.promote_types(param.dtype, torch.float32)
+        if "hess" not in lasting:
+            lasting["step"] = torch.zeros((), dtype=torch.float32)
+            lasting["momentum"] = self.empty().zero_()
+            lasting["hess"] = self.empty().fill_(group["hess_init"])
+        for name in ("momentum", "hess"):
+            if not self.fits(lasting[name]):  # model.to(...) was called since
+                lasting[name] = self.empty().copy_(lasting[name])
+        if self.keeps_master:
+            mean = lasting.get("mean")
+            mean = param.detach().to(self.dtype) if mean is None else mean.to(param.device)
+            # if the parameter was written from outside (a loaded model, say), it is the mean and our copy is not
+            lasting["mean"] = torch.where(mean.to(param.dtype) == param, mean, param.to(self.dtype))
+        else:
+            lasting.pop("mean", None)
+
+    # ------------------------------------------------------------------ layout
+    @property
+    def keeps_master(self) -> bool:
+        """Whether the mean has more bits than the parameter can hold."""
+        return self.param.dtype != self.dtype
+
+    def fits(self, tensor: Tensor) -> bool:
+        """Whether a tensor has the parameter's device and order of elements, and the state's dtype."""
+        param = self.param
+        if tensor.device != param.device or tensor.dtype != self.dtype:
+            return False
+        return tensor.stride() == param.stride() or not torch.ops.aten.is_non_overlapping_and_dense(param)
+
+    def empty(self) -> Tensor:
+        """New memory of the parameter's layout in the state's dtype."""
+        return torch.empty_like(self.param, dtype=self.dtype, requires_grad=False)
+
+    # ------------------------------------------------------------------ Alg. 1's quantities
+    @property
+    def step(self) -> Tensor:
+        """The number t of steps, a scalar."""
+        step: Tensor = self.lasting["step"]
+        return step
+
+    @property
+    def momentum(self) -> Tensor:
+        """The running average g of the gradients."""
+        momentum: Tensor = self.lasting["momentum"]
+        return momentum
+
+    @property
+    def hess(self) -> Tensor:
+        """The running estimate h of the Hessian's diagonal."""
+        hess: Tensor = self.lasting["hess"]
+        return hess
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean m, where it is stored between samples."""
+        return self.lasting["mean"] if self.keeps_master else self.param.detach()
+
+    @property
+    def mean_at_sample(self) -> Tensor:
+        """The mean m, where executors that store it apart keep it while the parameter holds a sample."""
+        return self.lasting["mean"] if self.keeps_master else self.saved_mean
+
+    @property
+    def lr(self) -> Any:
+        """The step size, multiplied by h_0 + weight_decay if the group asks for it (Alg. 1, "Optional")."""
+        group = self.group
+        return group["lr"] * (group["hess_init"] + group["weight_decay"]) if group["rescale_lr"] else group["lr"]
+
+    @property
+    def bias_correction(self) -> float:
+        """1 - beta1^t, or 1 if the group asks for no debiasing."""
+        return 1.0 - self.group["beta1"] ** float(self.step) if self.group["debias"] else 1.0
+
+    def std(self) -> Tensor:
+        """The posterior's standard deviation, a new tensor."""
+        return posterior_std(self.hess, ess=self.group["ess"], weight_decay=self.group["weight_decay"])
+
+    # ------------------------------------------------------------------ gradients
+    @property
+    def has_gradient(self) -> bool:
+        """Whether param.grad, or that of an alias, holds one."""
+        return any(param.grad is not None for param in (self.param, *self.aliases))
+
+    def gradient(self, *, or_held: bool = False) -> Tensor | None:
+        """The gradient in param.grad plus those of aliases.
+
+        Args:
+            or_held: take the gradient of the end of the block if param.grad has been cleared since.
+        """
+        grad = self.param.grad
+        if grad is None and or_held:
+            grad = self.held
+        for alias in self.aliases:
+            if alias.grad is not None:
+                grad = alias.grad if grad is None else grad + alias.grad
+        if grad is not None and grad.layout != torch.strided:
+            raise RuntimeError(
+                f"a gradient of shape {tuple(grad.shape)} has layout {grad.layout}; IVON needs dense gradients: "
+                "use sparse=False in torch.nn.Embedding, or grad.to_dense()"
+            )
+        return grad
+
+    def averages(self) -> tuple[Tensor, Tensor]:
+        """The averages of gradient and statistic, zeros if there are none yet."""
+        if self.grad is None or self.statistic is None:
+            self.grad, self.statistic = self._grad_memory.zero_(), self._statistic_memory.zero_()
+        return self.grad, self.statistic
+
+    def show_average(self) -> None:
+        """Put the average over samples into param.grad, where it may be clipped or unscaled before the step."""
+        if self.grad is None:
+            return
+        if self.param.grad is None:
+            self.param.grad = torch.empty_like(self.param)
+        self.param.grad.copy_(self.grad)
+        for alias in self.aliases:
+            alias.grad = None
+        self.norm = self.param.grad.norm(dtype=self.dtype)
+
+    def follow_shown_average(self) -> None:
+        """Do to gradient and statistic what was done to param.grad since it was shown (clipping, unscaling)."""
+        if self.norm is None or self.param.grad is None or self.statistic is None:
+            return
+        factor = self.param.grad.norm(dtype=self.dtype) / self.norm
+        factor = torch.where(self.norm > 0, factor, torch.ones_like(factor))
+        self.grad = self.param.grad.to(self.dtype)
+        self.statistic.mul_(factor if self.group["hess_approx"] == "price" else factor.square())
+
+    def rescale(self, factor: float) -> None:
+        """Multiply the gradient, and the statistic accordingly."""
+        if self.grad is not None:
+            self.grad = self.grad.to(self.dtype).mul_(factor)  # in half precision it could vanish
+        if self.statistic is not None:
+            self.statistic.mul_(factor if self.group["hess_approx"] == "price" else factor**2)

@@ -1,0 +1,167 @@
+"""The parameters of IVON: whether they are the mean or a sample, and the executors that move them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum, auto
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlls._compiled import drop_cached_casts
+from vlls.optim.ivon._executors import StepExecutor
+from vlls.optim.ivon._registry import executors_of
+from vlls.optim.ivon._samples import Samples
+from vlls.optim.ivon._state import ParameterState
+
+__all__ = ["Weights", "Where"]
+
+Plan = list[tuple[StepExecutor, list[ParameterState]]]
+
+
+class Where(Enum):
+    """Where the parameters are. :class:`Weights` alone changes it."""
+
+    MEAN = auto()
+    WAITING = auto()  # at the mean, and the gradients of a sample wait for step()
+    SAMPLE = auto()  # inside sampled_params(), or while step() calls a closure
+    KEPT = auto()  # inside keep_sampled()
+
+
+class Weights:
+    """Moves all parameters from the mean to a sample, back, and on by a step of Alg. 1.
+
+    Args:
+        optimizer: with its groups, state, options and generator.
+    """
+
+    def __init__(self, optimizer: Any) -> None:
+        self.where = Where.MEAN
+        self.samples = Samples(self.noise)
+        self._optimizer = optimizer
+        self._states: dict[Tensor, ParameterState] = {}
+        self._executors: dict[type[StepExecutor], StepExecutor] = {}
+        self._planned: tuple[list[ParameterState], Plan] = ([], [])
+        self._drawn: Plan = []  # the part of the plan whose parameters hold a sample
+
+    @property
+    def at_sample(self) -> bool:
+        """Whether the parameters hold a sample."""
+        return self.where in (Where.SAMPLE, Where.KEPT)
+
+    @property
+    def kept(self) -> bool:
+        """Whether they stay at a sample from step to step."""
+        return self.where is Where.KEPT
+
+    @property
+    def planned(self) -> list[ParameterState]:
+        """All trainable parameters at the last :meth:`plan`."""
+        return self._planned[0]
+
+    def refresh(self) -> list[ParameterState]:
+        """The state of every trainable parameter, made or moved to where the parameter is now."""
+        states: list[ParameterState] = []
+        owners: dict[Any, ParameterState] = {}
+        index = 0
+        for group in self._optimizer.param_groups:
+            for param in group["params"]:
+                index += 1
+                if not param.requires_grad or param.numel() == 0:
+                    continue
+                # another Parameter on the very same memory is perturbed with its owner, once
+                memory = (param.device, param.data_ptr(), tuple(param.shape), param.stride())
+                if memory in owners:
+                    owners[memory].aliases.append(param)
+                    continue
+                state = owners[memory] = self._states.get(param) or ParameterState(param)
+                self._states[param] = state
+                state.refresh(group, self._optimizer.state[param], index)
+                states.append(state)
+        return states
+
+    def plan(self) -> list[ParameterState]:
+        """Refresh, and choose the executors until the next plan."""
+        states = self.refresh()
+        self._planned = states, self._plan(states)
+        return states
+
+    def _plan(self, states: list[ParameterState]) -> Plan:
+        """The executors and the parameters that each takes: as at the last plan, or anew for some of them."""
+        if states is self.planned:
+            return self._planned[1]
+        options = {name: getattr(self._optimizer, name) for name in ("fused", "foreach")}
+        parts: dict[type[StepExecutor], list[ParameterState]] = {}
+        for state, kind in zip(states, executors_of([s.param for s in states], **options), strict=True):
+            parts.setdefault(kind, []).append(state)
+        for kind in parts.keys() - self._executors.keys():
+            self._executors[kind] = kind()
+        return [(self._executors[kind], members) for kind, members in parts.items()]
+
+    def noise(self, states: list[ParameterState]) -> Iterator[Tensor]:
+        """The sample minus the mean of each parameter, of the last draw."""
+        of = {state: executor for executor, members in self._plan(states) for state in members}
+        return (of[state].noise(state, self.at_sample) for state in states)
+
+    # ------------------------------------------------------------------ from one place to another
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def draw(self, states: list[ParameterState], *, keep: bool = False) -> None:
+        """Go from the mean to a sample; ``keep`` it there from step to step."""
+        plan = self._plan(states)
+        for executor, members in plan:
+            executor.save(members)  # may fail for want of memory or a compiler: nothing has moved yet
+        self._drawn = []
+        self.where = Where.KEPT if keep else Where.SAMPLE
+        for executor, members in plan:
+            if executor.saves_first:
+                self._drawn.append((executor, members))
+            executor.draw(members, self._optimizer.generator)
+            if not executor.saves_first:
+                self._drawn.append((executor, members))
+        drop_cached_casts()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Go back from a sample, if the parameters hold one."""
+        if self.at_sample:
+            for executor, members in self._drawn:
+                executor.restore(members)
+            self._at_mean()
+            drop_cached_casts()
+
+    @torch.no_grad()
+    def count_sample(self, states: list[ParameterState], *, local: bool = False) -> None:
+        """Let the gradients in ``param.grad`` wait for a step, as one sample."""
+        self.samples.add(states, local=local)
+        if not self.at_sample:
+            self._at_mean()
+
+    def discard(self) -> None:
+        """Let no sample wait for a step."""
+        self.samples.discard()
+        if not self.at_sample:
+            self._at_mean()
+
+    def update(self, states: list[ParameterState]) -> None:
+        """Take a step of Alg. 1 with each parameter that has a gradient; leave the mean, or the next sample if kept."""
+        generator = self._optimizer.generator
+        rest = [state for state in states if state.grad is None]
+        active = [state for state in states if state.grad is not None] if rest else states
+        if active:
+            torch._foreach_add_([state.step for state in active], 1.0)
+        for executor, members in self._plan(active):
+            executor.update(members, at_sample=self.at_sample, resample=self.kept, generator=generator)
+        if self.at_sample:  # without a gradient: back to the mean, unchanged, or to another sample of it
+            for executor, members in self._plan(rest):
+                executor.restore(members)
+                if self.kept:
+                    executor.save(members)
+                    executor.draw(members, generator)
+        if not self.kept:
+            self._at_mean()
+        drop_cached_casts()
+
+    def _at_mean(self) -> None:
+        self.where = Where.WAITING if self.samples else Where.MEAN
