@@ -11,12 +11,15 @@ from vlls._lazy import lazy
 
 __all__ = [
     "METHODS",
+    "Images",
     "Interrupted",
     "LoadedRun",
     "Method",
     "Progress",
     "Reporter",
+    "ResolvedConfig",
     "RunConfig",
+    "RunData",
     "RunImages",
     "RunResult",
     "TensorBoard",
@@ -28,13 +31,14 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from vlls.train._config import RunConfig
+    from vlls.train._config import ResolvedConfig, RunConfig
     from vlls.train._loop import Interrupted, Reporter, RunResult, run
     from vlls.train._metrics import classification_metrics
+    from vlls.train._prepare import Images, RunData
     from vlls.train._presets import hyperparameters
     from vlls.train._reporters import Progress, TensorBoard
     from vlls.train._restore import LoadedRun, RunImages, load_run
     from vlls.train.methods import METHODS, Method, register
 else:
-    homes = ("_config", "methods", "_presets", "_metrics", "_loop", "_restore", "_reporters")
+    homes = ("_config", "methods", "_presets", "_metrics", "_prepare", "_loop", "_restore", "_reporters")
     __getattr__, __dir__ = lazy(__name__, homes)

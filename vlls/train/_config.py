@@ -61,7 +61,7 @@ class RunConfig:
         epochs: passes over the training images.
         batch_size: images a step, of all processes together.
         lr: peak learning rate.
-        schedule: ``"step"``, ``"cosine"`` or ``"constant"`` (:func:`.learning_rate`).
+        schedule: ``"step"``, ``"cosine"`` or ``"constant"``.
         warmup_epochs: length of the linear rise.
         milestones: fractions of the run after which the ``"step"`` schedule multiplies by 0.1.
         momentum: of SGD and SAM; :math:`\beta_1` of IVON.

@@ -1,4 +1,4 @@
-"""One training run from config to record: progress, evaluations, checkpoints, signals."""
+"""One training run, from its config to its record: progress, evaluations, checkpoints, signals."""
 
 from __future__ import annotations
 
@@ -43,40 +43,40 @@ AGREE_EVERY = 10  # steps between the moments at which processes agree to stop o
 
 
 class Reporter:
-    """What a run tells while it goes on; subclass it and override what is of interest."""
+    """A listener to a run; subclass it and override the events that you want to hear of."""
 
     def start(self, config: ResolvedConfig, step: int, steps_per_epoch: int, images: dict[str, int]) -> None:
-        """The run begins, or goes on, before a step.
+        """Hear that the run begins, or is resumed.
 
         Args:
             config: of the run.
-            step: number of steps taken already.
+            step: number of steps that were taken before.
             steps_per_epoch: steps an epoch.
             images: number of images by part (``train``, ``test``, ...).
         """
 
     def note(self, text: str) -> None:
-        """Something of the run that its user must know, on one line; a warning, unless it is overridden."""
+        """Hear a line that the run's user must know; a warning unless overridden."""
         warnings.warn(text, stacklevel=2)
 
     def step(self, step: int) -> None:
-        """That many steps have been taken (on a GPU, sent on their way)."""
+        """Hear that this many steps have been taken, or on a GPU, launched."""
 
     def done(self, step: int) -> None:
-        """That many steps are done, also on a GPU: it was waited for, and a clock that is read now tells the truth."""
+        """Hear that this many steps are done: the device was waited for, so that a clock can be read now."""
 
     def epoch(self, metrics: dict[str, float]) -> None:
-        """An epoch is over."""
+        """Hear the metrics of an epoch that is over."""
 
     def finish(self, result: RunResult) -> None:
-        """The run is over."""
+        """Hear that the run is over."""
 
     def close(self) -> None:
-        """Let go of what is held; called at the end, however the run ended."""
+        """Free resources; called at the end, however the run ended."""
 
 
 class Interrupted(Exception):
-    """The run was asked to stop by a signal, and has saved where it was.
+    """A signal asked the run to stop, and it saved a checkpoint if it has a folder.
 
     Attributes:
         signum: number of the signal.
@@ -91,15 +91,15 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run leaves.
+    """The result of a run.
 
     Attributes:
-        config: resolved.
+        config: of the run, resolved.
         status: ``"finished"``, or ``"diverged"`` where the loss became NaN or infinite.
         epochs: metrics of each epoch: ``epoch``, ``lr``, ``train_loss``, ``train_accuracy`` (both while training, with
-            augmentation and at the weights that the method trains at), and those of :func:`.evaluate` when it was time.
+            augmentation and at the weights that the method trains at), and those of the evaluations when it was time.
         final: the last evaluation.
-        reason: why it is not finished.
+        reason: for a status other than finished.
         counts: number of training images, and of those left out: without a label, or with an unreadable file.
         machine: how long it took, images a second, peak memory, device, the optimizer's executor, versions, commit,
             date and ``changes``, the circumstances that were others after a step at which the run was resumed; of
@@ -107,7 +107,7 @@ class RunResult:
         folder: where its record and last checkpoint are, or None.
         model: the network at the mean of its weights; None for a run that was finished before.
         posterior: the learned one, for the variational methods.
-        labels: how often there is the most frequent label, in training and for testing (:func:`.label_counts`).
+        labels: the counts of training and test images, and of the most frequent label among each.
     """
 
     config: ResolvedConfig
@@ -123,7 +123,7 @@ class RunResult:
     labels: dict[str, int] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
-        """The JSON record; all but ``machine`` follows from the config on a CPU."""
+        """Return the JSON record; on a CPU all but ``machine`` follows from the config."""
         return {
             "key": self.config.key,
             "config": self.config.to_dict(),
@@ -151,14 +151,13 @@ def run(
     cuda_graph: bool = True,
     data: RunData | None = None,
 ) -> RunResult:
-    """Train, measure and record; a run that was finished in this folder is not trained again.
+    """Train a network, measure it and keep a record; a run that is finished in this folder is not trained again.
 
-    With a folder, the run keeps to a folder of its own in it, named after the config; one that an older version named
-    is gone on with. It saves a checkpoint every
-    ``checkpoint_seconds`` and at every end; on a CPU a resumed run is the uninterrupted one, bit for bit, under the
-    same circumstances: executor (a compiled kernel or torch's operations), processor, threads and versions. Others
-    are told in a note and in the record. SIGTERM and Ctrl-C save and raise :class:`Interrupted`. Started by
-    ``torchrun``, the processes share each batch.
+    The run has a folder of its own in ``folder``, named after the config, or the one that an older version named. It
+    saves a checkpoint every ``checkpoint_seconds`` and whenever it ends. On a CPU a resumed run equals the
+    uninterrupted one bit for bit if its circumstances are the same: executor (a compiled kernel or torch's
+    operations), processor, threads and versions. If they have changed, a note and the record say so. SIGTERM and
+    Ctrl-C save and raise :class:`Interrupted`. Processes that ``torchrun`` starts share each batch.
 
     Args:
         config: what to train.
@@ -172,11 +171,11 @@ def run(
         workers: processes that decode images, for data sets of files. Where a GPU is used they are started anew
             instead of forked: a script then keeps its call below ``if __name__ == "__main__":``, or passes 0.
         cuda_graph: whether a GPU's step is captured in a CUDA graph; turn off to look for errors.
-        data: what to train on, in place of what the config names.
+        data: to train on in place of the data set that the config names.
 
     Raises:
-        ValueError: for what the config, data, device or an earlier checkpoint do not allow.
-        OSError: if the folder cannot be written, or is full; what was saved before is kept.
+        ValueError: if the config, the data, the device or an earlier checkpoint do not allow the run.
+        OSError: if the folder cannot be written, or is full; earlier files are kept.
         Interrupted: after a signal.
 
     Example:
@@ -186,27 +185,28 @@ def run(
     """
     import_torchmetrics()  # before it trains, not at its first evaluation
     config = config.located().resolved()
-    place = pick_device(device)
-    own = None if folder is None else run_folder(Path(folder), config)
-    with process_group(place) as rank:
-        if own is not None and not overwrite:
-            if (own / RECORD).exists():
-                return finished_run(own, config)
-            if (own / CHECKPOINT).exists() and not resume:
+    device = pick_device(device)
+    path = None if folder is None else run_folder(Path(folder), config)
+    with process_group(device) as rank:
+        if path is not None and not overwrite:
+            if (path / RECORD).exists():
+                return finished_run(path, config)
+            if (path / CHECKPOINT).exists() and not resume:
                 raise ValueError(
-                    f"{own} holds an unfinished run of this config; pass --resume to go on or --overwrite to start anew"
+                    f"{path} holds an unfinished run of this config; "
+                    "pass --resume to go on or --overwrite to start anew"
                 )
-        if place.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(place)  # the record's is this run's, not that of one before it
-        # what can be wrong with data and config is found before anything is written
-        trainer = Trainer(config, data or prepare(config, root), place, workers=workers, cuda_graph=cuda_graph)
-        going = _Run(trainer, own, reporters if rank == 0 else (), checkpoint_seconds)
-        with folder_lock(own) if own is not None and rank == 0 else nullcontext():
-            return going.from_start_to_end(overwrite)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)  # the record's is this run's, not that of one before it
+        # errors of data and config are found before anything is written
+        trainer = Trainer(config, data or prepare(config, root), device, workers=workers, cuda_graph=cuda_graph)
+        training = _Run(trainer, path, reporters if rank == 0 else (), checkpoint_seconds)
+        with folder_lock(path) if path is not None and rank == 0 else nullcontext():
+            return training.from_start_to_end(overwrite)
 
 
 def finished_run(folder: Path, config: RunConfig) -> RunResult:
-    """What a run left that is over.
+    """Return the result of a run that is over, from its record.
 
     Raises:
         ValueError: if its record cannot be read, or is another run's.
@@ -217,7 +217,7 @@ def finished_run(folder: Path, config: RunConfig) -> RunResult:
 
 
 class _Run:
-    """The loop, and what of it is saved."""
+    """The loop of a run, and the state that its checkpoints hold."""
 
     def __init__(
         self,
@@ -238,7 +238,7 @@ class _Run:
         self.note = ""
 
     def from_start_to_end(self, overwrite: bool) -> RunResult:
-        """Take up what was saved, or forget it; train; record."""
+        """Load the checkpoint or, with ``overwrite``, delete it; train; write the record."""
         if self.folder is not None and overwrite and self.trainer.rank == 0:
             for name in (RECORD, CHECKPOINT):
                 (self.folder / name).unlink(missing_ok=True)
@@ -257,7 +257,7 @@ class _Run:
 
     # ------------------------------------------------------------------ the loop
     def go(self, asked: list[int]) -> tuple[str, str]:
-        """Train to the end, or until a signal asks; return the status and, where not ``finished``, the reason."""
+        """Train to the end, or until a signal asks to stop; return the status and the reason for it."""
         trainer, steps = self.trainer, self.trainer.steps_per_epoch
         images = {"train": len(self.data.train), "test": len(self.data.test)}
         if self.data.validation is not None:
@@ -289,7 +289,7 @@ class _Run:
         return "finished", ""
 
     def _count_time(self, began: float) -> None:
-        """Add the time since then to the training's, once the device has done what it was sent."""
+        """Wait for the device, and add the time since ``began`` to the training's."""
         synchronize(self.trainer.device)
         self.seconds["training"] += time.perf_counter() - began
         for reporter in self.reporters:
@@ -297,13 +297,13 @@ class _Run:
 
     @property
     def look_every(self) -> int:
-        """Steps between looks at signals, the clock and the loss: rare where a look waits for others."""
+        """Steps between looks at signals, the clock and the loss: many if a look waits for the device or a process."""
         if self.trainer.world > 1:
             return AGREE_EVERY
         return 1 if self.trainer.device.type == "cpu" else 50
 
     def _end_epoch(self, epoch: int, loss: float, correct: float) -> None:
-        """Measure and note what the epoch brought."""
+        """Measure if it is time to, and tell the epoch's metrics."""
         trainer, config = self.trainer, self.config
         seen = trainer.steps_per_epoch * trainer.batches.batch_size
         metrics: dict[str, float] = {
@@ -326,7 +326,7 @@ class _Run:
             reporter.epoch(metrics)
 
     def _go_on(self, asked: list[int]) -> bool:
-        """Look at signals, the clock and the loss: leave, save, or tell that the loss is no number any more."""
+        """Stop or save if a signal or the clock asks for it; return False if the loss is no longer finite."""
         signum = asked[0] if asked else 0
         due = time.monotonic() - self.saved_at >= self.checkpoint_seconds
         bad = not math.isfinite(float(self.trainer.sums[0]))
@@ -348,18 +348,18 @@ class _Run:
 
     # ------------------------------------------------------------------ what stays
     def save(self) -> None:
-        """Write the checkpoint; every process gives its random numbers."""
+        """Write the checkpoint; every process must call this."""
         self.saved_at = time.monotonic()
         state = self.trainer.state_dict()
         if self.folder is None or self.trainer.rank != 0:
             return
-        own = {"step": self.step, "epochs": self.epochs, "final": self.final, "seconds": self.seconds}
-        own |= {"circumstances": circumstances(self.trainer), "changes": self.changes}
-        whose = {"key": self.config.key, "config": self.config.to_dict(), "fingerprints": self.data.fingerprints}
-        save_checkpoint(self.folder / CHECKPOINT, {**whose, **own, **state})
+        progress = {"step": self.step, "epochs": self.epochs, "final": self.final, "seconds": self.seconds}
+        progress |= {"circumstances": circumstances(self.trainer), "changes": self.changes}
+        run = {"key": self.config.key, "config": self.config.to_dict(), "fingerprints": self.data.fingerprints}
+        save_checkpoint(self.folder / CHECKPOINT, {**run, **progress, **state})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
         self.trainer.load_state_dict(state)
         self.step, self.epochs, self.final = state["step"], state["epochs"], state["final"]
         self.seconds = state["seconds"]

@@ -23,7 +23,7 @@ __all__ = [
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """The device that a run was asked for; each process that ``torchrun`` started gets a GPU of its own.
+    """Return the device by its name; each process that ``torchrun`` started gets a GPU of its own.
 
     Args:
         device: ``"auto"``, or as torch names them.
@@ -39,25 +39,25 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
     if device == "auto":
         device = "cuda" if count else "cpu"
     try:
-        place = torch.device(device)
+        found = torch.device(device)
     except RuntimeError:
-        place = torch.device("meta")
-    if place.type not in ("cpu", "cuda"):
+        found = torch.device("meta")
+    if found.type not in ("cpu", "cuda"):
         raise ValueError(f"device={str(device)!r} is unknown; choose auto, cpu, cuda or cuda:0")
-    if place.type == "cpu":
-        return place
+    if found.type == "cpu":
+        return found
     if not count:
         raise ValueError(f"device={str(device)!r} was asked for and torch finds no GPU; choose device=cpu or auto")
-    index = int(os.environ.get("LOCAL_RANK", 0)) if place.index is None else place.index
+    index = int(os.environ.get("LOCAL_RANK", 0)) if found.index is None else found.index
     if index >= count:
         raise ValueError(f"device=cuda:{index} was asked for and there are {count} GPUs; choose one below {count}")
     return torch.device("cuda", index)
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a device has done what this thread sent it: a clock that is read sooner tells too little.
+    """Wait until a device has done the work that this thread launched; read a clock only after that.
 
-    It waits for the current stream where the device has streams, so that a run does not wait for others beside it.
+    Of a device with streams, only the current one is waited for: not the runs beside this one.
     """
     if device.type == "cpu":
         return
@@ -70,7 +70,7 @@ def synchronize(device: torch.device) -> None:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[int]:
-    """The rank of this process; where ``torchrun`` started several, they are joined for the time being."""
+    """Join the processes that ``torchrun`` started, for the length of the block, and give this one's rank."""
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized()
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -84,7 +84,7 @@ def process_group(device: torch.device) -> Iterator[int]:
 
 
 def gathered(value: Any) -> list[Any]:
-    """A value of every process, in the order of their ranks; all must call."""
+    """Return the value of every process, in the order of their ranks; all processes must call this."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
@@ -94,7 +94,7 @@ def gathered(value: Any) -> list[Any]:
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """The signals that have asked this process to stop; a second one stops it at once."""
+    """Collect the signals that ask this process to stop; a second one stops it at once."""
     asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield asked  # Python handles signals in the main thread alone
@@ -115,7 +115,7 @@ def stop_signals() -> Iterator[list[int]]:
 
 @contextmanager
 def signals_put_off() -> Iterator[None]:
-    """Let a signal that asks to stop wait for the end of the block, which would leave something half begun."""
+    """Delay signals that ask to stop until the end of the block."""
     asked: list[int] = []
     try:
         with stop_signals() as asked:

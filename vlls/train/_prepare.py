@@ -23,9 +23,12 @@ FILE_IMAGE_SIZE = 224
 
 @dataclass(frozen=True)
 class Images:
-    """Images with the labels that are given and those that are correct.
+    """Images with their labels.
 
-    ``images`` is an (N, H, W, C) uint8 array, or files that are read as they are needed.
+    Attributes:
+        images: (N, H, W, C) uint8, or files that are read when they are needed.
+        given: the labels to train or measure with, (N,) int64.
+        clean: the correct labels, (N,), or None if nobody knows them.
     """
 
     images: npt.NDArray[np.uint8] | ImageFiles
@@ -36,9 +39,9 @@ class Images:
         return len(self.given)
 
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits of a hash of the given labels and, of files, their names.
+        """Return sixteen hexadecimal digits of a hash of the given labels and the names of the files, if any.
 
-        The pixels are not in it, because that would take reading every file.
+        The pixels are left out, because every file would have to be read.
         """
         digest = hashlib.sha256(self.given.astype("<i8").tobytes())
         if isinstance(self.images, ImageFiles):
@@ -48,13 +51,21 @@ class Images:
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run trains on and is measured on; labels of ``train`` and ``validation`` may be wrong."""
+    """The data of a run.
+
+    Attributes:
+        train: images to train on; some of the given labels may be wrong.
+        validation: images held out to choose hyperparameters by, with labels as wrong as those of ``train``; or None.
+        test: images with clean labels.
+        classes: names of the K classes.
+        skipped: number of images that were left out because they have no label.
+    """
 
     train: Images
     validation: Images | None
     test: Images
     classes: tuple[str, ...]
-    skipped: int  # images whose label is missing
+    skipped: int = 0
 
     @property
     def num_classes(self) -> int:
@@ -63,13 +74,13 @@ class RunData:
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """The fingerprint of each part that there is, by its name."""
+        """A hash of the labels, and file names, of each part by its name."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: images.fingerprint() for name, images in parts.items() if images is not None}
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
-    """A seed of 63 bits for one purpose of a run, so that no two share a stream of random numbers."""
+    """Return a seed of 63 bits for one purpose of a run, so that no two purposes share their random numbers."""
     digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 

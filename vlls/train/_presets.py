@@ -65,11 +65,11 @@ def hyperparameters(
         method: a key of :data:`~vlls.train.methods.METHODS`.
         corruption: kind of label errors.
         rate: their rate.
-        epochs: length of the run, if not the setting's own; the paper's five epochs of warm-up are cut to a tenth of
-            runs under fifty epochs.
+        epochs: length of the run; None for the data set's. The paper's five epochs of warm-up are a tenth of the run
+            if it has fewer than fifty.
 
     Returns:
-        Fields of :class:`.RunConfig` and their values.
+        Fields of :class:`.RunConfig`, or options of the method, and their values.
 
     Raises:
         ValueError: for a method, a corruption or a data set that is unknown and no folder.
@@ -88,8 +88,8 @@ def hyperparameters(
 def settings(dataset: str, method: str, corruption: str, rate: float, epochs: int | None) -> dict[str, Any]:
     """Return :func:`hyperparameters` unchecked: the key of a run on a folder is the same where the folder is not."""
     if dataset == "cifar100":
-        kind = "pair_flip" if corruption == "pair_flip" else "symmetric"
-        columns = [column for column in _TABLE_1 if column[0] == kind]
+        nearest_corruption = "pair_flip" if corruption == "pair_flip" else "symmetric"
+        columns = [column for column in _TABLE_1 if column[0] == nearest_corruption]
         nearest = min(columns, key=lambda column: abs(column[1] - rate))
         setting: dict[str, Any] = {**_CIFAR10, **_TABLE_1[nearest]}
     else:
@@ -107,8 +107,8 @@ def settings(dataset: str, method: str, corruption: str, rate: float, epochs: in
     if epochs is not None:
         values["epochs"] = epochs
     values["thorough_every"] = max(1, values["epochs"] // 20)
-    record = METHODS[method]
-    if record.variational:
-        values |= {"warmup_epochs": min(5.0, values["epochs"] / 10)}
-    of_data = setting.get(record.shares_presets_of or method, {})
-    return {**values, **record.presets, **{k: v for k, v in record.reads.items() if v is not None}, **of_data}
+    trained = METHODS[method]
+    if trained.variational:
+        values["warmup_epochs"] = min(5.0, values["epochs"] / 10)
+    defaults = {name: value for name, value in trained.reads.items() if value is not None}
+    return {**values, **trained.presets, **defaults, **setting.get(trained.shares_presets_of or method, {})}

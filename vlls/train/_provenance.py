@@ -64,7 +64,7 @@ def _peak_resident() -> int | None:
 
 @lru_cache(maxsize=1)
 def _commit() -> str | None:
-    """The commit of the checkout that this package runs from, if it does."""
+    """Return the commit of the checkout that this package runs from, or None outside of one."""
     checkout = Path(__file__).resolve().parents[2]
     if not (checkout / ".git").exists():
         return None

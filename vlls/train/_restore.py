@@ -1,4 +1,4 @@
-"""A run that was kept, back in memory: its network, its posterior, and its images as the network sees them."""
+"""A run loaded from its folder: its network, its posterior, and its images as the network sees them."""
 
 from __future__ import annotations
 
@@ -142,8 +142,7 @@ class LoadedRun:
         """Return a part of the data as the network sees it, on the network's device.
 
         Args:
-            part: ``"train"``, in the order of :func:`.prepare` and without augmentation, ``"test"`` or
-                ``"validation"``.
+            part: ``"train"``, in the data set's order and without augmentation, ``"test"`` or ``"validation"``.
 
         Raises:
             ValueError: for another name, or a run without images held out.
@@ -193,16 +192,16 @@ def load_run(
         >>> loaded.model(test.batch(range(4))).shape, test.given[:4]
         (torch.Size([4, 10]), tensor([7, 9, 4, 7]))
     """
-    place, folder = pick_device(device), Path(folder).expanduser()
+    device, folder = pick_device(device), Path(folder).expanduser()
     _check_folder(folder)
     record = load_record(folder / RECORD) if (folder / RECORD).exists() else {}
     keys = [record["key"], first_key(record.get("config", {}))] if "key" in record else []
     state = load_checkpoint(
-        folder / CHECKPOINT, *keys, device=place, remedy="train the run anew (vlls train --overwrite)"
+        folder / CHECKPOINT, *keys, device=device, remedy="train the run anew (vlls train --overwrite)"
     )
     config = _config(folder, record, state)
     data = _data(folder, config, record, state, root)
-    model = make_model(config, data, place, pretrained=False)
+    model = make_model(config, data, device, pretrained=False)
     posterior = None
     try:
         model.load_state_dict(state["model"])
@@ -210,7 +209,7 @@ def load_run(
             optimizer = make_optimizer(config, model, len(data.train))
             assert isinstance(optimizer, VariationalOptimizer)
             saved = state["optimizer"]
-            kept = {i: {k: v for k, v in own.items() if k != "generator"} for i, own in saved["state"].items()}
+            kept = {i: {k: v for k, v in slot.items() if k != "generator"} for i, slot in saved["state"].items()}
             optimizer.load_state_dict({"state": kept, "param_groups": saved["param_groups"]})  # nothing is drawn here
             posterior = optimizer.posterior(model)
         step, epochs = state["step"], state["epochs"]
@@ -225,7 +224,7 @@ def load_run(
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise a ValueError where a folder is none of a run whose weights were kept."""
+    """Raise a ValueError unless the folder is that of a run whose weights were kept."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise ValueError(f"{folder} {what}; pass the folder of a run, which vlls train names at its end")
@@ -257,9 +256,9 @@ def _data(
         ValueError: if they cannot be had, or are not those of the run.
     """
     first = None
-    for place in _places(folder, config.dataset, root):
+    for path in _candidates(folder, config.dataset, root):
         try:
-            data = prepare(replace(config, dataset=place), root)
+            data = prepare(replace(config, dataset=path), root)
         except ValueError as error:
             first = first or ValueError(f"the data of the run {folder} cannot be had: {error}")
             continue
@@ -267,10 +266,10 @@ def _data(
             counted = record.get("counts", {}).get("train_images", len(data.train))
             if counted != len(data.train):
                 raise ValueError(
-                    f"{place} has {len(data.train)} training images and the run {folder} was trained on {counted}: "
+                    f"{path} has {len(data.train)} training images and the run {folder} was trained on {counted}: "
                     "the data have changed; choose the folder with those it was trained on"
                 )
-            _check_fingerprints(folder, place, data, state.get("fingerprints", {}))  # older runs kept none
+            _check_fingerprints(folder, path, data, state.get("fingerprints", {}))  # older runs kept none
         except ValueError as error:
             first = first or error
             continue
@@ -281,8 +280,8 @@ def _data(
     )
 
 
-def _places(folder: Path, dataset: str, root: str | os.PathLike[str] | None) -> list[str]:
-    """Return where a run's data may be: the name of a data set, or the folders of images that there are.
+def _candidates(folder: Path, dataset: str, root: str | os.PathLike[str] | None) -> list[str]:
+    """Return the name of a run's data set, or the folders that may hold its images.
 
     Runs of older versions were told a path relative to where they were started, which is often above their folder.
     """
@@ -290,18 +289,18 @@ def _places(folder: Path, dataset: str, root: str | os.PathLike[str] | None) -> 
         return [dataset]
     given = Path(dataset).expanduser()
     beside = given.name if given.is_absolute() else given
-    places = [given, *(above / beside for above in list(folder.resolve().parents)[:3])]
+    paths = [given, *(above / beside for above in list(folder.resolve().parents)[:3])]
     if root is not None:
-        places.append(Path(root).expanduser() / given.name)
-    return list(dict.fromkeys(os.path.abspath(place) for place in places if place.is_dir()))
+        paths.append(Path(root).expanduser() / given.name)
+    return list(dict.fromkeys(os.path.abspath(path) for path in paths if path.is_dir()))
 
 
-def _check_fingerprints(folder: Path, place: str, data: RunData, kept: dict[str, str]) -> None:
-    """Raise a ValueError where a part of the data is not the one that the run had, though it may be as large."""
+def _check_fingerprints(folder: Path, path: str, data: RunData, kept: dict[str, str]) -> None:
+    """Raise a ValueError if a part of the data has other files or labels than the run had."""
     changed = [part for part, found in data.fingerprints.items() if kept.get(part, found) != found]
     if changed:
         raise ValueError(
-            f"{place} has changed since the run {folder} was trained: other files, or other labels, are in "
+            f"{path} has changed since the run {folder} was trained: other files, or other labels, are in "
             f"its part(s) {', '.join(changed)}; put back what was there, or train the run anew (vlls train --overwrite)"
         )
 

@@ -27,7 +27,7 @@ WARMUP = 3  # steps taken as they come before the step is captured in a CUDA gra
 
 
 class Trainer:
-    """All that changes while a run trains, and the step that changes it.
+    """The state of a run while it trains, and its training step.
 
     Args:
         config: of the run.
@@ -95,25 +95,25 @@ class Trainer:
 
     @property
     def captured(self) -> bool:
-        """Whether steps are replays of a CUDA graph."""
+        """Whether the steps replay a CUDA graph."""
         return self._graph is not None
 
     # ------------------------------------------------------------------ numbers
     def autocast(self) -> AbstractContextManager[Any]:
-        """The precision of forward passes."""
+        """Return the context of forward passes in the config's precision."""
         precision = self.config.precision
         if precision == "bfloat16" or (precision == "auto" and self.device.type == "cuda"):
             return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
         return nullcontext()
 
     def logits(self, net: nn.Module, images: Tensor) -> Tensor:
-        """Logits (B, K), float32, for images (B, H, W, C), uint8."""
+        """Return float32 logits (B, K) of uint8 images (B, H, W, C)."""
         with self.autocast():
             logits = net(normalize(images, self.mean, self.std))
         return logits.float()  # type: ignore[no-any-return]
 
     def learning_rate(self, step: int) -> float:
-        """The learning rate of a step of the run."""
+        """Return the learning rate of a step of the run."""
         config = self.config
         return learning_rate(
             step,
@@ -162,7 +162,7 @@ class Trainer:
         self.optimizer.step(closure)  # type: ignore[arg-type]
 
     def _take_shares(self, images: Tensor, labels: Tensor) -> None:
-        """Every sample sees its own rows, with its own stream of noise."""
+        """Take the step of several weight samples, each with its own rows of the batch and its own noise."""
         assert isinstance(self.optimizer, VariationalOptimizer)
         self.optimizer.zero_grad()
         for i, sampler in enumerate(self.samplers):
@@ -182,7 +182,7 @@ class Trainer:
         return loss
 
     def epoch_sums(self) -> tuple[float, float]:
-        """Loss and number of correct predictions summed over an epoch's images, of all processes; start anew."""
+        """Return the loss and the correct predictions summed over an epoch and all processes, and reset them."""
         if self.world > 1:
             dist.all_reduce(self.sums)
         loss, correct = self.sums.tolist()
@@ -210,8 +210,8 @@ class Trainer:
 
     # ------------------------------------------------------------------ saving
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes but the position in the run and the record; every process must call it."""
-        own = {
+        """Return the state of model, optimizer, loss and random numbers; every process must call this."""
+        of_process = {
             "criterion": {name: value.cpu() for name, value in self.criterion.state_dict().items()},
             "augmentation": self.batches.generator.get_state().cpu(),
             "samplers": [generator.get_state().cpu() for generator in self.samplers],
@@ -223,11 +223,11 @@ class Trainer:
             "model": model,
             "optimizer": optimizer,
             "fused": getattr(self.optimizer, "fused", None),
-            "processes": gathered(own),
+            "processes": gathered(of_process),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`; without a fused kernel if the run was begun without one.
+        """Continue from :meth:`state_dict`; without a fused kernel if the run was begun without one.
 
         Raises:
             ValueError: if another number of processes saved it, or another kind of device.
@@ -237,8 +237,8 @@ class Trainer:
                 f"the checkpoint was saved by {len(state['processes'])} processes and there are {self.world}; "
                 "resume it with as many, or pass --overwrite to start anew"
             )
-        own = state["processes"][self.rank]
-        if own["augmentation"].shape != self.batches.generator.get_state().shape:
+        of_process = state["processes"][self.rank]
+        if of_process["augmentation"].shape != self.batches.generator.get_state().shape:
             raise ValueError(
                 f"the checkpoint was saved on another kind of device than {self.device.type}, with other random "
                 "numbers; resume it where it was begun (--device), or pass --overwrite to start anew"
@@ -247,7 +247,7 @@ class Trainer:
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.criterion.load_state_dict(own["criterion"])
+            self.criterion.load_state_dict(of_process["criterion"])
         except (KeyError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(
@@ -258,16 +258,16 @@ class Trainer:
             self.optimizer.fused = self._use_graph = False
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate  # a GPU's stays the tensor that is there, not the one that was loaded to the CPU
-        self.batches.generator.set_state(own["augmentation"])
-        for generator, saved in zip(self.samplers, own["samplers"], strict=True):
+        self.batches.generator.set_state(of_process["augmentation"])
+        for generator, saved in zip(self.samplers, of_process["samplers"], strict=True):
             generator.set_state(saved)
-        self.sums.copy_(torch.tensor(own["sums"], dtype=self.sums.dtype))
-        self.batches.unreadable = set(own["unreadable"])
+        self.sums.copy_(torch.tensor(of_process["sums"], dtype=self.sums.dtype))
+        self.batches.unreadable = set(of_process["unreadable"])
 
 
 @contextmanager
 def _fastest_convolutions() -> Iterator[None]:
-    """Let cuDNN try its algorithms once for each shape, as it pays where shapes do not change."""
+    """Let cuDNN try its algorithms once for each shape, which pays because the shapes stay the same."""
     before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
     try:
         yield
@@ -275,16 +275,16 @@ def _fastest_convolutions() -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
-# ---------------------------------------------------------------------- what a network is made for
+# ---------------------------------------------------------------------- the network
 def seen_size(config: ResolvedConfig, data: RunData) -> int:
-    """Height and width in pixels of the images that the network sees."""
+    """Return the height and width in pixels of the images that the network sees."""
     if isinstance(data.train.images, np.ndarray):
         return data.train.images.shape[1]
     return config.image_size or FILE_IMAGE_SIZE
 
 
 def pixel_moments(train: Images, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel, (C,) and (C,), that ``normalize`` takes; ImageNet's for files.
+    """Return the mean and the standard deviation of each channel, (C,) and (C,); ImageNet's for images in files.
 
     Args:
         train: the training images.
