@@ -9,7 +9,7 @@ from vlls._names import check_whole_number
 from vlls.data._known import check_dataset
 from vlls.experiments._grids import Candidates, Experiment, Panel, experiment
 from vlls.experiments._protocols import protocol, reductions, title_of
-from vlls.train._config import RunConfig
+from vlls.train._config import ResolvedConfig, RunConfig
 from vlls.train.methods import METHODS, SGD
 
 __all__ = ["Cell", "cells"]
@@ -29,7 +29,7 @@ class Cell:
         panel: title of the panel.
         role: ``"main"``, or ``"tune"`` for a run that holds images out to choose the hyperparameter by.
         parameter: the hyperparameter that is tried; empty if none is.
-        config: of the run, resolved.
+        config: of the run.
         reduced: what makes it smaller than the paper's.
         also: ``"smoothed_labels"`` to compute them after the run.
     """
@@ -39,14 +39,14 @@ class Cell:
     panel: str
     role: str
     parameter: str
-    config: RunConfig
+    config: ResolvedConfig
     reduced: str = ""
     also: str = ""
 
     @property
     def value(self) -> float | None:
         """The value of the hyperparameter that is tried."""
-        return getattr(self.config, self.parameter) if self.parameter else None
+        return self.config[self.parameter] if self.parameter else None
 
     @property
     def position(self) -> tuple[Any, ...]:
@@ -120,9 +120,9 @@ def _images(dataset: str) -> int | None:
 
 def _cell(what: Experiment, size: str, panel: Panel, entry: Candidates, settings: dict[str, Any], seed: int) -> Cell:
     fields = {**panel.fields, **settings, "seed": seed}
-    config = RunConfig(**protocol(size).apply(fields))
-    check_dataset(config.dataset, config.labels, "dataset")
-    config = config.located().resolved()
+    asked = RunConfig.of(protocol(size).apply(fields))
+    check_dataset(asked.dataset, asked.labels, "dataset")
+    config = asked.located().resolved()
     return Cell(
         experiment=what.name,
         protocol=size,
@@ -130,7 +130,7 @@ def _cell(what: Experiment, size: str, panel: Panel, entry: Candidates, settings
         role="main",
         parameter=entry.parameter,
         config=config,
-        reduced=reductions(RunConfig(**fields), config),
+        reduced=reductions(RunConfig.of(fields), config),
         also=what.also,
     )
 
@@ -143,5 +143,5 @@ def _holding_out(cell: Cell, share: float, available: int) -> Cell:
     values |= {"validation_size": held_out}
     if cell.config.train_size is not None:
         values["train_size"] = size - held_out
-    config = RunConfig.from_dict(values)
+    config = RunConfig.from_dict(values).resolved()
     return replace(cell, role="tune", config=config, also="")

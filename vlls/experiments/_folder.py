@@ -246,7 +246,7 @@ class ResultsFolder:
         try:
             entries = json.loads(path.read_text())["cells"]
             return [
-                (Cell(**{**entry, "config": RunConfig.from_dict(entry["config"])}), entry["config"])
+                (Cell(**{**entry, "config": RunConfig.from_dict(entry["config"]).resolved()}), entry["config"])
                 for entry in entries
             ]
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -177,7 +177,7 @@ def _row(cell: Cell, record: dict[str, Any]) -> dict[str, Any]:
     row |= {name: machine.get(name) for name in MACHINE}
     row["milestones"] = None if config.milestones is None else " ".join(f"{m:g}" for m in config.milestones)
     fixed = METHODS[config.method].variational and config.beta2 is None  # its variance is not learned
-    if fixed and config.hess_init is not None and config.weight_decay is not None:
+    if fixed and config.hess_init is not None:
         row["posterior_std"] = ((config.ess or images) * (config.hess_init + config.weight_decay)) ** -0.5
     return row
 
