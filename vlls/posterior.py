@@ -1,11 +1,12 @@
 r"""Gaussian posteriors over parameters, :math:`q(\theta) = \mathcal N(\theta \mid \mathbf m, \Sigma)`.
 
-A posterior is given by its covariance or by its precision and keeps a Cholesky factor of whichever it got:
+:class:`GaussianPosterior` is given by its covariance or by its precision and keeps a Cholesky factor of either:
 variational GD keeps a covariance (Section 3.1), VON builds a precision (Eq. 18). Nothing is inverted where a
 triangular solve serves.
 
-For networks :class:`DiagonalPosterior` keeps a mean and a standard deviation for every weight, under the names of the
-model's parameters: what IVON learns (Alg. 1), and what any other diagonal approximation can be written as.
+:class:`DiagonalPosterior` keeps a mean and a standard deviation for every weight of a network, under the names of the
+model's parameters, as IVON learns them (Alg. 1). :class:`Posterior` says which members label noise and predictions
+need of a posterior, so that any other covariance can be written in a class of a few lines.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from vlls._compiled import uncompiled
 from vlls._names import kind_of
 from vlls._validation import as_float64, check_finite, check_symmetric, check_whole_number
 
@@ -26,13 +28,36 @@ __all__ = ["DiagonalPosterior", "GaussianPosterior", "Posterior"]
 
 @runtime_checkable
 class Posterior(Protocol):
-    r"""A Gaussian over the parameters of a network, by their names: all that label noise and predictions ask for.
+    r"""A Gaussian over the parameters of a network, by their names.
 
-    Anything with these three will do; it need not be a subclass. A parameter of the model that has no mean here stays
-    as it is.
+    Any class with these three members serves :func:`.label_noise`, :func:`.rank_examples`, :func:`.logit_covariance`
+    and :func:`.predict`; it need not inherit from this one. Parameters of the model that are not in ``mean`` stay as
+    they are. Two more members are optional:
+
+    - ``joint = True`` says that parameters are correlated: the rows of all parameters then have one basis, and are
+      added up before their Gram matrix is taken. Without it each parameter is independent of the others.
+    - ``independent_std(name)`` returns the standard deviations of a parameter whose weights are all independent of each
+      other and of the other parameters, or None. They replace its ``scale`` and are much faster; if all parameters have
+      them, they replace ``sample`` too.
 
     Attributes:
-        mean: the means :math:`m`, a tensor for each name.
+        mean: the means :math:`m`, a tensor of the parameter's shape for each name, on the model's device.
+
+    Example:
+        >>> class PerLayer:                                       # a full covariance for each parameter
+        ...     def __init__(self, mean, root):                   # root (P, Q): the covariance is root @ root.T
+        ...         self.mean, self.root = mean, root
+        ...     def sample(self, generator=None):
+        ...         return {n: m + (self.root[n] @ torch.randn(len(self.root[n].T), generator=generator)).view_as(m)
+        ...                 for n, m in self.mean.items()}
+        ...     def scale(self, name, gradients):
+        ...         return gradients.flatten(2) @ self.root[name]
+        >>> q = PerLayer({"weight": torch.zeros(3, 2)}, {"weight": torch.ones(6, 1)})
+        >>> isinstance(q, Posterior)
+        True
+        >>> from vlls.noise import logit_covariance
+        >>> logit_covariance(torch.nn.Linear(2, 3), q, torch.ones(1, 2))[0, 0]      # every weight moves by the same
+        tensor([4., 4., 4.])
     """
 
     @property
@@ -44,28 +69,35 @@ class Posterior(Protocol):
 
         Args:
             generator: torch random generator of the means' device, for reproducible draws.
+
+        Returns:
+            A tensor of its mean's shape for each name.
         """
 
     def scale(self, name: str, gradients: Tensor) -> Tensor:
-        r"""Turn gradients with respect to one parameter into rows :math:`r = J_\text{name} \Sigma_\text{name}^{1/2}`.
+        r"""Turn gradients with respect to one parameter into rows :math:`J_\text{name} \Sigma_\text{name}^{1/2}`.
 
-        Their Gram matrix is that parameter's part of :math:`J \Sigma J^\top`: parameters are independent of each other
-        (Eq. 20, Chapter 6).
+        Their Gram matrix is the parameter's part of :math:`J \Sigma J^\top` (Eq. 20, Chapter 6).
 
         Args:
             name: of the parameter.
-            gradients: (R, B, ...) for R functions of the logits and B examples, with the parameter's shape behind.
+            gradients: (R, B, ...) for R functions of the logits and B examples, with the parameter's shape behind; in
+                the dtype of its mean, or float32 where that is less.
 
         Returns:
-            (R, B, Q) rows, of any length Q.
+            (R, B, Q) rows of any length Q, in the dtype of the gradients.
         """
 
 
 class GaussianPosterior:
     r"""A Gaussian over all parameters with a full covariance, in float64.
 
+    Of a network, the parameters are one vector, in the order of ``torch.nn.utils.parameters_to_vector``; pass this
+    posterior to the functions of :mod:`vlls.noise` as it is, or :meth:`posterior` of the model.
+
     Args:
-        mean: (P,) parameters of a scalar family, or (P, K) of a vector family.
+        mean: (P,) parameters of a scalar family or of a network, or (P, K) of a vector family; or a dict of tensors by
+            parameter name, which stand one after the other.
         covariance: (D, D) for D = P or P K (row-major, as ``mean.flatten()``); a number stands for that multiple
             of the identity.
         precision: the inverse of the covariance, in the same forms; give one of the two.
@@ -79,9 +111,20 @@ class GaussianPosterior:
         >>> mean, var = q.marginal(torch.tensor([[3.0, 4.0]]))          # Eq. 12
         >>> float(var)
         25.0
+
+        >>> from vlls import label_noise                                # of a network
+        >>> model, x = torch.nn.Linear(2, 3), torch.randn(4, 2)
+        >>> q = GaussianPosterior(torch.nn.utils.parameters_to_vector(model.parameters()).detach(), 0.1)
+        >>> label_noise(model, q, x).shape
+        torch.Size([4, 3])
     """
 
     def __init__(self, mean: Any, covariance: Any = None, *, precision: Any = None) -> None:
+        self._shapes: dict[str, torch.Size] | None = None
+        if isinstance(mean, Mapping):
+            named = _weights(mean, "mean")
+            self._shapes = {name: tensor.shape for name, tensor in named.items()}
+            mean = torch.cat([tensor.flatten() for tensor in named.values()]) if named else torch.zeros(0)
         self.mean: Tensor = as_float64(mean, "mean")
         if self.mean.ndim not in (1, 2) or self.mean.numel() == 0:
             raise ValueError(f"mean has shape {tuple(self.mean.shape)}; pass (P,) or (P, K) parameters, P, K >= 1")
@@ -189,6 +232,32 @@ class GaussianPosterior:
             deviation = noise @ self._cholesky.T
         return self.mean + deviation.reshape(-1, *self.mean.shape)
 
+    def posterior(self, model: torch.nn.Module) -> Posterior:
+        """Return this Gaussian under the names of a model's parameters, with their correlations.
+
+        Args:
+            model: a network, compiled or not, whose ``parameters_to_vector`` has the mean's length; its names do not
+                matter if the mean was a dict.
+
+        Raises:
+            ValueError: if the number of parameters is another one, or the mean is (P, K).
+        """
+        if self.mean.ndim == 2:
+            raise ValueError(
+                f"the posterior's mean has shape {tuple(self.mean.shape)}, of a GLM; a network needs one vector of all "
+                "parameters, in the order of torch.nn.utils.parameters_to_vector"
+            )
+        shapes = self._shapes
+        if shapes is None:
+            shapes = {name: parameter.shape for name, parameter in uncompiled(model).named_parameters()}
+            number = sum(shape.numel() for shape in shapes.values())
+            if number != self.num_parameters:
+                raise ValueError(
+                    f"the posterior has {self.num_parameters} parameters and the model {number}; pass the vector of "
+                    "all its parameters, as torch.nn.utils.parameters_to_vector makes it, or a dict of some by name"
+                )
+        return _Joint(self, shapes)
+
     def entropy(self) -> Tensor:
         """Return the differential entropy in nats, a scalar."""
         return 0.5 * (self.num_parameters * (1 + math.log(2 * math.pi)) + self.log_det_covariance)
@@ -224,6 +293,28 @@ class GaussianPosterior:
         return f"GaussianPosterior(mean: {tuple(self.mean.shape)}, {form}: ({self.num_parameters},) * 2)"
 
 
+class _Joint:
+    """A full covariance over the parameters of a network, by their names: a :class:`Posterior`."""
+
+    joint = True
+
+    def __init__(self, flat: GaussianPosterior, shapes: Mapping[str, torch.Size]) -> None:
+        self._flat, self._shapes = flat, shapes
+        self.mean: dict[str, Tensor] = self._named(flat.mean)
+        ends = torch.tensor([shape.numel() for shape in shapes.values()]).cumsum(0).tolist()
+        self._rows = {name: slice(end - shapes[name].numel(), end) for name, end in zip(shapes, ends, strict=True)}
+
+    def _named(self, vector: Tensor) -> dict[str, Tensor]:
+        parts = vector.split([shape.numel() for shape in self._shapes.values()])
+        return {name: part.reshape(self._shapes[name]) for name, part in zip(self._shapes, parts, strict=True)}
+
+    def sample(self, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        return self._named(self._flat.sample(1, generator=generator)[0])
+
+    def scale(self, name: str, gradients: Tensor) -> Tensor:
+        return gradients.reshape(*gradients.shape[:2], -1) @ self._flat._root[self._rows[name]]
+
+
 class DiagonalPosterior:
     r"""A Gaussian with independent weights, :math:`\theta_j \sim \mathcal N(m_j, \sigma_j^2)`, by parameter name.
 
@@ -250,25 +341,14 @@ class DiagonalPosterior:
             different = sorted(self.mean.keys() ^ self.std.keys(), key=str)[:5]
             raise ValueError(f"mean and std need the same names, at least one; these are in one only: {different}")
         for name, centre in self.mean.items():
-            spread = self.std[name]
-            if centre.shape != spread.shape:
-                raise ValueError(
-                    f"{name!r} has a mean of shape {tuple(centre.shape)} and a std of shape {tuple(spread.shape)}; "
-                    "both need the parameter's"
-                )
-            if centre.device != spread.device:
-                raise ValueError(f"{name!r} has its mean on {centre.device} and its std on {spread.device}; move one")
-            for tensor, which in ((centre, "mean"), (spread, "std")):
-                check_finite(tensor, f"{which} of {name!r}", "look at how the posterior was made")
-            if bool((spread < 0).any()):
-                raise ValueError(f"std of {name!r} has entries below 0, such as {float(spread.min()):g}")
+            check_weights(name, centre, self.std[name])
 
     @property
     def num_parameters(self) -> int:
         """Number of weights, over all names."""
         return sum(tensor.numel() for tensor in self.mean.values())
 
-    def sample(self, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def sample(self, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Draw one set of weights, for ``torch.func.functional_call``.
 
         Args:
@@ -285,6 +365,24 @@ class DiagonalPosterior:
             draws[name] = (centre.to(dtype) + self.std[name].to(dtype) * noise).to(centre.dtype)
         return draws
 
+    def scale(self, name: str, gradients: Tensor) -> Tensor:
+        """Turn (R, B, ...) gradients with respect to a parameter into (R, B, Q) rows; see :meth:`Posterior.scale`.
+
+        Args:
+            name: of the parameter.
+            gradients: (R, B, ...) with the parameter's shape behind.
+
+        Example:
+            >>> q = DiagonalPosterior({"bias": torch.zeros(2)}, {"bias": torch.tensor([0.5, 2.0])})
+            >>> q.scale("bias", torch.ones(1, 1, 2))
+            tensor([[[0.5000, 2.0000]]])
+        """
+        return (gradients * self.std[name].to(gradients)).reshape(*gradients.shape[:2], -1)
+
+    def independent_std(self, name: str) -> Tensor | None:
+        """Return the standard deviations of a parameter: all weights are independent."""
+        return self.std.get(name)
+
     def to(self, device: torch.device | str) -> DiagonalPosterior:
         """Return the posterior with its tensors on ``device``."""
         return DiagonalPosterior(
@@ -296,8 +394,33 @@ class DiagonalPosterior:
         return f"DiagonalPosterior({len(self.mean)} names, {self.num_parameters} weights)"
 
 
+def check_weights(name: str, mean: Tensor, std: Tensor | None = None) -> None:
+    """Raise a ValueError unless a parameter's means are finite and their standard deviations finite and not negative.
+
+    Args:
+        name: of the parameter.
+        mean: its means.
+        std: its standard deviations, if there are any.
+    """
+    check_finite(mean, f"mean of {name!r}", "look at how the posterior was made")
+    if std is None:
+        return
+    if mean.shape != std.shape:
+        raise ValueError(
+            f"{name!r} has a mean of shape {tuple(mean.shape)} and a std of shape {tuple(std.shape)}; both need the "
+            "parameter's"
+        )
+    if mean.device != std.device:
+        raise ValueError(f"{name!r} has its mean on {mean.device} and its std on {std.device}; move one")
+    check_finite(std, f"std of {name!r}", "look at how the posterior was made")
+    if bool((std < 0).any()):
+        raise ValueError(
+            f"std of {name!r} has entries below 0, such as {float(std.min()):g}; look at how the posterior was made"
+        )
+
+
 def _weights(values: Mapping[str, Tensor], which: str) -> dict[str, Tensor]:
-    """Tensors by name, detached, after a check that they are tensors of real floating-point numbers."""
+    """Return tensors by name, detached, after a check that they hold real floating-point numbers."""
     if not isinstance(values, Mapping):
         raise ValueError(f"{which} is {kind_of(values)}; pass a dict of tensors by parameter name")
     for name, value in values.items():

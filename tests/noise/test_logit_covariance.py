@@ -10,9 +10,9 @@ from torch.func import functional_call, jacfwd, jacrev
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vlls import DiagonalPosterior, models
-from vlls.noise import _layers, linearization, logit_covariance
+from vlls.noise import _layers, _linearization, logit_covariance
 from vlls.noise._attention import attend
-from vlls.noise.linearization import Linearization
+from vlls.noise._linearization import Linearization
 
 TOKENS = torch.tensor([[0, 1, 1, 3], [2, 2, 2, 2], [0, 0, 5, 4]])
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
@@ -419,7 +419,7 @@ def test_frozen_fixed_and_left_out_parameters():
 
 
 def test_the_warning_comes_once_for_a_kind_of_module(monkeypatch):
-    monkeypatch.setattr(linearization, "_warned", set())
+    monkeypatch.setattr(_linearization, "_warned", set())
     model = prepare(net(nn.ConvTranspose1d(4, 4, 2), nn.ConvTranspose1d(4, 4, 2), nn.PReLU(), nn.Conv1d(4, 1, 3)))
     x, q = torch.randn(LINE, dtype=torch.float64), posterior_of(model)
     with pytest.warns(UserWarning, match="per-example gradients") as caught:

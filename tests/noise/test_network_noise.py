@@ -423,12 +423,18 @@ CHANGES = {
         lambda q: [d.update({"2.bias": torch.ones(2)}) for d in (q.mean, q.std)],
         r"'2.bias' has shape \(2,\) and the model's \(3,\); pass",
     ),
-    "negative std": (lambda q: q.std["0.bias"].fill_(-1), "std of '0.bias' holds -1; .* at least 0: look at"),
-    "NaN std": (lambda q: q.std["0.bias"][1:2].fill_(math.nan), "std of '0.bias' holds nan; .* at least 0: look at"),
-    "infinite std": (lambda q: q.std["0.bias"].fill_(math.inf), "std of '0.bias' holds inf; .* finite"),
-    "std missing": (lambda q: q.std.pop("0.bias"), "no std of '0.bias'.*pass"),
-    "std of another shape": (lambda q: q.std.update({"0.bias": torch.ones(1)}), r"std of '0.bias' .*\(1,\).*\(6,\)"),
-    "NaN mean": (lambda q: q.mean["0.bias"].fill_(math.nan), "mean of '0.bias' holds nan; .*finite"),
+    "negative std": (lambda q: q.std["0.bias"].fill_(-1), "std of '0.bias' has entries below 0, such as -1; look at"),
+    "NaN std": (
+        lambda q: q.std["0.bias"][1:2].fill_(math.nan),
+        "std of '0.bias' holds 1 .* NaN or infinite.*; look at",
+    ),
+    "infinite std": (lambda q: q.std["0.bias"].fill_(math.inf), "std of '0.bias' holds 6 .* NaN or infinite"),
+    "std missing": (lambda q: q.std.pop("0.bias"), "does not know '0.bias'.*every name in mean"),
+    "std of another shape": (
+        lambda q: q.std.update({"0.bias": torch.ones(1)}),
+        r"'0.bias' has a mean of shape \(6,\) and a std of shape \(1,\)",
+    ),
+    "NaN mean": (lambda q: q.mean["0.bias"].fill_(math.nan), "mean of '0.bias' holds 6 .* NaN or infinite"),
     "empty": (lambda q: (q.mean.clear(), q.std.clear()), "no names.*pass"),
 }
 

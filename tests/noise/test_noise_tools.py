@@ -363,7 +363,7 @@ def test_more_classes_than_memory_allows(monkeypatch):
         ValueError, match=r"500 gradient\(s\) need .* MiB and 1 are allowed; raise memory_limit, use method="
     ):
         label_noise(model, q, x, memory_limit=1)
-    monkeypatch.setattr("vlls.noise.network.available_memory", lambda device: 1 << 20)
+    monkeypatch.setattr("vlls.noise._network.available_memory", lambda device: 1 << 20)
     with pytest.raises(ValueError, match=r"3 examples with 500 classes need .* pass fewer examples .* use label_noise"):
         label_noise_moments(model, q, x, method="monte_carlo")
 

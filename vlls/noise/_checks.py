@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlls._compiled import PREFIX
 from vlls._names import kind_of
 from vlls._validation import is_number, whole_labels
-from vlls.posterior import DiagonalPosterior
+from vlls._warnings import warn_caller
 
 __all__ = [
     "TOGETHER",
@@ -24,7 +22,6 @@ __all__ = [
     "check_memory_limit",
     "check_mode",
     "forward_derivatives",
-    "parameters_of",
     "passes",
     "warn_of_resolution",
 ]
@@ -52,7 +49,7 @@ def check_batch(x: Tensor) -> None:
 
 @contextmanager
 def passes(x: Tensor) -> Iterator[None]:
-    """Turn what a model says of inputs that it cannot take into a ValueError that says what the inputs were."""
+    """Re-raise a model's shape or dtype error as a ValueError that describes the input."""
     try:
         yield
     except ValueError as error:
@@ -70,7 +67,7 @@ def passes(x: Tensor) -> Iterator[None]:
 
 @contextmanager
 def forward_derivatives(instead: str) -> Iterator[None]:
-    """Turn torch's notice that an operation has no forward derivative into a ValueError that says what to do."""
+    """Re-raise torch's error of a missing forward derivative as a ValueError that says what to do."""
     try:
         yield
     except (NotImplementedError, RuntimeError) as error:
@@ -86,13 +83,13 @@ def _first_line(error: Exception) -> str:
 
 
 def check_memory_limit(memory_limit: float | None) -> None:
-    """Raise a ValueError unless a limit is positive."""
+    """Raise a ValueError unless a limit is None or positive."""
     if memory_limit is not None and not (is_number(memory_limit) and memory_limit > 0):
         raise ValueError(f"memory_limit={memory_limit!r}; pass a positive number of MiB")
 
 
 def check_mode(model: nn.Module) -> None:
-    """Raise a ValueError where examples would change each other's logits, or chance would."""
+    """Raise a ValueError if a module in training mode would draw random numbers or mix the examples of a batch."""
     for name, module in model.named_modules():
         kind = type(module).__name__
         if module.training and (isinstance(module, _BATCH + _CHANCE) or _drops(module) or _tracks(module)):
@@ -108,81 +105,20 @@ def check_mode(model: nn.Module) -> None:
 
 
 def _drops(module: nn.Module) -> bool:
-    """Whether a module without a Dropout of its own draws one."""
+    """Whether a module applies dropout without a Dropout module."""
     return isinstance(module, nn.MultiheadAttention | nn.RNNBase) and module.dropout > 0
 
 
 def _tracks(module: nn.Module) -> bool:
-    """Whether a pass in training mode changes the next one."""
+    """Whether a forward pass in training mode changes the next one."""
     if isinstance(module, nn.modules.instancenorm._InstanceNorm):
         return bool(module.track_running_stats)
     hooks = (type(hook).__name__ for hook in module._forward_pre_hooks.values())
     return type(module).__name__ == "_SpectralNorm" or "SpectralNorm" in hooks
 
 
-def parameters_of(model: nn.Module, posterior: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Means and standard deviations of a posterior as parameters of a model, on its device, in float32 at least.
-
-    Args:
-        model: the network.
-        posterior: a :class:`.DiagonalPosterior`, or an optimizer with a method ``posterior(model)`` that returns one.
-
-    Raises:
-        ValueError: if it has names or shapes that the model has not, or a standard deviation that is none.
-    """
-    if not isinstance(posterior, DiagonalPosterior) and callable(getattr(posterior, "posterior", None)):
-        posterior = posterior.posterior(model)
-    if not isinstance(posterior, DiagonalPosterior):
-        raise ValueError(
-            f"posterior is {kind_of(posterior)}; pass a DiagonalPosterior, such as optimizer.posterior(model), "
-            "or the IVON optimizer itself"
-        )
-    if not posterior.mean:
-        raise ValueError("the posterior has no names left; pass one with the model's parameters, at least one")
-    own = dict(model.named_parameters())
-    means, stds = ({name.removeprefix(PREFIX): t for name, t in of.items()} for of in (posterior.mean, posterior.std))
-    foreign = [name for name in means if name not in own]
-    if foreign:
-        shown = ", ".join(repr(name) for name in foreign[:3])
-        have = ", ".join(repr(name) for name in list(own)[:3])
-        raise ValueError(
-            f"the posterior has {len(foreign)} name(s) that the model has not ({shown}), and the model has "
-            f"{have}, ...; pass the model whose posterior it is, as optimizer.posterior(model) names it"
-        )
-    mean, std = {}, {}
-    for name, centre in means.items():
-        parameter, spread = own[name], stds.get(name)
-        if spread is None:
-            raise ValueError(f"the posterior has a mean and no std of {name!r}; pass both for each name")
-        if centre.shape != parameter.shape:
-            raise ValueError(
-                f"the posterior's {name!r} has shape {tuple(centre.shape)} and the model's {tuple(parameter.shape)}; "
-                "pass the model whose posterior it is"
-            )
-        if spread.shape != centre.shape:
-            raise ValueError(
-                f"the posterior's std of {name!r} has shape {tuple(spread.shape)} and its mean {tuple(centre.shape)}; "
-                "both need the parameter's"
-            )
-        if not bool(torch.isfinite(centre).all()):
-            raise ValueError(
-                f"the posterior's mean of {name!r} holds {float(centre[~torch.isfinite(centre)][0]):g}; means are "
-                "finite: look at how the posterior was made"
-            )
-        wrong = ~(torch.isfinite(spread) & (spread >= 0))
-        if bool(wrong.any()):
-            raise ValueError(
-                f"the posterior's std of {name!r} holds {float(spread[wrong][0]):g}; standard deviations are "
-                "finite and at least 0: look at how the posterior was made"
-            )
-        dtype = torch.promote_types(parameter.dtype, torch.float32)
-        mean[name] = centre.detach().to(parameter.device, dtype, copy=True)
-        std[name] = spread.detach().to(parameter.device, dtype)
-    return mean, std
-
-
 def warn_of_resolution(model: nn.Module, mean: dict[str, Tensor], std: dict[str, Tensor], *, lost: bool) -> None:
-    """Warn of the first parameter that is kept in half precision and moved by less than that resolves.
+    """Warn of the first parameter in half precision whose standard deviation is below the spacing of its numbers.
 
     Args:
         model: the network.
@@ -199,10 +135,9 @@ def warn_of_resolution(model: nn.Module, mean: dict[str, Tensor], std: dict[str,
         if int(below.sum()) > int(moved.sum()) / 2:
             here = "draws of the weights lose most of it here" if lost else "it is computed in float32 here"
             size, apart = float(std[name][below].median()), float(steps[below].median())
-            warnings.warn(
+            warn_caller(
                 f"std of {name!r} is {size:.1e} and its {parameter.dtype} weights are {apart:.1e} apart: a model in "
-                f"{parameter.dtype} cannot show that noise, {here}; keep the weights in float32 and use torch.autocast",
-                stacklevel=5,
+                f"{parameter.dtype} cannot show that noise, {here}; keep the weights in float32 and use torch.autocast"
             )
             return
 

@@ -1,8 +1,9 @@
 r"""What a layer's parameters contribute to the covariance of the logits, :math:`J \Sigma J^\top`, for each example.
 
-A rule gets what the layer saw and the gradients g of R functions of the logits with respect to what the layer returned.
-It never forms the (B, R, P) Jacobian of the layer's P parameters: of a layer that multiplies, what one example
-contributes is a sum over output channels o and positions t of
+A rule gets the layer's input a and the gradients g of R functions of the logits with respect to the layer's output.
+Every rule can form the per-example gradients of its parameters, which any posterior scales. If all weights are
+independent, it never holds the (B, R, P) Jacobian of the layer's P parameters: of a layer that multiplies, the
+contribution of one example is a sum over output channels o and positions t of
 
 .. math:: J_{r,(o,j)} = \sum_t g_{r,o,t} \, u_{j,t},
 
@@ -14,6 +15,7 @@ is cheaper to sum over j first: :math:`\sum_{t,s} g_{r,o,t} g_{r',o,s} M_{o,t,s}
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
 import torch
@@ -22,13 +24,41 @@ from torch import Tensor, nn
 
 from vlls.noise._call import Lookup
 
-__all__ = ["READ", "Rule", "linear", "rule_for"]
-
-Rule = Callable[[Tensor, Tensor, Mapping[str, Tensor], int], Tensor]
-"""(input, g (R, B, ...), variances by the module's own names, bytes of a block) -> (B, R, R)."""
+__all__ = ["READ", "Linear", "Rule", "rule_for"]
 
 READ = ("weight", "bias")
 """The parameters that rules read; a module may have others, of which they know nothing."""
+
+
+class Rule(ABC):
+    """How the parameters of a kind of layer act on its output."""
+
+    @abstractmethod
+    def gradients(self, name: str, a: Tensor, g: Tensor) -> Tensor:
+        """Form the gradients of every example with respect to one parameter.
+
+        Args:
+            name: of the parameter, in its module.
+            a: the layer's input, (B, ...).
+            g: gradients with respect to its output, (R, B, ...).
+
+        Returns:
+            (R, B, ...) with the parameter's shape behind.
+        """
+
+    def covariance(self, a: Tensor, g: Tensor, variances: Mapping[str, Tensor], block: int) -> Tensor:
+        """Return the contribution (B, R, R) of parameters whose weights are independent.
+
+        Args:
+            a: the layer's input, (B, ...).
+            g: gradients with respect to its output, (R, B, ...).
+            variances: of the parameters, by their names in the module.
+            block: bytes that temporaries may take.
+        """
+        total = g.new_zeros(g.shape[1], g.shape[0], g.shape[0])
+        for name, variance in variances.items():
+            total += _gram(self.gradients(name, a, g).flatten(2), variance.flatten())
+        return total
 
 
 def rule_for(module: nn.Module) -> Rule | None:
@@ -37,36 +67,74 @@ def rule_for(module: nn.Module) -> Rule | None:
         return None
     forward = type(module).forward
     if forward is nn.Linear.forward:
-        return linear
+        return Linear()
     if forward is nn.Embedding.forward and isinstance(module, nn.Embedding):
-        return None if module.max_norm is not None or module.sparse else _embedding
+        return None if module.max_norm is not None or module.sparse else _Embedding(module.num_embeddings)
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and any(
         forward is known.forward for known in (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     ):
-        conv = module
-        return lambda a, g, variances, block: _convolution(conv, a, g, variances, block)
+        return _Convolution(module)
     normalize = _normalizer(module)
-    if normalize is not None:
-        axes = _shared_axes(module)
-        return lambda a, g, variances, block: _affine(normalize(a), g, variances, axes)
-    return None
+    return None if normalize is None else _Affine(normalize, getattr(module, "normalized_shape", None))
 
 
 # ---------------------------------------------------------------------- layers that multiply
-def linear(a: Tensor, g: Tensor, variances: Mapping[str, Tensor], block: int) -> Tensor:
-    """A linear layer: ``a`` (B, ..., I), ``g`` (R, B, ..., O)."""
-    u = a.reshape(a.shape[0], -1, a.shape[-1]).mT  # (B, I, T)
-    g = g.reshape(*g.shape[:2], -1, g.shape[-1]).mT  # (R, B, O, T)
-    return _multiplier(u[:, None], g[:, :, None], variances, block)
+class _Multiplier(Rule):
+    """A layer that multiplies its input by a weight at every position."""
+
+    @abstractmethod
+    def split(self, a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        """Return input u (B, G, J, T) and gradients g (R, B, G, O, T) of G groups, at T positions."""
+
+    def shape(self, u: Tensor, g: Tensor) -> tuple[int, ...]:
+        """The weight's shape."""
+        return g.shape[3], u.shape[2]
+
+    def gradients(self, name: str, a: Tensor, g: Tensor) -> Tensor:
+        u, g = self.split(a, g)
+        if name == "bias":
+            return g.sum(-1).flatten(2)
+        return (g @ u.mT).reshape(*g.shape[:2], *self.shape(u, g))
+
+    def covariance(self, a: Tensor, g: Tensor, variances: Mapping[str, Tensor], block: int) -> Tensor:
+        # A posterior whose weights are independent in a rotated basis (an orthonormal matrix for each axis of the
+        # weight) would turn u along J and g along O here, and pass its variances in that basis; the rest stays.
+        u, g = self.split(a, g)
+        total = g.new_zeros(g.shape[1], g.shape[0], g.shape[0])
+        if "weight" in variances:
+            num_groups, num_out = g.shape[2:4]
+            var = variances["weight"].reshape(num_groups, num_out, -1)
+            r, j, t = g.shape[0], u.shape[2], u.shape[3]
+            by_position = t * (t + 1) // 2 * j + r * t * t + r * r * t
+            total += (_by_position if by_position < r * t * j + r * r * j else _by_weight)(u, g, var, block)
+        if "bias" in variances:
+            total += _gram(g.sum(-1).flatten(2), variances["bias"])
+        return total
 
 
-def _convolution(
-    conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, a: Tensor, g: Tensor, variances: Mapping[str, Tensor], block: int
-) -> Tensor:
-    """A convolution of any stride, dilation, padding and groups: ``a`` (B, C, ...), ``g`` (R, B, O, ...)."""
-    u = _patches(conv, a)
-    g = g.reshape(*g.shape[:2], conv.groups, conv.out_channels // conv.groups, -1)
-    return _multiplier(u.reshape(len(a), conv.groups, -1, u.shape[-1]), g, variances, block)
+class Linear(_Multiplier):
+    """A linear layer: input (B, ..., I), gradients (R, B, ..., O)."""
+
+    def split(self, a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        u = a.reshape(a.shape[0], -1, a.shape[-1]).mT  # (B, I, T)
+        g = g.reshape(*g.shape[:2], -1, g.shape[-1]).mT  # (R, B, O, T)
+        return u[:, None], g[:, :, None]
+
+
+class _Convolution(_Multiplier):
+    """A convolution of any stride, dilation, padding and groups: input (B, C, ...), gradients (R, B, O, ...)."""
+
+    def __init__(self, conv: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
+        self.conv = conv
+
+    def split(self, a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        conv = self.conv
+        u = _patches(conv, a)
+        g = g.reshape(*g.shape[:2], conv.groups, conv.out_channels // conv.groups, -1)
+        return u.reshape(len(a), conv.groups, -1, u.shape[-1]), g
+
+    def shape(self, u: Tensor, g: Tensor) -> tuple[int, ...]:
+        return self.conv.out_channels, self.conv.in_channels // self.conv.groups, *self.conv.kernel_size
 
 
 def _patches(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, a: Tensor) -> Tensor:
@@ -82,20 +150,6 @@ def _patches(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, a: Tensor) -> Tensor:
     # (B, C, *positions, *kernel) -> (B, C, *kernel, *positions)
     order = [0, 1, *range(2 + dims, 2 + 2 * dims), *range(2, 2 + dims)]
     return a.permute(order).reshape(a.shape[0], -1, math.prod(a.shape[2 : 2 + dims]))
-
-
-def _multiplier(u: Tensor, g: Tensor, variances: Mapping[str, Tensor], block: int) -> Tensor:
-    """Contribution of ``weight`` and ``bias``: ``u`` (B, G, J, T) and ``g`` (R, B, G, O, T) for G groups."""
-    total = g.new_zeros(g.shape[1], g.shape[0], g.shape[0])
-    if "weight" in variances:
-        num_groups, num_out = g.shape[2:4]
-        var = variances["weight"].reshape(num_groups, num_out, -1)
-        r, j, t = g.shape[0], u.shape[2], u.shape[3]
-        by_position = t * (t + 1) // 2 * j + r * t * t + r * r * t
-        total += (_by_position if by_position < r * t * j + r * r * j else _by_weight)(u, g, var, block)
-    if "bias" in variances:
-        total += _gram(g.sum(-1).flatten(2), variances["bias"])
-    return total
 
 
 def _by_weight(u: Tensor, g: Tensor, var: Tensor, block: int) -> Tensor:
@@ -180,35 +234,41 @@ def _like(statistics: Tensor | None, a: Tensor) -> Tensor | None:
     return None if statistics is None else statistics.to(a.dtype)
 
 
-def _shared_axes(module: nn.Module) -> int | None:
-    """How many trailing axes hold a weight each (LayerNorm, RMSNorm); None where axis 1 does, the channels."""
-    shape = getattr(module, "normalized_shape", None)
-    return None if shape is None else len(shape)
+class _Affine(Rule):
+    """Weight and bias of a normalisation, of shape ``(C,)`` on axis 1 or of ``normalized_shape`` on the last axes."""
 
+    def __init__(self, normalize: Callable[[Tensor], Tensor], normalized_shape: tuple[int, ...] | None) -> None:
+        self.normalize, self.normalized_shape = normalize, normalized_shape
 
-def _affine(normalized: Tensor, g: Tensor, variances: Mapping[str, Tensor], axes: int | None) -> Tensor:
-    """Weight and bias of a normalisation: ``normalized`` (B, ...), ``g`` (R, B, ...)."""
-    total = g.new_zeros(g.shape[1], g.shape[0], g.shape[0])
-    for name, gradient in (("weight", lambda: g * normalized), ("bias", lambda: g)):
-        if name in variances:
-            per_weight = gradient()
-            if axes is None:
-                per_weight = per_weight.flatten(3).sum(-1) if per_weight.ndim > 3 else per_weight
-            else:
-                inner = math.prod(per_weight.shape[-axes:])
-                per_weight = per_weight.reshape(*g.shape[:2], -1, inner).sum(2)
-            total += _gram(per_weight, variances[name].flatten())
-    return total
+    def gradients(self, name: str, a: Tensor, g: Tensor) -> Tensor:
+        per_weight = g * self.normalize(a) if name == "weight" else g
+        if self.normalized_shape is None:
+            return per_weight.flatten(3).sum(-1) if per_weight.ndim > 3 else per_weight
+        inner = math.prod(self.normalized_shape)
+        summed = per_weight.reshape(*g.shape[:2], -1, inner).sum(2)
+        return summed.reshape(*g.shape[:2], *self.normalized_shape)
 
 
 # ---------------------------------------------------------------------- look-ups
-def _embedding(tokens: Tensor, g: Tensor, variances: Mapping[str, Tensor], block: int) -> Tensor:
-    """An embedding: ``tokens`` (B, ...), ``g`` (R, B, ..., D). A token that comes twice has one row of weights."""
-    tokens = tokens.reshape(len(tokens), -1)  # (B, T)
-    g = g.reshape(*g.shape[:2], -1, g.shape[-1])  # (R, B, T, D)
-    first = (tokens[:, :, None] == tokens[:, None, :]).to(torch.uint8).argmax(-1)  # where each token comes first
-    summed = torch.zeros_like(g).scatter_add_(2, first[None, :, :, None].expand_as(g), g)
-    return _gram(summed.flatten(2), variances["weight"][tokens].flatten(1))
+class _Embedding(Rule):
+    """An embedding: tokens (B, ...), gradients (R, B, ..., D)."""
+
+    def __init__(self, num_embeddings: int) -> None:
+        self.num_embeddings = num_embeddings
+
+    def gradients(self, name: str, a: Tensor, g: Tensor) -> Tensor:
+        tokens = a.reshape(len(a), -1)  # (B, T)
+        g = g.reshape(*g.shape[:2], -1, g.shape[-1])  # (R, B, T, D)
+        whole = g.new_zeros(*g.shape[:2], self.num_embeddings, g.shape[-1])
+        return whole.scatter_add_(2, tokens[None, :, :, None].expand_as(g), g)
+
+    def covariance(self, a: Tensor, g: Tensor, variances: Mapping[str, Tensor], block: int) -> Tensor:
+        """Look at the tokens of an example only; one that comes twice has one row of weights."""
+        tokens = a.reshape(len(a), -1)  # (B, T)
+        g = g.reshape(*g.shape[:2], -1, g.shape[-1])  # (R, B, T, D)
+        first = (tokens[:, :, None] == tokens[:, None, :]).to(torch.uint8).argmax(-1)  # where each token comes first
+        summed = torch.zeros_like(g).scatter_add_(2, first[None, :, :, None].expand_as(g), g)
+        return _gram(summed.flatten(2), variances["weight"][tokens].flatten(1))
 
 
 def _gram(gradients: Tensor, var: Tensor) -> Tensor:

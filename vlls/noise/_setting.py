@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,8 @@ from torch import Tensor, nn
 
 from vlls._compiled import uncompiled
 from vlls.noise._call import Call, call_of, is_narrow
-from vlls.noise._checks import check_batch, check_memory_limit, check_mode, parameters_of, warn_of_resolution
+from vlls.noise._checks import check_batch, check_memory_limit, check_mode, warn_of_resolution
+from vlls.noise._posterior import ModelPosterior, posterior_of
 from vlls.noise._trial import Trials
 
 __all__ = ["Setting", "prepare", "trials_of"]
@@ -24,8 +24,7 @@ class Setting:
     Attributes:
         model: the network, not compiled.
         call: its logits as a function of weights and a batch.
-        mean: means by parameter name, in float32 at least.
-        std: standard deviations.
+        posterior: over its parameters.
         dtype: of the logits that the network itself returns.
         num_outputs: number K of logits.
         arithmetic: the precision of a call.
@@ -33,19 +32,20 @@ class Setting:
 
     model: nn.Module
     call: Call
-    mean: dict[str, Tensor]
-    std: dict[str, Tensor]
+    posterior: ModelPosterior
     dtype: torch.dtype
     num_outputs: int
     arithmetic: torch.dtype
 
     def warn(self) -> None:
         """Warn if weights in half precision cannot show the noise."""
-        warn_of_resolution(self.model, self.mean, self.std, lost=self.call.dtype is None)
+        if any(is_narrow(p) for p in self.model.parameters()):
+            std = self.posterior.deviations()
+            warn_of_resolution(self.model, self.posterior.mean, std, lost=self.call.dtype is None)
 
 
 def prepare(model: nn.Module, posterior: Any, x: Tensor, memory_limit: float | None) -> tuple[Setting, Trials]:
-    """Check what an estimator is given, and that the logits of each example are its own; more trials may follow.
+    """Check an estimator's arguments, and that no example changes the logits of another; more trials may follow.
 
     Raises:
         ValueError: naming what is wrong.
@@ -54,22 +54,17 @@ def prepare(model: nn.Module, posterior: Any, x: Tensor, memory_limit: float | N
     check_memory_limit(memory_limit)
     model = uncompiled(model)
     check_mode(model)
-    mean, std = parameters_of(model, posterior)
-    return trials_of(model, mean, std, x, memory_limit)
+    return trials_of(model, posterior_of(model, posterior), x, memory_limit)
 
 
 def trials_of(
-    model: nn.Module,
-    mean: Mapping[str, Tensor],
-    std: Mapping[str, Tensor],
-    x: Tensor,
-    memory_limit: float | None,
+    model: nn.Module, posterior: ModelPosterior, x: Tensor, memory_limit: float | None
 ) -> tuple[Setting, Trials]:
-    """The setting of weights that were checked, and its trials, of which the first was passed."""
-    call, logits = call_of(model, mean, x)
+    """The setting of a checked posterior, and its trials, of which the first was passed."""
+    call, logits = call_of(model, posterior.mean, x)
     arithmetic = call.dtype or logits.dtype
     if call.dtype is None and any(is_narrow(p) for p in model.parameters()):
         arithmetic = torch.float16
-    trials = Trials(call, mean, std, x, arithmetic, memory_limit)
+    trials = Trials(call, posterior, x, arithmetic, memory_limit)
     trials.examples()
-    return Setting(model, call, dict(mean), dict(std), logits.dtype, logits.shape[1], arithmetic), trials
+    return Setting(model, call, posterior, logits.dtype, logits.shape[1], arithmetic), trials

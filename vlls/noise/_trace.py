@@ -17,9 +17,10 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from vlls.noise._attention import projections
 from vlls.noise._call import Call
-from vlls.noise._layers import READ, Rule, linear, rule_for
+from vlls.noise._layers import READ, Linear, Rule, rule_for
+from vlls.noise._posterior import ModelPosterior
 
-__all__ = ["Pass", "Seen", "Site", "backward_once", "contribution", "forward", "replayed", "sites_of"]
+__all__ = ["Pass", "Seen", "Site", "backward_once", "contribution", "forward", "gradients", "replayed", "sites_of"]
 
 
 @dataclass(frozen=True)
@@ -28,19 +29,26 @@ class Site:
 
     Attributes:
         module: the module's name.
-        rule: from what goes in and the gradient of what comes out to the contribution.
+        rule: of the layer.
         part: which of an attention's projections; empty for other modules.
-        variances: variances of the site's parameters, by the rule's names for them.
-        parameters: the names of these parameters in the model.
-        axis: the batch axis of what goes in and out.
+        parameters: for each name that the rule uses, the parameter's name in the model and the rows of it.
+        shapes: of these parameters in the model, by their names there.
+        variances: by the rule's names, if the weights of all parameters are independent; empty otherwise.
+        axis: the batch axis of the input and the output.
     """
 
     module: str
     rule: Rule
     part: str
+    parameters: Mapping[str, tuple[str, slice]]
+    shapes: Mapping[str, torch.Size]
     variances: Mapping[str, Tensor]
-    parameters: tuple[str, ...]
     axis: int = 0
+
+    @property
+    def names(self) -> set[str]:
+        """The parameters' names in the model."""
+        return {name for name, _ in self.parameters.values()}
 
 
 @dataclass
@@ -66,26 +74,31 @@ class Pass:
     sizes: list[int] = field(default_factory=list)
 
 
-def sites_of(model: nn.Module, variances: Mapping[str, Tensor]) -> list[Site]:
-    """The sites of a model whose parameters have a variance."""
+def sites_of(model: nn.Module, posterior: ModelPosterior) -> list[Site]:
+    """The sites of a model whose parameters the posterior moves."""
     sites = []
+    moving = posterior.moving()
+
+    def add(prefix: str, rule: Rule, part: str, slices: Mapping[str, tuple[str, slice]]) -> None:
+        named = {local: (f"{prefix}.{name}" if prefix else name, rows) for local, (name, rows) in slices.items()}
+        known = {local: (name, rows) for local, (name, rows) in named.items() if name in moving}
+        if known:
+            shapes = {name: posterior.mean[name].shape for name, _ in known.values()}
+            variances = {}
+            if shapes.keys() <= posterior.std.keys():
+                variances = {local: posterior.std[name][rows].square() for local, (name, rows) in known.items()}
+            sites.append(Site(prefix, rule, part, known, shapes, variances))
+
     within = {id(child) for module in model.modules() if projections(module) for child in module.children()}
     for prefix, module in model.named_modules():
         if id(module) in within:  # an attention's last layer, of which the attention takes the weights
             continue
-        own = {local: f"{prefix}.{local}" if prefix else local for local, _ in module.named_parameters(recurse=False)}
         rule = rule_for(module)
         if rule is not None:
-            named = {local: own[local] for local in READ if own.get(local) in variances}
-            if named:
-                found = {local: variances[name] for local, name in named.items()}
-                sites.append(Site(prefix, rule, "", found, tuple(named.values())))
+            own = {local for local, _ in module.named_parameters(recurse=False)}
+            add(prefix, rule, "", {local: (local, slice(None)) for local in READ if local in own})
         for part, slices in projections(module).items():
-            cuts = {local: (f"{prefix}.{name}" if prefix else name, rows) for local, (name, rows) in slices.items()}
-            known = {local: (name, rows) for local, (name, rows) in cuts.items() if name in variances}
-            if known:
-                found = {local: variances[name][rows] for local, (name, rows) in known.items()}
-                sites.append(Site(prefix, linear, part, found, tuple(name for name, _ in known.values())))
+            add(prefix, Linear(), part, slices)
     return sites
 
 
@@ -109,13 +122,48 @@ class _Take(torch.autograd.Function):
 
 
 def contribution(site: Site, a: Tensor, g: Tensor, block: int) -> Tensor:
-    """What a site adds to the covariance, (B, R, R), from its input and the (R, ...) gradient of its output."""
+    """The covariance (B, R, R) that independent weights add, from a site's input and (R, ...) gradients of its output.
+
+    Args:
+        site: with ``variances``.
+        a: its input.
+        g: gradients with respect to its output.
+        block: bytes that temporaries may take.
+    """
+    a, g = _accurate(site, a, g)
+    variances = {name: variance.to(g.dtype) for name, variance in site.variances.items()}
+    return site.rule.covariance(a, g, variances, block)
+
+
+def gradients(site: Site, a: Tensor, g: Tensor, num: int) -> Iterator[tuple[slice, str, Tensor]]:
+    """The gradients of ``num`` examples at a time with respect to each of a site's parameters.
+
+    Args:
+        site: of any posterior.
+        a: its input.
+        g: gradients with respect to its output.
+        num: of examples.
+
+    Yields:
+        Which examples, the parameter's name, and gradients (R, num, ...), zero where another site has the rows.
+    """
+    a, g = _accurate(site, a, g)
+    for start in range(0, len(a), num):
+        examples = slice(start, start + num)
+        for local, (name, rows) in site.parameters.items():
+            found = site.rule.gradients(local, a[examples], g[:, examples])
+            if rows != slice(None):
+                whole = found.new_zeros(*found.shape[:2], *site.shapes[name])
+                whole[:, :, rows] = found
+                found = whole
+            yield examples, name, found
+
+
+def _accurate(site: Site, a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Input and gradients in float32 at least, with the batch in front."""
     accurate = torch.promote_types(g.dtype, torch.float32)
     a, g = a.movedim(site.axis, 0), g.movedim(site.axis + 1, 1).to(accurate)
-    if a.is_floating_point():
-        a = a.to(accurate)
-    variances = {name: variance.to(accurate) for name, variance in site.variances.items()}
-    return site.rule(a, g, variances, block)
+    return (a.to(accurate) if a.is_floating_point() else a), g
 
 
 def forward(

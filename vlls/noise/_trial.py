@@ -22,7 +22,8 @@ from vlls.noise._call import Call
 from vlls.noise._checks import TOGETHER, check_logits, forward_derivatives
 from vlls.noise._memory import available_memory, memory_aim
 from vlls.noise._modes import differentiable
-from vlls.noise._trace import Pass, Site, backward_once, contribution, forward, replayed
+from vlls.noise._posterior import ModelPosterior
+from vlls.noise._trace import Pass, Site, backward_once, contribution, forward, gradients, replayed
 
 __all__ = ["Trials"]
 
@@ -38,7 +39,7 @@ class _Stage:
 
     Attributes:
         movement: size of the step, as the movement of the logits over their own size. Small, for a ReLU that switches
-            on the way is told wrongly, and larger than rounding.
+            on the arithmetic is told wrongly, and larger than rounding.
         share: largest difference, over the posterior's root mean square movement.
         rounding: of logits, over their size.
         longest: longest step, in standard deviations.
@@ -58,12 +59,11 @@ _HALF = _Stage(0.2, 0.2, 0.02, 100.0, 6)
 
 
 @dataclass(frozen=True)
-class _Way:
-    """One arithmetic: the network in it, and the posterior."""
+class _Arithmetic:
+    """The network and the posterior in one precision."""
 
     call: Call
-    mean: Weights
-    std: Weights
+    posterior: ModelPosterior
     dtype: torch.dtype
 
     @property
@@ -72,7 +72,7 @@ class _Way:
 
     @property
     def resolution(self) -> float:
-        """Which share of the logits is no rounding."""
+        """Relative differences of logits below this one may be rounding."""
         return {torch.float64: 1e-4, torch.float32: 1e-3}.get(self.dtype, 0.1)
 
 
@@ -81,8 +81,7 @@ class Trials:
 
     Args:
         call: the network as it is called.
-        mean: the posterior's means, float32 at least.
-        std: its standard deviations.
+        posterior: over its parameters.
         x: a batch.
         dtype: of the arithmetic in which the network is called.
         memory_limit: MiB of temporaries; see :func:`.logit_covariance`. Copies of the weights in float64 may take a
@@ -90,38 +89,32 @@ class Trials:
     """
 
     def __init__(
-        self, call: Call, mean: Weights, std: Weights, x: Tensor, dtype: torch.dtype, memory_limit: float | None
+        self, call: Call, posterior: ModelPosterior, x: Tensor, dtype: torch.dtype, memory_limit: float | None
     ) -> None:
         self.x, self._limit = x, memory_aim(memory_limit, x.device)
         room = available_memory(x.device) / 4
         self._generator = torch.Generator(x.device).manual_seed(0)
-        mean, std = {name: m.detach() for name, m in mean.items()}, dict(std)
-        self._ways = [_Way(call, mean, std, dtype)]
+        self._arithmetics = [_Arithmetic(call, posterior.map(Tensor.detach), dtype)]
         if 5 * 8 * sum(p.numel() for p in call.model.parameters()) < room and x.device.type != "mps":
-            mean, std = ({name: t.double() for name, t in of.items()} for of in (mean, std))
-            self._ways.insert(0, _Way(Call(call.model, mean, torch.float64), mean, std, torch.float64))
+            posterior = posterior.map(Tensor.double)
+            fine = Call(call.model, posterior.mean, torch.float64)
+            self._arithmetics.insert(0, _Arithmetic(fine, posterior, torch.float64))
 
-    def _first(self, trial: Callable[[_Way], T]) -> T:
+    def _first(self, trial: Callable[[_Arithmetic], T]) -> T:
         """The result in the first arithmetic that the network takes."""
-        while len(self._ways) > 1:
+        while len(self._arithmetics) > 1:
             try:
-                return trial(self._ways[0])
+                return trial(self._arithmetics[0])
             except (RuntimeError, TypeError, AttributeError, NotImplementedError):
-                del self._ways[0]
-        return trial(self._ways[0])
+                del self._arithmetics[0]
+        return trial(self._arithmetics[0])
 
-    def _draw(self, way: _Way) -> dict[str, Tensor]:
-        """A deviation from the mean."""
-        return {
-            name: std * torch.randn(std.shape, dtype=std.dtype, device=std.device, generator=self._generator)
-            for name, std in way.std.items()
-        }
-
-    def _weights(self, way: _Way) -> dict[str, Tensor]:
+    def _weights(self, arithmetic: _Arithmetic) -> dict[str, Tensor]:
         """Weights of the posterior, that require gradients."""
-        return {name: (way.mean[name] + step).requires_grad_() for name, step in self._draw(way).items()}
+        step = arithmetic.posterior.step(self._generator)
+        return {name: (arithmetic.posterior.mean[name] + step[name]).requires_grad_() for name in step}
 
-    def _chosen(self, way: _Way) -> Iterator[Tensor]:
+    def _chosen(self, arithmetic: _Arithmetic) -> Iterator[Tensor]:
         """The example whose entries differ most, and a few that take little time and memory, such as rows of tokens.
 
         A black image would not show what a convolution does, nor one sentence what is done with every word.
@@ -131,9 +124,9 @@ class Trials:
         one = some[int(numbers.reshape(len(some), -1).float().var(1, correction=0).nan_to_num().argmax())][None]
         yield one
         if len(some) > 1 and some[0].numel() <= 1024:
-            sizes = forward(way.call, way.mean, one, []).sizes
-            item = way.dtype.itemsize
-            left = self._limit - 5 * item * sum(m.numel() for m in way.mean.values())
+            sizes = forward(arithmetic.call, arithmetic.posterior.mean, one, []).sizes
+            item = arithmetic.dtype.itemsize
+            left = self._limit - 5 * item * sum(m.numel() for m in arithmetic.posterior.mean.values())
             rows = int(left / (item * (3 * sum(sizes) + 13 * max(sizes, default=1))))
             if rows > 1:
                 yield some[: min(rows, _ROWS)]
@@ -144,26 +137,26 @@ class Trials:
         self._first(self._examples)
 
     @torch.no_grad()
-    def _examples(self, way: _Way) -> None:
-        weights: Weights = self._weights(way)
-        if not bool(torch.isfinite(way.call(weights, self.x[:1])).all()):
-            weights = way.mean
+    def _examples(self, arithmetic: _Arithmetic) -> None:
+        weights: Weights = self._weights(arithmetic)
+        if not bool(torch.isfinite(arithmetic.call(weights, self.x[:1])).all()):
+            weights = arithmetic.posterior.mean
         given, made = _companions(self.x)
         for others in given or [self.x[:1], *made]:
             batch = torch.cat([others[:1], self.x[:1], others[-1:]])
             try:
-                one, two = (check_logits(way.call(weights, batch), 3) for _ in range(2))
-                alone = torch.cat([check_logits(way.call(weights, x[None]), 1) for x in batch])
+                one, two = (check_logits(arithmetic.call(weights, batch), 3) for _ in range(2))
+                alone = torch.cat([check_logits(arithmetic.call(weights, x[None]), 1) for x in batch])
             except (RuntimeError, IndexError, ValueError):
                 if given:
                     raise
                 continue
-            if _differ(two, one, way.resolution):
+            if _differ(two, one, arithmetic.resolution):
                 raise ValueError(
                     "the model returns other logits for the same example in a second call, so chance is in them (a "
                     "functional dropout, stochastic depth); call model.eval() first, or switch it off"
                 )
-            if _differ(one, alone, way.resolution):
+            if _differ(one, alone, arithmetic.resolution):
                 raise ValueError(TOGETHER)
 
     # ------------------------------------------------------------------ reverse mode
@@ -180,35 +173,41 @@ class Trials:
         Raises:
             ValueError: if the logits move otherwise than autograd says.
         """
-        return self._first(lambda way: self._gradients(way, sites, instead))
+        return self._first(lambda arithmetic: self._gradients(arithmetic, sites, instead))
 
-    def _gradients(self, way: _Way, sites: list[Site], instead: str) -> set[str]:
+    def _gradients(self, arithmetic: _Arithmetic, sites: list[Site], instead: str) -> set[str]:
         of_rules: dict[str, float] = defaultdict(float)
+        formed: dict[str, dict[str, Tensor]] = defaultdict(dict)
         wrong: list[set[str]] = []
         unreached: list[str] = []
 
         def sink(site: Site, a: Tensor, g: Tensor) -> None:
-            of_rules[site.module] += float(contribution(site, a, g, int(self._limit / 8)).sum())
+            if site.variances:
+                of_rules[site.module] += float(contribution(site, a, g, int(self._limit / 8)).sum())
+                return
+            for _, name, gradient in gradients(site, a, g, 1):
+                own = formed[site.module]
+                own[name] = own[name] + gradient[0, 0] if name in own else gradient[0, 0]
 
         def agrees(x: Tensor, stage: _Stage) -> bool | None:
-            at, step = self._weights(way), self._draw(way)
+            at, step = self._weights(arithmetic), arithmetic.posterior.step(self._generator)
             with differentiable(), _reachable(instead):
-                done = forward(way.call, at, x, [] if wrong else sites, sink)
+                done = forward(arithmetic.call, at, x, [] if wrong else sites, sink)
                 u = self._like(done.logits, stage.cotangents)
                 if not wrong:
                     backward_once(done, u[:1])
                 told = dict(of_rules)  # before the hooks see other passes
+                told.update({module: float(arithmetic.posterior.variance(own)) for module, own in formed.items()})
                 pulled = [_pull(done, direction) for direction in u]
             if not wrong:
-                own = {name: float((g * way.std[name]).square().sum()) for name, g in pulled[0].items()}
-                wrong.append(_misread(sites, told, own, 10 * way.resolution))
+                wrong.append(_misread(sites, told, pulled[0], arithmetic))
             unreached[:] = [name for name in at if not any(bool(g[name].any()) for g in pulled)]
             along = torch.stack([_sum_of(g[name] * step[name] for name in at) for g in pulled])
-            spread = torch.stack([_sum_of((g[name] * way.std[name]).square() for name in at) for g in pulled])
+            spread = torch.stack([arithmetic.posterior.variance(g) for g in pulled])
             look = partial(_products, u)
-            return self._agrees(way, stage, at, step, x, look, done.logits, along, float(spread.mean().sqrt()))
+            return self._agrees(arithmetic, stage, at, step, x, look, done.logits, along, float(spread.mean().sqrt()))
 
-        if not all(_confirmed(way, partial(agrees, x)) for x in self._chosen(way)):
+        if not all(_confirmed(arithmetic, partial(agrees, x)) for x in self._chosen(arithmetic)):
             named = f", and no gradient reaches {unreached[0]!r}" if unreached else ""
             raise ValueError(
                 f"the logits move with the weights otherwise than autograd says{named} (a part under torch.no_grad, a "
@@ -219,17 +218,18 @@ class Trials:
     # ------------------------------------------------------------------ forward mode
     def slopes(self, instead: str) -> None:
         """Raise a ValueError where the logits move otherwise than a Jacobian-vector product says."""
-        self._first(lambda way: self._slopes(way, instead))
+        self._first(lambda arithmetic: self._slopes(arithmetic, instead))
 
     @torch.no_grad()
-    def _slopes(self, way: _Way, instead: str) -> None:
+    def _slopes(self, arithmetic: _Arithmetic, instead: str) -> None:
         def agrees(x: Tensor, stage: _Stage) -> bool | None:
-            at, step = {name: w.detach() for name, w in self._weights(way).items()}, self._draw(way)
+            at = {name: w.detach() for name, w in self._weights(arithmetic).items()}
+            step = arithmetic.posterior.step(self._generator)
             with differentiable(), forward_derivatives(instead):
-                logits, slope = torch.func.jvp(lambda weights: way.call(weights, x), (at,), (step,))[:2]
-            return self._agrees(way, stage, at, step, x, torch.flatten, logits, slope.flatten(), _size(slope))
+                logits, slope = torch.func.jvp(lambda weights: arithmetic.call(weights, x), (at,), (step,))[:2]
+            return self._agrees(arithmetic, stage, at, step, x, torch.flatten, logits, slope.flatten(), _size(slope))
 
-        if not all(_confirmed(way, partial(agrees, x)) for x in self._chosen(way)):
+        if not all(_confirmed(arithmetic, partial(agrees, x)) for x in self._chosen(arithmetic)):
             raise ValueError(
                 "the logits move with the weights otherwise than their forward derivative says (a part under "
                 f"torch.no_grad, a detach, rounding with a straight-through gradient); {instead}"
@@ -243,7 +243,7 @@ class Trials:
     @torch.no_grad()
     def _agrees(
         self,
-        way: _Way,
+        arithmetic: _Arithmetic,
         stage: _Stage,
         at: Weights,
         step: Weights,
@@ -263,7 +263,7 @@ class Trials:
         length = min(stage.longest, length)
 
         def slope(length: float) -> Tensor:
-            ends = [way.call({name: at[name] + end * step[name] for name in at}, x) for end in (length, -length)]
+            ends = [arithmetic.call({name: at[name] + end * step[name] for name in at}, x) for end in (length, -length)]
             return (look(ends[0]).double() - look(ends[1]).double()) / (2 * length)
 
         with differentiable():
@@ -275,10 +275,10 @@ class Trials:
         return None if rough else False
 
 
-def _confirmed(way: _Way, agrees: Callable[[_Stage], bool | None]) -> bool:
+def _confirmed(arithmetic: _Arithmetic, agrees: Callable[[_Stage], bool | None]) -> bool:
     """Whether the logits move as told along one of two directions: at a kink they do not along one in a million."""
     for _ in range(2):
-        for stage in way.stages:
+        for stage in arithmetic.stages:
             found = agrees(stage)
             if found is not None:
                 break
@@ -297,15 +297,18 @@ def _products(u: Tensor, logits: Tensor) -> Tensor:
 
 
 def _misread(
-    sites: list[Site], of_rules: Mapping[str, float], of_autograd: Mapping[str, float], slack: float
+    sites: list[Site], of_rules: Mapping[str, float], gradient: Mapping[str, Tensor], arithmetic: _Arithmetic
 ) -> set[str]:
-    """The modules of which the rules say another variance than the gradient."""
+    """The modules whose variance by their rules differs from that by the gradient."""
     names: dict[str, set[str]] = defaultdict(set)
     for site in sites:
-        names[site.module] |= set(site.parameters)
-    least = 1e-6 * sum(of_autograd.values())
-    right = {module: sum(of_autograd[name] for name in parameters) for module, parameters in names.items()}
-    return {module for module, v in right.items() if abs(of_rules.get(module, 0.0) - v) > slack * v + least}
+        names[site.module] |= site.names
+    found = {
+        module: float(arithmetic.posterior.variance({name: gradient[name] for name in sorted(own)}))
+        for module, own in names.items()
+    }
+    slack, least = 10 * arithmetic.resolution, 1e-6 * float(arithmetic.posterior.variance(gradient))
+    return {module for module, v in found.items() if abs(of_rules.get(module, 0.0) - v) > slack * v + least}
 
 
 def _sum_of(parts: Iterator[Tensor]) -> Tensor:
@@ -315,7 +318,7 @@ def _sum_of(parts: Iterator[Tensor]) -> Tensor:
 
 @contextmanager
 def _reachable(instead: str) -> Iterator[None]:
-    """Turn torch's refusal of a gradient of chosen weights into a ValueError that says what to do."""
+    """Re-raise torch's error of a reentrant checkpoint as a ValueError that says what to do."""
     try:
         yield
     except RuntimeError as error:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import csv
-import inspect
 import io
 import os
-import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +18,15 @@ from torch import Tensor, nn
 from vlls._files import write_atomically
 from vlls._names import kind_of
 from vlls._validation import check_known, check_whole_number
+from vlls._warnings import warn_caller
 from vlls.noise._call import borrowed
 from vlls.noise._checks import check_labels
-from vlls.noise.linearization import differentiable_input
-from vlls.noise.network import Estimator, LabelNoise, label_noise_moments
-from vlls.posterior import DiagonalPosterior
+from vlls.noise._linearization import differentiable_input
+from vlls.noise._network import Estimator, LabelNoise
+from vlls.noise._options import NoiseOptions
+from vlls.posterior import Posterior
 
 __all__ = ["ExampleRanking", "rank_examples"]
-
-OPTIONS = inspect.signature(label_noise_moments).parameters.keys() - {"model", "posterior", "x", "method"}
-"""What :func:`rank_examples` hands on."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ class ExampleRanking:
 @torch.inference_mode(False)
 def rank_examples(
     model: nn.Module,
-    posterior: DiagonalPosterior | Any,
+    posterior: Posterior | Any,
     dataset: Any,
     labels: Any,
     *,
@@ -89,7 +86,8 @@ def rank_examples(
 
     Args:
         model: the network, in evaluation mode; (B, ...) inputs to (B, K) logits.
-        posterior: any diagonal Gaussian over its parameters, or the :class:`.IVON` that learns them.
+        posterior: any :class:`.Posterior` over its parameters, or an object whose ``posterior(model)`` returns one,
+            such as :class:`.IVON` or :class:`.GaussianPosterior`.
         dataset: (N, ...) inputs as the network takes them, or a ``torch.utils.data.Dataset`` whose items are an input
             or a tuple that starts with it.
         labels: the given labels, (N,) integers from 0 to K - 1: a tensor or array of any integer dtype, a list or a
@@ -97,7 +95,8 @@ def rank_examples(
         method: how the noise is computed; see :func:`.label_noise_moments`.
         batch_size: examples at a time; their (B, K, K) covariances are held.
         progress: called with the numbers of examples done and in all, after each batch.
-        **options: of :func:`.label_noise_moments`, such as ``rank``, ``num_samples``, ``memory_limit``, ``generator``.
+        **options: other fields of :class:`.NoiseOptions`, such as ``rank``, ``num_samples``, ``memory_limit`` and
+            ``generator``.
 
     Raises:
         ValueError: if labels and examples differ in number, a label is out of range, or as
@@ -108,6 +107,7 @@ def rank_examples(
             wide for the few draws with which its mean is estimated.
 
     Example:
+        >>> from vlls import DiagonalPosterior
         >>> model = torch.nn.Linear(2, 3)
         >>> q = DiagonalPosterior(*({n: f(p.detach()) for n, p in model.named_parameters()} for f in (
         ...     torch.clone, torch.ones_like)))
@@ -116,8 +116,10 @@ def rank_examples(
         True
     """
     check_whole_number(batch_size, "batch_size", 1)
+    known = sorted(field.name for field in fields(NoiseOptions) if field.name != "method")
     for name in options:
-        check_known(name, sorted(OPTIONS), "option")
+        check_known(name, known, "option")
+    how = NoiseOptions(method=method, **options)
     if isinstance(dataset, torch.utils.data.DataLoader):
         raise ValueError("dataset is a DataLoader; pass its dataset, batches are made here")
     num = len(dataset)
@@ -131,7 +133,7 @@ def rank_examples(
         x = differentiable_input(x.to(device))
         with borrowed(model):
             if estimator is None:
-                estimator = Estimator(model, posterior, x, method=method, **options)
+                estimator = Estimator(model, posterior, x, how)
                 labels = check_labels(labels, num, max(2, estimator.num_outputs)).cpu()
             estimator.check_result(x)
             for part in estimator.parts(x):
@@ -152,10 +154,9 @@ def rank_examples(
 def _warn_of_errors(error: npt.NDArray[np.float64], more: str) -> None:
     uncertain = int((error > 0.05).sum())
     if uncertain > len(error) / 20:
-        warnings.warn(
+        warn_caller(
             f"the disagreement of {uncertain} of {len(error)} examples has a standard error above 0.05, "
-            f"for the posterior is wide; pass {more}",
-            stacklevel=4,
+            f"for the posterior is wide; pass {more}"
         )
 
 

@@ -14,11 +14,12 @@ from vlls._validation import as_float64, is_number, whole_labels
 from vlls.families import Family
 from vlls.noise._call import borrowed
 from vlls.noise._checks import check_batch, check_labels, check_logits, check_mode, forward_derivatives
+from vlls.noise._linearization import Linearization, differentiable_input
 from vlls.noise._modes import differentiable
+from vlls.noise._posterior import ModelPosterior
 from vlls.noise._push import curvature, the_family
 from vlls.noise._setting import trials_of
 from vlls.noise._trial import Trials
-from vlls.noise.linearization import Linearization, differentiable_input
 from vlls.posterior import DiagonalPosterior
 
 __all__ = ["sam_label_noise"]
@@ -83,7 +84,7 @@ def sam_label_noise(
         if not parameters:
             raise ValueError("no parameter of the model requires a gradient, so SAM has none to perturb; thaw some")
         still = {name: torch.zeros_like(p) for name, p in parameters.items()}
-        setting, _ = trials_of(model, parameters, still, x, memory_limit)
+        setting, _ = trials_of(model, ModelPosterior(parameters, still), x, memory_limit)
         call = setting.call
         grown = {name: p.clone().requires_grad_() for name, p in parameters.items()}
         with differentiable(), torch.enable_grad():
@@ -106,7 +107,8 @@ def sam_label_noise(
         step = {name: rho / length * g for name, g in held.items()}
         if linear:
             spread = {name: step[name].abs() if name in step else s for name, s in still.items()}
-            Trials(call, parameters, spread, x, setting.arithmetic, memory_limit).slopes("use linear=False")
+            trials = Trials(call, ModelPosterior(parameters, spread), x, setting.arithmetic, memory_limit)
+            trials.slopes("use linear=False")
             start = {name: parameters[name] for name in step}
             with differentiable(), torch.no_grad(), forward_derivatives("use linear=False"):
                 slope = torch.func.jvp(lambda moving: call({**parameters, **moving}, x), (start,), (step,))[1]

@@ -7,7 +7,6 @@ without ever holding the (K, P) Jacobian of an example (Chapter 6).
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,23 +15,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vlls._warnings import warn_caller
 from vlls.noise._call import borrowed
 from vlls.noise._checks import check_logits
 from vlls.noise._memory import MEBIBYTE, available_memory, memory_aim
 from vlls.noise._modes import differentiable
+from vlls.noise._posterior import gram
 from vlls.noise._setting import prepare
-from vlls.noise._trace import Pass, Seen, Site, backward_once, contribution, forward, sites_of
+from vlls.noise._trace import Pass, Seen, Site, backward_once, contribution, forward, gradients, sites_of
 from vlls.noise._trial import Trials
-from vlls.posterior import DiagonalPosterior
+from vlls.posterior import Posterior
 
-__all__ = ["logit_covariance"]
+__all__ = ["Linearization", "differentiable_input", "logit_covariance"]
 
 _warned: set[str] = set()
 
 
 @torch.inference_mode(False)
 def logit_covariance(
-    model: nn.Module, posterior: DiagonalPosterior | Any, x: Tensor, *, memory_limit: float | None = None
+    model: nn.Module, posterior: Posterior | Any, x: Tensor, *, memory_limit: float | None = None
 ) -> Tensor:
     r"""Return :math:`J \Sigma J^\top`, the covariance of every example's logits under the linearised network.
 
@@ -42,8 +43,8 @@ def logit_covariance(
 
     Args:
         model: the network, in evaluation mode, compiled or not; (B, ...) inputs to (B, K) logits.
-        posterior: means and standard deviations of some or all of its parameters, or the optimizer that learns them,
-            an :class:`.IVON`; the others stay as they are.
+        posterior: any :class:`.Posterior` over some or all of its parameters, or an object whose ``posterior(model)``
+            returns one, such as :class:`.IVON` or :class:`.GaussianPosterior`; the others stay as they are.
         x: a batch of inputs, (B, ...), on the model's device.
         memory_limit: MiB that temporaries may take; 64 on a CPU and 2048 on a GPU if left out.
 
@@ -51,12 +52,13 @@ def logit_covariance(
         (B, K, K) symmetric positive semi-definite matrices, in the dtype of the logits.
 
     Raises:
-        ValueError: if the posterior's names are not the model's, a standard deviation is negative or NaN, the batch is
-            empty, the model is in training mode where that matters, the logits of an example depend on the others of
-            its batch or move otherwise than autograd says (``no_grad``, ``detach``, straight-through rounding), or the
-            memory does not suffice.
+        ValueError: if the posterior does not fit the model or breaks its protocol, a standard deviation is negative or
+            NaN, the batch is empty, the model is in training mode where that matters, the logits of an example depend
+            on the others of its batch or move otherwise than autograd says (``no_grad``, ``detach``, straight-through
+            rounding), or the memory does not suffice.
 
     Example:
+        >>> from vlls import DiagonalPosterior
         >>> model = torch.nn.Linear(2, 3, bias=False)
         >>> q = DiagonalPosterior({"weight": model.weight.detach()}, {"weight": torch.full((3, 2), 0.5)})
         >>> logit_covariance(model, q, torch.tensor([[1.0, 1.0]]))[0].diagonal()
@@ -84,11 +86,11 @@ class Linearization:
 
     Args:
         model: the network, in evaluation mode.
-        posterior: means and standard deviations by parameter name.
-        x: a batch, from which the way through the network is learned.
+        posterior: over its parameters.
+        x: a batch, whose first example shows how the network is built.
         memory_limit: MiB of temporaries; see :func:`logit_covariance`.
         num_directions: how many functions of the logits are pulled back at once; K if left out.
-        instead: what to do where a gradient is not the slope.
+        instead: advice for the error of a gradient that is not the slope.
 
     Raises:
         ValueError: as :func:`logit_covariance` does.
@@ -97,7 +99,7 @@ class Linearization:
     def __init__(
         self,
         model: nn.Module,
-        posterior: DiagonalPosterior | Any,
+        posterior: Posterior | Any,
         x: Tensor,
         *,
         memory_limit: float | None = None,
@@ -105,11 +107,11 @@ class Linearization:
         instead: str = "use label_noise_moments with method='monte_carlo'",
     ) -> None:
         self.setting, trials = prepare(model, posterior, x, memory_limit)
-        self.mean, self.std = self.setting.mean, self.setting.std
-        self._variances = {name: std.square() for name, std in self.std.items() if bool((std > 0).any())}
-        self._grown = {name: mean.requires_grad_() for name, mean in self.mean.items()}
+        self.posterior = self.setting.posterior
+        self._grown = {name: mean.requires_grad_() for name, mean in self.posterior.mean.items()}
         self._plan = self._look(x, trials, instead)
         self.num_directions = min(num_directions or self.num_outputs, self.num_outputs)
+        self._shared = self._bases()
         self._batch, self._block = self._divide(memory_limit, x.device)
 
     @property
@@ -120,7 +122,8 @@ class Linearization:
     # ------------------------------------------------------------------ what is where
     def _look(self, x: Tensor, trials: Trials, instead: str) -> _Plan:
         """Run one and two examples, to see which axis is the batch and which parameters are used how often."""
-        sites = sites_of(self.setting.model, self._variances)
+        moving = self.posterior.moving()
+        sites = sites_of(self.setting.model, self.posterior)
         with differentiable():
             one = forward(self.setting.call, self._grown, x[:1], sites)
             two = forward(self.setting.call, self._grown, x[[0, 0]], sites)
@@ -129,14 +132,14 @@ class Linearization:
         pairs = zip(one.seen, two.seen, strict=True) if len(one.seen) == len(two.seen) else ()
         found = [replace(a.site, axis=axis) for a, b in pairs if (axis := _batch_axis(a, b)) is not None]
         once = {name for name, number in uses.items() if number == 1}
-        needed = Counter(name for site in sites for name in site.parameters)  # three share an attention's weight
-        seen = Counter(name for site in found for name in site.parameters)
+        needed = Counter(name for site in sites for name in site.names)  # three share an attention's weight
+        seen = Counter(name for site in found for name in site.names)
         sound = {name for name in once if seen[name] == needed[name]}
-        found = [site for site in found if set(site.parameters) <= sound]
-        misread = trials.gradients(found, instead) if self._variances else set()
+        found = [site for site in found if site.names <= sound]
+        misread = trials.gradients(found, instead) if moving else set()
         found = [site for site in found if site.module not in misread]
-        covered = {name for site in found for name in site.parameters}
-        others = tuple(name for name in self._variances if name not in covered and uses.get(name, 0))
+        covered = {name for site in found for name in site.names}
+        others = tuple(name for name in uses if name in moving - covered and uses[name])
         self._warn(others)
         sizes = sum(one.sizes), max(one.sizes, default=1)
         return _Plan(found, others, uses, logits.shape[1], sizes, logits.element_size())
@@ -147,11 +150,10 @@ class Linearization:
             kind = type(modules[name.rpartition(".")[0]]).__name__
             if kind not in _warned:
                 _warned.add(kind)
-                warnings.warn(
+                warn_caller(
                     f"{name!r} of a {kind} has no rule of its own here, is used more than once, or is changed on its "
                     "way (pruned, reparametrized, by a hook): its part of the label noise is exact but comes from "
-                    "per-example gradients, which is slower",
-                    stacklevel=5,
+                    "per-example gradients, which is slower"
                 )
 
     # ------------------------------------------------------------------ how much at a time
@@ -160,9 +162,9 @@ class Linearization:
         aim = memory_aim(memory_limit, device)
         r, k = self.num_directions, self.num_outputs
         total, largest = self._plan.sizes
-        own = sum(self._variances[name].numel() for name in self._plan.others)
+        own = sum(self.posterior.mean[name].numel() for name in self._plan.others)
         item = self._plan.itemsize
-        one = item * (3 * total + 4 * r * largest + 9 * largest + r * own + 3 * k * k)
+        one = item * (3 * total + 4 * r * largest + 9 * largest + r * own + 3 * k * k + r * self._held())
         block = aim / 8
         if one + block > aim:
             allowed = aim if memory_limit is not None else available_memory(device)
@@ -174,6 +176,17 @@ class Linearization:
                     "which needs no gradients"
                 )
         return max(1, int((aim - block) / one)), int(block)
+
+    def _bases(self) -> Counter[str]:
+        """How many parts of the network add rows to each basis of the posterior that is not independent."""
+        sites = [name for site in self._plan.sites if not site.variances for name in site.names]
+        names = (*sites, *(name for name in self._plan.others if name not in self.posterior.std))
+        return Counter(self.posterior.basis(name) for name in names)
+
+    def _held(self) -> int:
+        """Numbers of the rows of one example that are kept until all parts have added theirs."""
+        lengths = {self.posterior.basis(name): length for name, length in self.posterior.lengths.items()}
+        return sum(lengths[basis] for basis, number in self._shared.items() if number > 1)
 
     def covariances(self, x: Tensor) -> Tensor:
         """V of every example, (B, K, K)."""
@@ -187,6 +200,7 @@ class Linearization:
     def run(self, x: Tensor) -> Pass:
         """Run the network at the mean and keep what :meth:`covariance` needs."""
         self._total: Tensor | None = None
+        self._rows: dict[str, Tensor] = {}
         with differentiable():
             done = forward(self.setting.call, self._grown, x, self._plan.sites, self._consume)
         check_logits(done.logits, len(x))
@@ -201,8 +215,29 @@ class Linearization:
         return done
 
     def _consume(self, site: Site, a: Tensor, g: Tensor) -> None:
-        part = contribution(site, a, g, self._block)
+        if site.variances:
+            self._add(contribution(site, a, g, self._block))
+            return
+        r, num = g.shape[0], a.shape[site.axis]
+        size = max(site.shapes[name].numel() + self.posterior.lengths.get(name, 0) for name in site.names)
+        chunk = max(1, self._block // (2 * max(4, g.element_size()) * r * size))
+        for examples, name, gradient in gradients(site, a, g, chunk):
+            self._scale(name, gradient, examples, num)
+
+    def _add(self, part: Tensor) -> None:
         self._total = part if self._total is None else self._total + part
+
+    def _scale(self, name: str, gradient: Tensor, examples: slice, num: int) -> None:
+        """Add what (R, n, ...) gradients of some of ``num`` examples with respect to one parameter contribute."""
+        rows, basis = self.posterior.rows(name, gradient), self.posterior.basis(name)
+        if self._shared[basis] > 1:  # its Gram matrix has to wait for the others
+            if basis not in self._rows:
+                self._rows[basis] = rows.new_zeros(len(rows), num, rows.shape[2])
+            self._rows[basis][:, examples] += rows
+            return
+        if self._total is None:
+            self._total = rows.new_zeros(num, len(rows), len(rows))
+        self._total[examples] += gram(rows)
 
     # ------------------------------------------------------------------ covariances
     def covariance(self, x: Tensor, done: Pass, directions: Tensor | None = None) -> Tensor:
@@ -223,12 +258,14 @@ class Linearization:
         pulled = directions.to(logits.dtype).permute(2, 0, 1)  # (R, B, K)
         with differentiable():
             backward_once(done, pulled)
+        if self._plan.others:
+            self._of_others(x, pulled.transpose(0, 1))
+        for rows in self._rows.values():
+            self._add(gram(rows))
         total = self._total
         if total is None:
             wide = torch.promote_types(logits.dtype, torch.float32)
             total = logits.new_zeros(num, len(pulled), len(pulled), dtype=wide)
-        if self._plan.others:
-            total = total + self._of_others(x, pulled.transpose(0, 1)).to(total.dtype)
         total = (total + total.mT) / 2
         if not bool(torch.isfinite(total).all()):
             raise ValueError(
@@ -237,10 +274,11 @@ class Linearization:
             )
         return total.to(torch.promote_types(logits.dtype, torch.float32)).detach()
 
-    def _of_others(self, x: Tensor, directions: Tensor) -> Tensor:
-        """Contribution of parameters without a rule: their gradients for each example, (B, R, K) directions."""
-        chosen = {name: self.mean[name].detach() for name in self._plan.others}
-        fixed = {name: mean.detach() for name, mean in self.mean.items() if name not in chosen}
+    def _of_others(self, x: Tensor, directions: Tensor) -> None:
+        """Add the contribution of parameters without a rule: their gradients for each example, (B, R, K) directions."""
+        mean = {name: m.detach() for name, m in self.posterior.mean.items()}
+        chosen = {name: mean[name] for name in self._plan.others}
+        fixed = {name: m for name, m in mean.items() if name not in chosen}
 
         def rows(example: Tensor, of_example: Tensor) -> dict[str, Tensor]:
             def logits(parameters: dict[str, Tensor]) -> Tensor:
@@ -253,16 +291,19 @@ class Linearization:
 
         with differentiable():
             try:
-                gradients = torch.func.vmap(rows)(x, directions)
+                found = torch.func.vmap(rows)(x, directions)
             except RuntimeError:  # an operation that vmap does not know
                 one_by_one = [self._row_by_row(example, of) for example, of in zip(x, directions, strict=True)]
-                gradients = {name: torch.stack([row[name] for row in one_by_one]) for name in chosen}
+                found = {name: torch.stack([row[name] for row in one_by_one]) for name in chosen}
         wide = torch.promote_types(directions.dtype, torch.float32)
         total = directions.new_zeros(len(x), directions.shape[1], directions.shape[1], dtype=wide)
-        for name, gradient in gradients.items():
-            scaled = (gradient * self.std[name]).reshape(*gradient.shape[:2], -1).to(wide)
-            total += scaled @ scaled.mT
-        return total
+        for name, gradient in found.items():
+            if name in self.posterior.std:
+                scaled = (gradient * self.posterior.std[name]).reshape(*gradient.shape[:2], -1).to(wide)
+                total += scaled @ scaled.mT
+            else:
+                self._scale(name, gradient.transpose(0, 1).to(wide), slice(None), len(x))
+        self._add(total if self._total is None else total.to(self._total.dtype))
 
     def _row_by_row(self, example: Tensor, directions: Tensor) -> dict[str, Tensor]:
         names = self._plan.others

@@ -1,4 +1,4 @@
-r"""Label noise of a network under any diagonal Gaussian posterior over its weights (Section 3.4, Eq. 20; Chapter 6).
+r"""Label noise of a network under any Gaussian posterior over its weights (Section 3.4, Eq. 20; Chapter 6).
 
 The noise of an example is :math:`\epsilon = A'(f(m)) - A'(f(\theta))` for weights :math:`\theta \sim q`. Its mean is
 the deterministic noise of Eq. 16; its covariance is what Eq. 20 approximates. Four ways to compute them:
@@ -22,23 +22,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlls._validation import check_generator, check_known, check_whole_number
-from vlls.families import Family
 from vlls.noise._call import borrowed
 from vlls.noise._checks import check_logits, forward_derivatives
+from vlls.noise._linearization import Linearization, differentiable_input
 from vlls.noise._memory import available_memory, memory_aim
 from vlls.noise._modes import differentiable
+from vlls.noise._options import NoiseOptions, keywords
 from vlls.noise._push import curvature, linear_moments, mean_curvature, push, symmetric_root, the_family
 from vlls.noise._setting import Setting, prepare
-from vlls.noise.linearization import Linearization, differentiable_input
-from vlls.posterior import DiagonalPosterior
+from vlls.posterior import Posterior
 
-__all__ = ["LabelNoise", "label_noise", "label_noise_moments"]
+__all__ = ["Estimator", "LabelNoise", "label_noise", "label_noise_moments"]
 
 _INSTEAD = "use method='rank' or 'monte_carlo'"
-
-METHODS = ("exact", "rank", "direction", "monte_carlo")
-"""The estimators by name."""
 
 
 @dataclass(frozen=True)
@@ -82,31 +78,20 @@ class LabelNoise:
 
 
 @torch.inference_mode(False)
-def label_noise(
-    model: nn.Module,
-    posterior: DiagonalPosterior | Any,
-    x: Tensor,
-    *,
-    method: str = "exact",
-    family: Family | None = None,
-    rank: int = 3,
-    num_samples: int = 64,
-    antithetic: bool = False,
-    curvature_pairs: int = 4,
-    memory_limit: float | None = None,
-    generator: torch.Generator | None = None,
-) -> Tensor:
+@keywords(NoiseOptions)
+def label_noise(model: nn.Module, posterior: Posterior | Any, x: Tensor, options: NoiseOptions) -> Tensor:
     r"""Return the label noise of every example and class, to be **added** to the label.
 
     For ``exact``, ``rank`` and ``monte_carlo`` it is the deterministic noise :math:`A'(f(m)) - \mathbb E_q[A'(f)]`
     (Eq. 16). For ``direction`` it is one draw of Eq. 20, :math:`-A''(f) J \Sigma^{1/2} e`, which averages to zero; the
     sign is that of the Taylor step, which the paper drops. Arguments and errors are those of
-    :func:`label_noise_moments`, which tells more.
+    :func:`label_noise_moments`; the keywords are explained at :class:`.NoiseOptions`.
 
     Returns:
         (B, K), in the dtype of the logits, or float32 where theirs is smaller.
 
     Example:
+        >>> from vlls import DiagonalPosterior
         >>> model = torch.nn.Linear(2, 3)
         >>> q = DiagonalPosterior(*({n: f(p.detach()) for n, p in model.named_parameters()} for f in (
         ...     torch.clone, torch.ones_like)))
@@ -115,78 +100,47 @@ def label_noise(
     """
     x = differentiable_input(x)
     with borrowed(model):
-        estimate = Estimator(
-            model,
-            posterior,
-            x,
-            method=method,
-            family=family,
-            rank=rank,
-            num_samples=num_samples,
-            antithetic=antithetic,
-            curvature_pairs=curvature_pairs,
-            memory_limit=memory_limit,
-            generator=generator,
-        )
-        if method == "direction":
+        estimate = Estimator(model, posterior, x, options)
+        if options.method == "direction":
             return estimate.draw(x)
         return torch.cat([part.mean_shift for part in estimate.parts(x)])
 
 
 @torch.inference_mode(False)
-def label_noise_moments(
-    model: nn.Module,
-    posterior: DiagonalPosterior | Any,
-    x: Tensor,
-    *,
-    method: str = "exact",
-    family: Family | None = None,
-    rank: int = 3,
-    num_samples: int = 64,
-    antithetic: bool = False,
-    curvature_pairs: int = 4,
-    linear: bool = False,
-    memory_limit: float | None = None,
-    generator: torch.Generator | None = None,
-) -> LabelNoise:
+@keywords(NoiseOptions)
+def label_noise_moments(model: nn.Module, posterior: Posterior | Any, x: Tensor, options: NoiseOptions) -> LabelNoise:
     r"""Return mean, covariance and magnitude of every example's label noise.
+
+    There are four methods; :class:`.NoiseOptions` explains the other keywords.
+
+    ==================  ========================================================================================
+    ``exact``           the covariance V of the linearised network's logits, all of it, then logits from N(f(m), V)
+                        pushed through A'
+    ``rank``            the same for V seen along the leading directions of the noise only: fewer backward passes
+    ``direction``       one Gaussian direction by a Jacobian-vector product: Eq. 20 as the paper uses it
+    ``monte_carlo``     weights drawn from the posterior: no approximation but the number of draws; the reference
+    ==================  ========================================================================================
 
     Args:
         model: the network, in evaluation mode, compiled or not; (B, ...) inputs to (B, K) logits. Its own weights are
             used where the posterior has none.
-        posterior: any diagonal Gaussian over its parameters, such as ``IVON.posterior(model)``, or the :class:`.IVON`
-            itself.
+        posterior: any :class:`.Posterior` over its parameters, or an object whose ``posterior(model)`` returns one,
+            such as :class:`.IVON` or :class:`.GaussianPosterior`.
         x: a batch of inputs, (B, ...), on the model's device; of any size, it is cut to what fits in memory.
-        method: ``exact``, ``rank``, ``direction`` or ``monte_carlo``; the table above says what they are.
-        family: of the labels; :class:`.Categorical` if left out, :class:`.Bernoulli` for a single logit. A family with
-            one natural parameter applies to each logit by itself.
-        rank: directions of ``rank``, at least 1.
-        num_samples: draws of the weights for ``monte_carlo`` (at least 2), of directions for ``direction``.
-        antithetic: draw weights of ``monte_carlo`` in pairs m + d, m - d: the first-order part of the noise cancels
-            from ``mean_shift``, whose error falls by orders of magnitude for a sharp posterior; that of ``magnitude``
-            grows by up to a factor of 1.4.
-        linear: give ``covariance`` and with it ``std`` and ``magnitude`` as Eq. 20 has them, :math:`A'' V A''`, without
-            the curvature of A'. ``direction`` always does.
-        memory_limit: MiB that temporaries may take; 64 on a CPU and 2048 on a GPU if left out.
-        curvature_pairs: pairs of draws m + d, m - d with which ``exact`` and ``rank`` move the mean of the logits from
-            f(m) to :math:`\mathbb E_q[f]`. In a linearised network the two are equal, in a real one they are not, and
-            for ``mean_shift`` the difference is of the leading order (Chapter 6). Each pair costs two passes forward.
-            A few do for ``magnitude``, whose order of the examples 0 pairs hardly change; ``mean_shift`` under a wide
-            posterior takes 64, or ``monte_carlo``: ``standard_error`` tells.
-        generator: for the draws, on the model's device. Without one ``exact`` and ``rank`` draw the same pairs in every
-            call, the others go on from torch's global state.
 
     Raises:
-        ValueError: if the posterior's names are not the model's, a standard deviation is negative or NaN, the batch is
-            empty, the model is in training mode with BatchNorm or Dropout, the logits of an example depend on the
-            others of its batch or move otherwise than autograd says (``no_grad``, ``detach``, straight-through
-            rounding; ``monte_carlo`` needs no gradient), or the memory does not suffice; each with what to do.
+        ValueError: if the posterior does not fit the model or breaks its protocol, a standard deviation is negative or
+            NaN, the batch is empty, the model is in training mode with BatchNorm or Dropout, the logits of an example
+            depend on the others of its batch or move otherwise than autograd says (``no_grad``, ``detach``,
+            straight-through rounding; ``monte_carlo`` needs no gradient), or the memory does not suffice; each says how
+            to fix it.
 
     Warns:
         UserWarning: if standard deviations are below the resolution of weights in half precision. A model in half
             precision is computed in float32, where it can be.
 
     Example:
+        >>> from vlls import DiagonalPosterior
         >>> model = torch.nn.Linear(2, 3)
         >>> q = DiagonalPosterior(*({n: f(p.detach()) for n, p in model.named_parameters()} for f in (
         ...     torch.clone, torch.ones_like)))
@@ -196,68 +150,39 @@ def label_noise_moments(
     """
     x = differentiable_input(x)
     with borrowed(model):
-        estimate = Estimator(
-            model,
-            posterior,
-            x,
-            method=method,
-            family=family,
-            rank=rank,
-            num_samples=num_samples,
-            antithetic=antithetic,
-            curvature_pairs=curvature_pairs,
-            linear=linear,
-            memory_limit=memory_limit,
-            generator=generator,
-        )
+        estimate = Estimator(model, posterior, x, options)
         estimate.check_result(x)
         noise = LabelNoise.concatenate(list(estimate.parts(x)))
     return replace(noise, logits=noise.logits.to(estimate.setting.dtype))
 
 
 class Estimator:
-    """One way to have the noise, ready to walk over batches; arguments are those of :func:`label_noise_moments`."""
+    """An estimate of the noise that walks over batches.
 
-    def __init__(
-        self,
-        model: nn.Module,
-        posterior: DiagonalPosterior | Any,
-        x: Tensor,
-        *,
-        method: str = "exact",
-        family: Family | None = None,
-        rank: int = 3,
-        num_samples: int = 64,
-        antithetic: bool = False,
-        curvature_pairs: int = 4,
-        linear: bool = False,
-        memory_limit: float | None = None,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        check_known(method, METHODS, "method")
-        check_generator(generator)
-        check_whole_number(num_samples, "num_samples", 2 if method == "monte_carlo" else 1)
-        if antithetic and (num_samples % 2 or num_samples < 4):
-            raise ValueError(f"num_samples={num_samples!r}; antithetic draws need an even number from 4")
-        check_whole_number(rank, "rank", 1)
-        check_whole_number(curvature_pairs, "curvature_pairs", 0)
-        self.method, self.generator, self.linear = method, generator, linear
-        self.num_samples, self.antithetic, self.curvature_pairs = num_samples, antithetic, curvature_pairs
-        self.memory_limit = memory_limit
+    Args:
+        model: the network.
+        posterior: over its parameters.
+        x: a batch, from which shapes are learned.
+        options: how the noise is estimated.
+    """
+
+    def __init__(self, model: nn.Module, posterior: Posterior | Any, x: Tensor, options: NoiseOptions) -> None:
+        self.options, method = options, options.method
         self.line: Linearization | None = None
         if method in ("exact", "rank"):
-            num_directions = rank if method == "rank" else None
-            self.line = Linearization(model, posterior, x, memory_limit=memory_limit, num_directions=num_directions)
+            num_directions = options.rank if method == "rank" else None
+            self.line = Linearization(
+                model, posterior, x, memory_limit=options.memory_limit, num_directions=num_directions
+            )
             self.setting = self.line.setting
         else:
-            self.setting, trials = prepare(model, posterior, x, memory_limit)
+            self.setting, trials = prepare(model, posterior, x, options.memory_limit)
             if method == "direction":
                 trials.slopes(_INSTEAD)
         self.num_outputs = self.setting.num_outputs
         self._lay = _layout(self.setting, x)
-        self.mean = {name: self._lay(m.detach()) for name, m in self.setting.mean.items()}  # for passes forward only
-        self.std = {name: self._lay(spread) for name, spread in self.setting.std.items()}
-        self.family = the_family(family, self.num_outputs)
+        self.posterior = self.setting.posterior.map(self._lay)  # for passes forward only
+        self.family = the_family(options.family, self.num_outputs)
         self.setting.warn()
 
     def check_result(self, x: Tensor) -> None:
@@ -272,10 +197,10 @@ class Estimator:
             )
 
     def parts(self, x: Tensor) -> Iterator[LabelNoise]:
-        """The noise of one part of the batch after the other."""
-        if self.method == "monte_carlo":
+        """Yield the noise of one part of the batch after the other."""
+        if self.options.method == "monte_carlo":
             yield self._monte_carlo(x)
-        elif self.method == "direction":
+        elif self.options.method == "direction":
             yield self._directions(x)
         else:
             yield from self._linearized(x)
@@ -283,7 +208,7 @@ class Estimator:
     # ------------------------------------------------------------------ a linearised network
     def _linearized(self, x: Tensor) -> Iterator[LabelNoise]:
         assert self.line is not None
-        bent, error = self._bent(x) if self.curvature_pairs else (None, None)
+        bent, error = self._bent(x) if self.options.curvature_pairs else (None, None)
         start = 0
         for part, done in self.line.parts(x):
             logits = done.logits.detach()
@@ -291,9 +216,9 @@ class Estimator:
                 covariance = self.line.covariance(part, done)
                 root = symmetric_root(covariance.double())
             else:
-                ways = self._leading(logits)
-                inner = self.line.covariance(part, done, ways)
-                root = ways.double() @ symmetric_root(inner.double())
+                directions = self._leading(logits)
+                inner = self.line.covariance(part, done, directions)
+                root = directions.double() @ symmetric_root(inner.double())
                 covariance = (root @ root.mT).to(inner.dtype)
             rows = slice(start, start + len(part))
             start += len(part)
@@ -302,17 +227,17 @@ class Estimator:
 
     @torch.no_grad()
     def _bent(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """How far E_q[f] is from f(m), by pairs of draws in which all odd orders cancel, and its standard error."""
-        logits = self._logits(self.mean, x).double()
+        """Estimate E_q[f] - f(m) by pairs of draws, in which all odd orders cancel, with its standard error."""
+        logits = self._logits(self.posterior.mean, x).double()
         total, square = torch.zeros_like(logits), torch.zeros_like(logits)
-        generator = self.generator or torch.Generator(x.device).manual_seed(0)
-        for _ in range(self.curvature_pairs):
-            step = self._step(generator)
+        generator = self.options.generator or torch.Generator(x.device).manual_seed(0)
+        for _ in range(self.options.curvature_pairs):
+            step = self.posterior.step(generator)
             ends = [self._logits(self._moved(step, sign), x).double() for sign in (1, -1)]
             bend = (ends[0] + ends[1]) / 2 - logits
             total += bend
             square += bend.square()
-        n = self.curvature_pairs
+        n = self.options.curvature_pairs
         mean = total / n
         return mean, ((square / n - mean.square()).clamp_min(0) / max(1, n - 1)).sqrt()
 
@@ -335,7 +260,7 @@ class Estimator:
             slope = mean_curvature(self.family, mean, root, moments)
             of_mean = (slope.square() @ moved[1].square()[..., None])[..., 0]
             error = (error.square() + of_mean).sqrt()
-        linear = self.linear or self.method == "direction"
+        linear = self.options.linear or self.options.method == "direction"
         if linear:
             spread = linear_moments(self.family, centre, covariance.double())
         return _result(logits, shift, spread, error, None, covariance, linear=linear)
@@ -343,14 +268,14 @@ class Estimator:
     # ------------------------------------------------------------------ Eq. 20, one direction at a time
     def _jvp(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and J Σ^{1/2} e for one draw e, (B, K) each, e being the same for all examples."""
-        tangents = self._step(self.generator)
+        tangents = self.posterior.step(self.options.generator)
         pairs = []
         with differentiable(), torch.no_grad(), forward_derivatives(_INSTEAD):
             for part in x.split(self._examples(x)):
                 pairs.append(
                     torch.func.jvp(
                         lambda weights, part=part: self.setting.call(weights, self._lay(part)),
-                        (self.mean,),
+                        (self.posterior.mean,),
                         (tangents,),
                     )
                 )
@@ -366,25 +291,18 @@ class Estimator:
 
     def _directions(self, x: Tensor) -> LabelNoise:
         slopes = []
-        for _ in range(self.num_samples):
+        for _ in range(self.options.num_samples):
             logits, slope = self._jvp(x)
             slopes.append(slope)
-        root = torch.stack(slopes, -1).double() / math.sqrt(self.num_samples)
+        root = torch.stack(slopes, -1).double() / math.sqrt(self.options.num_samples)
         covariance = root @ root.mT
-        if self.num_samples > self.num_outputs:
+        if self.options.num_samples > self.num_outputs:
             root = symmetric_root(covariance)
         return self._of_gaussian(logits, covariance.to(logits.dtype), root)
 
     # ------------------------------------------------------------------ draws of the weights
-    def _step(self, generator: torch.Generator | None) -> dict[str, Tensor]:
-        """One draw of the weights' deviation from their mean."""
-        return {
-            name: std * torch.randn(std.shape, dtype=std.dtype, device=std.device, generator=generator)
-            for name, std in self.std.items()
-        }
-
     def _moved(self, step: dict[str, Tensor], sign: int = 1) -> dict[str, Tensor]:
-        return {name: mean + sign * step[name] for name, mean in self.mean.items()}
+        return {name: mean + sign * step[name] for name, mean in self.posterior.mean.items()}
 
     def _logits(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
         parts = [self.setting.call(weights, self._lay(part)) for part in x.split(self._examples(x))]
@@ -392,18 +310,18 @@ class Estimator:
 
     @torch.no_grad()
     def _monte_carlo(self, x: Tensor) -> LabelNoise:
-        logits = self._logits(self.mean, x)
+        logits = self._logits(self.posterior.mean, x)
         centre = self.family.mean(logits.double())
-        signs = (1, -1) if self.antithetic else (1,)
+        signs = (1, -1) if self.options.antithetic else (1,)
         total = _Sums(centre)
-        for _ in range(self.num_samples // len(signs)):
-            step = self._step(self.generator)
+        for _ in range(self.options.num_samples // len(signs)):
+            step = self.posterior.step(self.options.generator)
             total.add([centre - self.family.mean(self._logits(self._moved(step, s), x).double()) for s in signs])
         return _result(logits, *total.moments(), None)
 
     def _examples(self, x: Tensor) -> int:
         """Examples of one pass without gradients, from what one example's input takes."""
-        aim = memory_aim(self.memory_limit, x.device)
+        aim = memory_aim(self.options.memory_limit, x.device)
         return max(1, int(aim / (256 * x[0].numel() * x.element_size() + 8 * self.num_outputs**2)))
 
 
@@ -467,10 +385,10 @@ def _result(
 
 
 def _layout(setting: Setting, x: Tensor) -> Callable[[Tensor], Tensor]:
-    """How images and filters shall lie in memory: channels last, up to three times faster, if the model takes that."""
+    """Return channels last, up to three times faster, as the layout of images and filters, if the model takes it."""
     try:
         with torch.no_grad():
-            weights = {name: _channels_last(p.detach()) for name, p in setting.mean.items()}
+            weights = {name: _channels_last(p.detach()) for name, p in setting.posterior.mean.items()}
             setting.call(weights, _channels_last(x[:1]))
     except RuntimeError:  # it flattens with ``view``
         return _as_they_are
