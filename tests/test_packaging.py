@@ -49,11 +49,13 @@ def test_core_modules_import_nothing_but_torch_and_numpy(module):
     assert found <= {"torch", "numpy", "vlls"} | LAZY.get(module, set()) | set(sys.stdlib_module_names)
 
 
+@pytest.mark.slow
 def test_core_modules_import_without_anything_else_installed(run_bare):
     done = run_bare("".join(f"import {module}\n" for module in CORE) + "print('imported')")
     assert (done.stdout, done.returncode) == ("imported\n", 0), done.stderr
 
 
+@pytest.mark.slow
 def test_parts_of_the_package_are_imported_when_they_are_named(run_bare):
     code = "import sys, vlls; print('vlls.data' in sys.modules, vlls.data.NAMES[0], hasattr(vlls, 'nonsense'))"
     assert run_bare(code).stdout == "False digits False\n"
@@ -93,6 +95,7 @@ def run_python(*arguments, cwd):
     return done.stdout
 
 
+@pytest.mark.slow  # builds the wheel
 def test_wheel_holds_the_package_its_types_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     expected = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("vlls/**/*.py")}
@@ -101,12 +104,28 @@ def test_wheel_holds_the_package_its_types_and_nothing_else(wheel):
     assert any(name.endswith("LICENSE") for name in names)
 
 
+@pytest.mark.slow  # builds the wheel
+def test_wheel_holds_nothing_that_only_the_book_uses(wheel):
+    archive, private, imported = zipfile.ZipFile(wheel), set(), set()
+    for path in (name for name in archive.namelist() if name.endswith(".py")):
+        module = path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+        private |= {module} if "._" in module.replace(".__main__", "") else set()
+        for node in ast.walk(ast.parse(archive.read(path))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    assert private <= imported, "a private module that no other module of the package imports"
+
+
+@pytest.mark.slow  # builds the wheel
 def test_wheel_imports_where_only_torch_and_numpy_are(wheel, run_bare, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
     done = run_bare(f"sys.path.insert(0, {str(tmp_path)!r})\nimport vlls; print(vlls.__file__)")
     assert done.stdout.strip() == str(tmp_path / "vlls" / "__init__.py"), done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
 def test_type_hints_reach_those_who_import_the_package(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
@@ -123,7 +142,9 @@ def test_type_hints_reach_those_who_import_the_package(wheel, tmp_path):
     command = [sys.executable, "-m", "mypy", "--ignore-missing-imports", "--follow-imports=silent", "theirs.py"]
     environment = {**os.environ, "MYPYPATH": str(tmp_path / "installed")}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert re.search(r'theirs.py:4: note: Revealed type is "vlls\.optim\.ivon\._optimizer\.IVON"', done.stdout), done.stdout
+    assert re.search(r'theirs.py:4: note: Revealed type is "vlls\.optim\.ivon\._optimizer\.IVON"', done.stdout), (
+        done.stdout
+    )
     assert re.search(r"theirs.py:5: error: Argument .lr. .* incompatible type .str.", done.stdout), done.stdout
     assert re.search(r'theirs.py:7: note: Revealed type is "numpy\.ndarray', done.stdout), done.stdout
     assert re.search(r'theirs.py:8: note: Revealed type is "torch\._tensor\.Tensor"', done.stdout), done.stdout
