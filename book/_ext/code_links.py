@@ -3,20 +3,16 @@
 The cells of a page are read in order with ``ast``; nothing is executed. What a name is follows from the imports, and
 for a variable from the class or the annotated return value that it is assigned: in ``glm = GLM(...)`` the name ``GLM``
 is a link, and ``label_noise`` in ``glm.label_noise(q)`` is one to :meth:`GLM.label_noise`.
-
-Why not sphinx-codeautolink: it rewrites the written files after the build, which doubles its time, and it leaves pages
-that are written again without links; it also links plain variables, and does not find classes of private modules.
 """
 
 import ast
-import importlib
 import inspect
 import re
-import types
 import typing
-from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 from docutils import nodes
@@ -43,83 +39,52 @@ class Link(NamedTuple):
 class Instance(NamedTuple):
     """Some object of a class."""
 
-    kind: type
+    type: type
 
 
 def locate(name: str) -> Any:
-    """Return the object of a dotted name; an AttributeError if there is none."""
-    parts = name.split(".")
-    for split in range(len(parts), 0, -1):
-        try:
-            value = importlib.import_module(".".join(parts[:split]))
-        except ModuleNotFoundError:
-            continue
-        for part in parts[split:]:
-            attribute = inspect.getattr_static if inspect.isclass(value) else getattr
-            value = attribute(value, part)
-        return value
-    raise AttributeError(name)
-
-
-def located(name: str) -> Any:
     """Return the object of a dotted name, or None."""
     try:
-        return locate(name)
-    except AttributeError:
+        return resolve_name(name)
+    except (ImportError, AttributeError):
         return None
 
 
-@dataclass
+def identity(value: Any) -> tuple[str, str] | None:
+    """Return module and qualified name of a class, function or module; None for anything else."""
+    if inspect.ismodule(value):
+        return value.__name__, ""
+    name = getattr(value, "__qualname__", None)
+    return (value.__module__, name) if name else None
+
+
 class Reference:
     """The names that the API reference has, and by which of them it calls an object."""
 
-    names: frozenset[str]
-    aliases: dict[tuple[str, str], str] = field(default_factory=dict)
-
-    def __post_init__(self):
-        for name in sorted(self.names):
-            try:
-                self.aliases[identity(locate(name))] = name
-            except (AttributeError, TypeError):  # a field without a default, or a constant
-                continue
+    def __init__(self, names: frozenset[str]):
+        self.names = names
+        self.aliases = {identity(locate(name)): name for name in sorted(names)}
 
     def name(self, dotted: str, value: Any) -> str | None:
         """Return the documented name of a module's attribute."""
-        try:
-            return self.aliases.get(identity(value))
-        except TypeError:  # a constant
+        if identity(value) is None:  # a constant
             return dotted if dotted in self.names else None
+        return self.aliases.get(identity(value))
 
-    def member(self, kind: type, name: str) -> str | None:
+    def member(self, owner: type, name: str) -> str | None:
         """Return the documented name of a class's member, which may be a base's."""
-        for base in kind.__mro__:
-            owner = self.aliases.get((base.__module__, base.__qualname__))
-            if owner and f"{owner}.{name}" in self.names:
-                return f"{owner}.{name}"
-        return None
+        found = (f"{self.aliases.get(identity(base))}.{name}" for base in owner.__mro__)
+        return next((dotted for dotted in found if dotted in self.names), None)
 
 
-def identity(value: Any) -> tuple[str, str]:
-    """Return module and qualified name of a class, function or module; a TypeError for anything else."""
-    if inspect.ismodule(value):
-        return value.__name__, ""
-    if inspect.isclass(value) or inspect.isroutine(value):
-        return value.__module__, value.__qualname__
-    raise TypeError(f"{value!r} has no name of its own")
-
-
-def returned(function: Any) -> Instance | None:
-    """Return an instance of what a function's annotation says it returns, if that is a class of the package."""
+def instance(annotated: Any, name: str) -> Instance | None:
+    """Return an instance of the class that an object is annotated with under a name, if that is the package's."""
     try:
-        kind = typing.get_type_hints(function).get("return")
+        hint = typing.get_type_hints(annotated).get(name)
     except (NameError, TypeError, AttributeError):  # imported for the annotation only
         return None
-    return Instance(kind) if inspect.isclass(kind) and ours(kind) else None
-
-
-def ours(kind: type) -> bool:
-    """Say whether a class is the package's."""
-    return kind.__module__.partition(".")[0] == PACKAGE
+    ours = inspect.isclass(hint) and hint.__module__.partition(".")[0] == PACKAGE
+    return Instance(hint) if ours else None
 
 
 # ------------------------------------------------------------------ reading cells
@@ -132,24 +97,23 @@ class Reader(ast.NodeVisitor):
             str, tuple[str, Any]
         ] = {}  # name: the dotted name it stands for and the value
         self.lines: list[str] = []
-        self.links: list[Link] = []
+        self.links: set[Link] = set()
         self.uses: list[str] = []
 
     def read(self, source: str) -> list[Link]:
         """Return the links of the next cell; code that is not Python has none."""
-        self.lines, self.links, self.uses = source.split("\n"), [], []
+        self.lines, self.links, self.uses = source.split("\n"), set(), []
         try:
-            tree = ast.parse(re.sub(r"^([%!].*)$", "", source, flags=re.MULTILINE))
+            self.visit(ast.parse(re.sub(r"^([%!].*)$", "", source, flags=re.MULTILINE)))
         except SyntaxError:
-            return []
-        self.visit(tree)
-        return sorted(set(self.links))
+            pass
+        return sorted(self.links)
 
     def link(self, line: int, end: int, name: str, target: str | None, used: bool = True) -> None:
         """Note that the text before a byte offset of a line is a documented name."""
         if target:
             stop = len(self.lines[line - 1].encode()[:end].decode())
-            self.links.append(Link(line, stop - len(name), stop, target))
+            self.links.add(Link(line, stop - len(name), stop, target))
             if used:
                 self.uses.append(target)
 
@@ -157,35 +121,47 @@ class Reader(ast.NodeVisitor):
         for alias in node.names:
             top = alias.name.partition(".")[0]
             self.scope.pop(alias.asname or top, None)
-            if top == PACKAGE and (value := located(alias.name)):
+            if top == PACKAGE and (value := locate(alias.name)):
                 bound = alias.name if alias.asname else PACKAGE
                 self.scope[alias.asname or PACKAGE] = (bound, locate(bound))
                 end = alias.col_offset + len(alias.name)
-                target = self.reference.name(alias.name, value)
-                self.link(alias.lineno, end, alias.name, target, used=False)
+                self.link(
+                    alias.lineno,
+                    end,
+                    alias.name,
+                    self.reference.name(alias.name, value),
+                    used=False,
+                )
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         for alias in node.names:
             self.scope.pop(alias.asname or alias.name, None)
-        if not node.module or node.module.partition(".")[0] != PACKAGE:
+        if (
+            not node.module
+            or node.module.partition(".")[0] != PACKAGE
+            or not (module := locate(node.module))
+        ):
             return
-        module = located(node.module)
-        target = module and self.reference.name(node.module, module)
         end = node.col_offset + len(f"from {node.module}")
-        self.link(node.lineno, end, node.module, target, used=False)
+        self.link(
+            node.lineno, end, node.module, self.reference.name(node.module, module), used=False
+        )
         for alias in node.names:
             dotted = f"{node.module}.{alias.name}"
             value = getattr(module, alias.name, None)  # may share its name with a module
-            value = located(dotted) if value is None else value
             if value is not None:
                 self.scope[alias.asname or alias.name] = (dotted, value)
-                target = self.reference.name(dotted, value)
                 end = alias.col_offset + len(alias.name)
-                self.link(alias.lineno, end, alias.name, target, used=False)
+                self.link(
+                    alias.lineno, end, alias.name, self.reference.name(dotted, value), used=False
+                )
 
     def visit_Name(self, node: ast.Name) -> None:
+        if not isinstance(node.ctx, ast.Load):  # it gets something unknown
+            self.scope.pop(node.id, None)
+            return
         dotted, value = self.scope.get(node.id, ("", None))
-        if isinstance(node.ctx, ast.Load) and dotted and not isinstance(value, Instance):
+        if dotted:
             used = not inspect.ismodule(value)
             self.link(
                 node.lineno,
@@ -198,13 +174,11 @@ class Reader(ast.NodeVisitor):
     def visit_Attribute(self, node: ast.Attribute) -> None:
         self.visit(node.value)
         dotted, value = self.what(node.value)
-        if isinstance(value, Instance):
-            target = self.reference.member(value.kind, node.attr)
-        elif inspect.isclass(value):
-            target = self.reference.member(value, node.attr)
-        elif inspect.ismodule(value):
-            name = f"{dotted}.{node.attr}"
-            target = self.reference.name(name, getattr(value, node.attr, None))
+        owner = value.type if isinstance(value, Instance) else value
+        if inspect.isclass(owner):
+            target = self.reference.member(owner, node.attr)
+        elif inspect.ismodule(owner):
+            target = self.reference.name(f"{dotted}.{node.attr}", getattr(owner, node.attr, None))
         else:
             return
         self.link(node.end_lineno or 0, node.end_col_offset or 0, node.attr, target)
@@ -216,101 +190,57 @@ class Reader(ast.NodeVisitor):
         if isinstance(node, ast.Call):
             _, function = self.what(node.func)
             if inspect.isclass(function):
-                return "", Instance(function) if ours(function) else None
-            return "", returned(function) if function is not None else None
+                return "", Instance(function)
+            return "", instance(function, "return")
         if isinstance(node, ast.Attribute):
             dotted, value = self.what(node.value)
             if inspect.ismodule(value):
                 return f"{dotted}.{node.attr}", getattr(value, node.attr, None)
-            kind = value.kind if isinstance(value, Instance) else value
-            if inspect.isclass(kind):
-                return "", member(kind, node.attr)
+            owner = value.type if isinstance(value, Instance) else value
+            if inspect.isclass(owner):
+                member = getattr(owner, node.attr, None)
+                if isinstance(member, property | cached_property):
+                    return "", instance(
+                        member.fget if isinstance(member, property) else member.func, "return"
+                    )
+                return "", member if identity(member) else instance(owner, node.attr)
         return "", None
 
-    def bind(self, target: ast.expr, value: ast.expr | None) -> None:
-        """Follow an assignment; a name that gets something unknown is forgotten."""
-        if isinstance(target, ast.Name):
-            known = self.what(value) if value is not None else ("", None)
-            self.scope.pop(target.id, None)
-            if known[1] is not None:
+    def visit_Assign(self, node: ast.Assign | ast.AnnAssign | ast.withitem) -> None:
+        """Follow an assignment: what is assigned first."""
+        value = node.context_expr if isinstance(node, ast.withitem) else node.value
+        targets = (
+            node.targets
+            if isinstance(node, ast.Assign)
+            else [getattr(node, "target", None) or node.optional_vars]
+        )
+        known = self.what(value) if value is not None else ("", None)
+        for child in (value, *targets):
+            if child is not None:
+                self.visit(child)
+        for target in targets:
+            if isinstance(target, ast.Name) and known[1] is not None:
                 self.scope[target.id] = known
-        else:
-            for name in (node.id for node in ast.walk(target) if isinstance(node, ast.Name)):
-                if not isinstance(target, ast.Attribute | ast.Subscript):
-                    self.scope.pop(name, None)
 
-    def visit_Assign(self, node: ast.Assign) -> None:
-        self.generic_visit(node)
-        for target in node.targets:
-            self.bind(target, node.value)
+    visit_AnnAssign = visit_withitem = visit_Assign
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        self.generic_visit(node)
-        self.bind(node.target, node.value)
-
-    def visit_For(self, node: ast.For) -> None:
-        self.visit(node.iter)
-        self.bind(node.target, None)
-        for statement in [*node.body, *node.orelse]:
-            self.visit(statement)
-
-    def visit_With(self, node: ast.With) -> None:
-        for item in node.items:
-            self.visit(item.context_expr)
-            if item.optional_vars is not None:
-                self.bind(item.optional_vars, item.context_expr)
-        for statement in node.body:
-            self.visit(statement)
-
-    def inside(self, node: ast.AST, hidden: list[str]) -> None:
+    def visit_Lambda(self, node: ast.AST) -> None:
         """Visit a scope of its own, in which some names mean something else."""
+        inside = list(ast.walk(node))
+        hidden = {argument.arg for argument in inside if isinstance(argument, ast.arg)}
+        targets = [part.target for part in inside if isinstance(part, ast.comprehension)]
+        hidden |= {
+            name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)
+        }
         outer = self.scope
         self.scope = {name: known for name, known in outer.items() if name not in hidden}
         self.generic_visit(node)
         self.scope = outer
+        self.scope.pop(getattr(node, "name", ""), None)
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-        self.inside(
-            node,
-            [argument.arg for argument in ast.walk(node.args) if isinstance(argument, ast.arg)],
-        )
-        self.scope.pop(node.name, None)
-
-    def visit_Lambda(self, node: ast.Lambda) -> None:
-        self.inside(
-            node,
-            [argument.arg for argument in ast.walk(node.args) if isinstance(argument, ast.arg)],
-        )
-
-    def visit_comprehension_scope(self, node: ast.AST) -> None:
-        targets = [generator.target for generator in node.generators]  # type: ignore[attr-defined]
-        self.inside(
-            node,
-            [
-                name.id
-                for target in targets
-                for name in ast.walk(target)
-                if isinstance(name, ast.Name)
-            ],
-        )
-
-    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = visit_comprehension_scope
-
-
-def member(kind: type, name: str) -> Any:
-    """Return what an attribute of an instance is: a method, or an instance of what it is annotated to be."""
-    found = inspect.getattr_static(kind, name, None)
-    if isinstance(found, property):
-        return returned(found.fget)
-    if isinstance(found, classmethod | staticmethod):
-        return found.__func__
-    if isinstance(found, types.FunctionType):
-        return found
-    try:
-        hint = typing.get_type_hints(kind).get(name)
-    except (NameError, TypeError):
-        return None
-    return Instance(hint) if inspect.isclass(hint) and ours(hint) else None
+    visit_FunctionDef = visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = (
+        visit_Lambda
+    )
 
 
 # ------------------------------------------------------------------ in the build
@@ -327,13 +257,22 @@ def is_api(docname: str) -> bool:
     return docname == API or docname.startswith(f"{API}/")
 
 
+def begin(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
+    """Keep with the environment the cells of each page, and the links that its pages were written with."""
+    env.code_cells = getattr(env, "code_cells", {})
+    env.code_links = getattr(env, "code_links", ({}, {}, {}))
+
+
+def purge(app: Sphinx, env: BuildEnvironment, docname: str) -> None:
+    """Forget a page that is read again or gone."""
+    getattr(env, "code_cells", {}).pop(docname, None)
+
+
 def collect(app: Sphinx, doctree: nodes.document) -> None:
     """Keep the cells of a page that was read, and number them in the page."""
-    env, docname = app.env, app.env.docname
-    env.code_stale = True
+    docname, found = app.env.docname, []
     if is_api(docname):
         return
-    found = []
     for block in doctree.findall(nodes.literal_block):
         if block.get("language") in LANGUAGES:
             section = block
@@ -344,41 +283,18 @@ def collect(app: Sphinx, doctree: nodes.document) -> None:
             found.append(
                 Cell(block.astext(), section["ids"][0] if section is not None else "", title)
             )
-    kept(env, "code_cells")[docname] = found
-
-
-def kept(env: BuildEnvironment, name: str) -> dict[str, Any]:
-    """Return a dictionary that is kept with the environment between builds."""
-    if not hasattr(env, name):
-        setattr(env, name, {})
-    return getattr(env, name)
-
-
-def purge(app: Sphinx, env: BuildEnvironment, docname: str) -> None:
-    """Forget a page that is read again or gone."""
-    kept(env, "code_cells").pop(docname, None)
-    env.code_stale = True
-
-
-def merge(app: Sphinx, env: BuildEnvironment, docnames: list[str], other: BuildEnvironment) -> None:
-    """Take over what another process has read."""
-    kept(env, "code_cells").update(
-        {name: kept(other, "code_cells").get(name, []) for name in docnames}
-    )
-    env.code_stale = True
+    app.env.code_cells[docname] = found
 
 
 def update(app: Sphinx, env: BuildEnvironment) -> list[str]:
-    """Find all links once every page is read; return the pages that other pages have changed."""
-    if not getattr(env, "code_stale", True):
-        return []
+    """Find all links once every page is read; if any has changed, every page that can have one is written."""
     objects = {
         name: entry for name, entry in env.get_domain("py").objects.items() if is_api(entry.docname)
     }
     reference = Reference(frozenset(name for name, entry in objects.items() if not entry.aliased))
     links: dict[str, list[list[Link]]] = {}
     uses: dict[str, dict[str, tuple[str, str]]] = {}
-    for docname, cells in sorted(kept(env, "code_cells").items()):
+    for docname, cells in sorted(env.code_cells.items()):
         reader = Reader(reference)
         links[docname] = []
         for cell in cells:
@@ -386,29 +302,27 @@ def update(app: Sphinx, env: BuildEnvironment) -> list[str]:
             for name in reader.uses:
                 uses.setdefault(name, {}).setdefault(docname, (cell.section, cell.title))
     places = {name: (entry.docname, entry.node_id) for name, entry in objects.items()}
-    moved = {name for name, place in places.items() if kept(env, "code_places").get(name) != place}
-    used_before, links_before = kept(env, "code_uses"), kept(env, "code_links")
-    changed = {name for name in {*used_before, *uses} if used_before.get(name) != uses.get(name)}
-    env.code_links, env.code_uses, env.code_places, env.code_stale = links, uses, places, False
-    pages = {docname for docname in links if links[docname] != links_before.get(docname)}
-    pages |= {docname for name in moved for docname in uses.get(name, {})}
-    return sorted(pages | {places[name][0] for name in changed if name in places})
+    before, env.code_links = env.code_links, (links, uses, places)
+    return (
+        []
+        if env.code_links == before
+        else sorted({*links, *(docname for docname, _ in places.values())})
+    )
 
 
 def add_uses(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Write under each entry of an API page where the book uses it."""
-    if not is_api(docname):
-        return
-    for entry in doctree.findall(addnodes.desc):
+    _, uses, _ = app.env.code_links
+    for entry in doctree.findall(addnodes.desc) if is_api(docname) else ():
         signature, content = (
             entry.next_node(addnodes.desc_signature),
             entry.next_node(addnodes.desc_content),
         )
-        found = [app.env.code_uses[name] for name in signature["ids"] if name in app.env.code_uses]
-        if found:
+        name = next((name for name in signature["ids"] if name in uses), None)
+        if name is not None:
             first = content.first_child_matching_class((addnodes.desc, addnodes.index))
             content.insert(
-                len(content) if first is None else first, used_in(app, docname, found[0])
+                len(content) if first is None else first, used_in(app, docname, uses[name])
             )
 
 
@@ -417,12 +331,12 @@ def used_in(app: Sphinx, docname: str, pages: dict[str, tuple[str, str]]) -> nod
     chapters = {
         page: str(int(Path(page).name[:2])) for page in pages if Path(page).name[:2].isdigit()
     }
-    others = {page: app.env.titles[page].astext() for page in pages if page not in chapters}
-    line = nodes.paragraph(classes=["used-in"])
-    line += nodes.Text(
-        "Used in " + ("Chapter " if len(chapters) == 1 else "Chapters " if chapters else "")
+    names = chapters | {
+        page: app.env.titles[page].astext() for page in pages if page not in chapters
+    }
+    line = nodes.paragraph(
+        "", "Used in " + ("", "Chapter ", "Chapters ")[min(len(chapters), 2)], classes=["used-in"]
     )
-    names = chapters | others
     for position, (page, name) in enumerate(names.items()):
         section, title = pages[page]
         address = app.builder.get_relative_uri(docname, page) + (f"#{section}" if section else "")
@@ -439,7 +353,7 @@ def linked(html: str, links: list[Link], address: dict[str, str]) -> str:
     """
     before, pre, code = html.partition("<pre>")
     starts, ends = (
-        {(link.line, link.start): link for link in links},
+        {link[:2]: link.target for link in links},
         {(link.line, link.end) for link in links},
     )
     pieces, line, column, is_open = [before, pre], 1, 0, False
@@ -447,12 +361,13 @@ def linked(html: str, links: list[Link], address: dict[str, str]) -> str:
         if is_open and (line, column) in ends:
             pieces.append("</a>")
             is_open = False
-        if len(token) > 1 and token[0] == "<":
+        if token[0] == "<":
             pieces.append(token)
             continue
-        if link := starts.get((line, column)):
-            href, title = escape(address[link.target]), escape(link.target)
-            pieces.append(f'<a class="code-link" href="{href}" title="{title}">')
+        if target := starts.get((line, column)):
+            pieces.append(
+                f'<a class="code-link" href="{escape(address[target])}" title="{escape(target)}">'
+            )
             is_open = True
         pieces.append(token)
         line, column = (line + 1, 0) if token == "\n" else (line, column + 1)
@@ -465,14 +380,14 @@ def visit_literal_block(self: HTML5Translator, node: nodes.literal_block) -> Non
         type(self).visit_literal_block(self, node)
     except nodes.SkipNode:
         env, docname = self.builder.env, self.builder.current_docname
-        links = getattr(env, "code_links", {}).get(docname, [])
-        cell = node.get("code_cell", len(links))
-        if cell < len(links) and links[cell]:
-            address = {}
-            for link in links[cell]:
-                page, anchor = env.code_places[link.target]
-                address[link.target] = f"{self.builder.get_relative_uri(docname, page)}#{anchor}"
-            self.body[-1] = linked(self.body[-1], links[cell], address)
+        links, _, places = env.code_links
+        found = links[docname][node["code_cell"]] if "code_cell" in node else []
+        address = {}
+        for target in {link.target for link in found}:
+            page, anchor = places[target]
+            address[target] = f"{self.builder.get_relative_uri(docname, page)}#{anchor}"
+        if found:
+            self.body[-1] = linked(self.body[-1], found, address)
         raise
 
 
@@ -483,9 +398,9 @@ def depart_literal_block(self: HTML5Translator, node: nodes.literal_block) -> No
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension."""
-    app.connect("doctree-read", collect)
+    app.connect("env-before-read-docs", begin)
     app.connect("env-purge-doc", purge)
-    app.connect("env-merge-info", merge)
+    app.connect("doctree-read", collect)
     app.connect("env-updated", update)
     app.connect("doctree-resolved", add_uses)
     app.add_node(
@@ -493,8 +408,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     )
     app.add_css_file("api.css")
     return {
-        "version": "1",
-        "env_version": 1,
-        "parallel_read_safe": True,
+        "version": "2",
+        "env_version": 2,
+        "parallel_read_safe": False,
         "parallel_write_safe": True,
     }

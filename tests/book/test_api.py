@@ -9,7 +9,7 @@ import re
 
 import nbformat
 import pytest
-from _ext.code_links import Link, Reader, Reference, linked, locate
+from _ext.code_links import Link, Reader, Reference, linked
 from _ext.paper_links import Mention, Target, mentions, target, targets
 from chapters import BOOK, ROOT, chapters, claims, guards, markdown, pages
 from myst_parser.mdit_to_docutils.base import default_slugify
@@ -34,7 +34,7 @@ def entries(text: str) -> set[str]:
         if written == "py:":  # a bare name would be taken for one of the module above it
             name = f"{re.search(':module: (.*)', options)[1]}.{name}"
         if kind != "module":
-            locate(name)
+            pkgutil.resolve_name(name)
             found.add(name)
             continue
         found.add(name)
@@ -56,7 +56,7 @@ REFERENCE = Reference(frozenset(ENTRIES))
 
 def missing(module: str) -> list[str]:
     """Return the public names of a module that no page documents, under this or another of their names."""
-    known = {(name.rpartition(".")[2], id(locate(name))) for name in ENTRIES}
+    known = {(name.rpartition(".")[2], id(pkgutil.resolve_name(name))) for name in ENTRIES}
     public = importlib.import_module(module)
     found = [name for name in public.__all__ if (name, id(getattr(public, name))) not in known]
     return [name for name in found if not inspect.ismodule(getattr(public, name))]
@@ -203,7 +203,7 @@ STATES = {
 
 @pytest.mark.parametrize("name", STATES)
 def test_what_states_a_theorem_names_it_and_its_chapter(name):
-    assert set(STATES[name]) <= {mention.name for mention in mentions(inspect.getdoc(locate(name)))}
+    assert set(STATES[name]) <= {mention.name for mention in mentions(inspect.getdoc(pkgutil.resolve_name(name)))}
 
 
 # ------------------------------------------------------------------ names in code
