@@ -40,9 +40,6 @@ class Posterior(Protocol):
       other and of the other parameters, or None. They replace its ``scale`` and are much faster; if all parameters have
       them, they replace ``sample`` too.
 
-    Attributes:
-        mean: the means :math:`m`, a tensor of the parameter's shape for each name, on the model's device.
-
     Example:
         >>> class PerLayer:                                       # a full covariance for each parameter
         ...     def __init__(self, mean, root):                   # root (P, Q): the covariance is root @ root.T
@@ -62,7 +59,7 @@ class Posterior(Protocol):
 
     @property
     def mean(self) -> Mapping[str, Tensor]:
-        """The means, a tensor of the parameter's shape for each name."""
+        """The means, a tensor of the parameter's shape for each name, on the model's device."""
 
     def sample(self, generator: torch.Generator | None = None) -> Mapping[str, Tensor]:
         """Draw one set of weights.

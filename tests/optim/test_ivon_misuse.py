@@ -54,7 +54,7 @@ def test_predict_needs_the_model_that_is_trained():
     for other in (copy.deepcopy(model), torch.optim.swa_utils.AveragedModel(model)):
         with pytest.raises(ValueError, match="trains no parameter of this model"):
             predict(other, optimizer, x)
-    with pytest.raises(ValueError, match="optimizer is of type SGD; pass the IVON"):
+    with pytest.raises(ValueError, match="posterior is a SGD; pass .* the IVON optimizer itself"):
         predict(model, torch.optim.SGD(model.parameters(), lr=0.1), x)
     assert predict(nn.Sequential(model), optimizer, x, num_samples=2).shape == (5, 3)
 

@@ -1,15 +1,7 @@
 r"""Label noise of a network under any Gaussian posterior over its weights (Section 3.4, Eq. 20; Chapter 6).
 
 The noise of an example is :math:`\epsilon = A'(f(m)) - A'(f(\theta))` for weights :math:`\theta \sim q`. Its mean is
-the deterministic noise of Eq. 16; its covariance is what Eq. 20 approximates. Four ways to compute them:
-
-==================  ==============================================================================================
-``exact``           the covariance V of the linearised network's logits, all of it, then logits from N(f(m), V)
-                    pushed through A'
-``rank``            the same for V seen along the leading directions of the noise only: fewer backward passes
-``direction``       one Gaussian direction by a Jacobian-vector product: Eq. 20 as the paper uses it
-``monte_carlo``     weights drawn from the posterior: no approximation but the number of draws; the reference
-==================  ==============================================================================================
+the deterministic noise of Eq. 16; its covariance is the one that Eq. 20 approximates.
 """
 
 from __future__ import annotations

@@ -179,9 +179,10 @@ def _as_posterior(model: nn.Module, posterior: Any) -> Posterior:
     missing = [name for name in ("mean", "sample", "scale") if not hasattr(posterior, name)]
     if missing:
         lacks = "" if len(missing) == 3 else f" without {' and '.join(missing)}"
+        inside = ", here its .optimizer" if hasattr(getattr(given, "optimizer", None), "posterior") else ""
         raise ValueError(
             f"posterior is {kind_of(given)}{lacks}; pass a DiagonalPosterior, such as optimizer.posterior(model), any "
-            "other vlls.posterior.Posterior, or the IVON optimizer itself"
+            f"other vlls.posterior.Posterior, or the IVON optimizer itself{inside}"
         )
     if not isinstance(posterior.mean, Mapping):
         raise ValueError(

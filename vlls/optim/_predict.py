@@ -1,0 +1,155 @@
+"""Predictions averaged over the posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlls._compiled import uncompiled
+from vlls._locks import holding, holding_model
+from vlls._names import kind_of
+from vlls._validation import check_generator, check_whole_number
+from vlls.optim._protocol import VariationalOptimizer
+from vlls.optim._wrapped import itself
+from vlls.posterior import Posterior
+
+__all__ = ["predict"]
+
+
+@torch.no_grad()
+def predict(
+    model: torch.nn.Module,
+    posterior: VariationalOptimizer | Posterior | Any,
+    x: Any,
+    num_samples: int = 32,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r"""Class probabilities averaged over weights, :math:`\mathbb E_{q(\theta)}[p(y \mid x, \theta)]`.
+
+    The model is in evaluation mode meanwhile and afterwards as it was; nothing of it changes, buffers included. Other
+    threads that want the optimizer's samples wait.
+
+    Args:
+        model: returns logits, (B, K) or (B, K, ...) for K >= 2 classes, (B,) or (B, 1) for two.
+        posterior: the optimizer that trains the model, such as :class:`.IVON`, or any :class:`.Posterior` over its
+            parameters.
+        x: the model's input, a batch.
+        num_samples: number S of draws of the weights, >= 1; the error falls as 1 / sqrt(S).
+        generator: for the draws. An optimizer otherwise draws from its own, so that training goes on as if nothing had
+            been drawn only if one is given here.
+
+    Returns:
+        Probabilities of the logits' shape, in float32 or better; softmax over the second axis, or the probability of
+        class 1 where there is one logit an example.
+
+    Raises:
+        ValueError: if ``num_samples`` is below 1, the posterior is none or does not fit the model, the optimizer trains
+            no parameter of the model, or the model returns anything but a tensor of logits.
+        RuntimeError: inside a sample of the optimizer.
+
+    Example:
+        >>> from vlls import IVON
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Linear(5, 3)
+        >>> optimizer = IVON(model.parameters(), lr=0.1, ess=64)
+        >>> predict(model, optimizer, torch.randn(8, 5), num_samples=4).sum(1).allclose(torch.ones(8))
+        True
+        >>> predict(model, optimizer.posterior(model), torch.randn(8, 5), num_samples=4).shape
+        torch.Size([8, 3])
+    """
+    check_whole_number(num_samples, "num_samples", 1)
+    check_generator(generator)
+    if not isinstance(posterior, VariationalOptimizer):
+        return _of_posterior(uncompiled(model), posterior, x, num_samples, generator)
+    optimizer = itself(posterior)
+    trained = [p for group in optimizer.param_groups for p in group["params"]]  # type: ignore[attr-defined]
+
+    def draw() -> Tensor:
+        with optimizer.sampled_params(train=False):
+            return _probabilities(model(x))
+
+    with holding(trained), holding_model(model), _evaluating(model), _drawing_from(optimizer, generator):
+        if not {id(p) for p in trained} & {id(p) for p in model.parameters()}:
+            raise ValueError(
+                "the optimizer trains no parameter of this model, so there is nothing to average; pass the model that "
+                "it was made with, not a copy or an average of it"
+            )
+        return _average(draw, num_samples)
+
+
+def _of_posterior(
+    model: torch.nn.Module, posterior: Any, x: Any, num_samples: int, generator: torch.Generator | None
+) -> Tensor:
+    """The average over draws of a posterior, which the model carries for the time of a pass forward."""
+    from vlls.noise._call import Call
+    from vlls.noise._posterior import posterior_of
+
+    checked = posterior_of(model, posterior)
+    call = Call(model, checked.mean)
+
+    def draw() -> Tensor:
+        step = checked.step(generator)
+        with call.carrying({name: mean + step[name] for name, mean in checked.mean.items()}):
+            return _probabilities(model(x))
+
+    with holding_model(model), _evaluating(model):
+        return _average(draw, num_samples)
+
+
+def _average(draw: Callable[[], Tensor], num_samples: int) -> Tensor:
+    """Average the probabilities of independent draws."""
+    total = draw()
+    for _ in range(num_samples - 1):
+        total.add_(draw())
+    return total.div_(num_samples)
+
+
+def _probabilities(logits: Any) -> Tensor:
+    """Return class probabilities of a model's output, in float32 at least."""
+    logits = _checked(logits)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits.sigmoid() if logits.ndim == 1 or logits.shape[1] == 1 else logits.softmax(1)
+
+
+def _checked(logits: Any) -> Tensor:
+    """Return a model's output, or raise a ValueError unless it is a tensor of logits."""
+    if isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim:
+        return logits
+    if isinstance(logits, Tensor):
+        given = f"a tensor of shape {tuple(logits.shape)} and {logits.dtype}"
+        advice = "real logits, a row an example"
+    else:
+        heads = [*logits] if isinstance(logits, Mapping) else len(logits) if isinstance(logits, tuple | list) else None
+        given = kind_of(logits) + (f" of {heads}" if heads is not None else "")
+        advice = "one tensor of logits"
+        if hasattr(logits, "logits"):
+            advice += ", here its .logits"
+    raise ValueError(f"the model returns {given}; wrap it in a module whose forward returns {advice}")
+
+
+@contextmanager
+def _drawing_from(optimizer: VariationalOptimizer, generator: torch.Generator | None) -> Iterator[None]:
+    """Let the optimizer draw from a generator, if one is given."""
+    own = optimizer.generator
+    optimizer.generator = own if generator is None else generator
+    try:
+        yield
+    finally:
+        optimizer.generator = own
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode for every module, then each as it was."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
