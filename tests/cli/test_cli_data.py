@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from vlls.cli._app import app
 from vlls.train import RunConfig, load_run, run
 from vlls.train._chance import at_chance, tell_chance
+from vlls.train._keys import older_key
 
 SMALL = ["--model", "cnn3", "--image-size", "16", "--epochs", "1", "--eval-samples", "0", "--workers", "0"]
 SMALL += ["--batch-size", "8"]
@@ -171,6 +172,7 @@ def test_a_project_that_was_moved_and_images_that_are_gone(kept, tmp_path):
     assert invoke("noise", moved / "runs" / folder.name, "--data", tmp_path / "store").exit_code == 0
 
 
+@pytest.mark.filterwarnings("ignore:.*left out folders of runs:UserWarning")
 def test_a_run_within_the_folder_that_it_is_trained_on(tmp_path, monkeypatch):
     monkeypatch.chdir(make_photos(tmp_path / "photos"))
     assert invoke("train", "--dataset", ".", *SMALL).exit_code == 0
@@ -180,10 +182,16 @@ def test_a_run_within_the_folder_that_it_is_trained_on(tmp_path, monkeypatch):
     assert shown.exit_code == 0 and "left out folders of runs (1)" in shown.stderr
     again = invoke("train", "--dataset", ".", *SMALL)
     assert "was finished before" in again.stderr and "older version" not in again.stderr
-    older = folder.with_name(f"none-ivon-seed0-{load_run(folder).config.key}")
+    older = folder.with_name(f"none-ivon-seed0-{older_key(load_run(folder).config)}")
     folder.rename(older)
+    again = invoke("train", "--dataset", ".", *SMALL)
+    assert f"note: {older} holds this run as an older version named it, and keeps it; vlls migrate" in again.stderr
+    assert "was finished before" in again.stderr and list(Path("runs").iterdir()) == [older]
+    rename_dataset(older, ".")
+    relative = older.with_name(f"none-ivon-seed0-{older_key(load_run(older).config)}")
+    older.rename(relative)
     again = invoke("train", "--dataset", ".", *SMALL, "--dry-run")
-    assert f"note: {older} holds this run as an older version named it; it is not gone on with" in again.stderr
+    assert f"note: {relative} holds this run as an older version named it, by a relative path; it" in again.stderr
 
 
 # ------------------------------------------------------------------ images that are not square

@@ -293,7 +293,11 @@ def test_checkpoints_of_others(copy, kept):
 
 def test_configs_of_another_version(copy, kept):
     values = kept.config.to_dict()
-    change(copy / "checkpoint.pt", config={**values, "colour": "blue"})
+    change(copy / "checkpoint.pt", config={**values, "colour": "red"})  # under which older runs went
+    with pytest.warns(UserWarning, match="field='colour' is of a newer version of vlls, and left out"):
+        assert load_run(copy).config == kept.config
+    for name in ("record.json", "checkpoint.pt"):
+        change(copy / name, key="another", config={**values, "colour": "blue"})
     refused(
         copy, "is of another version of vlls (field='colour' is unknown", "load it with the version that wrote it ("
     )

@@ -14,13 +14,15 @@ import typer
 from rich.console import Console
 
 from vlls.cli._errors import Failed, one_line, rank
-from vlls.cli._options import with_run_options
+from vlls.cli._options import DATA_HELP, DEVICE_HELP, option, with_run_options
 from vlls.cli._report import comparison, describe, plan, results_table
 from vlls.cli._terminal import Terminated, note, say, terminable, threads_of, warnings_noted
-from vlls.data._known import ARRAYS, as_folder, check_dataset
+from vlls.data._known import ARRAYS, check_dataset
 from vlls.train._chance import tell_chance
 from vlls.train._config import RunConfig
 from vlls.train._files import CHECKPOINT, RECORD, load_record
+from vlls.train._keys import run_folder
+from vlls.train.methods import PROPOSED, SGD
 
 if TYPE_CHECKING:
     from vlls.train import Reporter, RunResult
@@ -39,6 +41,8 @@ Human labels:
   [cyan]vlls train --dataset cifar10 --labels cifar10n:worse_label[/cyan]
 Go on after an interruption: the same command and --resume
   [cyan]vlls train --dataset cifar10 --method ivon --resume[/cyan]
+A method of your own, which the module my_methods registers (vlls.train.register):
+  [cyan]vlls --import my_methods train --method focal --option gamma=2[/cyan]
 Two GPUs, or processes, that share each batch:
   [cyan]torchrun --nproc-per-node=2 -m vlls.cli train --dataset cifar10[/cyan]
 """
@@ -62,59 +66,28 @@ MACHINE, OUTPUT = "Machine", "Output"
 @with_run_options
 def train(
     *,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="VLLS_DATA",
-            metavar="DIR",
-            help="folder with the data sets",
-            rich_help_panel="Data",
-            show_default=False,
-        ),
-    ] = None,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1, ...", rich_help_panel=MACHINE)
-    ] = "auto",
-    workers: Annotated[
-        int, typer.Option(metavar="N", min=0, help="processes that decode images from files", rich_help_panel=MACHINE)
-    ] = 2,
-    threads: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="of the CPU, for torch; small networks want 1", rich_help_panel=MACHINE),
-    ] = None,
-    checkpoint_seconds: Annotated[
-        float, typer.Option(metavar="X", min=0, help="time between checkpoints", rich_help_panel=MACHINE)
-    ] = 60.0,
-    output: Annotated[
-        Path, typer.Option(metavar="DIR", help="folder of runs, each in its own", rich_help_panel=OUTPUT)
-    ] = Path("runs"),
-    resume: Annotated[
-        bool, typer.Option("--resume", help="go on from the last checkpoint", rich_help_panel=OUTPUT)
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="train anew what is there already", rich_help_panel=OUTPUT)
-    ] = False,
-    tensorboard: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="write the metrics for TensorBoard", rich_help_panel=OUTPUT, show_default=False
-        ),
-    ] = None,
+    data: Annotated[Path | None, option("Data", DATA_HELP, "DIR", envvar="VLLS_DATA")] = None,
+    device: Annotated[str, option(MACHINE, DEVICE_HELP, "NAME")] = "auto",
+    workers: Annotated[int, option(MACHINE, "processes that decode images from files", "N", min=0)] = 2,
+    threads: Annotated[int | None, option(MACHINE, "of the CPU, for torch; small networks want 1", "N", min=1)] = None,
+    checkpoint_seconds: Annotated[float, option(MACHINE, "time between checkpoints", "X", min=0)] = 60.0,
+    output: Annotated[Path, option(OUTPUT, "folder of runs, each in its own", "DIR")] = Path("runs"),
+    resume: Annotated[bool, option(OUTPUT, "go on from the last checkpoint", None, "--resume")] = False,
+    overwrite: Annotated[bool, option(OUTPUT, "train anew what is there already", None, "--overwrite")] = False,
+    tensorboard: Annotated[Path | None, option(OUTPUT, "write the metrics for TensorBoard", "DIR")] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="print the record as JSON on stdout, nothing else", rich_help_panel=OUTPUT)
+        bool, option(OUTPUT, "print the record as JSON on stdout, nothing else", None, "--json")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="print errors only", rich_help_panel=OUTPUT)] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="print what would be trained, and stop", rich_help_panel=OUTPUT)
-    ] = False,
+    quiet: Annotated[bool, option(OUTPUT, "print errors only", None, "--quiet")] = False,
+    dry_run: Annotated[bool, option(OUTPUT, "print what would be trained, and stop", None, "--dry-run")] = False,
     **fields: Any,
 ) -> None:
     """Train, report, and leave with the exit code."""
-    given = {name: value for name, value in fields.items() if value is not None}
+    given = {name: value for name, value in fields.items() if value not in (None, [])}
     if "milestones" in given:
         given["milestones"] = _numbers("milestones", given["milestones"])
     if "options" in given:
-        given["options"] = dict(_pair(text) for text in given["options"].split(","))
+        given["options"] = dict(_pair(text) for text in given["options"])
     if resume and overwrite:
         raise ValueError("--resume goes on and --overwrite starts anew; choose one of them")
     speaks = rank() == 0
@@ -157,7 +130,7 @@ train.__doc__ = HELP
 def demonstration() -> list[RunConfig]:
     """The runs of ``vlls train`` alone."""
     errors: dict[str, Any] = {"dataset": "digits", "corruption": "symmetric", "rate": 0.4}
-    return [RunConfig(method=method, **errors).resolved() for method in ("ivon", "sgd")]
+    return [RunConfig(method=method, **errors).resolved() for method in (PROPOSED, SGD)]
 
 
 def _checked(config: RunConfig, dry_run: bool) -> RunConfig:
@@ -176,13 +149,15 @@ def _checked(config: RunConfig, dry_run: bool) -> RunConfig:
 
 def _namesakes(asked: RunConfig, output: Path) -> Iterator[str]:
     """Yield what else could have been meant: a folder called as a data set, a run that an older version named."""
-    name, config = asked.dataset, asked.located()
+    name, config = asked.dataset, asked.located().resolved()
     if name in ARRAYS and Path(name).is_dir():
         yield f"{name} is the data set of that name; for the folder that lies here pass ./{name}"
-    for key in dict.fromkeys((asked.key, config.key)) if as_folder(name) is not None else ():
-        for older in output.expanduser().glob(f"*-{key}"):
-            if older.name != config.name:
-                yield f"{older} holds this run as an older version named it; it is not gone on with"
+    older = run_folder(output, config)
+    if older.name != config.name:
+        yield f"{older} holds this run as an older version named it, and keeps it; vlls migrate {output} renames it"
+    relative = run_folder(output, asked.resolved())
+    if config.dataset != name and relative.exists():
+        yield f"{relative} holds this run as an older version named it, by a relative path; it is not gone on with"
 
 
 def _numbers(name: str, text: str) -> tuple[float, ...]:
@@ -195,10 +170,10 @@ def _numbers(name: str, text: str) -> tuple[float, ...]:
 
 
 def _pair(text: str) -> tuple[str, Any]:
-    """Return the name and the value of ``NAME=X``, where X is as JSON writes it or else a string."""
+    """Return the name and the value of ``NAME=VALUE``: a value as JSON writes it, or else a string."""
     name, equals, value = text.partition("=")
     if not equals:
-        raise ValueError(f"options={text!r} is no name with a value; pass NAME=X, or several with commas between them")
+        raise ValueError(f"--option {text} is no name with a value; pass NAME=VALUE, such as --option gamma=2")
     try:
         return name.strip(), json.loads(value)
     except ValueError:
@@ -231,7 +206,7 @@ def _train(config: RunConfig, output: Path, notes: Console, **options: Any) -> R
         raise typer.Exit(128 + stopped.signum) from None
     except KeyboardInterrupt as stopped:
         signum = signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT
-        kept = (output / config.name / CHECKPOINT).exists()
+        kept = (run_folder(output, config) / CHECKPOINT).exists()
         then = "go on from the last checkpoint with the same command and --resume" if kept else "nothing was saved"
         say(f"stopped by {signum.name} at once; {then}")
         raise typer.Exit(128 + signum) from None
@@ -243,12 +218,12 @@ def _train(config: RunConfig, output: Path, notes: Console, **options: Any) -> R
 
 # ---------------------------------------------------------------------- what is told
 def _tell_plans(configs: Sequence[RunConfig], given: set[str], output: Path, tables: Console, as_json: bool) -> None:
-    plans = [{"config": config.to_dict(), "folder": str(output / config.name)} for config in configs]
+    plans = [{"config": config.to_dict(), "folder": str(run_folder(output, config))} for config in configs]
     if as_json:
         print(json.dumps(plans if len(plans) > 1 else plans[0], indent=1))
         return
     for config in configs:
-        folder = output / config.name
+        folder = run_folder(output, config)
         state = "finished" if (folder / RECORD).exists() else "unfinished" if (folder / CHECKPOINT).exists() else "new"
         tables.print(describe(config), style="bold", markup=False, highlight=False)
         tables.print(plan(config, given))

@@ -120,7 +120,8 @@ def _migrate_run(folder: Path, listed: dict[str, RunConfig], done: Migration) ->
         if record is not None and record.get("key") != config.key:
             save_record(folder / RECORD, {**record, "key": config.key})
         if state is not None and state["key"] != config.key:
-            save_checkpoint(folder / CHECKPOINT, {**state, "key": config.key})
+            kept = {"config": config.resolved().to_dict(), **state, "key": config.key}  # the oldest kept no config
+            save_checkpoint(folder / CHECKPOINT, kept)
     target = folder.with_name(config.name)
     if target == folder:
         return
