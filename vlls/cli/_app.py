@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 import vlls
 from vlls._extras import missing
 from vlls.cli._errors import Failed, one_line, rank
+from vlls.cli._import import import_from_here
 from vlls.cli._migrate import migrate
 from vlls.cli._noise import noise
 from vlls.cli._results import figure, results
@@ -69,7 +70,15 @@ def _vlls(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
+    modules: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import", metavar="MODULE", help="Import a module first: one that registers methods or experiments."
+        ),
+    ] = None,
 ) -> None:
+    for name in modules or ():
+        import_from_here(name)
     if context.invoked_subcommand is None:
         print(context.get_help(), end="")
         raise typer.Exit

@@ -21,6 +21,7 @@ from vlls._files import make_folder, write_atomically
 from vlls._names import check_known
 from vlls.cli._errors import Failed
 from vlls.cli._noise_report import ALL, CSV, HTML, Asked, NoiseReport, name_options, name_parts, rank_parts
+from vlls.cli._options import DATA_HELP, DEVICE_HELP, option
 from vlls.cli._terminal import Terminated, note, say, terminable, threads_of, warnings_noted
 
 if TYPE_CHECKING:
@@ -61,94 +62,35 @@ COMPUTING, MACHINE, OUTPUT = "Noise", "Machine", "Output"
 # ---------------------------------------------------------------------- the command
 def noise(
     folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="of a run, as vlls train names it at its end")],
-    part: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="which images: train, test, validation, or all", rich_help_panel=COMPUTING),
-    ] = "train",
+    part: Annotated[str, option(COMPUTING, "which images: train, test, validation, or all", "NAME")] = "train",
     method: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="rank (fast), exact, direction (Eq. 20), or monte_carlo (the reference)",
-            rich_help_panel=COMPUTING,
-        ),
+        str, option(COMPUTING, "rank (fast), exact, direction (Eq. 20), or monte_carlo (the reference)", "NAME")
     ] = "rank",
     rank: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="directions of the logits that --method rank keeps \\[default: 3]",
-            rich_help_panel=COMPUTING,
-            show_default=False,
-        ),
+        option(COMPUTING, "directions of the logits that --method rank keeps \\[default: 3]", "N", min=1),
     ] = None,
     samples: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="draws of --method monte_carlo and direction \\[default: 64]",
-            rich_help_panel=COMPUTING,
-            show_default=False,
-        ),
+        int | None, option(COMPUTING, "draws of --method monte_carlo and direction \\[default: 64]", "N")
     ] = None,
     std: Annotated[
         float | None,
-        typer.Option(
-            metavar="X",
-            help="one standard deviation for all weights; for methods that learn no posterior",
-            rich_help_panel=COMPUTING,
-            show_default=False,
-        ),
+        option(COMPUTING, "one standard deviation for all weights; for methods that learn no posterior", "X"),
     ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, help="the first N images of a part only", rich_help_panel=COMPUTING, show_default=False
-        ),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="VLLS_DATA",
-            metavar="DIR",
-            help="folder with the data sets",
-            rich_help_panel=MACHINE,
-            show_default=False,
-        ),
-    ] = None,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1, ...", rich_help_panel=MACHINE)
-    ] = "auto",
-    threads: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="of the CPU, for torch; small networks want 1", rich_help_panel=MACHINE),
-    ] = None,
+    limit: Annotated[int | None, option(COMPUTING, "the first N images of a part only", "N", min=1)] = None,
+    data: Annotated[Path | None, option(MACHINE, DATA_HELP, "DIR", envvar="VLLS_DATA")] = None,
+    device: Annotated[str, option(MACHINE, DEVICE_HELP, "NAME")] = "auto",
+    threads: Annotated[int | None, option(MACHINE, "of the CPU, for torch; small networks want 1", "N", min=1)] = None,
     memory: Annotated[
         float | None,
-        typer.Option(
-            metavar="MB",
-            help="what intermediate results may take \\[default: 64 on a CPU, 2048 on a GPU]",
-            rich_help_panel=MACHINE,
-            show_default=False,
-        ),
+        option(MACHINE, "what intermediate results may take \\[default: 64 on a CPU, 2048 on a GPU]", "MB"),
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help=f"where {CSV} and {HTML} go \\[default: the folder of the run]",
-            rich_help_panel=OUTPUT,
-            show_default=False,
-        ),
+        Path | None, option(OUTPUT, f"where {CSV} and {HTML} go \\[default: the folder of the run]", "DIR")
     ] = None,
-    show: Annotated[
-        int, typer.Option(metavar="N", min=0, help="examples in each section of the gallery", rich_help_panel=OUTPUT)
-    ] = 40,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="print a summary as JSON on stdout, nothing else", rich_help_panel=OUTPUT)
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="print errors only", rich_help_panel=OUTPUT)] = False,
+    show: Annotated[int, option(OUTPUT, "examples in each section of the gallery", "N", min=0)] = 40,
+    as_json: Annotated[bool, option(OUTPUT, "print a summary as JSON on stdout, nothing else", None, "--json")] = False,
+    quiet: Annotated[bool, option(OUTPUT, "print errors only", None, "--quiet")] = False,
 ) -> None:
     """Rank, write, report."""
     import torch  # late: it takes seconds
@@ -167,8 +109,8 @@ def noise(
             parts = {name: run.images(name) for name in (there if part == ALL else [part])}
             if limit is not None:
                 parts = {name: images.first(limit) for name, images in parts.items()}
-            place = folder if output is None else output
-            make_folder(place.expanduser())
+            target = folder if output is None else output
+            make_folder(target.expanduser())
             began = time.perf_counter()
             number = sum(map(len, parts.values()))
             title = f"{run.folder.name}: label noise of {number:,} {name_parts(parts)} images"
@@ -181,9 +123,9 @@ def noise(
             seconds = time.perf_counter() - began
             report = NoiseReport(run, part, asked, posterior, parts, ranking, part_of, seconds)
             table, page = report.table(), report.page(show)
-            summary = report.summary(show, place)
-            write_atomically(place.expanduser() / CSV, table)
-            write_atomically(place.expanduser() / HTML, page)
+            summary = report.summary(show, target)
+            write_atomically(target.expanduser() / CSV, table)
+            write_atomically(target.expanduser() / HTML, page)
     except torch.cuda.OutOfMemoryError as error:
         raise Failed("the GPU has not enough memory; choose a smaller --memory") from error
     except KeyboardInterrupt as stopped:
@@ -193,7 +135,7 @@ def noise(
     if as_json:
         print(json.dumps(summary, indent=1))
     elif not quiet:
-        for line in report.sentences(show, place):
+        for line in report.sentences(show, target):
             print(line)
 
 

@@ -1,4 +1,4 @@
-"""An option for every field of :class:`.RunConfig`, with the help that its docstring gives."""
+"""Options of the commands: one for every field of :class:`.RunConfig`, and short ways to write the others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vlls.models import NAMES as MODELS
 from vlls.train._config import RunConfig
 from vlls.train.methods import METHODS
 
-__all__ = ["PANELS", "run_config_help", "with_run_options"]
+__all__ = ["DATA_HELP", "DEVICE_HELP", "PANELS", "option", "run_config_help", "with_run_options"]
 
 PANELS = {
     "Data": "dataset labels train_size validation_size image_size augment",
@@ -30,16 +30,31 @@ PANELS = {
 _listed = " ".join(PANELS.values()).split()
 if _others := [field.name for field in fields(RunConfig) if field.name not in _listed]:
     PANELS["Further"] = " ".join(_others)  # a new field has its option at once, and its place later
-_METAVAR = {int: "N", float: "X", str: "NAME", tuple: "X,...", Mapping: "NAME=X,..."}
+_METAVAR = {int: "N", float: "X", str: "NAME", tuple: "X,...", Mapping: "NAME=VALUE"}
 _LISTS = {"load": DATASETS, "METHODS": tuple(METHODS), "NAMES": MODELS}  # what the docstring refers to
 _SYMBOLS = {"kappa": "κ", "beta": "β", "delta": "δ", "lambda": "λ", "sigma": "σ"}
 _SMALL = str.maketrans("012", "₀₁₂")
 
+DATA_HELP, DEVICE_HELP = "folder with the data sets", "auto, cpu, cuda, cuda:1, ..."
+
 F = TypeVar("F", bound=Callable[..., None])
 
 
+def option(panel: str | None, text: str, metavar: str | None = None, *flags: str, **more: Any) -> Any:
+    """Return an option for an annotation.
+
+    Args:
+        panel: of the help that it stands in.
+        text: its help.
+        metavar: the word for its value in the help.
+        flags: its names; none for that of the parameter.
+        more: what else :func:`typer.Option` takes.
+    """
+    return typer.Option(*flags, help=text, metavar=metavar, rich_help_panel=panel, **more)
+
+
 def with_run_options(command: F) -> F:
-    """Give a command an option for every field of :class:`.RunConfig`; what is not set on the command line is None.
+    """Give a command an option for every field of :class:`.RunConfig`; None stands for those that are not given.
 
     Args:
         command: takes its own options by keyword, and those of the config as ``**fields``.
@@ -49,17 +64,14 @@ def with_run_options(command: F) -> F:
     parameters = []
     for panel, names in PANELS.items():
         for name in names.split():
-            kind = _kind(hints[name])
-            flag = "--" + name.replace("_", "-")
-            option = typer.Option(
-                f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
-                help=escape(helps[name] + ("" if defaults[name] is None else f" [default: {defaults[name]}]")),
-                metavar=_METAVAR.get(kind),
-                show_default=False,
-                rich_help_panel=panel,
-            )
-            taken: Any = str if kind in (tuple, Mapping) else kind
-            parameters.append(_keyword(name, Annotated[taken | None, option]))
+            type_ = _type(hints[name])
+            flag = "--option" if type_ is Mapping else "--" + name.replace("_", "-")
+            text = escape(helps[name] + ("" if defaults[name] is None else f" [default: {defaults[name]}]"))
+            text += "; once for each" * (type_ is Mapping)
+            flags = f"{flag}/--no-{flag[2:]}" if type_ is bool else flag
+            taken: Any = str if type_ is tuple else list[str] if type_ is Mapping else type_
+            annotation = Annotated[taken | None, option(panel, text, _METAVAR.get(type_), flags, show_default=False)]
+            parameters.append(_keyword(name, annotation))
     own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
     signature = inspect.Signature([*parameters, *own])
     command.__signature__ = signature  # type: ignore[attr-defined]
@@ -67,11 +79,11 @@ def with_run_options(command: F) -> F:
     return command
 
 
-def _kind(hint: Any) -> type:
+def _type(hint: Any) -> type:
     """The type of a field without its None; tuple for a tuple of anything."""
-    kinds = get_args(hint) if type(None) in get_args(hint) else [hint]
-    kind = next(kind for kind in kinds if kind is not type(None))
-    return get_origin(kind) or kind
+    types = get_args(hint) if type(None) in get_args(hint) else [hint]
+    found = next(type_ for type_ in types if type_ is not type(None))
+    return get_origin(found) or found
 
 
 def _keyword(name: str, annotation: Any) -> inspect.Parameter:

@@ -1,10 +1,10 @@
-"""What is printed of runs: tables, and sentences that follow from their numbers."""
+"""Tables of runs, and sentences that follow from their numbers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
@@ -12,13 +12,13 @@ from rich.text import Text
 
 from vlls.cli._options import PANELS
 from vlls.train._config import RunConfig
+from vlls.train.methods import METHODS
 
 if TYPE_CHECKING:
     from vlls.train import RunResult
 
 __all__ = ["comparison", "describe", "plan", "results_table"]
 
-_NAMES = {"ivon": "IVON", "sgd": "SGD", "ls": "LS", "ols": "OLS", "acls": "ACLS", "sam": "SAM", "vgd": "VGD"}
 _PREDICTIONS = {"test": "at the mean", "posterior": "averaged over\nthe posterior", "validation": "held-out part"}
 _SCORES = {  # at each way to predict
     "accuracy": ("test accuracy", "percent"),
@@ -34,7 +34,7 @@ _LABELS = {  # of the training images, at the mean
 
 
 def _name(method: str) -> str:
-    return _NAMES.get(method, method.replace("_", " ").replace("ivon", "IVON"))
+    return METHODS[method].label
 
 
 def describe(config: RunConfig) -> str:
@@ -130,7 +130,7 @@ def comparison(ours: RunResult, plain: RunResult) -> str:
 
 # ---------------------------------------------------------------------- runs to come
 def plan(config: RunConfig, given: set[str]) -> Table:
-    """What a run would be: each field that has a value, and which of them were asked for.
+    """Return each field of a run that has a value, and which of them were asked for.
 
     Args:
         config: resolved.
@@ -139,9 +139,14 @@ def plan(config: RunConfig, given: set[str]) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     for panel, names in PANELS.items():
         rows = [(name, getattr(config, name)) for name in names.split()]
-        rows = [(name, value) for name, value in rows if value is not None]
+        rows = [(name, value) for name, value in rows if value not in (None, {})]
         table.add_row(f"[bold]{panel}[/bold]")
         for name, value in rows:
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            table.add_row(f"  {name}", Text(text), "given" if name in given else "")
+            table.add_row(f"  {name}", Text(_in_words(value)), "given" if name in given else "")
     return table
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={entry}" for name, entry in value.items())
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

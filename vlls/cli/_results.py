@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vlls._names import check_known
+from vlls.cli._options import option
 from vlls.cli._terminal import note, warnings_noted
 from vlls.experiments import EXPERIMENTS, choose, collate, collate_labels, experiment, load_table, protocol, save_table
 
@@ -38,21 +39,16 @@ From a table that vlls results wrote:
 """
 ENDINGS = (".png", ".svg", ".pdf")
 
-Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="folder that vlls sweep was given")]
-OneProtocol = Annotated[
-    str | None, typer.Option("--protocol", metavar="NAME", help="only this one", show_default=False)
-]
+Results = Annotated[Path, option(None, "folder that vlls sweep was given", "DIR", "--results")]
+OneProtocol = Annotated[str | None, option(None, "only this one", "NAME", "--protocol")]
 
 
 def results(
     folder: Results = Path("results"),
     output: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="write the table: a name that ends in .csv or .parquet", show_default=False),
+        Path | None, option(None, "write the table: a name that ends in .csv or .parquet", "FILE")
     ] = None,
-    name: Annotated[
-        str | None, typer.Option("--experiment", metavar="NAME", help="only this one", show_default=False)
-    ] = None,
+    name: Annotated[str | None, option(None, "only this one", "NAME", "--experiment")] = None,
     size: OneProtocol = None,
 ) -> None:
     """Collate and print or write."""
@@ -85,14 +81,10 @@ results.__doc__ = RESULTS_HELP
 def figure(
     name: Annotated[str, typer.Argument(metavar="NAME", help="one of " + ", ".join(EXPERIMENTS))],
     folder: Results = Path("results"),
-    table: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="draw this table, not the folder's runs", show_default=False),
-    ] = None,
+    table: Annotated[Path | None, option(None, "draw this table, not the folder's runs", "FILE")] = None,
     size: OneProtocol = None,
     output: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="a name that ends in .png, .svg or .pdf [default: NAME.png]"),
+        Path | None, option(None, "a name that ends in .png, .svg or .pdf \\[default: NAME.png]", "FILE")
     ] = None,
 ) -> None:
     """Draw and write."""

@@ -17,20 +17,22 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from vlls.cli._options import DATA_HELP, DEVICE_HELP, option
 from vlls.cli._terminal import Terminated, note, say, terminable
 from vlls.experiments import (
     EXPERIMENTS,
     PROTOCOLS,
     Cell,
     Executor,
+    Outcome,
     ResultsFolder,
     SweepReporter,
     SweepResult,
     cells,
 )
 from vlls.experiments import sweep as run_sweep
-from vlls.experiments._jobs import Outcome
 from vlls.train._chance import at_chance
+from vlls.train.methods import METHODS
 
 __all__ = ["sweep"]
 
@@ -54,8 +56,8 @@ The paper's own settings on a Ray cluster:
 """
 
 
-class Executors(str, Enum):
-    """Where runs can be done."""
+class ExecutorName(str, Enum):
+    """The executors of sweeps on the command line."""
 
     local = "local"
     ray = "ray"
@@ -67,92 +69,45 @@ WHAT, WHERE, OUTPUT = "What", "Where", "Output"
 def sweep(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="one of " + ", ".join(EXPERIMENTS))] = None,
     protocol: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="; ".join(f"{entry.name}: {entry.text}" for entry in PROTOCOLS.values()),
-            rich_help_panel=WHAT,
-        ),
+        str, option(WHAT, "; ".join(f"{entry.name}: {entry.text}" for entry in PROTOCOLS.values()), "NAME")
     ] = "reduced",
     seeds: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            help="number of seeds (" + ", ".join(f"{p.name}: {p.seeds}" for p in PROTOCOLS.values()) + ")",
-            rich_help_panel=WHAT,
-            show_default=False,
-        ),
+        option(WHAT, f"number of seeds ({', '.join(f'{p.name}: {p.seeds}' for p in PROTOCOLS.values())})", "N"),
     ] = None,
     tune: Annotated[
         bool,
-        typer.Option(
+        option(
+            WHAT,
+            "with runs at seed 0 that hold images out, to choose hyperparameters without the test images",
+            None,
             "--tune/--no-tune",
-            help="with runs at seed 0 that hold images out, to choose hyperparameters without the test images",
-            rich_help_panel=WHAT,
         ),
     ] = True,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="VLLS_DATA",
-            metavar="DIR",
-            help="folder with the data sets",
-            rich_help_panel=WHAT,
-            show_default=False,
-        ),
-    ] = None,
+    data: Annotated[Path | None, option(WHAT, DATA_HELP, "DIR", envvar="VLLS_DATA")] = None,
     executor: Annotated[
-        Executors, typer.Option(help="processes of this machine, or a Ray cluster", rich_help_panel=WHERE)
-    ] = Executors.local,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1, ...", rich_help_panel=WHERE)
-    ] = "auto",
+        ExecutorName, option(WHERE, "processes of this machine, or a Ray cluster")
+    ] = ExecutorName.local,
+    device: Annotated[str, option(WHERE, DEVICE_HELP, "NAME")] = "auto",
     workers_per_device: Annotated[
         int | None,
-        typer.Option(
-            metavar="K",
-            help="runs side by side on a device (1 on a GPU, as many as there are cores on a CPU)",
-            rich_help_panel=WHERE,
-            show_default=False,
-        ),
+        option(WHERE, "runs side by side on a device (1 on a GPU, as many as there are cores on a CPU)", "K"),
     ] = None,
-    threads: Annotated[
-        int, typer.Option(metavar="N", min=1, help="of torch in a run, on a CPU", rich_help_panel=WHERE)
-    ] = 1,
+    threads: Annotated[int, option(WHERE, "of torch in a run, on a CPU", "N", min=1)] = 1,
     address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="of the Ray cluster: auto, HOST:PORT, or ray://HOST:PORT",
-            rich_help_panel=WHERE,
-            show_default=False,
-        ),
+        str | None, option(WHERE, "of the Ray cluster: auto, HOST:PORT, or ray://HOST:PORT", "ADDRESS")
     ] = None,
-    results: Annotated[
-        Path, typer.Option(metavar="DIR", help="folder of runs and tables", rich_help_panel=OUTPUT)
-    ] = Path("results"),
+    results: Annotated[Path, option(OUTPUT, "folder of runs and tables", "DIR")] = Path("results"),
     time_budget: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME",
-            help="begin no run after it, and save those under way: 90s, 9m, 1h30m",
-            rich_help_panel=OUTPUT,
-            show_default=False,
-        ),
+        str | None, option(OUTPUT, "begin no run after it, and save those under way: 90s, 9m, 1h30m", "TIME")
     ] = None,
-    checkpoint_seconds: Annotated[
-        float, typer.Option(metavar="X", min=0, help="time between checkpoints of a run", rich_help_panel=OUTPUT)
-    ] = 30.0,
+    checkpoint_seconds: Annotated[float, option(OUTPUT, "time between checkpoints of a run", "X", min=0)] = 30.0,
     keep_weights: Annotated[
-        bool, typer.Option("--keep-weights", help="keep the checkpoints of finished runs", rich_help_panel=OUTPUT)
+        bool, option(OUTPUT, "keep the checkpoints of finished runs", None, "--keep-weights")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="print errors only", rich_help_panel=OUTPUT)] = False,
-    list_all: Annotated[
-        bool, typer.Option("--list", help="print the sweeps and their numbers of runs", rich_help_panel=OUTPUT)
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="print the runs and what is done of them", rich_help_panel=OUTPUT)
-    ] = False,
+    quiet: Annotated[bool, option(OUTPUT, "print errors only", None, "--quiet")] = False,
+    list_all: Annotated[bool, option(OUTPUT, "print the sweeps and their numbers of runs", None, "--list")] = False,
+    dry_run: Annotated[bool, option(OUTPUT, "print the runs and what is done of them", None, "--dry-run")] = False,
 ) -> None:
     """Sweep, report, and leave with the exit code."""
     tables = Console()
@@ -169,7 +124,7 @@ def sweep(
     budget = None if time_budget is None else seconds_of(time_budget)
     notes = Console(stderr=True, quiet=quiet)
     cells(name, protocol, seeds=seeds, tune=tune)  # what is wrong with them is told before a process or cluster begins
-    place = _executor(executor, device, workers_per_device, threads, address)
+    where = _executor(executor, device, workers_per_device, threads, address)
     began = _Watch(notes)
     try:
         with terminable(), began as watch:
@@ -179,7 +134,7 @@ def sweep(
                 seeds=seeds,
                 tune=tune,
                 results=results,
-                executor=place,
+                executor=where,
                 root=data,
                 time_budget=budget,
                 checkpoint_seconds=checkpoint_seconds,
@@ -214,14 +169,14 @@ def seconds_of(text: str) -> float:
     return total
 
 
-def _executor(kind: Executors, device: str, workers: int | None, threads: int, address: str | None) -> Executor:
-    if kind is Executors.ray:
-        from vlls.experiments._ray import RayExecutor
+def _executor(name: ExecutorName, device: str, workers: int | None, threads: int, address: str | None) -> Executor:
+    if name is ExecutorName.ray:
+        from vlls.experiments import RayExecutor
 
         return RayExecutor(address, device=device, workers_per_device=workers, threads=threads)
     if address is not None:
         raise ValueError(f"address={address!r} goes with --executor ray; leave it out, or add that")
-    from vlls.experiments._executors import LocalExecutor  # late: it needs torch
+    from vlls.experiments import LocalExecutor  # late: it needs torch
 
     return LocalExecutor(device, workers, threads=threads)
 
@@ -281,11 +236,6 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{whole:02d}"
 
 
-def passes(method: str) -> int:
-    """How often a step of a method passes through the network: twice under SAM."""
-    return 2 if method == "sam" else 1
-
-
 class TimeLeft:
     """Estimates how long the runs take that are left, from the times of those that are over.
 
@@ -328,13 +278,13 @@ class TimeLeft:
             waiting: runs that have not begun.
             running: those under way, and the share of each that is done.
         """
-        a_pass = [seconds / passes(method) for method, times in self._times.items() for seconds in times]
+        a_pass = [seconds / METHODS[method].passes for method, times in self._times.items() for seconds in times]
         if not a_pass:
             return None
         work = 0.0
         for cell in (*waiting, *running):
             method = cell.config.method
-            times = self._times.get(method, [passes(method) * seconds for seconds in a_pass])
+            times = self._times.get(method, [METHODS[method].passes * seconds for seconds in a_pass])
             work += (1 - running.get(cell, 0.0)) * sum(times) / len(times)
         return work / max(1, min(self._together, len(waiting) + len(running)))
 
