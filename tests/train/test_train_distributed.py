@@ -4,23 +4,24 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 from training import differences, tiny, without_machine
 
-from vlls.train import run
+from vlls.train import RunConfig, run
 from vlls.train._loop import AGREE_EVERY
 
+pytestmark = pytest.mark.slow
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def command(folder, config, program=("-m", "vlls.cli")):
     """What a user types: torchrun, and an option for every field that is not at its default."""
-    given = {f.name: getattr(config, f.name) for f in fields(config) if getattr(config, f.name) != f.default}
+    defaults = RunConfig().to_dict()
+    given = {name: value for name, value in config.to_dict().items() if value != defaults[name]}
     options = []
     for name, value in given.items():
         flag = name.replace("_", "-")

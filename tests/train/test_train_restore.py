@@ -49,7 +49,7 @@ def change(path, **entries):
         {"method": "ivon", "mc_samples": 2, "epochs": 1, "beta2": 0.9},
         {"method": "ivon_fixed", "epochs": 1},
         {"method": "vgd", "epochs": 1},
-        {"method": "ivon", "model": "resnet18", "epochs": 1, "train_size": 60},
+        pytest.param({"method": "ivon", "model": "resnet18", "epochs": 1, "train_size": 60}, marks=pytest.mark.slow),
         {"method": "sgd", "epochs": 1},
         {"method": "sam", "epochs": 1},
         {"method": "ols", "epochs": 1},

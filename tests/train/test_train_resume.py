@@ -63,6 +63,7 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path, case):
     assert differences(dict(whole.model.state_dict()), dict(cut.model.state_dict())) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ivon", "sam"])
 def test_running_statistics_are_resumed_too(tmp_path, method):
     measured = {"eval_every": 2, "thorough_every": 2, "eval_samples": 0}
@@ -108,6 +109,7 @@ def _child(folder, config, at, how):
     run(config, folder, resume=True, checkpoint_seconds=0, reporters=[killer])
 
 
+@pytest.mark.slow
 def test_killed_at_twenty_random_moments_and_resumed(tmp_path):
     config = tiny(method="ivon", epochs=6, train_size=600, thorough_every=6)  # 72 steps, each of them saved
     whole = run(config, tmp_path / "whole")
@@ -174,6 +176,7 @@ def test_an_unfinished_run_wants_to_be_told(tmp_path):
 
 
 # ------------------------------------------------------------------ two at once
+@pytest.mark.slow
 def test_runs_that_share_a_folder_do_not_touch_each_other(tmp_path):
     code = (
         "import sys; from vlls.train import RunConfig, run\n"
@@ -270,6 +273,7 @@ def test_a_full_disk_stops_in_one_line_and_keeps_what_was_there(tmp_path, monkey
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the size of files")
+@pytest.mark.slow
 def test_a_file_that_does_not_fit_leaves_the_old_one(tmp_path):
     path = tmp_path / "checkpoint.pt"
     save_checkpoint(path, {"key": "k", "x": torch.zeros(10)})

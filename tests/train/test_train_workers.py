@@ -1,8 +1,6 @@
 """The processes that decode images: forked from a clean one where this process has used a GPU."""
 
-import pickle
-
-import numpy as np
+import pytest
 import torch
 from test_train_engine import photographs
 from training import differences, without_machine
@@ -25,6 +23,7 @@ def test_workers_are_no_forks_of_a_process_that_has_used_a_gpu(tmp_path, monkeyp
         assert torch.equal(images, torch.stack(expected))
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_whoever_decodes_its_images(tmp_path, monkeypatch):
     root = photographs(tmp_path / "photos", each=12)
     config = RunConfig(
@@ -35,10 +34,3 @@ def test_a_run_is_the_same_whoever_decodes_its_images(tmp_path, monkeypatch):
     clean = run(config)
     assert differences(without_machine(forked.record()), without_machine(clean.record())) == []
     assert differences(dict(forked.model.state_dict()), dict(clean.model.state_dict())) == []
-
-
-def test_files_can_be_sent_to_a_process():
-    files = ImageFiles("photos", ["cat/1.jpg", "dog/7.jpg"], [0, 1], size=224)
-    sent = pickle.loads(pickle.dumps(files))
-    assert np.array_equal(sent.paths, files.paths) and np.array_equal(sent.labels, files.labels)
-    assert (sent.root, sent.size) == (files.root, files.size)

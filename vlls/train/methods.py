@@ -311,6 +311,7 @@ SGD = "sgd"
 """The method that others are at their ``sgd_value``."""
 
 _OURS = frozenset(_METHODS)
+_READ_BY_SOME = frozenset(name for method in _METHODS.values() for name in method.reads)
 
 
 def register(method: Method) -> None:
@@ -324,7 +325,7 @@ def register(method: Method) -> None:
     if method.name in _METHODS:
         raise ValueError(f"a method {method.name!r} is registered already; choose another name")
     names = {entry.name for entry in fields(RunConfig)}
-    shared = names - {name for known in _OURS for name in _METHODS[known].reads}
+    shared = names - _READ_BY_SOME
     if taken := sorted(shared & method.reads.keys()):
         raise ValueError(
             f"reads={taken[0]!r} of the method {method.name!r} is read by all methods; give its value in presets"
