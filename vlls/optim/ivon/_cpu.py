@@ -15,7 +15,6 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +23,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlls.optim.ivon._executors import EXCHANGE, SAVE_AND_SAMPLE, UPDATE, Fused, in_order, new_key, supports_kernel
+from vlls.optim.ivon._executors import (
+    EXCHANGE,
+    SAVE_AND_SAMPLE,
+    UPDATE,
+    Fused,
+    States,
+    in_order,
+    new_key,
+    supports_kernel,
+)
 from vlls.optim.ivon._state import ParameterState
 
 __all__ = ["FusedCPU", "available", "compiler"]
@@ -130,11 +138,10 @@ def _threads(pid: int) -> ThreadPoolExecutor:
 class FusedCPU(Fused):
     """Alg. 1, the mean's exchange and the next sample in one pass each; three numbers a parameter beside itself."""
 
-    _last: tuple[Sequence[ParameterState], Any] | None = None  # the parameters of the last call and their table
+    _last: tuple[States, Any] | None = None  # the parameters of the last call and their table
 
     @classmethod
     def supports(cls, param: Tensor) -> bool:
-        """Whether the kernel takes this parameter."""
         return param.device.type == "cpu" and supports_kernel(param)
 
     @classmethod
@@ -142,17 +149,15 @@ class FusedCPU(Fused):
         """The compiled library, by the hash of its source, compiler options and processor."""
         return f"cpu {Path(_library()._name).stem}"
 
-    def save(self, states: Sequence[ParameterState]) -> None:
-        """Make the memory that the kernel needs, and the kernel."""
-        _library()
+    def save(self, states: States) -> None:
+        _library()  # builds the kernel
         super().save(states)
 
     def _run(
         self,
         mode: int,
-        states: Sequence[ParameterState],
-        *,
-        generator: torch.Generator | None = None,
+        states: States,
+        generator: torch.Generator | None,
         at_sample: bool = False,
         resample: bool = False,
     ) -> None:

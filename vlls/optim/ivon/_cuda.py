@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import lru_cache
 from importlib.metadata import version
@@ -18,7 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlls.optim.ivon._executors import EXCHANGE, SAVE_AND_SAMPLE, UPDATE, Fused, in_order, new_key, supports_kernel
+from vlls.optim.ivon._executors import (
+    EXCHANGE,
+    SAVE_AND_SAMPLE,
+    UPDATE,
+    Fused,
+    States,
+    in_order,
+    new_key,
+    supports_kernel,
+)
 from vlls.optim.ivon._state import ParameterState
 
 __all__ = ["LANES", "FusedCUDA"]
@@ -81,31 +90,24 @@ class FusedCUDA(Fused):
 
     def __init__(self) -> None:
         self._tables: dict[Any, _Table] = {}
-        self._last: tuple[Sequence[ParameterState], list[Launch]] | None = None  # an exchange uses the draw's tables
+        self._last: tuple[States, list[Launch]] | None = None  # an exchange uses the draw's tables
 
     @classmethod
     def supports(cls, param: Tensor) -> bool:
-        """Whether the kernel takes this parameter.
-
-        Raises:
-            RuntimeError: if Triton is not installed.
-        """
         if param.device.type == "cpu" and not INTERPRETED:
             return False
-        _kernel()
+        _kernel()  # an error if Triton is not installed
         return (param.is_cuda or INTERPRETED) and supports_kernel(param)
 
     @classmethod
     def label(cls) -> str:
-        """Triton's version."""
         return f"cuda triton {version('triton')}"
 
     def _run(
         self,
         mode: int,
-        states: Sequence[ParameterState],
-        *,
-        generator: torch.Generator | None = None,
+        states: States,
+        generator: torch.Generator | None,
         at_sample: bool = False,
         resample: bool = False,
     ) -> None:
@@ -130,7 +132,7 @@ class FusedCUDA(Fused):
                     LANES=LANES,
                 )
 
-    def _prepare(self, mode: int, states: Sequence[ParameterState], keep: list[Tensor]) -> Iterator[Launch]:
+    def _prepare(self, mode: int, states: States, keep: list[Tensor]) -> Iterator[Launch]:
         """The tables of each launch: one for each device and, in an update, Hessian approximation."""
         parts: dict[Any, list[ParameterState]] = {}
         for state in states:

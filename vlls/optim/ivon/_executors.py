@@ -16,16 +16,9 @@ from torch import Tensor
 
 from vlls.optim.ivon._state import ParameterState
 
-__all__ = [
-    "EXCHANGE",
-    "SAVE_AND_SAMPLE",
-    "UPDATE",
-    "Fused",
-    "StepExecutor",
-    "in_order",
-    "new_key",
-    "supports_kernel",
-]
+__all__ = ["Fused", "States", "StepExecutor", "in_order", "new_key", "supports_kernel"]
+
+States = Sequence[ParameterState]
 
 SAVE_AND_SAMPLE, EXCHANGE, UPDATE = 0, 1, 2
 """The modes of the kernels."""
@@ -50,15 +43,15 @@ class StepExecutor(ABC):
         return cls.option
 
     @abstractmethod
-    def save(self, states: Sequence[ParameterState]) -> None:
+    def save(self, states: States) -> None:
         """Make all memory that :meth:`draw` needs; the parameters do not change."""
 
     @abstractmethod
-    def draw(self, states: Sequence[ParameterState], generator: torch.Generator | None) -> None:
+    def draw(self, states: States, generator: torch.Generator | None) -> None:
         """Write a sample of the posterior into each parameter, after :meth:`save`; the mean is kept."""
 
     @abstractmethod
-    def restore(self, states: Sequence[ParameterState]) -> None:
+    def restore(self, states: States) -> None:
         """Write the mean back; the update still finds what it needs of the sample."""
 
     @abstractmethod
@@ -66,9 +59,7 @@ class StepExecutor(ABC):
         """The sample minus the mean, of the last draw."""
 
     @abstractmethod
-    def update(
-        self, states: Sequence[ParameterState], *, at_sample: bool, resample: bool, generator: torch.Generator | None
-    ) -> None:
+    def update(self, states: States, generator: torch.Generator | None, at_sample: bool, resample: bool) -> None:
         """Apply Alg. 1 where the parameters hold the sample or the mean; leave the mean, or the next sample.
 
         Only parameters that hold a sample (``at_sample``) can be left at another one (``resample``).
@@ -76,42 +67,34 @@ class StepExecutor(ABC):
 
 
 class Fused(StepExecutor):
-    """Kernels for float32 that keep the other of mean and sample beside the parameter, and no noise."""
+    """Kernels for float32, one pass each, that keep the other of mean and sample beside the parameter, and no noise."""
 
     option = "fused"
     saves_first = False  # the kernel that draws saves the mean
 
-    def save(self, states: Sequence[ParameterState]) -> None:
-        """Make the memory that the kernel needs."""
+    def save(self, states: States) -> None:
         for state in states:
             _ = state.other
 
-    def draw(self, states: Sequence[ParameterState], generator: torch.Generator | None) -> None:
-        """Save the mean and write a sample of the posterior into each parameter."""
-        self._run(SAVE_AND_SAMPLE, states, generator=generator)
+    def draw(self, states: States, generator: torch.Generator | None) -> None:
+        self._run(SAVE_AND_SAMPLE, states, generator)
 
-    def restore(self, states: Sequence[ParameterState]) -> None:
-        """Exchange sample and mean: the noise is their difference."""
-        self._run(EXCHANGE, states)
+    def restore(self, states: States) -> None:
+        self._run(EXCHANGE, states, None)
 
     def noise(self, state: ParameterState, at_sample: bool) -> Tensor:
-        """The sample minus the mean, of the last draw."""
         gap = state.param.detach() - state.other
         return gap if at_sample else gap.neg_()
 
-    def update(
-        self, states: Sequence[ParameterState], *, at_sample: bool, resample: bool, generator: torch.Generator | None
-    ) -> None:
-        """Apply Alg. 1 in one pass; leave the mean, or the next sample of it."""
-        self._run(UPDATE, states, generator=generator, at_sample=at_sample, resample=resample)
+    def update(self, states: States, generator: torch.Generator | None, at_sample: bool, resample: bool) -> None:
+        self._run(UPDATE, states, generator, at_sample, resample)
 
     @abstractmethod
     def _run(
         self,
         mode: int,
-        states: Sequence[ParameterState],
-        *,
-        generator: torch.Generator | None = None,
+        states: States,
+        generator: torch.Generator | None,
         at_sample: bool = False,
         resample: bool = False,
     ) -> None:

@@ -230,7 +230,7 @@ class IVON(Optimizer, Joinable):
                 if local is not None:
                     local.close()
             if train:
-                self._count_sample(states, local)
+                self._weights.count_sample(states, local)
 
     @on_itself
     @contextmanager
@@ -253,28 +253,25 @@ class IVON(Optimizer, Joinable):
             ...         optimizer.step()
         """
         with self._alone():
-            yield from self._keep_sampled()
-
-    def _keep_sampled(self) -> Iterator[None]:
-        self._refuse_inside("keep_sampled()")
-        if self.mc_samples != 1:
-            raise RuntimeError(
-                f"keep_sampled() holds one sample at a time but mc_samples={self.mc_samples}; "
-                "set mc_samples=1 or use step(closure) without it"
-            )
-        if self.sync and several_processes():
-            raise RuntimeError(
-                "keep_sampled() cannot separate this process's gradient from the average of all; "
-                "use sampled_params(train=True) or step(closure) with sync=True"
-            )
-        self._weights.discard()
-        states, _ = self._begin(train=True)
-        try:
-            self._weights.draw(states, keep=True)
-            yield
-        finally:
-            self._weights.restore()
-        self._look_back()
+            self._refuse_inside("keep_sampled()")
+            if self.mc_samples != 1:
+                raise RuntimeError(
+                    f"keep_sampled() holds one sample at a time but mc_samples={self.mc_samples}; "
+                    "set mc_samples=1 or use step(closure) without it"
+                )
+            if self.sync and several_processes():
+                raise RuntimeError(
+                    "keep_sampled() cannot separate this process's gradient from the average of all; "
+                    "use sampled_params(train=True) or step(closure) with sync=True"
+                )
+            self._weights.discard()
+            states, _ = self._begin(train=True)
+            try:
+                self._weights.draw(states, keep=True)
+                yield
+            finally:
+                self._weights.restore()
+            self._look_back()
 
     def _look_back(self) -> None:
         """Look at the effect of the first steps, if the parameters are the mean."""
@@ -310,13 +307,6 @@ class IVON(Optimizer, Joinable):
             for state in states:
                 state.param.grad = None
         return states, LocalGradients(states) if train and self.sync and several_processes() else None
-
-    @torch.no_grad()
-    def _count_sample(self, states: list[ParameterState], local: LocalGradients | None) -> None:
-        """Let the gradients in ``param.grad`` count as one sample."""
-        if local is not None:
-            local.settle()
-        self._weights.count_sample(states, local=local is not None)
 
     # ------------------------------------------------------------------ the step
     @overload
@@ -388,7 +378,7 @@ class IVON(Optimizer, Joinable):
                 finally:
                     if local is not None:
                         local.close()
-                self._count_sample(states, local)
+                self._weights.count_sample(states, local)
                 loss = loss.detach() if isinstance(loss, Tensor) else loss
                 total = loss if sample == 0 or loss is None else total + loss
         except BaseException:

@@ -12,6 +12,17 @@ from vlls.optim.ivon.alg1 import posterior_std
 __all__ = ["ParameterState", "Scratch"]
 
 
+class Lasting:
+    """An attribute of a :class:`ParameterState`: the tensor of that name in its lasting state."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, state: ParameterState, owner: type | None = None) -> Tensor:
+        found: Tensor = state.lasting[self._name]
+        return found
+
+
 class Scratch:
     """An attribute of a :class:`ParameterState`: a tensor of the parameter's layout, in the state's dtype.
 
@@ -37,6 +48,10 @@ class ParameterState:
     ``lasting`` is the optimizer's own dictionary for the parameter, which is saved and restored: step, momentum, hess,
     and for half-precision parameters the mean in float32.
     """
+
+    step = Lasting()  # the number t of steps, a scalar
+    momentum = Lasting()  # g, the running average of gradients
+    hess = Lasting()  # h, the running estimate of the Hessian's diagonal
 
     saved_mean = Scratch()  # the mean, while the parameter holds a sample
     noise = Scratch()  # the sample minus the mean
@@ -99,24 +114,6 @@ class ParameterState:
         return torch.empty_like(self.param, dtype=self.dtype, requires_grad=False)
 
     # ------------------------------------------------------------------ Alg. 1's quantities
-    @property
-    def step(self) -> Tensor:
-        """The number t of steps, a scalar."""
-        step: Tensor = self.lasting["step"]
-        return step
-
-    @property
-    def momentum(self) -> Tensor:
-        """The running average g of the gradients."""
-        momentum: Tensor = self.lasting["momentum"]
-        return momentum
-
-    @property
-    def hess(self) -> Tensor:
-        """The running estimate h of the Hessian's diagonal."""
-        hess: Tensor = self.lasting["hess"]
-        return hess
-
     @property
     def mean(self) -> Tensor:
         """The mean m, where it is stored between samples."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vlls.optim.ivon._executors import StepExecutor
+from vlls.optim.ivon._executors import States, StepExecutor
 from vlls.optim.ivon._state import ParameterState
 from vlls.optim.ivon.alg1 import hess_estimate, ivon_update, posterior_noise, sample_statistic
 
@@ -30,60 +30,47 @@ class Stored(StepExecutor):
 
     @classmethod
     def supports(cls, param: Tensor) -> bool:
-        """Any parameter."""
         return True
 
     def __init__(self) -> None:
         self._draws: dict[Any, Tensor] = {}
 
-    def save(self, states: Sequence[ParameterState]) -> None:
-        """Keep the mean, and make all memory that :meth:`draw` needs; the parameters do not change."""
+    def save(self, states: States) -> None:
         for state in states:
             if not state.keeps_master:
                 state.saved_mean.copy_(state.param)
 
-    def draw(self, states: Sequence[ParameterState], generator: torch.Generator | None) -> None:
-        """Write a sample of the posterior into each parameter, whose mean has been saved."""
-        parts: dict[Any, list[ParameterState]] = {}
-        for state in states:
-            parts.setdefault((id(state.group), state.param.device, state.dtype), []).append(state)
-        for key, members in parts.items():
-            self._standard_normal(key, members, generator)
+    def draw(self, states: States, generator: torch.Generator | None) -> None:
+        for key, part in _alike(states, lambda state: state.dtype).items():
+            self._standard_normal(key, part, generator)
         self._perturb(states, generator)
 
-    def _standard_normal(self, key: Any, states: Sequence[ParameterState], generator: torch.Generator | None) -> None:
-        _, device, dtype = key
-        numel = sum(state.param.numel() for state in states)
+    def _standard_normal(self, key: Any, states: States, generator: torch.Generator | None) -> None:
+        device, dtype = states[0].param.device, states[0].dtype
+        sizes = [state.param.numel() for state in states]
         flat = self._draws.get(key)
-        if flat is None or flat.numel() != numel:
-            flat = self._draws[key] = torch.empty(numel, device=device, dtype=dtype)
+        if flat is None or flat.numel() != sum(sizes):
+            flat = self._draws[key] = torch.empty(sum(sizes), device=device, dtype=dtype)
         if generator is None or generator.device.type == device.type:
             flat.normal_(generator=generator)
         else:  # a generator of another device: its numbers, copied
-            flat.copy_(torch.randn(numel, dtype=dtype, device=generator.device, generator=generator))
-        for state, part in zip(states, flat.split([state.param.numel() for state in states]), strict=True):
+            flat.copy_(torch.randn(len(flat), dtype=dtype, device=generator.device, generator=generator))
+        for state, part in zip(states, flat.split(sizes), strict=True):
             noise = part.view(state.param.shape)
-            if noise.stride() != state.param.stride():
-                noise = torch.empty_like(state.param, dtype=dtype).copy_(noise)
-            state.noise = noise
+            state.noise = noise if noise.stride() == state.param.stride() else state.empty().copy_(noise)
 
     @abstractmethod
-    def _perturb(self, states: Sequence[ParameterState], generator: torch.Generator | None) -> None:
+    def _perturb(self, states: States, generator: torch.Generator | None) -> None:
         """Scale the standard normal numbers in ``noise`` and add them to the parameters."""
 
-    def restore(self, states: Sequence[ParameterState]) -> None:
-        """Write the mean back; the noise stays for the update."""
+    def restore(self, states: States) -> None:
         for state in states:
             state.param.copy_(state.mean_at_sample)
 
     def noise(self, state: ParameterState, at_sample: bool) -> Tensor:
-        """The sample minus the mean, of the last draw."""
         return state.noise
 
-    def update(
-        self, states: Sequence[ParameterState], *, at_sample: bool, resample: bool, generator: torch.Generator | None
-    ) -> None:
-        """Apply Alg. 1 where the parameters hold the sample or the mean; leave the mean, or the next sample."""
+    def update(self, states: States, generator: torch.Generator | None, at_sample: bool, resample: bool) -> None:
         if at_sample:
             self.restore(states)
         self._update(states)
@@ -92,8 +79,16 @@ class Stored(StepExecutor):
             self.draw(states, generator)
 
     @abstractmethod
-    def _update(self, states: Sequence[ParameterState]) -> None:
+    def _update(self, states: States) -> None:
         """Apply Alg. 1 where the parameters hold the mean."""
+
+
+def _alike(states: States, dtype: Callable[[ParameterState], Any]) -> dict[Any, list[ParameterState]]:
+    """Parameters of one group, device and dtype, in order."""
+    parts: dict[Any, list[ParameterState]] = {}
+    for state in states:
+        parts.setdefault((id(state.group), state.param.device, dtype(state)), []).append(state)
+    return parts
 
 
 def round_at_random(values: Tensor, dtype: torch.dtype, generator: torch.Generator | None) -> Tensor:
@@ -128,7 +123,7 @@ class SingleTensor(Stored):
 
     option = "single"
 
-    def _perturb(self, states: Sequence[ParameterState], generator: torch.Generator | None) -> None:
+    def _perturb(self, states: States, generator: torch.Generator | None) -> None:
         for state in states:
             group = state.group
             tensors = [state.param.detach(), state.mean_at_sample, state.noise, state.hess]
@@ -137,30 +132,19 @@ class SingleTensor(Stored):
                 sample = mean + noise
                 param.copy_(round_at_random(sample, param.dtype, generator) if state.keeps_master else sample)
 
-    def _update(self, states: Sequence[ParameterState]) -> None:
+    def _update(self, states: States) -> None:
         for state in states:
             group, grad = state.group, state.grad
             assert grad is not None
             delta, approx = group["weight_decay"], group["hess_approx"]
-            lr, bias_correction = state.lr, state.bias_correction
+            given = {name: group[name] for name in ("beta1", "beta2", "weight_decay", "clip_radius")}
+            given |= {"lr": state.lr, "bias_correction": state.bias_correction}
             last = state.noise if state.statistic is None else state.statistic
             tensors = [state.mean, state.momentum, state.hess, grad.to(state.dtype), last]
             for mean, momentum, hess, g, piece in _pieces(tensors):
                 seen = sample_statistic(g, piece, hess_approx=approx) if state.statistic is None else piece
                 hess_hat = hess_estimate(seen, hess, ess=group["ess"], weight_decay=delta, hess_approx=approx)
-                new = ivon_update(
-                    mean,
-                    momentum,
-                    hess,
-                    g,
-                    hess_hat,
-                    lr=lr,
-                    beta1=group["beta1"],
-                    beta2=group["beta2"],
-                    weight_decay=delta,
-                    bias_correction=bias_correction,
-                    clip_radius=group["clip_radius"],
-                )
+                new = ivon_update(mean, momentum, hess, g, hess_hat, **given)
                 for old, value in zip((mean, momentum, hess), new, strict=True):
                     old.copy_(value)
             if state.keeps_master:
@@ -172,20 +156,16 @@ class Foreach(Stored):
 
     option = "foreach"
 
-    def restore(self, states: Sequence[ParameterState]) -> None:
-        """Write the mean back; the noise stays for the update."""
-        for part in self._groups(states):
-            means = [state.mean_at_sample for state in part]
-            torch._foreach_copy_([state.param for state in part], means)
+    @staticmethod
+    def _parts(states: States) -> Iterable[list[ParameterState]]:
+        return _alike(states, lambda state: state.param.dtype).values()
 
-    def _groups(self, states: Sequence[ParameterState]) -> Iterator[list[ParameterState]]:
-        parts: dict[Any, list[ParameterState]] = {}
-        for state in states:
-            parts.setdefault((id(state.group), state.param.device, state.param.dtype), []).append(state)
-        yield from parts.values()
+    def restore(self, states: States) -> None:
+        for part in self._parts(states):
+            torch._foreach_copy_([state.param for state in part], [state.mean_at_sample for state in part])
 
-    def _perturb(self, states: Sequence[ParameterState], generator: torch.Generator | None) -> None:
-        for part in self._groups(states):
+    def _perturb(self, states: States, generator: torch.Generator | None) -> None:
+        for part in self._parts(states):
             group = part[0].group
             params = [state.param for state in part]
             noise = [state.noise for state in part]
@@ -201,8 +181,8 @@ class Foreach(Stored):
             if part[0].keeps_master:
                 torch._foreach_copy_(params, [round_at_random(w, params[0].dtype, generator) for w in work])
 
-    def _update(self, states: Sequence[ParameterState]) -> None:
-        for part in self._groups(states):
+    def _update(self, states: States) -> None:
+        for part in self._parts(states):
             group = part[0].group
             delta, rate = group["weight_decay"], 1.0 - group["beta2"]
             means = [state.mean for state in part]

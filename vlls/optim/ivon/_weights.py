@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vlls._compiled import drop_cached_casts
 from vlls.optim.ivon._executors import StepExecutor
+from vlls.optim.ivon._processes import LocalGradients
 from vlls.optim.ivon._registry import executors_of
 from vlls.optim.ivon._samples import Samples
 from vlls.optim.ivon._state import ParameterState
@@ -132,9 +133,11 @@ class Weights:
             drop_cached_casts()
 
     @torch.no_grad()
-    def count_sample(self, states: list[ParameterState], *, local: bool = False) -> None:
+    def count_sample(self, states: list[ParameterState], local: LocalGradients | None = None) -> None:
         """Let the gradients in ``param.grad`` wait for a step, as one sample."""
-        self.samples.add(states, local=local)
+        if local is not None:
+            local.settle()
+        self.samples.add(states, local=local is not None)
         if not self.at_sample:
             self._at_mean()
 
@@ -152,7 +155,7 @@ class Weights:
         if active:
             torch._foreach_add_([state.step for state in active], 1.0)
         for executor, members in self._plan(active):
-            executor.update(members, at_sample=self.at_sample, resample=self.kept, generator=generator)
+            executor.update(members, generator, self.at_sample, self.kept)
         if self.at_sample:  # without a gradient: back to the mean, unchanged, or to another sample of it
             for executor, members in self._plan(rest):
                 executor.restore(members)
