@@ -7,7 +7,8 @@ import sys
 import pytest
 
 import vlls
-from vlls.data import DataError, _errors
+from vlls import _errors
+from vlls.data import DataError
 
 COMMANDS = ("train", "noise", "sweep", "results", "figure")
 

@@ -12,7 +12,7 @@ from vlls.experiments._cells import Cell, cells
 from vlls.experiments._comparison import compare, gains, spans
 from vlls.experiments._coverage import coverage
 from vlls.experiments._folder import ResultsFolder
-from vlls.experiments._grids import EXPERIMENTS, Candidates, Experiment, Panel, experiment
+from vlls.experiments._grids import EXPERIMENTS, Candidates, Experiment, Panel, experiment, register
 from vlls.experiments._jobs import Event, Executor, Job, Outcome
 from vlls.experiments._migration import Migration, migrate
 from vlls.experiments._protocols import PROTOCOLS, Protocol, protocol
@@ -58,6 +58,7 @@ __all__ = [
     "load_table",
     "migrate",
     "protocol",
+    "register",
     "save_table",
     "smoothed_labels",
     "spans",
