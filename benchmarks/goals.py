@@ -10,7 +10,7 @@ from typing import Any
 __all__ = ["QUANTITIES", "Quantity"]
 
 Step = str | tuple[str, Any] | Callable[[Any], Any]
-Way = tuple[Step, ...]
+KeyPath = tuple[Step, ...]
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Quantity:
         what: what is compared; quantities with the same ``what`` have the same unit and are drawn together.
         name: whose number it is.
         unit: the unit.
-        path: the way to the number: a key, a pair (key, value) that picks a row of a list, or a function.
-        over: the way to the number that it is divided by, if any.
+        path: steps to the number: a key, a pair (key, value) that picks a row of a list, or a function.
+        over: steps to the number that it is divided by, if any.
         goal: the bound that the project has set itself, if any.
         stretch: a harder one, if any.
         at_least: whether the goal is a lower bound.
@@ -33,8 +33,8 @@ class Quantity:
     what: str
     name: str
     unit: str
-    path: Way
-    over: Way = ()
+    path: KeyPath
+    over: KeyPath = ()
     goal: float | None = None
     stretch: float | None = None
     at_least: bool = False
@@ -60,7 +60,7 @@ def _optimizer(device: str) -> Iterable[Quantity]:
     if device != "cpu":
         goals = {context: (3.0, None), closure: (1.35, 1.15)}
     for method, name in names.items():
-        row: Way = ("rows", ("method", method))
+        row: KeyPath = ("rows", ("method", method))
         goal, stretch = goals.get(method, (None, None))
         what = f"step over AdamW fused, {where}"
         yield Quantity(record, what, name, "×", (*row, "over_adamw_fused"), goal=goal, stretch=stretch)
@@ -68,7 +68,7 @@ def _optimizer(device: str) -> Iterable[Quantity]:
         what = f"memory beyond parameters and gradients, {where}"
         yield Quantity(record, what, name, "B/param", (*row, "peak_bytes_a_parameter"), goal=goal, stretch=stretch)
     for method in (kept, closure, context, plain):
-        public: Way = ("rows", ("method", "ivon-opt"), "ms")
+        public: KeyPath = ("rows", ("method", "ivon-opt"), "ms")
         goal = 20.0 if device == "cpu" else None
         yield Quantity(
             record,
@@ -88,11 +88,11 @@ def _fastest_laplace(speed: Mapping[str, Any]) -> Any:
 
 def _noise(device: str) -> Iterable[Quantity]:
     record, where = f"noise-{device}", "CPU" if device == "cpu" else "GPU"
-    own = ("exact", "exact, no pairs", "rank 3", "rank 3, no pairs", "direction", "monte carlo, 64 draws")
+    ours = ("exact", "exact, no pairs", "rank 3", "rank 3, no pairs", "direction", "monte carlo, 64 draws")
     others, backpack = ("torch.func vmap(jacrev)", "loop of autograd.grad"), "laplace-torch BackPACK"
-    for name in (*own, *others):
+    for name in (*ours, *others):
         goal = 14.0 if name.startswith("rank") else 5.0 if name.startswith("exact") else None
-        paths: tuple[Way, Way] = ("speed", backpack, "ms"), ("speed", name, "ms")
+        paths: tuple[KeyPath, KeyPath] = ("speed", backpack, "ms"), ("speed", name, "ms")
         yield Quantity(record, f"label noise, faster than BackPACK, {where}", name, "×", *paths, goal, at_least=True)
     yield Quantity(
         record,
@@ -103,12 +103,12 @@ def _noise(device: str) -> Iterable[Quantity]:
         ("speed", _fastest_laplace),
         at_least=True,
     )
-    for name in (*own, *others, backpack):
+    for name in (*ours, *others, backpack):
         goal = 100.0 if name.startswith("exact") and device == "cpu" else None  # a GPU may take more by default
         yield Quantity(record, f"label noise, peak memory, {where}", name, "MB", ("peak_megabytes", name), goal=goal)
-    for name in own:
+    for name in ours:
         goal = 0.03 if name.startswith("exact") else 0.05 if name.startswith("rank") else None
-        path: Way = ("error", "rows", name, "magnitude")
+        path: KeyPath = ("error", "rows", name, "magnitude")
         yield Quantity(record, f"label noise, relative error of its size, {where}", name, "", path, goal=goal)
     path = ("throughput", "images_per_second")
     yield Quantity(
@@ -125,26 +125,26 @@ def _training(device: str) -> Iterable[Quantity]:
     record, where = f"training-{device}", "CPU" if device == "cpu" else "GPU"
     sets = {"digits": "8×8 pixels", "mnist": "28×28 pixels"}
     for dataset, name in (sets if device == "cpu" else {"cifar10": "ResNet-34, 32×32"}).items():
-        engine: Way = (dataset, "medians", "engine")
+        engine: KeyPath = (dataset, "medians", "engine")
         yield Quantity(record, f"training, {where}", name, "images/s", engine, at_least=True)
-        plain: Way = (dataset, "medians", "plain loop, ivon-opt, DataLoader")
+        plain: KeyPath = (dataset, "medians", "plain loop, ivon-opt, DataLoader")
         goal, stretch = (5.0, 10.0) if device != "cpu" else (None, None)
         what = f"training, over a plain loop with ivon-opt, {where}"
         yield Quantity(record, what, name, "×", engine, plain, goal, stretch, at_least=True)
-        sgd: Way = (dataset, "medians", "engine, plain SGD")
+        sgd: KeyPath = (dataset, "medians", "engine, plain SGD")
         yield Quantity(record, f"training, time of IVON over SGD, {where}", name, "×", sgd, engine)
         if device != "cpu":
             minutes = (dataset, "run_minutes")
             yield Quantity(record, "a run of the paper, GPU", name, "min", minutes, goal=10.0, stretch=6.0)
-            best: Way = (dataset, "runs_an_hour", _most)
+            best: KeyPath = (dataset, "runs_an_hour", _most)
             what = "runs an hour, paper's size, GPU"
             yield Quantity(record, what, "side by side", "runs/h", best, goal=10.0, stretch=15.0, at_least=True)
 
 
 def _sweep(device: str) -> Iterable[Quantity]:
     record, where = f"sweep-{device}", "CPU" if device == "cpu" else "GPU"
-    one: Way = ("median_runs_per_hour", "1")
-    many: Way = ("median_runs_per_hour", _most)
+    one: KeyPath = ("median_runs_per_hour", "1")
+    many: KeyPath = ("median_runs_per_hour", _most)
     yield Quantity(record, f"sweep, {where}", "one at a time", "runs/h", one, at_least=True)
     yield Quantity(record, f"sweep, {where}", "side by side", "runs/h", many, at_least=True)
     yield Quantity(record, f"sweep, gain of side by side, {where}", "runs an hour", "×", many, one, at_least=True)
@@ -153,7 +153,7 @@ def _sweep(device: str) -> Iterable[Quantity]:
 def _glm() -> Iterable[Quantity]:
     for power in (3, 4, 5, 6):
         n = 10**power
-        row: Way = ("rows", ("n", n))
+        row: KeyPath = ("rows", ("n", n))
         goal, stretch = (3.0, 1.5) if power == 5 else (None, None)
         name, what = f"N = {n:,}", "GLM, VON over Newton"
         yield Quantity("glm", what, name, "×", (*row, "von_over_newton"), goal=goal, stretch=stretch)
@@ -161,8 +161,8 @@ def _glm() -> Iterable[Quantity]:
             what = "GLM, Monte Carlo of 1000 draws over VON"
             yield Quantity("glm", what, name, "×", (*row, "monte_carlo_over_von"), at_least=True)
         yield Quantity("glm", "GLM, memory over that of the features", name, "×", (*row, "memory_over_features"))
-    large: Way = ("rows", ("n", 10**6), "von")
-    small: Way = ("rows", ("n", 10**5), "von")
+    large: KeyPath = ("rows", ("n", 10**6), "von")
+    small: KeyPath = ("rows", ("n", 10**5), "von")
     yield Quantity("glm", "GLM, VON's time at ten times the examples", "N = 1,000,000 over 100,000", "×", large, small)
 
 
@@ -175,14 +175,14 @@ def _middle(method: str) -> Callable[[list[Mapping[str, Any]]], float]:
 
 
 def _others() -> Iterable[Quantity]:
-    paths: tuple[Way, Way] = ("runs", _middle("ivon")), ("runs", _middle("sgd"))
+    paths: tuple[KeyPath, KeyPath] = ("runs", _middle("ivon")), ("runs", _middle("sgd"))
     what = "MNIST with 40 % wrong labels"
     yield Quantity("label-errors", f"{what}, time of IVON over SGD", "median over seeds", "×", *paths)
-    gain: Way = ("gains", lambda gains: 100 * sum(gains) / len(gains))
+    gain: KeyPath = ("gains", lambda gains: 100 * sum(gains) / len(gains))
     name = "mean over seeds"
     yield Quantity("label-errors", f"{what}, IVON minus SGD", name, "points", gain, at_least=True)
     for theorem in ("Theorem 1", "Theorem 2"):
-        largest: Way = ("rows", _largest(theorem))
+        largest: KeyPath = ("rows", _largest(theorem))
         yield Quantity("accuracy", "largest error of both sides", theorem, "", largest)
 
 

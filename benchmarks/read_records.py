@@ -1,8 +1,8 @@
 r"""The benchmarks' records as one table: what was measured, on what, and whether it meets the goal (Chapter 13).
 
 Each script of ``benchmarks/`` writes one JSON file. ``QUANTITIES`` says which numbers of them the book shows and
-which goals the project has set itself. Nothing here fails for want of a record: what is missing, damaged or of another
-form is listed as such.
+which goals the project has set itself. A record that is missing, damaged or of another form raises no error: its row
+says so.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from goals import QUANTITIES, Quantity, Way
+from goals import QUANTITIES, KeyPath, Quantity
 from pandas import DataFrame
 
 __all__ = ["MISSING", "benchmark_records", "cost_table", "goals_met", "made_with"]
@@ -57,7 +57,7 @@ def _stem(path: Path) -> str:
 
 
 def _read(path: Path) -> dict[str, Any] | str:
-    """The record, or what is wrong with it."""
+    """Return the record, or a sentence that says why it cannot be used."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # a decoding error is a ValueError
@@ -93,10 +93,10 @@ def _meets(value: float, bound: float | None, at_least: bool) -> bool | None:
 
 
 class _Lacking(Exception):
-    """A record does not hold what it should."""
+    """A record lacks a number."""
 
 
-def _number(record: dict[str, Any], path: Way) -> float:
+def _number(record: dict[str, Any], path: KeyPath) -> float:
     """Follow a path to a finite number."""
     found: Any = record
     for depth, step in enumerate(path):
@@ -116,13 +116,13 @@ def _number(record: dict[str, Any], path: Way) -> float:
     return float(found)
 
 
-def _words(path: Way) -> str:
+def _words(path: KeyPath) -> str:
     parts = [f"{s[0]}={s[1]}" if isinstance(s, tuple) else getattr(s, "__name__", s) for s in path]
     return " → ".join(f"'{str(part).strip('_')}'" for part in parts)
 
 
 def _provenance(record: Mapping[str, Any]) -> dict[str, str]:
-    """Where, with what and how the record was made, as far as it says."""
+    """Return machine, torch version, date and protocol, as far as the record names them."""
     device, machine = (str(record.get(name, "")) for name in ("device", "machine"))
     told = {"rounds": "{} rounds", "images": "{} images", "protocol": "{}", "draws": "{} draws"}
     told["threads_of_speed_and_memory"] = "threads: {}"
@@ -168,7 +168,7 @@ def cost_table(records: DataFrame) -> DataFrame:
 
 
 def made_with(records: DataFrame) -> str:
-    """Say of each record with what it was made, or why its numbers are not there, a line each.
+    """Say how each record was made, or why its numbers are missing, a line each.
 
     Args:
         records: rows of ``benchmark_records``.
@@ -191,7 +191,7 @@ def _text(value: float, unit: str) -> str:
 
 
 def goals_met(records: DataFrame) -> str:
-    """Say in a few lines which goals are met, which are not, and which nothing has been measured for.
+    """Say in a few lines which goals are met, which are missed and which have no measurement.
 
     Args:
         records: rows of ``benchmark_records``.

@@ -1,4 +1,4 @@
-"""Build the book into ``_build/html``, check the result, and leave nothing behind that is not whole.
+"""Build the book into ``_build/html`` and check it; remove the site again if anything failed.
 
 ``make book`` calls this. Three things jupyter-book does not do by itself are done here:
 

@@ -1,8 +1,8 @@
 """Execute the chapters with papermill, with their larger setting for a GPU if asked, and tell how long each took.
 
 ``make run`` executes all of them as they stand, ``make run SETTING=gpu`` with what ``book/settings.yml`` says for a GPU.
-The executed notebooks and ``times.json`` go to ``_build/run``. A chapter that fails is told at the end, and keeps none of
-the others from being run.
+The executed notebooks and ``times.json`` go to ``_build/run``. A failing chapter does not stop the others; the failures
+are listed at the end.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What torch does behind a model that is compiled, captured or runs under autocast."""
+"""Helpers for models that are compiled, captured in a CUDA graph or run under autocast."""
 
 from __future__ import annotations
 

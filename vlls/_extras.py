@@ -1,4 +1,4 @@
-"""Packages that only parts of ``vlls`` need: what to say where one of them is missing."""
+"""Name the extra that installs a missing package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EXTRAS = {
 
 
 def library_of(module: str) -> str:
-    """Return what a module's library is called.
+    """Return the name under which a module's library is known.
 
     Example:
         >>> library_of("PIL.Image")
@@ -27,7 +27,7 @@ def library_of(module: str) -> str:
 
 
 def pip_command(module: str, extra: str | None = None) -> str:
-    """Return the command that installs what brings a module.
+    """Return the command that installs the extra with a module.
 
     Example:
         >>> pip_command("seaborn")
@@ -37,12 +37,12 @@ def pip_command(module: str, extra: str | None = None) -> str:
 
 
 def missing(error: ModuleNotFoundError, who: str, extra: str | None = None) -> ModuleNotFoundError:
-    """Return the error of a failed import with the command that mends it.
+    """Return the error of a failed import with the command that installs what is missing.
 
     Args:
         error: of the import.
-        who: needs it.
-        extra: that brings it; None for the one that is known to.
+        who: the part of ``vlls`` that needs the package.
+        extra: the extra with the package; looked up unless given.
     """
     name = error.name or "a package"
     if name.partition(".")[0] in ("vlls", "torch", "numpy"):  # the installation itself is broken

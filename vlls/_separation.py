@@ -18,7 +18,7 @@ _NULL, _ZERO = 1e-12, 1e-10
 
 
 def falling_direction(features: Tensor, rows: Tensor, weights: Tensor, strict: Tensor, free: Tensor) -> Tensor | None:
-    """Return a direction along which the loss falls without end, or None where it has a minimum.
+    """Return a direction along which the loss falls without end, or None if it has a minimum.
 
     Args:
         features: (N, P).

@@ -383,12 +383,12 @@ def _factorize(hessian: Tensor) -> Tensor:
 # --------------------------------------------------------------------------------------- iteration
 @dataclass(frozen=True)
 class Trajectory:
-    """What :func:`fit` went through.
+    """The states that :func:`fit` passed through.
 
     Attributes:
         glm: the model.
         states: parameters or posteriors, the start first.
-        converged: whether the tolerance was reached, and there is a minimum that it could be reached at.
+        converged: whether the tolerance was reached and the loss has a minimum.
     """
 
     glm: GLM = field(repr=False)
@@ -423,8 +423,8 @@ def fit(
 ) -> Trajectory:
     """Iterate a step to a tolerance and return every state.
 
-    Where parameters without a penalty meet separated labels, the loss has no minimum: small steps far out are not
-    convergence. A warning then says so, and ``converged`` is False.
+    If labels are separated and some parameters have no penalty, the loss has no minimum and the steps shrink without
+    converging. Then a warning says so, and ``converged`` is False.
 
     Args:
         glm: the model.

@@ -68,7 +68,7 @@ def plot_cost(rows: DataFrame, mark: str = "goal") -> Figure:
 
 
 def _nothing() -> Figure:
-    """What stands in for the figure as long as there is no record."""
+    """Return a figure that says that nothing has been measured yet."""
     figure, ax = plt.subplots(figsize=(WIDTH, 1.0))
     ax.set_axis_off()
     ax.text(0.5, 0.5, "Not measured yet: make bench", ha="center", va="center", color="0.45")

@@ -1,4 +1,4 @@
-"""The networks themselves."""
+"""The networks, built on torch and torchvision."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def resnet50(num_classes: int = 14, *, in_channels: int = 3, pretrained: bool = 
 
 
 def _torchvision() -> Any:
-    """torchvision's models, imported when a network is made: it takes seconds, and names need none of it."""
+    """Import torchvision's models when a network is made: it takes seconds, and the names need none of it."""
     return needs("torchvision.models", "a ResNet")
 
 

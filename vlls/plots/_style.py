@@ -1,4 +1,4 @@
-"""One look for every figure of the book: colours, sizes, an opaque white background, and a description in words."""
+"""The style of all figures: colours, sizes, an opaque white background, and a description in words."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def _plain(text: str) -> str:
     return " ".join(re.sub(r"[\\${}`]", "", text).split())
 
 
-def description(figure: Figure, what: str) -> str:
-    """Return what a figure shows, in words, for those who cannot see it.
+def description(figure: Figure, first: str) -> str:
+    """Describe a figure in words, for readers who cannot see it.
 
     Args:
         figure: a drawn figure.
-        what: the sentence to begin with.
+        first: the sentence to begin with.
 
     Returns:
         That sentence, then the figure's title and, each once, the titles, axis labels and legends of its panels.
@@ -67,7 +67,7 @@ def description(figure: Figure, what: str) -> str:
     ]
     legends = [*figure.legends, *(axes.get_legend() for axes in panels)]
     parts.append(("Legend", [text.get_text() for legend in legends if legend for text in legend.get_texts()]))
-    sentences = [what]
+    sentences = [first]
     for name, texts in parts:
         if found := list(dict.fromkeys(filter(None, map(_plain, texts)))):
             sentences.append(f"{name}: {'; '.join(found)}.")
@@ -75,7 +75,7 @@ def description(figure: Figure, what: str) -> str:
 
 
 def _mimebundle(figure: Figure, text: str, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
-    """Return a figure as a notebook shows it: twice the pixels, so that it is sharp, and its description inside."""
+    """Return a PNG for notebooks, at twice the pixels so that it is sharp, with its description as metadata."""
     buffer = io.BytesIO()
     with plt.rc_context(STYLE):
         figure.savefig(buffer, format="png", dpi=2 * figure.dpi, bbox_inches="tight", metadata={"Description": text})
@@ -85,25 +85,25 @@ def _mimebundle(figure: Figure, text: str, include: Any = None, exclude: Any = N
 
 
 def _display(figure: Figure, text: str) -> None:
-    """Show a figure in a notebook; asked before Jupyter's own way to draw figures, which would drop the description."""
+    """Show a figure in a notebook; IPython prefers this method to its PNG formatter, which drops the description."""
     from IPython.display import publish_display_data
 
     publish_display_data(*_mimebundle(figure, text))
 
 
 def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw a function's figure in the book's style, and close it, so that a notebook shows it once.
+    """Decorate a function so that its figure has the book's style, and is closed, so that a notebook shows it once.
 
     The notebook's picture carries a :func:`description`, which begins with the first line of the function's docstring.
     """
-    what = _plain((function.__doc__ or "").partition("\n")[0]).removeprefix("Draw ")
+    first = _plain((function.__doc__ or "").partition("\n")[0]).removeprefix("Draw ")
 
     @functools.wraps(function)
     def draw(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with plt.rc_context(STYLE):
             figure = function(*args, **kwargs)
         plt.close(figure)
-        text = description(figure, what[:1].upper() + what[1:])
+        text = description(figure, first[:1].upper() + first[1:])
         for name, show in (("_repr_mimebundle_", _mimebundle), ("_ipython_display_", _display)):
             setattr(figure, name, functools.partial(show, figure, text))
         return figure

@@ -1,4 +1,4 @@
-"""What every smoothing loss shares: Eq. 1, the checks of its input, and cross-entropy with the labels of Eq. 2."""
+"""The base of every smoothing loss: Eq. 1, checks of the input, and cross-entropy with the labels of Eq. 2."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlls._compiled import capturing
 from vlls._names import kind_of
 from vlls._validation import check_rate
 
@@ -199,9 +200,7 @@ def check_num_classes(value: int, name: str) -> None:
 
 def readable(tensor: Tensor) -> bool:
     """Tell whether values may be read: not while torch.compile traces or a CUDA graph is being captured."""
-    if torch.compiler.is_compiling():
-        return False
-    return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
+    return not (torch.compiler.is_compiling() or capturing([tensor]))
 
 
 def describe(value: object) -> str:

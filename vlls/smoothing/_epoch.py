@@ -20,12 +20,12 @@ _Self = TypeVar("_Self", bound="_EpochSmoothing")
 
 
 class _EpochSmoothing(SmoothingLoss):
-    """What the two strategies share that learn from one epoch's predictions the labels of the next.
+    """Base class of the two strategies that make the labels of an epoch from the predictions of the one before.
 
-    Everything that changes is changed in place and without reading a value: ``state_dict`` resumes in the middle of an
-    epoch, ``.to(device)`` moves it, and a CUDA graph can capture the step. The labels in use are a buffer, the same on
-    every rank. The statistics of the epoch are each rank's own and therefore no buffers between calls:
-    DistributedDataParallel overwrites the buffers of all ranks by those of the first at every forward pass.
+    All state changes in place, and no value is read: ``state_dict`` resumes in the middle of an epoch, ``.to(device)``
+    moves the state, and a CUDA graph can capture the step. The labels in use are a buffer, the same on every rank. The
+    statistics of the epoch differ between ranks, so they are no buffers between calls: at every forward pass
+    DistributedDataParallel overwrites the buffers of all ranks with those of the first.
     """
 
     _prob_sum: Tensor
@@ -69,7 +69,7 @@ class _EpochSmoothing(SmoothingLoss):
             return super()._apply(accurate, recurse)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss and, in training mode, take the predictions into the statistics of this epoch."""
+        """Return the loss and, in training mode, add the predictions to the statistics of this epoch."""
         if self.training and getattr(self, "_is_replica", False):
             raise RuntimeError(
                 "torch.nn.DataParallel throws away the statistics that its replicas of this loss take; apply the loss "

@@ -1,7 +1,7 @@
-"""Figures to be moved by the reader: HTML with its data, style and script in it, which needs no network and no library.
+"""Interactive figures: HTML that holds its data, style and script, and needs neither a network nor a library.
 
-Each function returns an :class:`.InteractiveFigure`. As the last line of a cell it is shown by Jupyter and by the book;
-where scripts do not run, a sentence says what would be seen.
+Each function returns an :class:`.InteractiveFigure`. Jupyter and the book show it if it is the last line of a cell;
+without JavaScript, a sentence describes it.
 """
 
 from figures.interactive.examples import explore_examples

@@ -37,7 +37,7 @@ class InteractiveFigure:
     Args:
         kind: name of its script, ``<kind>.js`` beside this file.
         name: its accessible name.
-        instead: what is told where scripts do not run.
+        instead: a sentence for readers without JavaScript.
         body: HTML of the controls, shown by the script; ``@id@`` stands for the id of the element.
         data: what the script draws; JSON.
         still: HTML that is shown with and without the script.
@@ -59,11 +59,11 @@ class InteractiveFigure:
         return f"InteractiveFigure({self.name!r})"
 
     def _repr_markdown_(self) -> str:
-        """Return what stands in its place on paper."""
+        """Return the sentence that replaces it in the PDF."""
         return f"*{self.name}: an interactive figure, to be moved on the site and in Jupyter.*"
 
     def _repr_html_(self) -> str:
-        """Return the element, with another id each time: a page may hold it twice."""
+        """Return the element, with a new id at each call, since a page may hold it twice."""
         data = json.dumps(self.data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
         inside = (
             f"<style>{_colours()}{_file('figure.css')}</style>\n"
