@@ -1,13 +1,4 @@
-r"""Sharpness-aware minimization (Foret et al., 2021): descend along the gradient at the worst point nearby.
-
-.. math::
-    \min_\theta \max_{\lVert \mathbf T_\theta^{-1} \mathbf e \rVert \le \rho} \ell(\theta + \mathbf e), \qquad
-    \mathbf e = \rho \, \frac{\mathbf T_\theta^2 \mathbf g}{\lVert \mathbf T_\theta \mathbf g \rVert}, \qquad
-    \mathbf g = \nabla \ell(\theta),
-
-with :math:`\mathbf T_\theta = \mathbf I`, or :math:`\operatorname{diag} |\theta|` for the adaptive SAM of Kwon et al.
-(2021). The norm runs over all parameters, whatever their group, dtype and device.
-"""
+"""Sharpness-aware minimization: the mathematics as functions of lists of tensors, and the optimizer."""
 
 from __future__ import annotations
 
@@ -35,7 +26,7 @@ from vlls.optim._wrapped import on_itself
 __all__ = ["SAM"]
 
 SKIPS = 25
-"""Skipped steps in a row of which SAM warns; a GradScaler needs fewer to find its scale."""
+"""SAM warns after so many skipped steps in a row; a GradScaler needs fewer to find its scale."""
 
 
 # ---------------------------------------------------------------------- the mathematics
@@ -145,19 +136,28 @@ def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
 
 
 class SAM(Optimizer):
-    r"""Sharpness-aware minimization on top of any first-order optimizer of torch; Chapter 6 derives its label noise.
+    r"""Sharpness-aware minimization (Foret et al., 2021) on top of any first-order optimizer of torch.
 
-    Each step takes two gradients: at :math:`\theta`, and at :math:`\theta + \mathbf e` (see the module), where the
-    base optimizer gets the gradient with which it updates :math:`\theta`. Where a group of the base optimizer has
-    ``maximize=True`` the worst point lies downhill, and ``rho`` counts negative. The running state of the model
-    (statistics of a normalisation, vectors of a spectral norm, buffers of its own) is that of the passes at
-    :math:`\theta`. From the first step to the second, other threads wait for the weights. Parameters may be
-    sharded by ``torch.distributed.fsdp.fully_shard``.
+    .. math::
+        \min_\theta \max_{\lVert \mathbf T_\theta^{-1} \mathbf e \rVert \le \rho} \ell(\theta + \mathbf e), \qquad
+        \mathbf e = \rho \, \frac{\mathbf T_\theta^2 \mathbf g}{\lVert \mathbf T_\theta \mathbf g \rVert}, \qquad
+        \mathbf g = \nabla \ell(\theta),
+
+    with :math:`\mathbf T_\theta = \mathbf I`, or :math:`\operatorname{diag} |\theta|` for the adaptive SAM of Kwon et
+    al. (2021). The norm runs over all parameters, whatever their group, dtype and device.
+
+    Each step takes two gradients: at :math:`\theta`, and at :math:`\theta + \mathbf e`. The base optimizer updates
+    :math:`\theta` with the second. If a group of the base optimizer has ``maximize=True``, the worst point lies
+    downhill, and ``rho`` counts negative. Chapter 6 derives the label noise of SAM.
+
+    The running state of the model (statistics of a normalisation, vectors of a spectral norm, buffers of its own) is
+    that of the passes at :math:`\theta`. Other threads wait for the weights from the first step to the second.
+    Parameters may be sharded by ``torch.distributed.fsdp.fully_shard``.
 
     The base optimizer shares ``param_groups`` and ``state``: schedulers attach to this one. Gradients must be
     unscaled: with a ``torch.amp.GradScaler`` call ``scaler.unscale_(optimizer)`` before, and ``scaler.update()``
-    after, each of :meth:`first_step` and :meth:`second_step`. Where the gradients of either hold an infinity or a NaN,
-    the weights and the base optimizer stay as they are: the step is skipped, as the scaler skips those of others.
+    after, each of :meth:`first_step` and :meth:`second_step`. If the gradients of either hold an infinity or a NaN,
+    the step is skipped, as the scaler skips those of others: weights and base optimizer stay as they are.
 
     Args:
         params: dense real parameters of any shapes, or groups of them; a group may set its own ``rho``, ``adaptive``

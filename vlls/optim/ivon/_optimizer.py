@@ -63,10 +63,11 @@ class IVON(Optimizer, Joinable):
             ``ess``, ``hess_init``, ``beta1``, ``beta2``, ``weight_decay``, ``clip_radius``, ``hess_approx``, ``debias``
             and ``rescale_lr``.
         lr: step size, >= 0; a number, or a 0-d tensor that a scheduler writes. With ``rescale_lr`` the first steps are
-            as long as SGD's with momentum, so choose what SGD would take: 0.1 to start with. Adam's 1e-3 hardly moves.
-        ess: effective sample size :math:`\lambda` >= 1: the number of training examples, where the loss is the mean
-            over a batch. It divides the noise's variance: 1 drowns the weights in noise, more than the examples gives
-            a posterior that is too narrow.
+            as long as those of SGD with momentum, so choose a rate that suits SGD, such as 0.1. Adam's 1e-3 is so
+            small that the weights hardly move.
+        ess: effective sample size :math:`\lambda` >= 1: the number of training examples if the loss is the mean over a
+            batch. It divides the variance of the noise: an ``ess`` of 1 drowns the weights in noise, and one above the
+            number of examples gives a posterior that is too narrow.
         hess_init: initial Hessian :math:`h_0` > 0: the larger, the smaller the first noise.
         beta1: decay of the gradient average, in [0, 1).
         beta2: decay of the Hessian average, in [0, 1]. At 1 the covariance is fixed: the ablation of Fig. 6, and with
@@ -77,11 +78,11 @@ class IVON(Optimizer, Joinable):
             batch size; Chapter 5).
         clip_radius: bound on each entry of the preconditioned gradient, > 0.
         sync: average gradients and curvature over the processes of ``torch.distributed``, each with its own sample.
-            Where one may have fewer batches than others: ``with Join([model, optimizer]):``.
+            If some may have fewer batches than others, train ``with Join([model, optimizer]):``.
         debias: divide the gradient average by :math:`1 - \beta_1^t`.
         rescale_lr: multiply ``lr`` by ``hess_init + weight_decay``, so that the first steps are as long as SGD's.
         generator: where the samples come from; torch's global generators if None. Its state is in ``state_dict()``.
-        foreach: apply each operation to lists of tensors. None: where all parameters are on a GPU.
+        foreach: apply each operation to lists of tensors. None: if all parameters are on a GPU.
         fused: one kernel a step for float32 parameters, with other random numbers than ``foreach``: the quickest and
             leanest (C on a CPU, Triton on a GPU). None: off.
 
@@ -186,10 +187,10 @@ class IVON(Optimizer, Joinable):
 
     @property
     def executor(self) -> str:
-        """The code that takes the steps, on which the random numbers and the last digits depend.
+        """The name of the code that takes the steps; random numbers and last digits depend on it.
 
-        ``"cpu ivon-HASH"`` is the compiled kernel (its source, compiler options and processor), ``"cuda triton
-        VERSION"`` the Triton kernel; without them it is ``"single"`` or ``"foreach"``.
+        ``"cpu ivon-HASH"`` is the compiled kernel (the hash is of its source, compiler options and processor) and
+        ``"cuda triton VERSION"`` the Triton kernel; without ``fused`` it is ``"single"`` or ``"foreach"``.
         """
         params = [p for p in self._params() if p.requires_grad and p.numel()] or self._params()
         kinds = executors_of(params, fused=self.fused, foreach=self.foreach)
@@ -197,23 +198,23 @@ class IVON(Optimizer, Joinable):
 
     @property
     def capturable(self) -> bool:
-        """Whether a CUDA graph can hold its steps: without ``fused``, they read numbers from the device."""
+        """Whether a CUDA graph can hold the steps: with ``fused`` they read no number from the device."""
         return bool(self.fused)
 
     # ------------------------------------------------------------------ sampling
     @on_itself
     @contextmanager
     def sampled_params(self, train: bool = False) -> Iterator[None]:
-        r"""Within the block the parameters are a sample :math:`\theta \sim q`; afterwards they are the mean again.
+        r"""Set the parameters to a sample :math:`\theta \sim q` within the block, and to the mean afterwards.
 
-        The mean comes back bit for bit, also when the block raises, returns or is interrupted. With ``train=True`` the
-        gradients that the block leaves in ``param.grad`` count as one sample for the next :meth:`step`; several blocks
-        before a step are averaged, several backward passes in one block add up as everywhere in torch. With
-        ``train=False`` nothing is recorded and no running state of the model changes: statistics of a normalisation,
-        vectors of a spectral norm, buffers of its own. Another thread that wants a sample, or a step, waits.
+        The mean comes back bit for bit, even if the block raises, returns or is interrupted. Another thread that wants
+        a sample or a step waits.
 
         Args:
-            train: whether the gradients are to be learned from.
+            train: whether the next :meth:`step` learns from the gradients that the block leaves in ``param.grad``.
+                They count as one sample: several blocks before a step are averaged, while several backward passes in
+                one block add up, as everywhere in torch. If False, nothing is recorded and no running state of the
+                model changes: statistics of a normalisation, vectors of a spectral norm, buffers of its own.
 
         Raises:
             RuntimeError: inside another sample of the same thread, or if a gradient is sparse.
@@ -235,10 +236,10 @@ class IVON(Optimizer, Joinable):
     @on_itself
     @contextmanager
     def keep_sampled(self) -> Iterator[None]:
-        r"""Within the block the parameters stay at a sample from step to step; afterwards they are the mean.
+        r"""Keep the parameters at a sample within the block, a new one after each step; afterwards they are the mean.
 
-        This is the quickest way to train: the kernel that updates the mean draws the next sample as well, and a plain
-        ``loss.backward(); optimizer.step(); optimizer.zero_grad()`` is all that is needed. Evaluate after the block.
+        This is the quickest way to train: the kernel that updates the mean also draws the next sample. The loop is that
+        of any other optimizer: ``loss.backward(); optimizer.step(); optimizer.zero_grad()``. Evaluate after the block.
 
         Raises:
             RuntimeError: inside another sample, or if ``mc_samples`` is not 1.
@@ -283,7 +284,7 @@ class IVON(Optimizer, Joinable):
         return [p for group in self.param_groups for p in group["params"]]
 
     def _alone(self) -> AbstractContextManager[None]:
-        """Other threads wait: one at a time changes the parameters, or reads the mean where a sample may be."""
+        """Make other threads wait: only one at a time changes the parameters or reads the mean."""
         return holding(self._params())
 
     def _refuse_inside(self, call: str) -> None:
@@ -420,10 +421,11 @@ class IVON(Optimizer, Joinable):
         return average_over_processes(states, found_inf, stepping=stepping, divisor=world if by_world else stepping)
 
     def join_hook(self, **options: Any) -> JoinHook:
-        """Let processes have different numbers of batches: ``with Join([model, optimizer]):``, the model first.
+        """Allow processes to have different numbers of batches: ``with Join([model, optimizer]):``, the model first.
 
-        A process that has no batch left adds nothing to the others' steps; at the end of the block all have the
-        parameters and the state of one that had the most. Inside of it call :meth:`step` once after each forward pass.
+        A process that has run out of batches adds nothing to the others' steps. At the end of the block all processes
+        take the parameters and the state of one that had the most batches. Inside the block, call :meth:`step` once
+        after each forward pass.
 
         Args:
             **options: ``divide_by_initial_world_size``, as for DistributedDataParallel.
@@ -447,10 +449,10 @@ class IVON(Optimizer, Joinable):
 
     # ------------------------------------------------------------------ gradients, results, persistence
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear the gradients; samples already taken and not yet used by :meth:`step` are kept.
+        """Clear the gradients, but keep the samples that wait for the next :meth:`step`.
 
         Args:
-            set_to_none: drop the gradients' memory rather than fill it with zeros.
+            set_to_none: free the gradients' memory instead of filling it with zeros.
         """
         with self._alone():
             if self._weights.where is Where.WAITING:
@@ -462,11 +464,11 @@ class IVON(Optimizer, Joinable):
     @torch.inference_mode(False)
     @torch.no_grad()
     def posterior(self, model: torch.nn.Module) -> DiagonalPosterior:
-        r"""The learned posterior :math:`\mathcal N(m, \mathrm{diag}(\sigma^2))` under the model's parameter names.
+        r"""Return the posterior :math:`\mathcal N(m, \mathrm{diag}(\sigma^2))` by the names of the model's parameters.
 
         Args:
-            model: a module whose parameters this optimizer trains, compiled or not; parameters that it does not train
-                are left out.
+            model: the module whose parameters this optimizer trains, compiled or not. Parameters that the optimizer
+                does not train are left out.
 
         Returns:
             A :class:`.DiagonalPosterior` of copies, on the parameters' devices.
@@ -490,13 +492,13 @@ class IVON(Optimizer, Joinable):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """All that :meth:`load_state_dict` needs to go on bit for bit, the state of ``generator`` included.
+        """Return everything that :meth:`load_state_dict` needs to go on bit for bit, also the ``generator``'s state.
 
-        Options of the whole optimizer are not in it: make the other one with the same ``generator``, ``fused`` and
-        ``foreach``, for which the random numbers differ.
+        Options of the whole optimizer are not included. Make the other optimizer with the same ``fused`` and
+        ``foreach``, on which the random numbers depend, and with a ``generator`` if this one has one.
 
         Raises:
-            RuntimeError: inside a sample, where the model's own state is not the mean.
+            RuntimeError: inside a sample, because the parameters of the model are not the mean then.
         """
         with self._alone():
             self._refuse_inside("state_dict()")
@@ -517,7 +519,7 @@ class IVON(Optimizer, Joinable):
     @torch.inference_mode(False)
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a saved state; hyperparameters of the groups come with it, as everywhere in torch.
+        """Go on from a saved state, with the saved hyperparameters of the groups, as everywhere in torch.
 
         Args:
             state_dict: what :meth:`state_dict` returned, from an optimizer of the same parameters.
@@ -527,7 +529,7 @@ class IVON(Optimizer, Joinable):
             RuntimeError: inside a sample.
 
         Warns:
-            UserWarning: if only one of the two has a ``generator``, so that other samples follow than would have.
+            UserWarning: if only one of the two optimizers has a ``generator``: the samples will differ.
         """
         if not isinstance(state_dict, dict):
             raise ValueError(f"state_dict is {kind_of(state_dict)}; pass what IVON.state_dict() returned")
