@@ -1,7 +1,6 @@
-"""Where a step's images come from: a data set on the device, or files read by other processes.
+"""Batches of a data set that lies on the device, or of files that other processes read.
 
-Both fill buffers that stay where they are, outside of the step, and hand out from them inside of it, so that a CUDA
-graph can hold the step.
+Both fill the same buffers before each step, and the step reads from them, so that a CUDA graph can hold it.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class Batches(ABC):
         self.steps = count // batch_size  # an incomplete last batch is left out: another part each epoch
 
     def order(self, epoch: int) -> Tensor:
-        """The images of each batch, (steps, batch_size), on the CPU."""
+        """Return the indices of each batch's images, (steps, batch_size), on the CPU."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
         order = torch.randperm(self.count, generator=generator)
         return order[: self.steps * self.batch_size].view(self.steps, self.batch_size)
@@ -80,7 +79,7 @@ class Batches(ABC):
 
     @abstractmethod
     def batch(self) -> tuple[Tensor, Tensor]:
-        """This process's images (B, H, W, C), uint8, augmented, and labels (B,), from the buffers."""
+        """Return this process's augmented images (B, H, W, C), uint8, and labels (B,), from the buffers."""
 
 
 class DeviceBatches(Batches):
@@ -161,10 +160,10 @@ class FileBatches(Batches):
 
 
 def file_loader(files: Any, batches: list[list[int]], workers: int, *, pin: bool = False) -> DataLoader[Any]:
-    """Load batches of files in other processes, clean ones where this process has used a GPU.
+    """Load batches of files in other processes; if this one has used a GPU, they are no forks of it.
 
-    A fork would inherit the CUDA graphs of this process, finished runs' too, and abort where it collects them as
-    garbage: CUDA does not work in a fork.
+    A fork would inherit this process's CUDA graphs and abort as soon as it collected them as garbage, because CUDA does
+    not work in forks.
 
     Args:
         files: :class:`.ImageFiles`.

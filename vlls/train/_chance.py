@@ -1,4 +1,4 @@
-"""Whether a network ended at chance: no better than one that always names the most frequent class."""
+"""Whether a network ended at chance, no better than one that always names the most frequent class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ERRORS = 3.0
 
 
 def label_counts(data: RunData) -> dict[str, int]:
-    """Return what :func:`at_chance` needs to know of a run's labels: how often there is the most frequent one.
+    """Return the counts that :func:`at_chance` needs: of images, and of those with the most frequent label.
 
     Args:
         data: of the run.
@@ -34,10 +34,10 @@ def label_counts(data: RunData) -> dict[str, int]:
 
 
 def at_chance(counts: Mapping[str, int], epochs: Sequence[Mapping[str, float]]) -> bool:
-    """Say whether neither the test accuracy nor that in training is clearly above the most frequent class's share.
+    """Return whether neither accuracy, on test images or in training, is above the most frequent class's share.
 
-    Clearly is by three standard errors. Both are asked, because few test images tell little of a network that has
-    learned, and a network whose weights stray far may learn although its accuracy in training is low.
+    Above means by more than three standard errors. Both accuracies count, because a few test images may not show that
+    a network has learned, and IVON's accuracy in training, at noisy weights, may be low although it learns.
 
     Args:
         counts: of :func:`label_counts`; records of older versions lack them, and are not judged.
@@ -62,7 +62,7 @@ def at_chance(counts: Mapping[str, int], epochs: Sequence[Mapping[str, float]]) 
 
 
 def tell_chance(config: RunConfig, counts: Mapping[str, int], epochs: Sequence[Mapping[str, float]]) -> str:
-    """Return a sentence about a network that ended at chance, with what to do; an empty one where it did not.
+    """Return a sentence about a network that ended at chance, with advice; an empty one if it did not.
 
     Args:
         config: of the run.

@@ -1,4 +1,4 @@
-"""What a run's network predicts: at the mean of the weights, and averaged over their posterior."""
+"""Predictions of a run's network, at the mean of the weights and averaged over their posterior, and their measures."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ BATCH = {"cpu": 500, "cuda": 2000}  # images of 32×32 pixels; fewer of larger o
 def evaluate(trainer: Trainer, epoch: int, *, thorough: bool = True) -> dict[str, float]:
     """Measure on clean test data, on the held-out part, and on the wrongly and rightly labelled training images.
 
-    Every process works on its part; all get the result.
+    Each process measures its part, and all return the whole.
 
     Args:
         trainer: between steps.
-        epoch: which, for the posterior's samples: the training's own random numbers are not touched.
+        epoch: whose random numbers the posterior's samples take; those of the training are left alone.
         thorough: whether to average over the posterior, and to predict the training images.
 
     Returns:
@@ -67,13 +67,13 @@ def _named(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
 def predict_probabilities(
     trainer: Trainer, images: Images, *, samples: int = 0, epoch: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Class probabilities (N, K), on the CPU, and whether each image could be read (N,).
+    """Return class probabilities (N, K), on the CPU, and whether each image could be read, (N,).
 
     Args:
         trainer: between steps.
         images: without augmentation.
         samples: number of weight samples to average over; 0 for the mean of the weights.
-        epoch: which, for the samples.
+        epoch: whose random numbers the samples take.
     """
     total = torch.zeros(len(images), trainer.data.num_classes)
     read = torch.ones(len(images), dtype=torch.bool)
@@ -111,7 +111,7 @@ def _evaluating(trainer: Trainer) -> Iterator[None]:
 
 @contextmanager
 def _sample(trainer: Trainer, epoch: int, i: int) -> Iterator[None]:
-    """The weights of an evaluation's sample ``i``, the same for every batch, process and call."""
+    """Set the weights to an evaluation's sample ``i``, which is the same for every batch, process and call."""
     optimizer = trainer.optimizer
     assert isinstance(optimizer, VariationalOptimizer)
     seed = derive_seed(trainer.config.seed, "evaluation", epoch, i)
@@ -124,7 +124,7 @@ def _sample(trainer: Trainer, epoch: int, i: int) -> Iterator[None]:
 
 
 def _batches(trainer: Trainer, images: Images, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images (B, H, W, C) on the device, and whether each could be read."""
+    """Yield batches of images (B, H, W, C) on the device, and whether each image could be read, (B,)."""
     size = trainer.batches.image_size
     count = max(1, BATCH.get(trainer.device.type, 500) * 32**2 // max(size, 32) ** 2)
     if isinstance(images.images, np.ndarray):

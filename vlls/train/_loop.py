@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -37,13 +37,16 @@ from vlls.train._prepare import RunData, prepare
 from vlls.train._provenance import circumstances, provenance
 from vlls.train._trainer import Trainer
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 __all__ = ["Interrupted", "Reporter", "RunResult", "run"]
 
 AGREE_EVERY = 10  # steps between the moments at which processes agree to stop or to save
 
 
 class Reporter:
-    """A listener to a run; subclass it and override the events that you want to hear of."""
+    """A listener to a run, and a context manager that closes it: override the events that you want to hear of."""
 
     def start(self, config: ResolvedConfig, step: int, steps_per_epoch: int, images: dict[str, int]) -> None:
         """Hear that the run begins, or is resumed.
@@ -73,6 +76,12 @@ class Reporter:
 
     def close(self) -> None:
         """Free resources; called at the end, however the run ended."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Interrupted(Exception):

@@ -1,4 +1,4 @@
-"""What is measured of a network's predictions."""
+"""Measures of a network's predictions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ECE_BINS = 15
 
 @torch.no_grad()
 def classification_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
-    """Accuracy, negative log-likelihood, expected calibration error and Brier score of predictions.
+    """Return the accuracy, negative log-likelihood, expected calibration error and Brier score of predictions.
 
     The calibration error is torchmetrics' with fifteen bins of equal width, a confidence of 1 in the last; the Brier
     score is the mean over examples of the squared distance between probabilities and one-hot label, in [0, 2].
@@ -95,7 +95,7 @@ def import_torchmetrics() -> Any:
 
 @torch.no_grad()
 def memorisation(predicted: Tensor, given: Tensor, clean: Tensor) -> dict[str, float]:
-    """How the training images with wrong and with right labels are predicted.
+    """Return how the training images with wrong and with right labels are predicted.
 
     Args:
         predicted: (N,) predicted classes, of any integer dtype as the others.

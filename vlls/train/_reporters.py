@@ -1,4 +1,4 @@
-"""What watches a run: progress on the terminal, and TensorBoard."""
+"""Reporters of runs: progress on the terminal, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from vlls._extras import missing
+from vlls._files import make_folder
 
 try:
     from rich.console import Console, Group
@@ -19,11 +20,11 @@ except ModuleNotFoundError as error:
     raise missing(error, "vlls.train._reporters") from None
 
 from vlls.train._config import ResolvedConfig
-from vlls.train._loop import Reporter, RunResult
+from vlls.train._loop import Reporter
 
 __all__ = ["Progress", "TensorBoard"]
 
-SHOWN = {  # what of an epoch's metrics is told, and how it is called there
+SHOWN = {  # the metrics of an epoch that are shown, and their names there
     "train_loss": "loss",
     "train_accuracy": "train",
     "validation_accuracy": "held out",
@@ -33,9 +34,9 @@ SHOWN = {  # what of an epoch's metrics is told, and how it is called there
 
 
 class Progress(Reporter):
-    """A bar on a terminal; one plain line an epoch where the console is none (log files, ``torchrun``).
+    """A bar on a terminal, or a line for each epoch if the console is none (log files, ``torchrun``).
 
-    Use it as a context manager, so that the terminal is as it was however the run ends.
+    Use it as a context manager, so that the terminal is restored however the run ends.
 
     Args:
         console: where to write; None for stderr.
@@ -56,13 +57,7 @@ class Progress(Reporter):
         self._live: Live | None = None
         self._metrics: dict[str, float] = {}
 
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    # ------------------------------------------------------------------ what the run tells
+    # ------------------------------------------------------------------ events
     def start(self, config: ResolvedConfig, step: int, steps_per_epoch: int, images: dict[str, int]) -> None:
         """Name the run and show the bar."""
         self._epochs, self._batch_size, self._steps_per_epoch = config.epochs, config.batch_size, steps_per_epoch
@@ -83,22 +78,22 @@ class Progress(Reporter):
             self._live.start()
 
     def note(self, text: str) -> None:
-        """Print it as a line."""
+        """Print the line."""
         self._line(f"note: {text}")
 
     def step(self, step: int) -> None:
-        """Count; the bar looks at it from its own thread."""
+        """Count the step; the bar's thread reads the count."""
         self._step = step
 
     def done(self, step: int) -> None:
-        """Take the speed of the steps that are done since the last epoch, and the time left from all of them."""
+        """Update the speed, of the steps since the last epoch, and the time left, of all steps."""
         now = time.perf_counter()
         self._known = step, now
         first, began = self._mark
         self._images_per_second = (step - first) * self._batch_size / max(now - began, 1e-9)
 
     def epoch(self, metrics: dict[str, float]) -> None:
-        """Show the epoch's metrics; without a bar, as a line."""
+        """Show the epoch's metrics, on a line if there is no bar."""
         if self._known[0] < self._step:
             self.done(self._step)
         self._metrics = metrics
@@ -106,17 +101,13 @@ class Progress(Reporter):
         if self._live is None:
             self._line(f"epoch {metrics['epoch']:g}/{self._epochs}: {', '.join(self._facts())}")
 
-    def finish(self, result: RunResult) -> None:
-        """Take the bar away."""
-        self.close()
-
     def close(self) -> None:
-        """Take the bar away; also where the run has not finished."""
+        """Take the bar away."""
         live, self._live = self._live, None
         if live is not None:
             live.stop()
 
-    # ------------------------------------------------------------------ how it looks
+    # ------------------------------------------------------------------ the bar
     def _line(self, text: str) -> None:
         self.console.print(text, soft_wrap=not self.console.file.isatty(), markup=False, highlight=False)
 
@@ -128,7 +119,7 @@ class Progress(Reporter):
         return max(left - (time.perf_counter() - when), 0.0)
 
     def _pace(self) -> list[str]:
-        """Speed and time left."""
+        """Return speed and time left, as far as they are known."""
         left = self._seconds_left()
         pace = [] if self._images_per_second is None else [f"{self._images_per_second:,.0f} images/s"]
         return pace if left is None else [*pace, f"{_clock(left)} left"]
@@ -156,7 +147,7 @@ class Progress(Reporter):
 
 
 def _told(metrics: dict[str, float]) -> list[str]:
-    """The loss and the accuracies of an epoch, in words."""
+    """Return the loss and the accuracies of an epoch in words."""
     told = []
     for name, word in SHOWN.items():
         if (value := metrics.get(name)) is not None:
@@ -170,13 +161,13 @@ def _clock(seconds: float) -> str:
 
 
 class TensorBoard(Reporter):
-    """Writes every metric of every epoch for TensorBoard, each run to a sub-folder of its name.
+    """A writer of every metric of every epoch for TensorBoard; each run has a sub-folder of its name.
 
-    The step of TensorBoard's axis is the epoch; ``images_seen`` is kept beside the metrics. A run that goes on, or
-    that is trained anew, replaces the epochs that were written before it was stopped.
+    TensorBoard's steps are epochs; ``images_seen`` stands beside the metrics. A run that is resumed or trained anew
+    replaces the epochs that it writes again.
 
     Args:
-        folder: that ``tensorboard --logdir`` is given.
+        folder: to pass to ``tensorboard --logdir``.
 
     Raises:
         ValueError: if the package ``tensorboard`` is not installed.
@@ -189,19 +180,9 @@ class TensorBoard(Reporter):
         except ImportError as error:
             raise ValueError(f"TensorBoard's package is not installed ({error}); pip install tensorboard") from error
         self.folder = Path(folder).expanduser()
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            message = f"the folder {self.folder} could not be made ({error.strerror}); choose another one"
-            raise OSError(error.errno, message) from error
+        make_folder(self.folder)
         self._make = SummaryWriter
         self._writer: SummaryWriter | None = None
-
-    def __enter__(self) -> TensorBoard:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def start(self, config: ResolvedConfig, step: int, steps_per_epoch: int, images: dict[str, int]) -> None:
         """Open the run's file and write its config as text."""
@@ -212,7 +193,7 @@ class TensorBoard(Reporter):
         self._writer.add_text("config", "    " + text.replace("\n", "\n    "), global_step=purge)
 
     def note(self, text: str) -> None:
-        """Write it as text."""
+        """Write the line as text."""
         if self._writer is not None:
             self._writer.add_text("note", text)
 
@@ -227,12 +208,8 @@ class TensorBoard(Reporter):
         self._writer.add_scalar("images_seen", epoch * self._epoch_images, global_step=epoch)
         self._writer.flush()
 
-    def finish(self, result: RunResult) -> None:
-        """Close the file."""
-        self.close()
-
     def close(self) -> None:
-        """Close the file; also where the run has not finished."""
+        """Close the file."""
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
