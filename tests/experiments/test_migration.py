@@ -281,8 +281,31 @@ def _config_of(row):
 
 
 # ---------------------------------------------------------------------- the command
-def test_the_command(older, tmp_path):
-    shown = CliRunner().invoke(app, ["migrate", str(older)])
-    assert shown.exit_code == 0 and f"{older}: 5 runs renamed" in shown.output
-    shown = CliRunner().invoke(app, ["migrate", str(tmp_path / "nothing")])
-    assert shown.exit_code == 2 and "holds no runs; pass a results folder" in shown.stderr
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_the_commands(older, tmp_path):
+    shown = invoke("sweep", "fig5", "--protocol", "smoke", "--dry-run", "--results", older)
+    assert shown.exit_code == 0 and "note: an older version of vlls named the runs" in shown.stderr
+    shown = invoke("sweep", "fig5", "--protocol", "smoke", "--device", "cpu", "--results", older)
+    assert shown.exit_code == 2 and shown.stderr.splitlines()[-1].endswith("which loses nothing")
+    assert f"error: an older version of vlls named the runs in {older}; rename them with vlls migrate" in shown.stderr
+    told = invoke("results", "--results", older)
+    assert told.exit_code == 0 and "3 runs" in told.stdout and told.stderr.startswith("note: an older version")
+    shown = invoke("migrate", older, older)
+    assert shown.exit_code == 0 and shown.output.count("5 runs renamed") == shown.output.count("0 runs renamed") == 1
+    again = invoke("results", "--results", older)
+    assert again.stdout == told.stdout and again.stderr == ""
+    shown = invoke("migrate", tmp_path / "nothing")
+    assert shown.exit_code == 2 and "nothing holds no runs; pass a results folder" in shown.stderr
+
+
+def test_the_command_tells_of_what_it_left_and_of_what_was_there_twice(older):
+    (done,) = (older / "runs").glob("*-ls-*")
+    shutil.copytree(done, done.with_name("a-copy"))
+    (damaged,) = (older / "runs").glob("*-sam-*")
+    (damaged / "record.json").write_text("{")
+    shown = invoke("migrate", older)
+    assert shown.exit_code == 1 and "two folders are of the same run" in shown.output and ".older\n" in shown.output
+    assert "left as it was: the record" in shown.stderr

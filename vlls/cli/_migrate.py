@@ -42,8 +42,7 @@ def migrate(
         note(console, f"{path}: {done.runs} {what}{'s' * (done.runs != 1)} renamed")
         for folder in done.aside:
             note(
-                console,
-                f"there were two folders of a run; the one that is finished or newer goes on, the other is {folder}",
+                console, f"two folders are of the same run; the older one, or the one that is not finished, is {folder}"
             )
         for reason in done.left.values():
             say(f"left as it was: {reason}")

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vlls.cli._options import DATA_HELP, DEVICE_HELP, option
-from vlls.cli._terminal import Terminated, note, say, terminable
+from vlls.cli._terminal import Terminated, note, say, terminable, warnings_noted
 from vlls.experiments import (
     EXPERIMENTS,
     PROTOCOLS,
@@ -119,7 +119,8 @@ def sweep(
     if name is None:
         raise ValueError(f"no sweep was named; choose one of {', '.join(EXPERIMENTS)} (vlls sweep --list)")
     if dry_run:
-        tables.print(_plan(cells(name, protocol, seeds=seeds, tune=tune), ResultsFolder(results)))
+        with warnings_noted(Console(stderr=True, quiet=quiet)):
+            tables.print(_plan(cells(name, protocol, seeds=seeds, tune=tune), ResultsFolder(results)))
         return
     budget = None if time_budget is None else seconds_of(time_budget)
     notes = Console(stderr=True, quiet=quiet)
