@@ -232,6 +232,14 @@ def test_what_cannot_be_read_and_what_is_trained_now_is_left_as_it_is(older):
     assert ResultsFolder(older).format == 2 and (damaged / "record.json").read_text() == '{"format": 1, "key": '
 
 
+def test_a_run_that_is_over_does_without_its_checkpoint(older):
+    (done,) = (older / "runs").glob("*-ls-*")
+    (done / "checkpoint.pt").write_bytes(b"damaged")
+    migration = migrate(older)
+    assert migration.runs == 5 and migration.left.keys() == {done / "checkpoint.pt"}
+    assert (older / "runs" / configs()[1].name / "checkpoint.pt").read_bytes() == b"damaged"
+
+
 def test_a_folder_of_runs(older, tmp_path):
     """Of vlls train: no list of a sweep, so that checkpoints tell their own configs."""
     shutil.move(older / "runs", tmp_path / "runs")

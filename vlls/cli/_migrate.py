@@ -41,9 +41,7 @@ def migrate(
         what = "row" if path.suffix == ".csv" else "run"
         note(console, f"{path}: {done.runs} {what}{'s' * (done.runs != 1)} renamed")
         for folder in done.aside:
-            note(
-                console, f"two folders are of the same run; the older one, or the one that is not finished, is {folder}"
-            )
+            note(console, f"two folders are of the same run; the one that is older or not finished is {folder}")
         for reason in done.left.values():
             say(f"left as it was: {reason}")
         whole &= not done.left

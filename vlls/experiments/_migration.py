@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vlls._files import write_atomically
-from vlls.experiments._folder import FAILURE, LABELS, MANIFEST, ResultsFolder, config_of
+from vlls.experiments._folder import FAILURE, FORMAT, LABELS, MANIFEST, ResultsFolder, config_of
 from vlls.train._config import RunConfig
 from vlls.train._files import (
     CHECKPOINT,
@@ -93,7 +93,7 @@ def migrate(path: str | os.PathLike[str]) -> Migration:
             except ValueError as error:
                 done.left[folder] = str(error)
                 busy |= isinstance(error, FolderBusy)
-        if results is not None and not busy:
+        if results is not None and results.format != FORMAT and not busy:
             results.sign()
     return done
 
@@ -111,7 +111,14 @@ def _migrate_run(folder: Path, listed: dict[str, RunConfig], done: Migration) ->
     """
     with folder_lock(folder):
         record = load_record(folder / RECORD) if (folder / RECORD).exists() else None
-        state = load_checkpoint(folder / CHECKPOINT) if (folder / CHECKPOINT).exists() else None
+        state = None
+        if (folder / CHECKPOINT).exists():
+            try:
+                state = load_checkpoint(folder / CHECKPOINT)
+            except ValueError as error:  # a run that is over does without it
+                if record is None:
+                    raise
+                done.left[folder / CHECKPOINT] = str(error)
         config = config_of(folder, listed)
         if config is None and state is not None and "config" in state:
             config = RunConfig.from_dict(state["config"], state["key"])
@@ -140,7 +147,8 @@ def _worth(folder: Path) -> tuple[Any, ...]:
     """Return what is larger for the one of two folders of the same run that is to be kept."""
     try:
         record = load_record(folder / RECORD) if (folder / RECORD).exists() else {}
-        step = load_checkpoint(folder / CHECKPOINT)["step"] if not record and (folder / CHECKPOINT).exists() else 0
+        cut = not record and (folder / CHECKPOINT).exists()
+        step = load_checkpoint(folder / CHECKPOINT).get("step", 0) if cut else 0
     except ValueError:
         return (False,)
     finished, date = record.get("status") == "finished", record.get("machine", {}).get("date", "")

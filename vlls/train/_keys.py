@@ -56,13 +56,13 @@ def counted(config: RunConfig) -> dict[str, Any]:
         >>> found["method"], found["smoothing"], found["epochs"], "seed" in found, "rho" in found
         ('ls', 0.1, 3, False, False)
     """
-    unread = unread_by(config.method)
-    values = {field.name: _plain(getattr(config, field.name)) for field in fields(config)}
-    return {
-        name: value
-        for name, value in values.items()
-        if _text(value) != _text(_plain(INTRODUCED[name])) and not (value is None and name in unread)
-    }
+    unread, found = unread_by(config.method), {}
+    for name in (field.name for field in fields(config)):
+        value, default = _plain(getattr(config, name)), _plain(INTRODUCED[name])
+        same = value == default and type(value) is type(default)  # True is not 1
+        if not same and not (value is None and name in unread):
+            found[name] = value
+    return found
 
 
 def run_key(config: RunConfig) -> str:
@@ -108,9 +108,5 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
-
-
 def _hash(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_text(values).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
