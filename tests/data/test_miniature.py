@@ -10,9 +10,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from vlls.data import DataError, ImageStream, load, miniature
+from vlls.data import DataError, ImageStream, _miniature, load, plan_miniature
 from vlls.data._garments import GARMENTS, draw_garment
-from vlls.data._known import CLASSES
+from vlls.data._known import CLOTHES
 from vlls.train import RunConfig, run
 
 Image = pytest.importorskip("PIL.Image")
@@ -34,7 +34,7 @@ def root(tmp_path_factory):
 @pytest.fixture
 def small(monkeypatch):
     """Let it be made of fewer images, for what does not depend on their number."""
-    monkeypatch.setattr(miniature, "SIZES", {name: 14 for name in LISTS})
+    monkeypatch.setattr(_miniature, "SIZES", {name: 14 for name in LISTS})
 
 
 def contents(folder):
@@ -50,13 +50,14 @@ def pairs(path):
 
 
 # ------------------------------------------------------------------ layout
+@pytest.mark.slow
 def test_the_layout_is_that_of_clothing1m(root):
     folder = root / NAME
     assert {entry.name for entry in root.iterdir()} == {NAME}
     assert {entry.name for entry in folder.iterdir()} == TEXTS | {"images"}
-    assert tuple(lines(folder / "category_names_eng.txt")) == CLASSES["clothing1m"]
+    assert tuple(lines(folder / "category_names_eng.txt")) == CLOTHES
     keys = {name: lines(folder / f"{name}_key_list.txt") for name in LISTS}
-    assert {name: len(members) for name, members in keys.items()} == miniature.SIZES
+    assert {name: len(members) for name, members in keys.items()} == _miniature.SIZES
     every = [key for members in keys.values() for key in members]
     images = [path.relative_to(folder).as_posix() for path in (folder / "images").rglob("*.jpg")]
     assert len(set(every)) == len(every) == 2100
@@ -72,6 +73,7 @@ def test_the_layout_is_that_of_clothing1m(root):
     assert any(noisy[key] != clean[key] for key in both)
 
 
+@pytest.mark.slow
 def test_it_says_that_it_is_made_up(root):
     text = (root / NAME / "README.txt").read_text(encoding="utf-8")
     assert text.startswith("This is NOT Clothing1M.\n")
@@ -80,15 +82,16 @@ def test_it_says_that_it_is_made_up(root):
     assert "made up" in load.__doc__
 
 
+@pytest.mark.slow
 def test_the_stream(root):
-    data, plan = load(NAME, root), miniature.plan_miniature()
+    data, (lists, true, noisy) = load(NAME, root), plan_miniature()
     assert isinstance(data, ImageStream)
-    assert (data.name, data.classes, data.num_classes) == (NAME, CLASSES["clothing1m"], 14)
+    assert (data.name, data.classes, data.num_classes) == (NAME, CLOTHES, 14)
     assert (len(data.train), len(data.clean_train), len(data.val), len(data.test)) == (1400, 140, 140, 420)
     assert data.missing_labels == {}
-    assert np.array_equal(data.train.labels, plan.noisy[plan.lists["noisy_train"]])
+    assert np.array_equal(data.train.labels, noisy[lists["noisy_train"]])
     for part, name in ((data.clean_train, "clean_train"), (data.val, "clean_val"), (data.test, "clean_test")):
-        assert np.array_equal(part.labels, plan.true[plan.lists[name]])
+        assert np.array_equal(part.labels, true[lists[name]])
         assert np.bincount(part.labels).tolist() == [len(part) // 14] * 14
     for files in (data.train, data.clean_train, data.val, data.test):
         assert not any(failed for _, _, _, failed in (files.resized(8)[i] for i in range(0, len(files), 10)))
@@ -105,6 +108,7 @@ def test_the_root_is_that_of_every_data_set(tmp_path, monkeypatch, small):
 
 
 # ------------------------------------------------------------------ labels
+@pytest.mark.slow
 def test_the_labels_are_the_same_everywhere(root):
     digest = hashlib.sha256()
     for name in sorted(TEXTS - {"README.txt"}):
@@ -114,15 +118,16 @@ def test_the_labels_are_the_same_everywhere(root):
 
 def test_the_share_of_wrong_labels():
     """Over many seeds the shares are those that are written down, within four standard errors."""
-    plans = [miniature.plan_miniature(seed) for seed in range(50)]
-    true, noisy = (np.concatenate([getattr(plan, kind) for plan in plans]) for kind in ("true", "noisy"))
+    true, noisy = (
+        np.concatenate(labels) for labels in zip(*(plan_miniature(seed)[1:] for seed in range(50)), strict=True)
+    )
     wrong = noisy != true
-    p = miniature.WRONG_SHARE
+    p = _miniature.WRONG_SHARE
     assert abs(wrong.mean() - p) < 4 * np.sqrt(p * (1 - p) / len(true))
-    alike = [[CLASSES[NAME].index(other) for other in miniature.LOOK_ALIKES[name]] for name in CLASSES[NAME]]
+    alike = [[CLOTHES.index(other) for other in _miniature.LOOK_ALIKES[name]] for name in CLOTHES]
     found = np.array([noisy[i] in alike[true[i]] for i in np.flatnonzero(wrong)])
     chance = np.array([len(alike[k]) for k in true[wrong]]) / 13  # a symmetric error may name a look-alike too
-    expected = 1 - miniature.SYMMETRIC_SHARE * (1 - chance)
+    expected = 1 - _miniature.SYMMETRIC_SHARE * (1 - chance)
     assert abs((found - expected).sum()) < 4 * np.sqrt((expected * (1 - expected)).sum())
     for k, others in enumerate(alike):
         assert k not in others
@@ -134,17 +139,17 @@ def test_the_share_of_wrong_labels():
 
 
 def test_the_share_of_wrong_labels_of_the_one_that_is_made():
-    plan = miniature.plan_miniature()
-    train = plan.lists["noisy_train"]
-    p = miniature.WRONG_SHARE
-    share = (plan.noisy != plan.true)[train].mean()
+    lists, true, noisy = plan_miniature()
+    train = lists["noisy_train"]
+    p = _miniature.WRONG_SHARE
+    share = (noisy != true)[train].mean()
     assert abs(share - p) < 2 * np.sqrt(p * (1 - p) / len(train))
-    assert np.bincount(plan.true[train]).tolist() == [100] * 14
+    assert np.bincount(true[train]).tolist() == [100] * 14
 
 
 # ------------------------------------------------------------------ drawings
 def test_a_drawing_follows_from_its_seed():
-    assert tuple(GARMENTS) == tuple(miniature.LOOK_ALIKES) == CLASSES["clothing1m"]
+    assert tuple(GARMENTS) == tuple(_miniature.LOOK_ALIKES) == CLOTHES
     drawn = [np.asarray(draw_garment(name, np.random.RandomState(i))) for i in range(3) for name in GARMENTS]
     again = [np.asarray(draw_garment(name, np.random.RandomState(i))) for i in range(3) for name in GARMENTS]
     assert all(np.array_equal(a, b) for a, b in zip(drawn, again, strict=True))
@@ -166,7 +171,7 @@ def test_it_is_the_same_each_time_and_made_once(tmp_path, small, monkeypatch):
     for place in ("one", "two"):
         load(NAME, tmp_path / place)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
-    monkeypatch.setattr(miniature, "_write", None)  # the second time nothing is made
+    monkeypatch.setattr(_miniature, "_write", None)  # the second time nothing is made
     (tmp_path / "one" / NAME / "README.txt").unlink()
     assert len(load(NAME, tmp_path / "one").train) == 14
     assert not (tmp_path / "one" / NAME / "README.txt").exists()
@@ -236,6 +241,7 @@ def test_a_folder_that_is_not_whole(tmp_path, small):
     assert contents(tmp_path) == {f"{NAME}/notes.txt": b"mine"}
 
 
+@pytest.mark.slow
 def test_without_pillow_it_says_what_to_install(run_bare, tmp_path):
     code = f"from vlls.data import load\ntry:\n    load({NAME!r}, {str(tmp_path)!r})\n"
     done = run_bare(code + "except ValueError as error:\n    print(error)\n")
@@ -244,6 +250,7 @@ def test_without_pillow_it_says_what_to_install(run_bare, tmp_path):
 
 
 # ------------------------------------------------------------------ training
+@pytest.mark.slow
 def test_a_network_learns_it(root):
     config = RunConfig(dataset=NAME, image_size=32, method="sgd", epochs=3, eval_every=3, augment=False)
     result = run(config, root=root, workers=0)

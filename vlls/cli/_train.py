@@ -17,7 +17,7 @@ from vlls.cli._errors import Failed, one_line, rank
 from vlls.cli._options import DATA_HELP, DEVICE_HELP, option, with_run_options
 from vlls.cli._report import comparison, describe, plan, results_table
 from vlls.cli._terminal import Terminated, note, say, terminable, threads_of, warnings_noted
-from vlls.data._known import ARRAYS, check_dataset
+from vlls.data._known import check_dataset, in_memory
 from vlls.train._chance import tell_chance
 from vlls.train._config import RunConfig
 from vlls.train._files import CHECKPOINT, RECORD, load_record
@@ -140,7 +140,7 @@ def _checked(config: RunConfig, dry_run: bool) -> RunConfig:
         from vlls.data import load  # late: it needs torch
 
         load(folder)
-    if folder is None and config.image_size is not None and config.dataset in ARRAYS:
+    if folder is None and config.image_size is not None and in_memory(config.dataset):
         raise ValueError(
             f"image_size={config.image_size} is for images in files; {config.dataset}'s have their own, leave it out"
         )
@@ -150,7 +150,7 @@ def _checked(config: RunConfig, dry_run: bool) -> RunConfig:
 def _namesakes(asked: RunConfig, output: Path) -> Iterator[str]:
     """Yield what else could have been meant: a folder called as a data set, a run that an older version named."""
     name, config = asked.dataset, asked.located().resolved()
-    if name in ARRAYS and Path(name).is_dir():
+    if in_memory(name) and Path(name).is_dir():
         yield f"{name} is the data set of that name; for the folder that lies here pass ./{name}"
     older = run_folder(output, config)
     if older.name != config.name:

@@ -18,15 +18,28 @@ from typing import TYPE_CHECKING
 
 from vlls._errors import DataError
 from vlls._lazy import lazy
-from vlls.data._known import NAMES, default_root
+from vlls.data._known import DATASETS, NAMES, Dataset, default_root, register
 
-__all__ = ["NAMES", "DataError", "ImageArrays", "ImageFiles", "ImageStream", "corruption", "default_root", "load"]
+__all__ = [
+    "DATASETS",
+    "NAMES",
+    "DataError",
+    "Dataset",
+    "ImageArrays",
+    "ImageFiles",
+    "ImageStream",
+    "corruption",
+    "default_root",
+    "load",
+    "plan_miniature",
+    "register",
+]
 
 if TYPE_CHECKING:
     from vlls.data import corruption
-    from vlls.data import miniature as miniature
     from vlls.data._arrays import ImageArrays
     from vlls.data._load import load
+    from vlls.data._miniature import plan_miniature
     from vlls.data._streams import ImageFiles, ImageStream
 else:
-    __getattr__, __dir__ = lazy(__name__, ("_arrays", "_load", "_streams"))
+    __getattr__, __dir__ = lazy(__name__, ("_arrays", "_load", "_streams", "_miniature"))

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from vlls._errors import DataError, reading
+from vlls._errors import DataError, MissingDataError, needs, reading
+from vlls.data._known import Dataset
 
-__all__ = ["ImageArrays", "as_labels", "load_npz", "read_npz"]
+__all__ = ["ImageArrays", "as_labels", "load_npz", "read_arrays", "read_digits", "read_npz"]
+
+_TRAIN_DIGITS = 1437  # of 1797: four of five
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -134,3 +137,26 @@ def load_npz(path: Path, name: str, known_classes: tuple[str, ...]) -> ImageArra
         return ImageArrays(name, **images, **labels, classes=names, clean_train_y=labels["train_y"].copy())
     except DataError as error:
         raise DataError(f"{where}, {error}") from None
+
+
+def read_arrays(dataset: Dataset, root: Path, download: bool) -> ImageArrays:
+    """Return the data set of the arrays file ``<name>.npz`` under ``root``."""
+    path = root / f"{dataset.name}.npz"
+    if path.exists():
+        return load_npz(path, dataset.name, dataset.classes)
+    raise MissingDataError(
+        f"{dataset.name} is not under {root}; put there {path.name} with train_x (uint8), train_y, test_x and test_y, "
+        "or set VLLS_DATA to the folder that has it"
+    )
+
+
+def read_digits(dataset: Dataset, root: Path, download: bool) -> ImageArrays:
+    """Return scikit-learn's digits, shuffled once and for all and split."""
+    bunch = needs("sklearn.datasets", "the digits data set").load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    labels = bunch.target.astype(np.int64)
+    order = np.random.RandomState(0).permutation(len(labels))  # the same in every version of numpy
+    train, test = order[:_TRAIN_DIGITS], order[_TRAIN_DIGITS:]
+    return ImageArrays(
+        "digits", images[train], labels[train], images[test], labels[test], dataset.classes, labels[train]
+    )

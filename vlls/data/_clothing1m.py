@@ -10,10 +10,10 @@ from typing import BinaryIO
 import numpy as np
 
 from vlls._errors import DataError, MissingDataError, reading
-from vlls.data._known import CLASSES
+from vlls.data._known import CLOTHES, Dataset
 from vlls.data._streams import ImageFiles, ImageStream
 
-__all__ = ["load_clothing1m", "read_clothing1m"]
+__all__ = ["read_clothing1m", "read_layout"]
 
 _TRAIN = "noisy_train_key_list.txt"
 _CLEAN = {"clean_train": "clean_train_key_list.txt", "val": "clean_val_key_list.txt", "test": "clean_test_key_list.txt"}
@@ -22,18 +22,20 @@ _NAMES = "category_names_eng.txt"
 _CHUNK = 1 << 16  # lines held as Python objects at a time; a million of them would take twice the memory
 
 
-def load_clothing1m(root: Path) -> ImageStream:
+def read_clothing1m(dataset: Dataset, root: Path, download: bool) -> ImageStream:
     """Return Clothing1M (Xiao et al., 2015; Fig. 9, Chapter 12).
 
     Training images are those of the noisy list with their noisy labels; validation and test images have the
     labels that were checked. An image of a list that has no label is left out and counted.
 
     Args:
+        dataset: its record.
         root: folder with the key lists, the label files and ``images``, or the folder that holds it as
             ``clothing1m`` or ``Clothing1M``. The text files may lie under ``annotations``.
+        download: not read: the licence forbids a download.
 
     Returns:
-        The stream, with ``clean_train`` where its list is there.
+        The stream, with ``clean_train`` if its list is there.
 
     Raises:
         ValueError: if a file is missing or malformed, or a label is outside 0 to 13.
@@ -45,10 +47,10 @@ def load_clothing1m(root: Path) -> ImageStream:
             f"{_CLEAN['test']}, {_CLEAN_LABELS} and images, or set VLLS_DATA to the folder that has it (its licence "
             "forbids a download; ask its authors)"
         )
-    return read_clothing1m(folder)
+    return read_layout(folder, dataset.name)
 
 
-def read_clothing1m(folder: Path, name: str = "clothing1m") -> ImageStream:
+def read_layout(folder: Path, name: str) -> ImageStream:
     """Return the data set of a folder that is laid out as Clothing1M, under this name.
 
     Args:
@@ -87,11 +89,11 @@ def _require(folder: Path, file: str) -> Path:
 def _class_names(folder: Path) -> tuple[str, ...]:
     path = _find(folder, _NAMES)
     if path is None:
-        return CLASSES["clothing1m"]
+        return CLOTHES
     text = reading(path, lambda: path.read_text(encoding="utf-8"), "a list of class names")
     names = tuple(line.strip() for line in text.splitlines() if line.strip())
-    if len(names) != len(CLASSES["clothing1m"]):
-        raise DataError(f"{path} has {len(names)} class names; it must have {len(CLASSES['clothing1m'])}, one a line")
+    if len(names) != len(CLOTHES):
+        raise DataError(f"{path} has {len(names)} class names; it must have {len(CLOTHES)}, one a line")
     return names
 
 
@@ -124,7 +126,7 @@ def _read_keys(path: Path) -> np.ndarray:
 
 def _read_labels(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the image paths, bytes of shape (N,), and the labels, int64 of shape (N,), of a label file."""
-    classes = {str(label).encode(): label for label in range(len(CLASSES["clothing1m"]))}
+    classes = {str(label).encode(): label for label in range(len(CLOTHES))}
     labels = bytearray()
 
     def keys(file: BinaryIO) -> Iterator[bytes]:

@@ -1,83 +1,152 @@
-"""What is known beforehand of the data sets: names, classes, folders and files."""
+"""The table of data sets, and what a name or a path of one means; nothing is read here."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from vlls._names import check_known
-from vlls.data._rates import CORRUPTIONS
+
+if TYPE_CHECKING:
+    from vlls.data._arrays import ImageArrays
+    from vlls.data._streams import ImageStream
 
 __all__ = [
-    "ARRAYS",
-    "CLASSES",
-    "CORRUPTIONS",
+    "CLOTHES",
+    "DATASETS",
     "HUMAN_LABELS",
     "NAMES",
-    "TORCHVISION",
+    "Dataset",
     "as_folder",
     "check_dataset",
     "default_root",
+    "in_memory",
+    "register",
 ]
 
-_DIGITS = tuple(str(digit) for digit in range(10))
 
-CLASSES = {
-    "digits": _DIGITS,
-    "mnist": _DIGITS,
-    "fashion_mnist": (
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
-    ),
-    # the order in which pair flip moves the labels (App. C.2)
-    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-    "cifar100": tuple(
-        """
-        apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
-        castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
-        elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster
-        man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck
-        pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
-        skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger
-        tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
-        """.split()
-    ),
-    "clothing1m": (
-        "T-Shirt",
-        "Shirt",
-        "Knitwear",
-        "Chiffon",
-        "Sweater",
-        "Hoodie",
-        "Windbreaker",
-        "Jacket",
-        "Downcoat",
-        "Suit",
-        "Shawl",
-        "Dress",
-        "Vest",
-        "Underwear",
-    ),
-}
-CLASSES["clothing1m_miniature"] = CLASSES["clothing1m"]  # made up, see vlls.data.miniature
-NAMES = tuple(CLASSES)
-ARRAYS = tuple(name for name in NAMES if not name.startswith("clothing1m"))  # held in memory, not read file by file
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """A data set as :func:`.load`, the command line and the presets know it.
 
-# torchvision's class for a data set, and the folder that it makes under the root
-TORCHVISION = {
-    "mnist": ("MNIST", "MNIST"),
-    "fashion_mnist": ("FashionMNIST", "FashionMNIST"),
-    "cifar10": ("CIFAR10", "cifar-10-batches-py"),
-    "cifar100": ("CIFAR100", "cifar-100-python"),
-}
+    Attributes:
+        name: in :func:`.load` and on the command line.
+        classes: names of the classes, in the order of the labels.
+        title: in figures and tables; the name if empty.
+        read: function of this record, of the folder with the data sets and of whether to download, which returns an
+            :class:`.ImageArrays` or an :class:`.ImageStream`; or its name as ``"module:function"``, which is imported
+            when the data set is loaded. Without one the data set is the arrays file ``<name>.npz``.
+        in_memory: whether it is an :class:`.ImageArrays`, not files that are decoded when asked for.
+        train_size: number of training images to hold some out of for validation; 0 if it has images for that, and
+            None to find out by loading it.
+        presets: values of :class:`.RunConfig` fields, in place of those for small images or for photographs. Under a
+            method's name they are that method's: ``{"lr": 0.05, "ivon": {"lr": 0.1}}``.
+        torchvision: the class of ``torchvision.datasets`` that downloads it, and the folder that it makes.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    title: str = ""
+    read: str | Callable[[Dataset, Path, bool], ImageArrays | ImageStream] = "vlls.data._arrays:read_arrays"
+    in_memory: bool = True
+    train_size: int | None = None
+    presets: Mapping[str, Any] = field(default_factory=dict)
+    torchvision: tuple[str, str] = ("", "")
+
+
+_DIGITS = tuple("0123456789")
+CLOTHES = tuple(
+    "T-Shirt Shirt Knitwear Chiffon Sweater Hoodie Windbreaker Jacket Downcoat Suit Shawl Dress Vest Underwear".split()
+)
+_WITH_TORCHVISION = "vlls.data._torchvision:read_torchvision"
+_TABLE = (
+    Dataset(name="digits", classes=_DIGITS, read="vlls.data._arrays:read_digits", train_size=1_437),
+    Dataset(
+        name="mnist",
+        classes=_DIGITS,
+        read=_WITH_TORCHVISION,
+        train_size=60_000,
+        torchvision=("MNIST", "MNIST"),
+    ),
+    Dataset(
+        name="fashion_mnist",
+        classes=(*"T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag".split(), "Ankle boot"),
+        read=_WITH_TORCHVISION,
+        train_size=60_000,
+        torchvision=("FashionMNIST", "FashionMNIST"),
+    ),
+    Dataset(
+        name="cifar10",
+        # the order in which pair flip moves the labels (App. C.2)
+        classes=tuple("airplane automobile bird cat deer dog frog horse ship truck".split()),
+        title="CIFAR-10",
+        read=_WITH_TORCHVISION,
+        train_size=50_000,
+        torchvision=("CIFAR10", "cifar-10-batches-py"),
+    ),
+    Dataset(
+        name="cifar100",
+        classes=tuple(
+            """
+            apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
+            castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
+            elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard
+            lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear
+            pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal
+            shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank
+            telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+            """.split()
+        ),
+        title="CIFAR-100",
+        read=_WITH_TORCHVISION,
+        train_size=50_000,
+        torchvision=("CIFAR100", "cifar-100-python"),
+    ),
+    Dataset(
+        name="clothing1m",
+        classes=CLOTHES,
+        title="Clothing1M",
+        read="vlls.data._clothing1m:read_clothing1m",
+        in_memory=False,
+        train_size=0,
+    ),
+    Dataset(
+        name="clothing1m_miniature",  # made up
+        classes=CLOTHES,
+        title="made-up miniature of Clothing1M",
+        read="vlls.data._miniature:read_miniature",
+        in_memory=False,
+        train_size=0,
+    ),
+)
+_DATASETS = {entry.name: entry for entry in _TABLE}
+DATASETS: Mapping[str, Dataset] = MappingProxyType(_DATASETS)
+"""The data sets by name, those that were registered included."""
+
+NAMES = tuple(DATASETS)
+"""The names of the data sets that come with the package."""
+
+
+def register(dataset: Dataset) -> None:
+    """Add a data set: :func:`.load`, configs and the command line know it from then on, in this process.
+
+    This one is read from ``stars.npz`` in the folder with the data sets::
+
+        register(Dataset(name="stars", classes=("dwarf", "giant")))
+
+    Raises:
+        ValueError: if there is one of that name, or it has fewer than two classes.
+    """
+    if dataset.name in DATASETS:
+        raise ValueError(f"a data set {dataset.name!r} is registered already; choose another name")
+    if len(dataset.classes) < 2:
+        raise ValueError(f"the data set {dataset.name!r} has classes {dataset.classes!r}; name at least two")
+    _DATASETS[dataset.name] = dataset
+
 
 # sets of human labels: the data set that they belong to, and their keys (Wei et al., 2022)
 HUMAN_LABELS = {
@@ -104,6 +173,11 @@ def default_root() -> Path:
     return (Path(cache).expanduser() if cache else Path.home() / ".cache") / "vlls"
 
 
+def in_memory(name: str) -> bool:
+    """Tell whether ``name`` is a data set that is held in memory, and so neither a folder nor files."""
+    return name in DATASETS and DATASETS[name].in_memory
+
+
 def as_folder(name: str | os.PathLike[str]) -> Path | None:
     """Return the folder that ``name`` means, or None where it is no path."""
     if isinstance(name, os.PathLike):
@@ -113,7 +187,7 @@ def as_folder(name: str | os.PathLike[str]) -> Path | None:
     separators = [separator for separator in (os.sep, os.altsep) if separator]
     is_path = any(separator in name for separator in separators) or name in (".", "..", "~")
     path = Path(name).expanduser()
-    return path if is_path or (name and name not in NAMES and path.is_dir()) else None
+    return path if is_path or (name and name not in DATASETS and path.is_dir()) else None
 
 
 def check_dataset(name: str | os.PathLike[str], labels: str | None = None, argument: str = "name") -> Path | None:
@@ -124,7 +198,7 @@ def check_dataset(name: str | os.PathLike[str], labels: str | None = None, argum
     """
     folder = as_folder(name)
     if folder is None:
-        check_known(name, NAMES, argument, ", or the path of a folder of images by class")
+        check_known(name, DATASETS, argument, ", or the path of a folder of images by class")
     if labels is not None:
         check_known(labels, [f"{kind}:{key}" for kind, (_, keys) in HUMAN_LABELS.items() for key in keys], "labels")
         owner = HUMAN_LABELS[labels.partition(":")[0]][0]

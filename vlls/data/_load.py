@@ -6,26 +6,19 @@ import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, overload
+from pkgutil import resolve_name
+from typing import Any, Literal, overload
 
-import numpy as np
-
-from vlls._errors import DataError, MissingDataError, needs, one_line
+from vlls._errors import DataError, MissingDataError, one_line
 from vlls._names import check_known
-from vlls.data._arrays import ImageArrays, as_labels, load_npz, read_npz
-from vlls.data._clothing1m import load_clothing1m, read_clothing1m
+from vlls.data._arrays import ImageArrays, as_labels, read_npz
 from vlls.data._folders import load_folder
-from vlls.data._idx import FILES, find_idx, load_idx
-from vlls.data._known import ARRAYS, CLASSES, TORCHVISION, check_dataset, default_root
+from vlls.data._known import DATASETS, check_dataset, default_root
 from vlls.data._streams import ImageStream
-from vlls.data._torchvision import download as download_with_torchvision
-from vlls.data._torchvision import load_cifar
-from vlls.data.miniature import make_miniature
 
 __all__ = ["load"]
 
 _ArrayName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100"]
-_TRAIN_DIGITS = 1437  # of 1797: four of five
 
 
 @overload
@@ -101,17 +94,15 @@ def load(
         ValueError: name='cifar' is unknown (did you mean 'cifar10'?); choose one of digits, mnist, ...
     """
     if fallback is not None:
-        check_known(fallback, ARRAYS, "fallback")
+        check_known(fallback, [entry.name for entry in DATASETS.values() if entry.in_memory], "fallback")
     folder = check_dataset(name, labels)
     try:
         if folder is not None:
             return load_folder(folder)
         where = default_root() if root is None else Path(root).expanduser()
-        if name == "clothing1m":
-            return load_clothing1m(where)
-        if name == "clothing1m_miniature":
-            return read_clothing1m(make_miniature(where), name)
-        data = _load_arrays(str(name), where, download)
+        dataset = DATASETS[str(name)]
+        read = resolve_name(dataset.read) if isinstance(dataset.read, str) else dataset.read
+        data: ImageArrays | ImageStream = read(dataset, where, download)
         return data if labels is None else _with_human_labels(data, where, labels)
     except MissingDataError as error:
         if fallback is None or fallback == name:
@@ -123,62 +114,8 @@ def load(
         raise DataError(f"{name} cannot be read ({one_line(error)}); check the folder and its permissions") from error
 
 
-def _load_arrays(name: str, root: Path, download: bool) -> ImageArrays:
-    """Return a data set that is held in memory from the first place that has it."""
-    if name == "digits":
-        return _digits()
-    data = _found(name, root)
-    if data is None and download:
-        try:
-            download_with_torchvision(root, name)
-        except MissingDataError as error:
-            raise MissingDataError(f"{_absent(name, root)}; {error}") from error
-        data = _found(name, root)
-    if data is None:
-        raise MissingDataError(_absent(name, root) + ("" if download else "; or allow download=True"))
-    return data
-
-
-def _found(name: str, root: Path) -> ImageArrays | None:
-    """Return the data set where it lies under ``root``: the arrays file, or else torchvision's layout."""
-    arrays_file = root / f"{name}.npz"
-    if arrays_file.exists():
-        return load_npz(arrays_file, name, CLASSES[name])
-    folder = root / TORCHVISION[name][1]
-    if name in ("mnist", "fashion_mnist"):
-        files = find_idx(folder / "raw")
-        return load_idx(files, name, CLASSES[name]) if len(files) == len(FILES) else None
-    return load_cifar(root, name) if folder.is_dir() and any(folder.iterdir()) else None
-
-
-def _absent(name: str, root: Path) -> str:
-    """Say what was looked for, where, and what to put there."""
-    folder = root / TORCHVISION[name][1]
-    if name in ("mnist", "fashion_mnist"):
-        lacking = ", ".join(file for key, file in FILES.items() if key not in find_idx(folder / "raw"))
-        layout = f"{folder / 'raw'} with the original files (there is no {lacking}, with or without .gz)"
-    else:
-        layout = f"{folder} of the original archive"
-    return (
-        f"{name} is not under {root}; put there {name}.npz with train_x (uint8), train_y, test_x, test_y and classes, "
-        f"or {layout}, or set VLLS_DATA to the folder that has it"
-    )
-
-
-def _digits() -> ImageArrays:
-    """Return scikit-learn's digits, shuffled once and for all and split."""
-    bunch = needs("sklearn.datasets", "the digits data set").load_digits()
-    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
-    labels = bunch.target.astype(np.int64)
-    order = np.random.RandomState(0).permutation(len(labels))  # the same in every version of numpy
-    train, test = order[:_TRAIN_DIGITS], order[_TRAIN_DIGITS:]
-    return ImageArrays(
-        "digits", images[train], labels[train], images[test], labels[test], CLASSES["digits"], labels[train]
-    )
-
-
 # ------------------------------------------------------------------ human labels
-def _with_human_labels(data: ImageArrays, root: Path, labels: str) -> ImageArrays:
+def _with_human_labels(data: Any, root: Path, labels: str) -> ImageArrays:
     """Return the data set with these labels, after a check that they are of the same images in the same order."""
     kind, _, key = labels.partition(":")
     path = root / f"{kind}.npz"

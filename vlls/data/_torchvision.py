@@ -1,4 +1,4 @@
-"""What torchvision does for the data sets: CIFAR's pickles, checked by md5, and downloads."""
+"""Data sets that torchvision knows: where they lie, CIFAR's pickles, checked by md5, and downloads."""
 
 from __future__ import annotations
 
@@ -13,15 +13,37 @@ from pathlib import Path
 import numpy as np
 
 from vlls._errors import DataError, MissingDataError, needs, one_line
-from vlls.data._arrays import ImageArrays
-from vlls.data._known import TORCHVISION
+from vlls.data._arrays import ImageArrays, load_npz
+from vlls.data._idx import FILES, find_idx, load_idx
+from vlls.data._known import Dataset
 
-__all__ = ["download", "load_cifar"]
+__all__ = ["read_torchvision"]
 
 
-def load_cifar(root: Path, name: str) -> ImageArrays:
-    """Return CIFAR-10 or CIFAR-100 from the pickles of the original archive, whose md5 sums torchvision checks."""
-    kind, folder = TORCHVISION[name]
+def read_torchvision(dataset: Dataset, root: Path, download: bool) -> ImageArrays:
+    """Return a data set from the first place that has it: the arrays file, torchvision's layout, a download."""
+    data = _found(dataset, root)
+    if data is None and download:
+        try:
+            _download(dataset, root)
+        except MissingDataError as error:
+            raise MissingDataError(f"{_absent(dataset, root)}; {error}") from error
+        data = _found(dataset, root)
+    if data is None:
+        raise MissingDataError(_absent(dataset, root) + ("" if download else "; or allow download=True"))
+    return data
+
+
+def _found(dataset: Dataset, root: Path) -> ImageArrays | None:
+    """Return the data set if it lies under ``root``: of the arrays file, or else of torchvision's layout."""
+    arrays_file, (kind, folder) = root / f"{dataset.name}.npz", dataset.torchvision
+    if arrays_file.exists():
+        return load_npz(arrays_file, dataset.name, dataset.classes)
+    if _is_idx(dataset):
+        files = find_idx(root / folder / "raw")
+        return load_idx(files, dataset.name, dataset.classes) if len(files) == len(FILES) else None
+    if not (root / folder).is_dir() or not any((root / folder).iterdir()):
+        return None
     make = getattr(needs("torchvision.datasets", f"reading {root / folder}"), kind)
     try:
         train, test = (make(root, train=part, download=False) for part in (True, False))
@@ -30,15 +52,33 @@ def load_cifar(root: Path, name: str) -> ImageArrays:
             f"{root / folder} is incomplete or damaged ({one_line(error)}); delete the folder to download it again, or "
             "unpack the original archive there"
         ) from error
-    labels = {"train_y": np.array(train.targets, np.int64), "test_y": np.array(test.targets, np.int64)}
-    images = {"train_x": np.ascontiguousarray(train.data), "test_x": np.ascontiguousarray(test.data)}
-    classes = tuple(train.classes)
-    return ImageArrays(name, **images, **labels, classes=classes, clean_train_y=labels["train_y"].copy())
+    train_y, test_y = (np.array(part.targets, np.int64) for part in (train, test))
+    train_x, test_x = (np.ascontiguousarray(part.data) for part in (train, test))
+    return ImageArrays(dataset.name, train_x, train_y, test_x, test_y, tuple(train.classes), train_y.copy())
 
 
-def download(root: Path, name: str) -> None:
+def _is_idx(dataset: Dataset) -> bool:
+    """Tell whether the data set comes in idx files, which are read without torchvision; the others are pickles."""
+    return dataset.torchvision[0].endswith("MNIST")
+
+
+def _absent(dataset: Dataset, root: Path) -> str:
+    """Say what was looked for, where, and what to put there."""
+    name, folder = dataset.name, root / dataset.torchvision[1]
+    if _is_idx(dataset):
+        lacking = ", ".join(file for key, file in FILES.items() if key not in find_idx(folder / "raw"))
+        layout = f"{folder / 'raw'} with the original files (there is no {lacking}, with or without .gz)"
+    else:
+        layout = f"{folder} of the original archive"
+    return (
+        f"{name} is not under {root}; put there {name}.npz with train_x (uint8), train_y, test_x, test_y and classes, "
+        f"or {layout}, or set VLLS_DATA to the folder that has it"
+    )
+
+
+def _download(dataset: Dataset, root: Path) -> None:
     """Download a data set into ``root``: all of it, or nothing."""
-    kind, folder = TORCHVISION[name]
+    name, (kind, folder) = dataset.name, dataset.torchvision
     make = getattr(needs("torchvision.datasets", f"downloading {name}"), kind)
     try:
         root.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vlls._names import check_whole_number
-from vlls.data._known import check_dataset
+from vlls.data._known import DATASETS, check_dataset
 from vlls.experiments._grids import Candidates, Experiment, Panel, experiment
 from vlls.experiments._protocols import protocol, reductions, title_of
 from vlls.train._config import ResolvedConfig, RunConfig
@@ -15,8 +15,6 @@ from vlls.train.methods import METHODS, SGD
 __all__ = ["Cell", "cells"]
 
 ROLES = ("main", "tune")
-SIZES = {"cifar10": 50_000, "cifar100": 50_000, "digits": 1_437, "mnist": 60_000, "fashion_mnist": 60_000}
-"""Numbers of training images of data sets that come without images held out."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +106,9 @@ def _tuned(what: Experiment) -> set[str]:
 
 def _images(dataset: str) -> int | None:
     """Return the number of training images of a data set; None where it comes with images held out."""
-    if dataset in SIZES:
-        return SIZES[dataset]
-    if dataset in ("clothing1m", "clothing1m_miniature"):
-        return None
+    known = DATASETS.get(dataset)
+    if known is not None and known.train_size is not None:
+        return known.train_size or None
     from vlls.data import load  # late: it needs torch
 
     data: Any = load(dataset)

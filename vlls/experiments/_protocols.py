@@ -8,18 +8,12 @@ from types import MappingProxyType
 from typing import Any
 
 from vlls._names import check_known
+from vlls.data import DATASETS
 from vlls.train._config import RunConfig
 from vlls.train.methods import METHODS
 
 __all__ = ["PROTOCOLS", "Protocol", "protocol", "reductions", "title_of"]
 
-TITLES = {
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-    "clothing1m": "Clothing1M",
-    "clothing1m_miniature": "made-up miniature of Clothing1M",
-    "digits": "digits",
-}
 Fields = dict[str, Any]
 
 
@@ -102,7 +96,8 @@ def title_of(dataset: str) -> str:
         >>> title_of("cifar10")
         'CIFAR-10'
     """
-    return TITLES.get(dataset, dataset)
+    known = DATASETS.get(dataset)
+    return known.title or known.name if known is not None else dataset
 
 
 def reductions(paper: RunConfig, config: RunConfig) -> str:

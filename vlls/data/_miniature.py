@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from vlls._errors import DataError, MissingDataError, needs, one_line
+from vlls.data._clothing1m import read_layout
 from vlls.data._garments import draw_garment
-from vlls.data._known import CLASSES
+from vlls.data._known import CLOTHES, Dataset
+from vlls.data._streams import ImageStream
 
-__all__ = ["LOOK_ALIKES", "SIZES", "SYMMETRIC_SHARE", "WRONG_SHARE", "Plan", "make_miniature", "plan_miniature"]
+__all__ = ["LOOK_ALIKES", "SIZES", "SYMMETRIC_SHARE", "WRONG_SHARE", "plan_miniature", "read_miniature"]
 
 NAME = "clothing1m_miniature"
 SEED = 2015
@@ -54,79 +55,58 @@ Remove the folder, and it is made again, the same, when it is next asked for.
 """
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What the miniature consists of, image by image.
-
-    Attributes:
-        keys: paths of the images.
-        lists: the images of each list.
-        true: correct classes, int64 of shape (N,).
-        noisy: labels with errors, int64 of shape (N,). Those of the training images are written down, and those of
-            every second image of the lists ``clean_train`` and ``clean_val``, which have both, as in Clothing1M.
-    """
-
-    keys: tuple[str, ...]
-    lists: dict[str, range]
-    true: np.ndarray
-    noisy: np.ndarray
-
-
-def plan_miniature(seed: int = SEED) -> Plan:
-    """Return the images and labels of the miniature, the same on every machine.
+def plan_miniature(seed: int = SEED) -> tuple[dict[str, range], np.ndarray, np.ndarray]:
+    """Return the labels of the made-up miniature of Clothing1M (Chapter 12), the same on every machine.
 
     Args:
         seed: of the labels.
 
+    Returns:
+        The images of each list, the correct classes, and the labels with errors, both int64 of shape (N,). Written
+        down are the labels with errors of the list ``noisy_train`` and of every second image of ``clean_train`` and
+        ``clean_val``, which have both, as in Clothing1M.
+
     Example:
-        >>> plan = plan_miniature()
-        >>> train = plan.lists["noisy_train"]
-        >>> len(train), round(float((plan.noisy != plan.true)[train].mean()), 2)
+        >>> lists, true, noisy = plan_miniature()
+        >>> train = lists["noisy_train"]
+        >>> len(train), round(float((noisy != true)[train].mean()), 2)
         (1400, 0.37)
     """
     random = np.random.RandomState(seed)  # the same in every version of numpy
-    classes = len(CLASSES[NAME])
+    classes = len(CLOTHES)
     ends = np.cumsum(list(SIZES.values())).tolist()
     lists = {name: range(end - size, end) for (name, size), end in zip(SIZES.items(), ends, strict=True)}
     true = np.concatenate([random.permutation(size) % classes for size in SIZES.values()]).astype(np.int64)
     wrong, symmetric, which = random.random_sample((3, len(true)))
-    look_alikes = [[CLASSES[NAME].index(other) for other in LOOK_ALIKES[name]] for name in CLASSES[NAME]]
+    look_alikes = [[CLOTHES.index(other) for other in LOOK_ALIKES[name]] for name in CLOTHES]
     alike = np.array([look_alikes[k][int(u * len(look_alikes[k]))] for k, u in zip(true, which, strict=True)])
     other = (true + 1 + (which * (classes - 1)).astype(np.int64)) % classes
-    noisy = np.where(wrong >= WRONG_SHARE, true, np.where(symmetric < SYMMETRIC_SHARE, other, alike))
-    keys = tuple(f"images/{i % 10}/{i % 100:02d}/{i:06d},{i + 7:06d}.jpg" for i in range(len(true)))
-    return Plan(keys, lists, true, noisy)
+    return lists, true, np.where(wrong >= WRONG_SHARE, true, np.where(symmetric < SYMMETRIC_SHARE, other, alike))
 
 
-def make_miniature(root: Path) -> Path:
-    """Return the folder of the miniature under ``root``; make it where it is not there: all of it, or nothing.
+def read_miniature(dataset: Dataset, root: Path, download: bool) -> ImageStream:
+    """Return the miniature that lies under ``root``; make it if it is not there: all of it, or nothing.
 
-    Args:
-        root: folder with the data sets.
-
-    Returns:
-        ``root / "clothing1m_miniature"``. What is there already is left as it is. Processes that make it at the same
-        time do not get in each other's way.
+    A folder that is there is left as it is. Processes that make it at the same time do not get in each other's way.
 
     Raises:
-        ValueError: if it cannot be written, or Pillow is not there.
+        ValueError: if it cannot be written, or Pillow is not installed.
     """
     folder = root / NAME
-    if _is_there(folder):
-        return folder
-    needs("PIL.Image", f"drawing {NAME}")
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        # Into a folder of its own, which is renamed when it is complete: what is cut off stays out of sight.
-        with tempfile.TemporaryDirectory(prefix=f".{NAME}-", dir=root) as temporary:
-            _write(Path(temporary) / NAME)
-            _move(Path(temporary) / NAME, folder)
-    except OSError as error:
-        raise MissingDataError(
-            f"{NAME} could not be made in {root} ({one_line(error)}); make room, or choose a folder that you may write "
-            "to as root or VLLS_DATA"
-        ) from error
-    return folder
+    if not _is_there(folder):
+        needs("PIL.Image", f"drawing {NAME}")
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            # Into a folder of its own, which is renamed when it is complete: what is cut off stays out of sight.
+            with tempfile.TemporaryDirectory(prefix=f".{NAME}-", dir=root) as temporary:
+                _write(Path(temporary) / NAME)
+                _move(Path(temporary) / NAME, folder)
+        except OSError as error:
+            raise MissingDataError(
+                f"{NAME} could not be made in {root} ({one_line(error)}); make room, or choose a folder that you may "
+                "write to as root or VLLS_DATA"
+            ) from error
+    return read_layout(folder, NAME)
 
 
 def _is_there(folder: Path) -> bool:
@@ -150,18 +130,18 @@ def _move(source: Path, target: Path) -> None:
 
 def _write(folder: Path) -> None:
     """Write the images and then the text files."""
-    plan = plan_miniature()
-    for i, key in enumerate(plan.keys):
+    lists, true, noisy = plan_miniature()
+    keys = [f"images/{i % 10}/{i % 100:02d}/{i:06d},{i + 7:06d}.jpg" for i in range(len(true))]
+    for i, key in enumerate(keys):
         path = folder / key
         path.parent.mkdir(parents=True, exist_ok=True)
-        name = CLASSES[NAME][plan.true[i]]
-        draw_garment(name, np.random.RandomState([SEED, i])).save(path, quality=90)
-    both = [i for name in ("clean_train", "clean_val") for i in plan.lists[name][::2]]
-    clean = [i for name, members in plan.lists.items() if name != "noisy_train" for i in members]
-    texts = {f"{name}_key_list.txt": [plan.keys[i] for i in members] for name, members in plan.lists.items()}
-    texts["noisy_label_kv.txt"] = [f"{plan.keys[i]} {plan.noisy[i]}" for i in (*plan.lists["noisy_train"], *both)]
-    texts["clean_label_kv.txt"] = [f"{plan.keys[i]} {plan.true[i]}" for i in clean]
-    texts["category_names_eng.txt"] = list(CLASSES[NAME])
+        draw_garment(CLOTHES[true[i]], np.random.RandomState([SEED, i])).save(path, quality=90)
+    both = [i for name in ("clean_train", "clean_val") for i in lists[name][::2]]
+    clean = [i for name, members in lists.items() if name != "noisy_train" for i in members]
+    texts = {f"{name}_key_list.txt": [keys[i] for i in members] for name, members in lists.items()}
+    texts["noisy_label_kv.txt"] = [f"{keys[i]} {noisy[i]}" for i in (*lists["noisy_train"], *both)]
+    texts["clean_label_kv.txt"] = [f"{keys[i]} {true[i]}" for i in clean]
+    texts["category_names_eng.txt"] = list(CLOTHES)
     texts["README.txt"] = README.splitlines()
     for file, lines in texts.items():
         (folder / file).write_bytes("".join(f"{line}\n" for line in lines).encode())
