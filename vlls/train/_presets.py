@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from vlls._names import check_known
-from vlls.data._known import CORRUPTIONS, check_dataset
+from vlls.data._known import DATASETS, check_dataset
+from vlls.data._rates import CORRUPTIONS
 from vlls.train.methods import METHODS
 
 __all__ = ["hyperparameters"]
@@ -100,7 +101,9 @@ def settings(dataset: str, method: str, corruption: str, rate: float, epochs: in
             "fashion_mnist": _SMALL,
             "clothing1m_miniature": _MINIATURE,
         }
-        setting = tables.get(dataset, _CLOTHING1M)  # folders of photographs are trained as Clothing1M
+        known = DATASETS.get(dataset)
+        others = _SMALL if known is not None and known.in_memory else _CLOTHING1M  # as folders of photographs
+        setting = {**tables.get(dataset, others), **(known.presets if known is not None else {})}
     values: dict[str, Any] = {key: value for key, value in setting.items() if not isinstance(value, dict)}
     values = {"milestones": (0.5, 0.75), "momentum": 0.9, "pretrained": False, "warmup_epochs": 0.0, **values}
     values["schedule"] = "step"
