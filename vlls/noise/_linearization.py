@@ -185,7 +185,7 @@ class Linearization:
 
     def _held(self) -> int:
         """Numbers of the rows of one example that are kept until all parts have added theirs."""
-        lengths = {self.posterior.basis(name): length for name, length in self.posterior.lengths.items()}
+        lengths = {self.posterior.basis(name): self.posterior.length(name) for name in self.posterior.mean}
         return sum(lengths[basis] for basis, number in self._shared.items() if number > 1)
 
     def covariances(self, x: Tensor) -> Tensor:
@@ -219,7 +219,7 @@ class Linearization:
             self._add(contribution(site, a, g, self._block))
             return
         r, num = g.shape[0], a.shape[site.axis]
-        size = max(site.shapes[name].numel() + self.posterior.lengths.get(name, 0) for name in site.names)
+        size = max(site.shapes[name].numel() + self.posterior.length(name) for name in site.names)
         chunk = max(1, self._block // (2 * max(4, g.element_size()) * r * size))
         for examples, name, gradient in gradients(site, a, g, chunk):
             self._scale(name, gradient, examples, num)

@@ -64,6 +64,10 @@ class ModelPosterior:
             steps[name] = (draw[self.theirs[name]].to(wide) - centre.to(wide)).detach().to(mean.dtype)
         return steps
 
+    def length(self, name: str) -> int:
+        """How many numbers Q a row of a parameter has."""
+        return self.lengths.get(name, self.mean[name].numel())
+
     def rows(self, name: str, gradients: Tensor) -> Tensor:
         """(R, B, Q) rows of a parameter, in the dtype of its (R, B, ...) gradients."""
         if name in self.std:
