@@ -166,8 +166,8 @@ class RunConfig:
         object.__setattr__(self, "options", MappingProxyType(options))
 
     def _check_errors(self) -> None:
-        classes = len(_known.CLASSES.get(self.dataset, ())) or None
-        check_errors(self.corruption, self.rate, self.rate_step, classes)
+        known = _known.DATASETS.get(self.dataset)
+        check_errors(self.corruption, self.rate, self.rate_step, None if known is None else len(known.classes))
         if self.corruption != "none" and not (self.rate or self.rate_step):
             either = " or rate_step > 0" if self.corruption == "class_dependent" else ""
             raise ValueError(
@@ -215,7 +215,7 @@ class RunConfig:
         own = {name: value for name, value in METHODS[self.method].reads.items() if name not in _names()}
         return ResolvedConfig(**{**defaults, **given, "options": {**own, **self.options}})
 
-    def located(self: C) -> C:
+    def located(self) -> RunConfig:
         """Return a copy with the whole path of a folder of images, so that it is found from elsewhere too."""
         folder = _known.as_folder(self.dataset)
         return self if folder is None else replace(self, dataset=os.path.abspath(folder))

@@ -30,8 +30,7 @@ from typing import TYPE_CHECKING, Any
 from vlls._names import check_known
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-    from torch.optim import Optimizer
+    import torch
 
     from vlls.train._config import ResolvedConfig
 
@@ -39,50 +38,50 @@ __all__ = ["METHODS", "PROPOSED", "SGD", "Method", "Training", "cross_entropy", 
 
 
 # ---------------------------------------------------------------------- losses
-def cross_entropy(config: ResolvedConfig, num_classes: int) -> nn.Module:
+def cross_entropy(config: ResolvedConfig, num_classes: int) -> torch.nn.Module:
     """Cross-entropy with the labels as they are given."""
     from torch import nn
 
     return nn.CrossEntropyLoss()
 
 
-def _label_smoothing(config: ResolvedConfig, num_classes: int) -> nn.Module:
+def _label_smoothing(config: ResolvedConfig, num_classes: int) -> torch.nn.Module:
     from vlls.smoothing import LabelSmoothingLoss
 
     return LabelSmoothingLoss(config["smoothing"], validate=False)
 
 
-def _online_label_smoothing(config: ResolvedConfig, num_classes: int) -> nn.Module:
+def _online_label_smoothing(config: ResolvedConfig, num_classes: int) -> torch.nn.Module:
     from vlls.smoothing import OnlineLabelSmoothing
 
     return OnlineLabelSmoothing(config["alpha"], num_classes, config["smoothing"], validate=False)
 
 
-def _mean_prediction(config: ResolvedConfig, num_classes: int) -> nn.Module:
+def _mean_prediction(config: ResolvedConfig, num_classes: int) -> torch.nn.Module:
     from vlls.smoothing import MeanPredictionSmoothing
 
     return MeanPredictionSmoothing(config["smoothing"], num_classes, validate=False)
 
 
-def _entropy(config: ResolvedConfig, num_classes: int) -> nn.Module:
+def _entropy(config: ResolvedConfig, num_classes: int) -> torch.nn.Module:
     from vlls.smoothing import EntropySmoothing
 
     return EntropySmoothing(validate=False)
 
 
-def _acls(config: ResolvedConfig, num_classes: int) -> nn.Module:
+def _acls(config: ResolvedConfig, num_classes: int) -> torch.nn.Module:
     from vlls.smoothing import ACLS
 
     return ACLS(config["alpha"], config["margin"], validate=False)
 
 
-def _smoothed_uniformly(criterion: Any, num_classes: int) -> Tensor:
+def _smoothed_uniformly(criterion: Any, num_classes: int) -> torch.Tensor:
     import torch
 
     return (1 - criterion.smoothing) * torch.eye(num_classes).double() + criterion.smoothing / num_classes
 
 
-def _smoothed_online(criterion: Any, num_classes: int) -> Tensor:
+def _smoothed_online(criterion: Any, num_classes: int) -> torch.Tensor:
     import torch
 
     return criterion.alpha * torch.eye(num_classes).double() + (1 - criterion.alpha) * criterion.soft_labels.double()
@@ -103,7 +102,7 @@ class Training:
     """
 
     config: ResolvedConfig
-    params: Sequence[Tensor]
+    params: Sequence[torch.Tensor]
     lr: Any
     num_train: int
     together: bool = False
@@ -115,14 +114,14 @@ class Training:
         return {"lr": self.lr, "momentum": config.momentum, "weight_decay": config.weight_decay, "fused": True}
 
 
-def sgd(training: Training) -> Optimizer:
+def sgd(training: Training) -> torch.optim.Optimizer:
     """SGD with momentum."""
     import torch
 
     return torch.optim.SGD(training.params, **training.sgd_options)
 
 
-def _sam(training: Training) -> Optimizer:
+def _sam(training: Training) -> torch.optim.Optimizer:
     import torch
 
     from vlls.optim import SAM
@@ -130,7 +129,7 @@ def _sam(training: Training) -> Optimizer:
     return SAM(training.params, torch.optim.SGD, training.config["rho"], **training.sgd_options)
 
 
-def _ivon(training: Training) -> Optimizer:
+def _ivon(training: Training) -> torch.optim.Optimizer:
     from vlls.optim import IVON
 
     config = training.config
@@ -178,7 +177,7 @@ class Method:
             logits (B, K) and classes (B,). If it has a method ``next_epoch``, that is called after each epoch.
         smoothed_labels: returns the labels that a loss trains towards at the end of a run, from it and the number of
             classes: (K, K) with a row for each given label (Figure 4); None if they differ between examples.
-        optimizer: makes the optimizer from a :class:`Training`. Its ``step`` takes a closure. If a CUDA graph cannot
+        optimizer: makes the optimizer from a :class:`.Training`. Its ``step`` takes a closure. If a CUDA graph cannot
             hold its steps, it says so by an attribute ``capturable``.
         variational: whether it trains at samples of a posterior: its optimizer is a :class:`.VariationalOptimizer`.
         tuned: the hyperparameter that experiments try values of, if any.
@@ -195,9 +194,9 @@ class Method:
     reads: Mapping[str, Any] = field(default_factory=dict)
     presets: Mapping[str, Any] = field(default_factory=dict)
     shares_presets_of: str = ""
-    criterion: Callable[[ResolvedConfig, int], nn.Module] = cross_entropy
-    smoothed_labels: Callable[[Any, int], Tensor] | None = None
-    optimizer: Callable[[Training], Optimizer] = sgd
+    criterion: Callable[[ResolvedConfig, int], torch.nn.Module] = field(default_factory=lambda: cross_entropy)
+    smoothed_labels: Callable[[Any, int], torch.Tensor] | None = None
+    optimizer: Callable[[Training], torch.optim.Optimizer] = field(default_factory=lambda: sgd)
     variational: bool = False
     tuned: str = ""
     symbol: str = ""
@@ -355,7 +354,9 @@ def unread_by(name: str) -> set[str]:
     return {read for method in _METHODS.values() for read in method.reads} - _METHODS[name].reads.keys()
 
 
-def make_optimizer(config: ResolvedConfig, model: nn.Module, num_train: int, *, together: bool = False) -> Optimizer:
+def make_optimizer(
+    config: ResolvedConfig, model: torch.nn.Module, num_train: int, *, together: bool = False
+) -> torch.optim.Optimizer:
     """Return the optimizer of a run's method.
 
     Args:
