@@ -47,9 +47,12 @@ _SMALL = {
     "lr": 0.05,
     "ivon": {"lr": 0.1, "hess_init": 0.9},
 }
-_DIGITS = {**_SMALL, "epochs": 40}
-# 1400 drawings, so small batches; chosen by the clean validation images after eight epochs.
-_MINIATURE = {**_SMALL, "batch_size": 25, "lr": 0.02, "ivon": {"lr": 0.5, "hess_init": 5.0}}
+_TABLES: dict[str, dict[str, Any]] = {
+    "cifar10": _CIFAR10,
+    "digits": {**_SMALL, "epochs": 40},
+    # 1400 drawings, so small batches; chosen by the clean validation images after eight epochs
+    "clothing1m_miniature": {**_SMALL, "batch_size": 25, "lr": 0.02, "ivon": {"lr": 0.5, "hess_init": 5.0}},
+}
 
 
 def hyperparameters(
@@ -94,22 +97,14 @@ def settings(dataset: str, method: str, corruption: str, rate: float, epochs: in
         nearest = min(columns, key=lambda column: abs(column[1] - rate))
         setting: dict[str, Any] = {**_CIFAR10, **_TABLE_1[nearest]}
     else:
-        tables: dict[str, dict[str, Any]] = {
-            "cifar10": _CIFAR10,
-            "digits": _DIGITS,
-            "mnist": _SMALL,
-            "fashion_mnist": _SMALL,
-            "clothing1m_miniature": _MINIATURE,
-        }
         known = DATASETS.get(dataset)
         others = _SMALL if known is not None and known.in_memory else _CLOTHING1M  # as folders of photographs
-        setting = {**tables.get(dataset, others), **(known.presets if known is not None else {})}
-    values: dict[str, Any] = {key: value for key, value in setting.items() if not isinstance(value, dict)}
-    values = {"milestones": (0.5, 0.75), "momentum": 0.9, "pretrained": False, "warmup_epochs": 0.0, **values}
-    values["schedule"] = "step"
+        setting = {**_TABLES.get(dataset, others), **(known.presets if known is not None else {})}
+    values: dict[str, Any] = {"schedule": "step", "milestones": (0.5, 0.75), "momentum": 0.9, "pretrained": False}
+    values |= {"warmup_epochs": 0.0, **{name: value for name, value in setting.items() if not isinstance(value, dict)}}
     if epochs is not None:
         values["epochs"] = epochs
-    values["thorough_every"] = max(1, values["epochs"] // 20)
+    values.setdefault("thorough_every", max(1, values["epochs"] // 20))
     trained = METHODS[method]
     if trained.variational:
         values["warmup_epochs"] = min(5.0, values["epochs"] / 10)
