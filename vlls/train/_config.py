@@ -154,15 +154,16 @@ class RunConfig:
                     f"{name}={value!r} is not read by method={self.method!r}, only by {users}; "
                     f"leave it out, or change the method"
                 )
-        own = {name: value for name, value in METHODS[self.method].reads.items() if name not in _names()}
-        options = dict(sorted(self.options.items()))
+        if not isinstance(self.options, Mapping):
+            raise ValueError(f"options={self.options!r} is no mapping; pass names with their values")
+        defaults, options = _options_of(self.method), dict(sorted(self.options.items()))
         for name, value in options.items():
             if name in _names():
                 raise ValueError(f"options hold {name!r}, which is a field; pass {name}={value!r} by itself")
-            if not own:
+            if not defaults:
                 raise ValueError(f"options={options!r} are not read by method={self.method!r}; leave them out")
-            check_known(name, own, "option")
-            options[name] = _option(name, value, own[name])
+            check_known(name, defaults, "option")
+            options[name] = _checked_option(name, value, defaults[name])
         object.__setattr__(self, "options", MappingProxyType(options))
 
     def _check_errors(self) -> None:
@@ -212,8 +213,8 @@ class RunConfig:
             values["pretrained"] = False  # there are weights for that network alone
         given = {name: value for name, value in self._values().items() if value is not None}
         defaults = {name: value for name, value in values.items() if name in _names()}
-        own = {name: value for name, value in METHODS[self.method].reads.items() if name not in _names()}
-        return ResolvedConfig(**{**defaults, **given, "options": {**own, **self.options}})
+        options = {name: values.get(name, default) for name, default in _options_of(self.method).items()}
+        return ResolvedConfig(**{**defaults, **given, "options": {**options, **self.options}})
 
     def located(self) -> RunConfig:
         """Return a copy with the whole path of a folder of images, so that it is found from elsewhere too."""
@@ -354,7 +355,12 @@ def _number_types() -> dict[str, tuple[type, Callable[[Any], float]]]:
     return {name: numbers[kind] for name, kind in types.items() if kind in numbers}
 
 
-def _option(name: str, value: Any, default: Any) -> Any:
+def _options_of(method: str) -> dict[str, Any]:
+    """Return the hyperparameters that a method reads and that are no fields, with their defaults."""
+    return {name: value for name, value in METHODS[method].reads.items() if name not in _names()}
+
+
+def _checked_option(name: str, value: Any, default: Any) -> Any:
     """Return the value of an option, a float where its default is one.
 
     Raises:
