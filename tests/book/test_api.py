@@ -277,12 +277,6 @@ def test_links_lead_to_the_documented_name():
     ]
 
 
-def test_a_function_is_not_taken_for_the_module_of_its_name():
-    reader = Reader(Reference(frozenset({"vlls.experiments.coverage", "vlls.experiments.coverage.coverage"})))
-    links = reader.read("from vlls.experiments import coverage\ncoverage(runs)")
-    assert {link.target for link in links} == {"vlls.experiments.coverage.coverage"}
-
-
 def test_links_are_written_around_their_names():
     html = '<div><pre><span class="n">σ</span> <span class="o">&lt;</span> <span class="n">fit</span>\n</pre></div>'
     found = linked(html, [Link(1, 4, 7, "vlls.glm.fit")], {"vlls.glm.fit": "api.html#vlls.glm.fit"})
