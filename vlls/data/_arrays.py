@@ -93,7 +93,7 @@ def _check_labels(labels: Any, name: str, number: int, data: ImageArrays) -> Non
 
 
 def as_labels(labels: np.ndarray, name: str) -> np.ndarray:
-    """Return integer labels of any width as int64; raise a DataError for what is no integer."""
+    """Convert integer labels of any width to int64, and raise a DataError for labels of another type."""
     if labels.dtype.kind not in "iu":
         raise DataError(f"{name} is {labels.dtype}; labels must be integers 0 to K - 1")
     if labels.dtype == np.uint64 and labels.size and labels.max() > np.iinfo(np.int64).max:
@@ -103,7 +103,7 @@ def as_labels(labels: np.ndarray, name: str) -> np.ndarray:
 
 # ------------------------------------------------------------------ files
 def read_npz(path: Path, keys: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    """Return the arrays of a .npz file: all of ``keys``, and those of ``optional`` that it holds."""
+    """Read arrays from a .npz file: all of ``keys``, and those of ``optional`` that it holds."""
 
     def read() -> dict[str, np.ndarray]:
         if not zipfile.is_zipfile(path):  # np.load would take it for a pickle, and say how to run it
@@ -124,7 +124,7 @@ def read_npz(path: Path, keys: tuple[str, ...], optional: tuple[str, ...] = ()) 
 
 
 def load_npz(path: Path, name: str, known_classes: tuple[str, ...]) -> ImageArrays:
-    """Return the data set of an arrays file, with the known class names where the file has none."""
+    """Read an arrays file. If it has no class names, use the known ones."""
     arrays = read_npz(path, ("train_x", "train_y", "test_x", "test_y"), ("classes",))
     where = str(path)
     images = {key: array[..., None] if array.ndim == 3 else array for key, array in arrays.items() if key[-1] == "x"}
@@ -140,7 +140,7 @@ def load_npz(path: Path, name: str, known_classes: tuple[str, ...]) -> ImageArra
 
 
 def read_arrays(dataset: Dataset, root: Path, download: bool) -> ImageArrays:
-    """Return the data set of the arrays file ``<name>.npz`` under ``root``."""
+    """Read the arrays file ``<name>.npz`` under ``root``."""
     path = root / f"{dataset.name}.npz"
     if path.exists():
         return load_npz(path, dataset.name, dataset.classes)

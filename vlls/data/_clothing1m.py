@@ -1,4 +1,4 @@
-"""Clothing1M: a million photographs with labels taken from the text around them, and some that were checked."""
+"""Clothing1M: a million photographs, labelled by the text around them; some labels were checked by people."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _CHUNK = 1 << 16  # lines held as Python objects at a time; a million of them wo
 
 
 def read_clothing1m(dataset: Dataset, root: Path, download: bool) -> ImageStream:
-    """Return Clothing1M (Xiao et al., 2015; Fig. 9, Chapter 12).
+    """Read Clothing1M (Xiao et al., 2015; Fig. 9, Chapter 12).
 
-    Training images are those of the noisy list with their noisy labels; validation and test images have the
-    labels that were checked. An image of a list that has no label is left out and counted.
+    The training images are the noisy list with its noisy labels; validation and test images have checked labels.
+    Images without a label are left out and counted.
 
     Args:
         dataset: its record.
@@ -51,7 +51,7 @@ def read_clothing1m(dataset: Dataset, root: Path, download: bool) -> ImageStream
 
 
 def read_layout(folder: Path, name: str) -> ImageStream:
-    """Return the data set of a folder that is laid out as Clothing1M, under this name.
+    """Read a folder that has the layout of Clothing1M.
 
     Args:
         folder: with the key lists, the label files and ``images``.
@@ -75,7 +75,7 @@ def read_layout(folder: Path, name: str) -> ImageStream:
 
 
 def _find(folder: Path, file: str) -> Path | None:
-    """Return where a text file lies, at the top or under annotations; None where it does not."""
+    """Return the path of a text file at the top or under annotations, or None if there is none."""
     return next((path for path in (folder / file, folder / "annotations" / file) if path.is_file()), None)
 
 
@@ -99,7 +99,7 @@ def _class_names(folder: Path) -> tuple[str, ...]:
 
 # ------------------------------------------------------------------ text files
 def _packed(items: Iterator[bytes]) -> np.ndarray:
-    """Return the items as an array of bytes, of which only a chunk at a time exists as Python objects."""
+    """Collect the items in an array of bytes; only a chunk of them exists as Python objects at a time."""
     parts = [np.zeros(0, dtype=np.bytes_)]
     while chunk := list(islice(items, _CHUNK)):
         parts.append(np.array(chunk, dtype=np.bytes_))
@@ -152,7 +152,7 @@ def _show(line: bytes) -> str:
 
 
 def _labelled(folder: Path, path: Path, keys: np.ndarray, labels: np.ndarray, missing: dict[str, int]) -> ImageFiles:
-    """Return the images of a key list that have a label, and note in ``missing`` how many have none."""
+    """Return the labelled images of a key list, and note in ``missing`` how many have no label."""
     wanted = _read_keys(path)
     order = np.argsort(keys, kind="stable")  # a dictionary of a million paths would take 200 MB
     at = np.searchsorted(keys, wanted, sorter=order)

@@ -44,7 +44,7 @@ def load_folder(root: Path) -> ImageStream:
             parts may be called otherwise, in capitals or not: ``Training``, ``test_set``, ``valid``, ``dev``,
             ``eval``. Without a split every fifth image of each class is for testing, in an order given by a hash of
             its path. Where there is ``val`` and no ``test``, it serves as the test set. Links are followed. Hidden
-            files are skipped; how many others are left out, and why, is told by a warning.
+            files are skipped. A warning says how many others are left out, and why.
 
     Returns:
         The stream, its classes in alphabetical order.
@@ -70,13 +70,13 @@ def load_folder(root: Path) -> ImageStream:
 
 # ---------------------------------------------------------------------- with a split
 def _role(name: str) -> str | None:
-    """Return which part of a split a folder of this name is, or None."""
+    """Return the part of a split that a folder's name stands for, or None."""
     found = _ROLE.fullmatch(name)
     return found and found.lastgroup
 
 
 def _parts(root: Path, top: Sequence[str], walk: _Walk) -> dict[str, Path]:
-    """Return the folders of ``train`` and ``test``, and of ``val`` if there is one; nothing where there is no split."""
+    """Return the folders of ``train``, ``test`` and perhaps ``val``; an empty dict if there is no split."""
     by_role: dict[str | None, list[str]] = {}
     for name in top:
         by_role.setdefault(_role(name), []).append(name)
@@ -152,7 +152,7 @@ def _without_split(root: Path, classes: Sequence[str], walk: _Walk) -> ImageStre
 
 
 def _check_classes(root: Path, files: ImageFiles, classes: Sequence[str]) -> None:
-    """Raise a DataError where folders that would be classes look like the parts of a split."""
+    """Raise a DataError if folders that would be taken for classes look like the parts of a split."""
     inside: dict[str, set[str]] = {name: set() for name in classes}  # names of the folders that hold its images
     for path in files.paths.tolist():
         name, *between = os.fsdecode(path).split(os.sep)[:-1]
@@ -199,12 +199,12 @@ def _is_image(name: str) -> bool:
 
 
 def _holds_runs(folder: Path) -> bool:
-    """Say whether a folder is one that ``vlls train`` writes to, which may lie in the data set that it trains on."""
+    """Tell whether ``vlls train`` wrote runs to this folder: they may lie inside the data set that it trains on."""
     return any(next(folder.glob(f"*/{name}"), None) for name in ("checkpoint.pt", "record.json"))
 
 
 def _above(folder: Path) -> frozenset[str]:
-    """Return where a folder and those above it really are."""
+    """Return the folder and those above it, with links resolved."""
     real = Path(os.path.realpath(folder))
     return frozenset(map(str, (real, *real.parents)))
 
@@ -222,7 +222,7 @@ class _Walk:
         self._real_folders: dict[str, str] = {}
 
     def folders(self, root: Path) -> list[str]:
-        """Return the names of the folders in a folder."""
+        """Return the names of the folders in a folder, except those that ``vlls train`` made."""
         found = list(self._entries(root, _above(root)))
         runs = [name for name, is_folder in found if is_folder and _holds_runs(root / name)]
         self.left_out += Counter({"folders of runs": len(runs)})
@@ -242,7 +242,7 @@ class _Walk:
         return sorted(kept.values())
 
     def check_twice(self, parts: Sequence[ImageFiles]) -> None:
-        """Raise a DataError where links give an image two labels, or put it into two parts."""
+        """Raise a DataError if links give an image two labels, or put it into two parts of the split."""
         seen: dict[str, Path] = {}
         for files in parts if self._linked else ():
             for path in map(files.path, range(len(files))):
@@ -285,7 +285,7 @@ class _Walk:
                 yield entry.name, is_folder
 
     def _real(self, path: str) -> str:
-        """Return where a file really is."""
+        """Return the path of a file with links resolved."""
         if os.path.islink(path):
             return os.path.realpath(path)
         folder, name = os.path.split(path)

@@ -19,7 +19,7 @@ class Garment:
     """How a garment is cut, in the coordinates of :class:`.Pen`.
 
     Attributes:
-        details: what is drawn on it, in this order; with "?" in half of the images.
+        details: names of :data:`DETAILS`, drawn in this order; those with "?" on half of the images.
         patterns: one of these is its pattern.
         shoulder: where the shoulders end.
         chest: half width below the arms.
@@ -30,7 +30,7 @@ class Garment:
         sleeve: length of the sleeves.
         arm: width of the sleeves at their ends.
         outline: right half of the body from top to bottom, in place of the one that follows from the above.
-        opacity: 1 hides what is behind.
+        opacity: of the cloth; 1 hides the background.
     """
 
     details: str

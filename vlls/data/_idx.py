@@ -26,7 +26,7 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
     """Return the array of an idx file of unsigned bytes.
 
     Args:
-        path: the file; gzipped where it ends in ``.gz``.
+        path: the file; gzipped if it ends in ``.gz``.
         ndim: number of dimensions that it must have.
 
     Returns:

@@ -179,7 +179,7 @@ def in_memory(name: str) -> bool:
 
 
 def as_folder(name: str | os.PathLike[str]) -> Path | None:
-    """Return the folder that ``name`` means, or None where it is no path."""
+    """Return the folder that ``name`` means, or None if it is no path."""
     if isinstance(name, os.PathLike):
         return Path(name).expanduser()
     if not isinstance(name, str):
@@ -191,10 +191,10 @@ def as_folder(name: str | os.PathLike[str]) -> Path | None:
 
 
 def check_dataset(name: str | os.PathLike[str], labels: str | None = None, argument: str = "name") -> Path | None:
-    """Return the folder that ``name`` means, or None where it is the name of a data set; neither is looked into.
+    """Return the folder that ``name`` means, or None if it names a data set. No file is read.
 
     Raises:
-        ValueError: where it is neither, or the human labels are unknown or of another data set.
+        ValueError: if it is neither, or the human labels are unknown or belong to another data set.
     """
     folder = as_folder(name)
     if folder is None:

@@ -1,4 +1,4 @@
-"""Where a data set is looked for, and what it is read with."""
+"""The function that loads a data set, whatever it is kept in."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ def load(
         labels: human labels with errors in place of the training labels (Wei et al., 2022; Chapter 12), read from
             ``cifar10n.npz`` or ``cifar100n.npz`` under ``root``: ``"cifar10n:worse_label"``,
             ``"cifar10n:aggre_label"``, ``"cifar10n:random_label1"`` to 3, ``"cifar100n:noisy_label"``.
-        fallback: name of the data set to return, with a warning, where the one asked for cannot be had. One that
-            is there but damaged is an error all the same.
-        download: whether to download what is not there. The miniature is made all the same: nothing is downloaded.
+        fallback: name of the data set to return, with a warning, if this one cannot be had. A damaged data set is an
+            error all the same.
+        download: whether to download a data set that is not there. The miniature is drawn, not downloaded.
 
     Returns:
         An :class:`.ImageArrays`; for Clothing1M and folders an :class:`.ImageStream`.

@@ -40,7 +40,7 @@ class Pen:
         self.accent = _rgb(255 * random.random_sample(3))
 
     def area(self, points: Points, colour: Colour, *, twice: bool = False) -> None:
-        """Fill a shape and its mirror image: as one, or ``twice`` where they are apart."""
+        """Fill a shape and its mirror image: as one shape, or ``twice`` if they are apart."""
         mirrored = [(-x, y) for x, y in points]
         for part in [points, mirrored] if twice else [[*points, *mirrored[::-1]]]:
             self._draw.polygon(self._at(part), fill=(*colour, 255))
@@ -70,7 +70,7 @@ def _rgb(colour: np.ndarray) -> Colour:
 
 
 def colours(random: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
-    """Return two colours (3,) that can be told apart: of the background, often light, and of the garment."""
+    """Draw two colours (3,) that can be told apart: the background's, often light, and the garment's."""
     back = _muted(random) if random.random_sample() < 0.5 else 205 + 50 * random.random_sample(3)
     while True:
         colour = _muted(random)

@@ -21,7 +21,7 @@ def check_errors(
     Args:
         corruption: one of :data:`CORRUPTIONS`, or ``"none"``, which goes with zeros only.
         rate: r, or κ of Eq. 21, in [0, 1).
-        rate_step: β of Eq. 21, 0 or more; above 0 for class-dependent errors only.
+        rate_step: β of Eq. 21; must be 0 unless the errors are class-dependent.
         num_classes: K, with which :math:`\kappa + \beta K` may be at most 1; None if it is not known yet.
         argument: the rate's name in an error.
 

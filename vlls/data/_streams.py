@@ -28,9 +28,9 @@ class ImageFiles(Dataset[tuple[Tensor, int, int, bool]]):
     largest centred square, scaled to ``size`` bilinearly and turned as its EXIF orientation says. Grey values of
     16 bits are divided by 257, and floating-point ones, which must be in [0, 1], multiplied by 255.
 
-    Where file i cannot be read, because it is missing, truncated, no image, has grey values of no known range, or has
-    more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``, the next one that can is returned with its own label and index,
-    and ``failed`` is True. So training goes on, and the caller counts.
+    A file that is missing, truncated or no image cannot be read, nor one with grey values of an unknown range or with
+    more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``. Then the next readable file is returned with its own label and
+    index, and ``failed`` is True. So training goes on, and the caller can count the failures.
 
     Args:
         root: folder that the paths start from.
@@ -39,7 +39,7 @@ class ImageFiles(Dataset[tuple[Tensor, int, int, bool]]):
         size: height and width of the images returned, in pixels.
 
     Raises:
-        ValueError: if there are no paths, as many labels are not given, or ``size`` is not a positive integer.
+        ValueError: if there are no paths, the number of labels differs, or ``size`` is not a positive integer.
 
     Example:
         >>> files = ImageFiles("photos", ["cat/1.jpg", "dog/7.jpg", "dog/8.jpg"], [0, 1, 1], size=224)
@@ -125,7 +125,7 @@ class ImageFiles(Dataset[tuple[Tensor, int, int, bool]]):
 
 
 def decode(path: Path, size: int) -> Tensor:
-    """Return the centred square of an image file, uint8 of shape (size, size, 3); raise where it is damaged."""
+    """Decode the centred square of an image file, uint8 of shape (size, size, 3); raise if it is damaged."""
     image_module, rgb = _open(path, size)
     width, height = rgb.size
     side = min(width, height)
@@ -136,7 +136,7 @@ def decode(path: Path, size: int) -> Tensor:
 
 
 def decode_whole(path: Path, longest: int) -> np.ndarray:
-    """Return a whole image file, uint8 of shape (H, W, 3), its longer side at most ``longest``; raise as above."""
+    """Decode a whole image file, uint8 of shape (H, W, 3), its longer side at most ``longest``."""
     _, rgb = _open(path, longest)
     rgb.thumbnail((longest, longest))
     return np.array(_turned(rgb))
@@ -193,10 +193,10 @@ class ImageStream:
         train: training images with the labels to train on.
         test: test images.
         classes: the K class names, in the order of the labels.
-        val: validation images, where the data set has them apart from the test images.
-        clean_train: further training images with labels that were checked, where there are any (Clothing1M).
-        missing_labels: for each list of images of which some were left out for want of a label, their number.
-        left_out: of a folder, files and links that were left out: their number by the reason.
+        val: validation images, if the data set has any besides the test images.
+        clean_train: further training images with checked labels, if there are any (Clothing1M).
+        missing_labels: number of images left out because they have no label, by the list that names them.
+        left_out: number of files and links of a folder that were left out, by the reason.
 
     Raises:
         ValueError: if a label is outside 0 to K - 1.

@@ -199,8 +199,8 @@ def corrupt(
     Args:
         labels: classes 0 to K - 1, integers of shape (N,): an array, a tensor or a list. Left unchanged.
         corruption: one of :data:`CORRUPTIONS`, or ``"none"``, which returns a copy.
-        rate: see :func:`transition_matrix`. It may be left out with ``"none"``, and beside a ``rate_step``, where it
-            is 0 then.
+        rate: see :func:`transition_matrix`. It may be left out with ``"none"``, and if there is a ``rate_step``; it is
+            0 then.
         rate_step: see :func:`transition_matrix`; for class-dependent errors only.
         num_classes: K, at least 2.
         seed: of the draws, 0 to 2**32 - 1.
@@ -271,7 +271,7 @@ def _as_classes(labels: Any, num_classes: int) -> np.ndarray:
 
 
 def _as_array(labels: Any) -> np.ndarray:
-    """Return a list's or an array's entries as an array of the type that they are of."""
+    """Convert labels to an array; mixed types, which NumPy would convert silently, keep a type that is refused."""
     if isinstance(labels, (list, tuple)):
         if not labels:
             return np.zeros(0, np.int64)  # numpy would make them floats
