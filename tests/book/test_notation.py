@@ -8,7 +8,7 @@ import re
 import pytest
 from chapters import BOOK, pages
 
-ROWS = list(csv.DictReader((BOOK / "notation.csv").open(encoding="utf-8")))
+ROWS = list(csv.DictReader((BOOK / "notation.csv").read_text(encoding="utf-8").splitlines()))
 WRITTEN = {int(page.name[:2]) for page in pages() if page.name[:2].isdigit()}  # the chapters of _toc.yml
 PLACE = re.compile(r"(\{py:obj\})?`(?:[^`<]*<)?~?(vlls[\w.]*)>?`")
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from vlls.plots._style import WIDTH, as_array, styled
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = ["plot_noise_order"]
 

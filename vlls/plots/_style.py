@@ -33,7 +33,7 @@ STYLE: Any = {  # matplotlib's type for it is a list of all its settings
     "savefig.facecolor": "white",
 }
 
-P = ParamSpec("P")
+_P = ParamSpec("_P")
 
 
 def as_array(values: Any) -> np.ndarray:
@@ -91,15 +91,15 @@ def _display(figure: Figure, text: str) -> None:
     publish_display_data(*_mimebundle(figure, text))
 
 
-def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
+def styled(function: Callable[_P, Figure]) -> Callable[_P, Figure]:
     """Decorate a function so that its figure has the book's style, and is closed, so that a notebook shows it once.
 
-    The notebook's picture carries a :func:`description`, which begins with the first line of the function's docstring.
+    In a notebook the picture carries a description in words, which begins with the first line of the docstring.
     """
     first = _plain((function.__doc__ or "").partition("\n")[0]).removeprefix("Draw ")
 
     @functools.wraps(function)
-    def draw(*args: P.args, **kwargs: P.kwargs) -> Figure:
+    def draw(*args: _P.args, **kwargs: _P.kwargs) -> Figure:
         with plt.rc_context(STYLE):
             figure = function(*args, **kwargs)
         plt.close(figure)
