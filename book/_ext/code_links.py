@@ -117,6 +117,12 @@ class Reader(ast.NodeVisitor):
             if used:
                 self.uses.append(target)
 
+    def name(
+        self, line: int, end: int, text: str, known: tuple[str, Any], used: bool = False
+    ) -> None:
+        """Note that the text before a byte offset of a line is a dotted name, if that is documented."""
+        self.link(line, end, text, self.reference.name(*known), used)
+
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
             top = alias.name.partition(".")[0]
@@ -125,51 +131,31 @@ class Reader(ast.NodeVisitor):
                 bound = alias.name if alias.asname else PACKAGE
                 self.scope[alias.asname or PACKAGE] = (bound, locate(bound))
                 end = alias.col_offset + len(alias.name)
-                self.link(
-                    alias.lineno,
-                    end,
-                    alias.name,
-                    self.reference.name(alias.name, value),
-                    used=False,
-                )
+                self.name(alias.lineno, end, alias.name, (alias.name, value))
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         for alias in node.names:
             self.scope.pop(alias.asname or alias.name, None)
-        if (
-            not node.module
-            or node.module.partition(".")[0] != PACKAGE
-            or not (module := locate(node.module))
-        ):
+        name = node.module or ""
+        module = locate(name) if name.partition(".")[0] == PACKAGE else None
+        if module is None:
             return
-        end = node.col_offset + len(f"from {node.module}")
-        self.link(
-            node.lineno, end, node.module, self.reference.name(node.module, module), used=False
-        )
+        self.name(node.lineno, node.col_offset + len(f"from {name}"), name, (name, module))
         for alias in node.names:
-            dotted = f"{node.module}.{alias.name}"
-            value = getattr(module, alias.name, None)  # may share its name with a module
-            if value is not None:
-                self.scope[alias.asname or alias.name] = (dotted, value)
+            known = f"{name}.{alias.name}", getattr(module, alias.name, None)
+            if known[1] is not None:
+                self.scope[alias.asname or alias.name] = known
                 end = alias.col_offset + len(alias.name)
-                self.link(
-                    alias.lineno, end, alias.name, self.reference.name(dotted, value), used=False
-                )
+                self.name(alias.lineno, end, alias.name, known)
 
     def visit_Name(self, node: ast.Name) -> None:
         if not isinstance(node.ctx, ast.Load):  # it gets something unknown
             self.scope.pop(node.id, None)
             return
-        dotted, value = self.scope.get(node.id, ("", None))
-        if dotted:
-            used = not inspect.ismodule(value)
-            self.link(
-                node.lineno,
-                node.end_col_offset or 0,
-                node.id,
-                self.reference.name(dotted, value),
-                used,
-            )
+        known = self.scope.get(node.id, ("", None))
+        if known[0]:
+            used = not inspect.ismodule(known[1])
+            self.name(node.lineno, node.end_col_offset or 0, node.id, known, used)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         self.visit(node.value)
