@@ -14,7 +14,6 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-import vlls
 from vlls.cli import _train
 from vlls.cli._app import app
 from vlls.cli._options import PANELS, run_config_help
@@ -103,10 +102,6 @@ def test_the_command_alone_shows_its_commands_and_examples(arguments):
     assert shown.stdout.count("Usage: vlls") == 1
     assert "train" in shown.stdout
     assert "torchrun" in shown.stdout
-
-
-def test_version():
-    assert invoke("--version").stdout == f"vlls {vlls.__version__}\n"
 
 
 def test_without_the_extra_one_line_says_what_to_install(run_bare):
@@ -259,6 +254,7 @@ def test_traceback_when_asked_for():
     assert shown.stderr.splitlines()[-1].startswith("error: rate=2.0")
 
 
+@pytest.mark.slow
 def test_a_real_process_leaves_with_the_code_and_no_traceback():
     done = subprocess.run([*COMMAND, "--method", "ivn"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -283,6 +279,7 @@ def test_a_diverged_run_is_exit_code_1_and_keeps_its_record(tmp_path):
 LONG = ["--method", "sgd", "--epochs", "100", "--eval-every", "100", "--train-size", "200", "--eval-samples", "0"]
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_resume_finishes(tmp_path):
     command = [sys.executable, STOPPING, "9", "train", *LONG]  # four steps an epoch: it waits in the third
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -328,6 +325,7 @@ def test_signals_before_training_stop_at_once(monkeypatch, signum, code):
 
 
 # ------------------------------------------------------------------ without arguments
+@pytest.mark.slow
 def test_without_arguments_ivon_is_trained_beside_sgd(tmp_path):
     first = invoke("train")
     assert first.exit_code == 0, first.output

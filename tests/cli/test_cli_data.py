@@ -229,6 +229,7 @@ def test_whole_images_are_turned_as_their_orientation_says(tmp_path):
 
 
 # ------------------------------------------------------------------ networks at chance
+@pytest.mark.slow
 def test_a_network_at_chance_is_told_with_the_remedy(tmp_path):
     """200 images of three classes, as the IVON of a folder is by default: it learns nothing in two epochs."""
     make_photos(tmp_path / "photos", ("cat", "dog", "eel"), 67)

@@ -304,6 +304,7 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
+@pytest.mark.slow
 def test_a_folder_of_images(photos, tmp_path):
     config = RunConfig(
         dataset=str(photos), method="ivon", model="cnn3", pretrained=False, image_size=140, epochs=1, batch_size=4,
@@ -412,6 +413,7 @@ def test_folders_that_are_none_of_a_run(folder, tmp_path):
     assert "Traceback" not in noise(folder).output
 
 
+@pytest.mark.slow
 def test_a_real_process(tmp_path):
     command = [sys.executable, "-m", "vlls.cli", "noise", "nowhere"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -459,6 +461,7 @@ def test_help():
     assert "noise" in CliRunner().invoke(app, ["--help"]).stdout
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_help_run_as_they_are_printed(runs, tmp_path):
     for folder in (runs["ivon"], runs["sgd"]):
         shutil.copytree(folder, tmp_path / "runs" / folder.name)

@@ -14,7 +14,6 @@ from vlls.experiments import (
     cells,
     choose,
     collate,
-    collate_labels,
     compare,
     experiment,
     gains,
@@ -384,12 +383,6 @@ def test_a_choice_needs_runs_of_one_protocol_and_experiment():
 def test_without_held_out_images_there_is_no_fair_choice():
     table = runs([row for row in RUNS if row[3] == "main"])
     assert choose(table, how="validation")["method"].tolist() == ["ivon", "sgd"]
-
-
-def test_there_are_no_labels_without_runs_that_keep_them(tmp_path):
-    with ResultsFolder(tmp_path).locked():
-        pass
-    assert collate_labels(tmp_path).empty and collate(tmp_path).empty
 
 
 def test_gains_of_ivon_have_the_standard_error_of_both_means():

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
 from dataclasses import replace
 from multiprocessing import util
 from pathlib import Path
@@ -16,15 +15,14 @@ import pytest
 from sweeping import tiny
 
 from vlls.cli._terminal import terminable
-from vlls.experiments import LocalExecutor, ResultsFolder, SweepReporter, collate, collate_labels, sweep
-from vlls.experiments._work import Job, work
+from vlls.experiments import Job, LocalExecutor, ResultsFolder, SweepReporter, collate, collate_labels, sweep
+from vlls.experiments._work import work
 from vlls.train import RunConfig
-from vlls.train._files import folder_lock
 
 module = importlib.import_module("vlls.experiments._sweep")  # its name in the package is the function
 executors = importlib.import_module("vlls.experiments._executors")
-work_module = importlib.import_module("vlls.experiments._work")
 
+pytestmark = pytest.mark.slow  # every sweep starts processes
 HERE = Path(__file__).parents[1]
 ENDLESS = 100_000  # epochs of a run that goes on until somebody stops it
 RESULTS = ["panel", "method", "seed", "status", "test_accuracy", "test_nll", "memorised", "key"]
@@ -235,41 +233,6 @@ def test_a_process_that_is_killed_is_told_in_one_line_and_the_rest_is_done(do):
     }
 
 
-def test_out_of_memory_is_one_line(monkeypatch, tmp_path):
-    import torch
-
-    def fill(*_, **__):
-        raise torch.cuda.OutOfMemoryError("lots of numbers\nover many lines")
-
-    monkeypatch.setattr("vlls.experiments._work.run", fill)
-    outcome = work(Job(tiny()[0], tmp_path))
-    assert (outcome.status, outcome.reason) == (
-        "failed",
-        "the GPU has not enough memory; choose fewer --workers-per-device",
-    )
-
-
-def test_a_defect_is_told_with_its_place(monkeypatch, tmp_path):
-    monkeypatch.setattr("vlls.experiments._work.run", lambda *_, **__: {}["missing"])
-    outcome = work(Job(tiny()[0], tmp_path))
-    assert outcome.status == "failed" and outcome.reason.startswith("KeyError at test_sweep.py:")
-
-
-def test_a_run_waits_for_a_process_that_lets_go_of_it(monkeypatch, tmp_path):
-    cell = tiny(epochs=1, methods=("sgd",))[0]
-    holding, slept = ExitStack(), []
-    holding.enter_context(folder_lock(tmp_path / cell.config.name))
-
-    def sleep(seconds):
-        slept.append(seconds)
-        if len(slept) == 3:
-            holding.close()
-
-    monkeypatch.setattr(work_module, "time", SimpleNamespace(monotonic=lambda: sum(slept), sleep=sleep))
-    assert work(Job(cell, tmp_path)).status == "finished"
-    assert slept == [0.5] * 3
-
-
 def test_data_that_are_missing_are_told_before_anything_is_begun(do, tmp_path):
     cell = broken(tiny()[0], dataset="cifar100")
     empty = tmp_path / "empty"
@@ -278,17 +241,6 @@ def test_data_that_are_missing_are_told_before_anything_is_begun(do, tmp_path):
     with pytest.raises(ValueError, match=r"cifar100\.npz"):
         do([cell], root=empty)
     assert not (tmp_path / "results").exists()
-
-
-def test_two_sweeps_on_one_folder_are_one_too_many(do, tmp_path):
-    with ResultsFolder(tmp_path / "results").locked(), pytest.raises(ValueError, match="another sweep is at work"):
-        do(tiny())
-
-
-@pytest.mark.parametrize("workers", [0, -1, 1.5, True])
-def test_an_executor_needs_a_whole_number_of_workers(workers):
-    with pytest.raises(ValueError, match=r"workers_per_device=.*whole number >= 1"):
-        LocalExecutor("cpu", workers)
 
 
 # ---------------------------------------------------------------------- labels

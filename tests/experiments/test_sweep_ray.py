@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from sweeping import tiny
 
-from vlls.experiments import ResultsFolder, SweepReporter, collate, sweep
-from vlls.experiments._work import Job, work
+from vlls.experiments import Job, ResultsFolder, SweepReporter, collate, sweep
+from vlls.experiments._work import work
 
 ray = pytest.importorskip("ray")
 module = importlib.import_module("vlls.experiments._sweep")
@@ -54,6 +54,7 @@ def table(folder):
     return collate(folder)[RESULTS].sort_values(["method", "seed"]).reset_index(drop=True)
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_when_a_node_is_killed(cluster, monkeypatch, tmp_path):
     grid = tiny(epochs=40, seeds=3)
     monkeypatch.setattr(module, "cells", lambda *_, **__: grid)

@@ -1,4 +1,4 @@
-"""Which runs of an experiment a table holds, and which are missing."""
+"""Say which runs of an experiment a table holds, and which are missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the cells of a sweep are done: processes of this machine. :mod:`.ray` has those of a cluster."""
+"""The executor that does the runs of a sweep in processes of this machine."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
 
 from vlls._names import check_whole_number
-from vlls.experiments._jobs import GRACE, Event, Executor, Job, Outcome
+from vlls.experiments._jobs import GRACE, Event, Job, Outcome
 from vlls.experiments._work import work
 from vlls.train import Reporter, RunConfig
 from vlls.train._machine import pick_device
 
-__all__ = ["Event", "Executor", "LocalExecutor"]
+__all__ = ["LocalExecutor", "available_cores"]
 
 
 class LocalExecutor:
@@ -39,22 +40,22 @@ class LocalExecutor:
     """
 
     def __init__(self, device: str = "auto", workers_per_device: int | None = None, *, threads: int | None = 1) -> None:
-        place = pick_device(device)
+        first = pick_device(device)
         cores = available_cores()
         if workers_per_device is None:
-            workers_per_device = cores if place.type == "cpu" else 1
+            workers_per_device = cores if first.type == "cpu" else 1
         check_whole_number(workers_per_device, "workers_per_device", 1)
-        devices = [str(place)]
-        if place.type == "cuda" and device in ("auto", "cuda"):
+        devices = [str(first)]
+        if first.type == "cuda" and device in ("auto", "cuda"):
             devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-        self.threads = threads if place.type == "cpu" else None
+        self.threads = threads if first.type == "cpu" else None
         self._devices = devices
         self._each = workers_per_device
         self._workers = [_Worker(device) for _ in range(workers_per_device) for device in devices]
         self._stopping = False
 
     def describe(self) -> str:
-        """Where the runs are done, in words."""
+        """Say in a few words where the runs are done."""
         count = len(self._workers)
         where = "the CPU" if self._devices == ["cpu"] else ", ".join(self._devices)
         text = f"{count} process{'es' if count > 1 else ''} on {where}"
@@ -71,7 +72,7 @@ class LocalExecutor:
         worker.begin(job, self.threads)
 
     def events(self, timeout: float) -> list[Event]:
-        """What was told since, waiting for it for at most ``timeout`` seconds."""
+        """Return the news since the last call; wait at most ``timeout`` seconds for the first."""
         busy = [worker for worker in self._workers if worker.job is not None]
         if not busy:
             return []
@@ -113,7 +114,7 @@ class _Worker:
         if self.process is None or not self.process.is_alive():
             self._start()
         assert self.connection is not None
-        self.job = Job(**{**job.__dict__, "device": self.device, "threads": threads})
+        self.job = replace(job, device=self.device, threads=threads)
         with contextlib.suppress(OSError):  # a process that has died is found by its events
             self.connection.send(self.job)
 
@@ -183,7 +184,7 @@ def _serve(connection: Connection) -> None:
             job = connection.recv()
         except (EOFError, OSError):
             return
-        outcome = work(job, [Share(lambda done: connection.send((done, None)))])
+        outcome = work(job, [DoneReporter(lambda done: connection.send((done, None)))])
         connection.send((1.0, outcome))
 
 
@@ -199,12 +200,12 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-class Share(Reporter):
-    """Tells the share of a run's steps that are done, a few times a second.
+class DoneReporter(Reporter):
+    """Reports the fraction of a run's steps that are done, a few times a second.
 
     Args:
-        tell: is given the share.
-        seconds: least time between two tellings.
+        tell: called with the fraction.
+        seconds: least time between two calls.
     """
 
     def __init__(self, tell: Any, seconds: float = 0.25) -> None:
@@ -215,7 +216,7 @@ class Share(Reporter):
         self._total = steps_per_epoch * (config.epochs or 1)
 
     def step(self, step: int) -> None:
-        """Tell the share, if it is time."""
+        """Report, if it is time."""
         now = time.monotonic()
         if now - self._told >= self._seconds:
             self._told = now

@@ -1,4 +1,4 @@
-"""What a sweep and the places where its runs are done tell each other."""
+"""The messages between a sweep and its executor, and the protocol of an executor."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ GRACE = 60.0  # seconds that a process has to save its run
 
 @dataclass(frozen=True)
 class Job:
-    """A cell, and where and how it is done.
+    """A run to do, and where and how to do it.
 
     Attributes:
         cell: the run.
         runs: folder of runs.
-        root: where data are, as :func:`.load` takes it.
+        root: folder of data, as :func:`.load` takes it.
         device: as :func:`.run` takes it.
         threads: of torch, on the CPU; None for torch's own.
         checkpoint_seconds: time between checkpoints.
@@ -38,13 +38,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job.
+    """The end of a job.
 
     Attributes:
         status: ``"finished"``, ``"diverged"``, ``"failed"`` or ``"stopped"`` (saved, to be resumed).
         reason: why it is not finished.
-        record: of the run, where it is over.
-        labels: what was computed after it.
+        record: of the run, if it is over.
+        labels: the smoothed labels, if they were computed.
     """
 
     status: str
@@ -55,12 +55,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that a job told.
+    """News of a job.
 
     Attributes:
-        job: which.
-        done: share of its steps that are done, in [0, 1].
-        outcome: what became of it, once it is over.
+        job: the job.
+        done: the fraction of its steps that are done, in [0, 1].
+        outcome: its end, once it is over.
     """
 
     job: Job
@@ -69,10 +69,10 @@ class Event:
 
 
 class Executor(Protocol):
-    """What a sweep needs of the place where its cells are done."""
+    """Does the jobs of a sweep: in processes of this machine (:class:`.LocalExecutor`), on a cluster, ..."""
 
     def describe(self) -> str:
-        """Where that is, in words."""
+        """Say in a few words where jobs are done."""
 
     @property
     def free(self) -> int:
@@ -82,10 +82,10 @@ class Executor(Protocol):
         """Begin a job."""
 
     def events(self, timeout: float) -> list[Event]:
-        """What was told since, waiting for it for at most ``timeout`` seconds."""
+        """Return the news since the last call; wait at most ``timeout`` seconds for the first."""
 
     def stop(self) -> None:
-        """Ask all jobs to save and end."""
+        """Ask all jobs to save their runs and end."""
 
     def close(self) -> None:
-        """End whatever is left, at once."""
+        """End all jobs at once."""

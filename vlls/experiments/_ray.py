@@ -1,4 +1,4 @@
-"""The cells of a sweep on a Ray cluster: many machines, some of which may go away."""
+"""The executor that does the runs of a sweep on a Ray cluster, whose machines may come and go."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import contextlib
 import logging
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vlls._errors import needs
 from vlls._validation import check_whole_number
-from vlls.experiments._executors import Event
 from vlls.experiments._folder import MANIFEST
-from vlls.experiments._work import Job, Outcome, work
+from vlls.experiments._jobs import Event, Job, Outcome
+from vlls.experiments._work import work
 
 __all__ = ["RayExecutor"]
 
@@ -74,7 +75,7 @@ class RayExecutor:
         self._stopping = False
 
     def describe(self) -> str:
-        """Where the runs are done, in words."""
+        """Say in a few words where the runs are done."""
         nodes = sum(bool(node["Alive"]) for node in self._ray.nodes())
         where = "a Ray cluster" if self._address else "Ray on this machine"
         what = f"{self._each} on a GPU" if self._on_gpu else f"{self._threads} core{'s' * (self._threads > 1)} each"
@@ -94,12 +95,12 @@ class RayExecutor:
 
     def submit(self, job: Job) -> None:
         """Begin a job when a machine has room for it."""
-        place = {"device": "cuda" if self._on_gpu else "cpu", "threads": None if self._on_gpu else self._threads}
-        job = Job(**{**job.__dict__, **place})
+        threads = None if self._on_gpu else self._threads
+        job = replace(job, device="cuda" if self._on_gpu else "cpu", threads=threads)
         self._jobs[self._task.remote(job)] = job
 
     def events(self, timeout: float) -> list[Event]:
-        """What was told since, waiting for it for at most ``timeout`` seconds."""
+        """Return the news since the last call; wait at most ``timeout`` seconds for the first."""
         if not self._jobs:
             return []
         ready, _ = self._ray.wait(list(self._jobs), num_returns=1, timeout=timeout)
@@ -156,6 +157,6 @@ def _work_there(job: Job) -> Outcome:
 
     if (job.runs.parent / MANIFEST).exists():  # the machines share the folder
         return work(job)
-    own = Path(tempfile.gettempdir()) / "vlls-sweep" / job.runs.parent.name
-    own.mkdir(parents=True, exist_ok=True)
-    return work(Job(**{**job.__dict__, "runs": own}))
+    folder = Path(tempfile.gettempdir()) / "vlls-sweep" / job.runs.parent.name
+    folder.mkdir(parents=True, exist_ok=True)
+    return work(replace(job, runs=folder))

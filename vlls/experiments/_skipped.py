@@ -1,4 +1,4 @@
-"""Files that cannot be read are left out, and told."""
+"""Leave out files that cannot be read, with a warning."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def skipped(read: Callable[[A], T], what: A) -> T | None:
-    """Return what is read, or None, with a warning that names the file, where it cannot be: the others can."""
+    """Return ``read(what)``, or None and a warning if that raises a ValueError."""
     try:
         return read(what)
     except ValueError as error:

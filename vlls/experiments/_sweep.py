@@ -1,4 +1,4 @@
-"""A sweep: the cells of an experiment, done side by side, resumed where they were cut, and counted."""
+"""A sweep: does the runs of an experiment side by side, resumes those that were cut, and counts them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vlls.experiments._cells import Cell, cells
@@ -18,16 +18,16 @@ __all__ = ["SweepReporter", "SweepResult", "sweep"]
 
 @dataclass
 class SweepResult:
-    """What a sweep leaves.
+    """The cells of a sweep by what became of them.
 
     Attributes:
-        cells: all of them, in order.
-        before: those that were done when it began.
-        finished: those that it did.
-        failed: those that could not be done, and why.
-        left: those that were not begun, or saved to go on later.
-        seconds: how long it took.
-        reason: why it ended before all were done.
+        cells: all cells, in order.
+        before: cells that were done when the sweep began.
+        finished: cells that it did.
+        failed: cells that it could not do, each with the reason.
+        left: cells that were not begun, or saved to go on later.
+        seconds: duration of the sweep.
+        reason: why it ended before all cells were done.
     """
 
     cells: list[Cell]
@@ -45,7 +45,7 @@ class SweepResult:
 
 
 class SweepReporter:
-    """What a sweep tells while it goes on; subclass it and override what is of interest."""
+    """Follows a sweep: subclass it and override the methods of interest."""
 
     def start(self, result: SweepResult, where: str) -> None:
         """The sweep begins.
@@ -59,7 +59,7 @@ class SweepReporter:
         """A run begins, or goes on."""
 
     def progress(self, cell: Cell, done: float) -> None:
-        """That share of a run's steps is done."""
+        """A fraction of a run's steps is done."""
 
     def end(self, cell: Cell, outcome: Outcome) -> None:
         """A run is over, or was stopped."""
@@ -142,7 +142,7 @@ def sweep(
 
 
 def check_data(grid: Sequence[Cell], root: str | os.PathLike[str] | None) -> None:
-    """Load every data set once, so that one that is missing is told before anything is begun.
+    """Load every data set once, so that a missing one is reported before anything has begun.
 
     Raises:
         ValueError: saying what to put where.
@@ -198,10 +198,10 @@ class _Sweep:
                 self.running[cell.config.key] = [cell]
                 for reporter in self.reporters:
                     reporter.begin(cell)
-                self.executor.submit(Job(**{**job.__dict__, "cell": cell}))
+                self.executor.submit(replace(job, cell=cell))
 
     def listen(self, timeout: float) -> None:
-        """Take note of what the runs tell."""
+        """Take note of the news of the runs."""
         for event in self.executor.events(timeout):
             if event.outcome is not None:
                 self.end(event, event.outcome)
@@ -210,7 +210,7 @@ class _Sweep:
                     reporter.progress(event.job.cell, event.done)
 
     def end(self, event: Event, outcome: Outcome) -> None:
-        """Note what became of a run."""
+        """Note the end of a run."""
         first = event.job.cell
         for cell in self.running.pop(first.config.key, [first]):
             if outcome.status in ("finished", "diverged"):
@@ -226,7 +226,7 @@ class _Sweep:
             reporter.end(first, outcome)
 
     def keep(self, cell: Cell, outcome: Outcome) -> None:
-        """Write what came from a machine that does not see the folder."""
+        """Write the record of a machine that does not see the folder."""
         assert outcome.record is not None
         if self.folder.record(cell.config) is None:
             self.folder.keep(cell.config, outcome.record, outcome.labels)

@@ -1,4 +1,4 @@
-"""One cell of a sweep, done: trained or resumed, recorded, and what comes after; the same for every executor."""
+"""Do one job of a sweep, the same for every executor: train or resume the run, then compute its labels."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from vlls.experiments._smoothed import smoothed_labels
 from vlls.train import Interrupted, Reporter, RunResult, load_run, run
 from vlls.train._files import CHECKPOINT, RECORD, FolderBusy, load_record, save_record
 
-__all__ = ["Job", "Outcome", "work"]
+__all__ = ["work"]
 
 PATIENCE = 60.0  # seconds to wait for a process that is still letting go of the run
 T = TypeVar("T")
 
 
 def work(job: Job, reporters: Sequence[Reporter] = ()) -> Outcome:
-    """Do a job; whatever goes wrong is told in the outcome.
+    """Do a job and return its outcome, also if it fails.
 
     Args:
-        job: what to do; a run that was cut is resumed, one that is over is not trained again.
+        job: its run is resumed if it was cut, and not trained again if it is over.
         reporters: told of the run's progress.
     """
     if job.threads is not None:
