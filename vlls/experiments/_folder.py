@@ -110,18 +110,18 @@ class ResultsFolder:
             ) from error
 
     def sign(self) -> None:
-        """Write of which format it is."""
+        """Write the format into the folder."""
         about = {"results_format": FORMAT, "vlls": vlls.__version__}
         write_atomically(self.path / MANIFEST, (json.dumps(about) + "\n").encode())
 
     # ------------------------------------------------------------------ runs
     def run(self, config: RunConfig) -> Path:
-        """The folder of a run, also of one that an older version named."""
+        """Return the folder of a run, also if an older version named it."""
         return self._older.get(config.name, self.runs / config.name)
 
     @cached_property
     def _older(self) -> dict[str, Path]:
-        """The folders of runs that an older version named, by the names that they have now."""
+        """The folders of runs that an older version named, by their new names."""
         if self.format == FORMAT or not self.runs.is_dir():
             return {}
         warnings.warn(
@@ -138,16 +138,16 @@ class ResultsFolder:
         return found
 
     def record(self, config: RunConfig) -> dict[str, Any] | None:
-        """The record of a run, or None where it is not over.
+        """Return the record of a run, or None if it is not over.
 
         Raises:
-            ValueError: if there is one that cannot be read, lacks what a record holds, or is of another config.
+            ValueError: if it cannot be read, lacks a part, or is of another config.
         """
         path = self.run(config) / RECORD
         return load_run_record(path, config)[0] if path.exists() else None
 
     def is_done(self, cell: Cell) -> bool:
-        """Whether a cell's run is over, and what comes after it; not where the record is damaged."""
+        """Return whether a cell's run is over and its labels are computed; False if its record is damaged."""
         try:
             record = self.record(cell.config)
         except ValueError:
@@ -157,7 +157,7 @@ class ResultsFolder:
         return not cell.also or record["status"] != "finished" or (self.run(cell.config) / LABELS).exists()
 
     def damage(self, cell: Cell) -> str | None:
-        """What is wrong with the record of a cell's run, or None."""
+        """Return the error in the record of a cell's run, or None."""
         try:
             self.record(cell.config)
         except ValueError as error:
@@ -165,11 +165,11 @@ class ResultsFolder:
         return None
 
     def is_cut(self, cell: Cell) -> bool:
-        """Whether a cell's run has begun and can be resumed."""
+        """Return whether a cell's run has a checkpoint to go on from."""
         return (self.run(cell.config) / CHECKPOINT).exists()
 
     def keep(self, config: RunConfig, record: dict[str, Any], labels: dict[str, Any] | None) -> None:
-        """Write what came from a machine that does not see this folder."""
+        """Save the record and the labels of a run on a machine that does not see this folder."""
         folder = self.run(config)
         make_folder(folder)
         if labels is not None:
@@ -177,20 +177,20 @@ class ResultsFolder:
         save_record(folder / RECORD, record)
 
     def smoothed_labels(self, config: RunConfig) -> dict[str, Any] | None:
-        """What was computed of a run's labels, or None."""
+        """Return the smoothed labels that were computed after a run, or None."""
         path = self.run(config) / LABELS
         return load_record(path) if path.exists() else None
 
     # ------------------------------------------------------------------ failures
     def note_failure(self, cell: Cell, reason: str) -> None:
-        """Write why a run failed; it is tried again by the next sweep."""
+        """Save the reason why a run failed; the next sweep tries it again."""
         folder = self.run(cell.config)
         make_folder(folder)
         about = {"reason": reason, "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         write_atomically(folder / FAILURE, (json.dumps(about, indent=1) + "\n").encode())
 
     def failure(self, config: RunConfig) -> str | None:
-        """Why a run failed, or None."""
+        """Return the reason why a run failed, or None."""
         try:
             return json.loads((self.run(config) / FAILURE).read_text())["reason"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -203,7 +203,7 @@ class ResultsFolder:
 
     # ------------------------------------------------------------------ sweeps
     def add_sweep(self, cells: Iterable[Cell]) -> None:
-        """Note the cells of a sweep; those of an earlier one stay, but for what has another config by now."""
+        """Add cells to the list of their sweep; a cell replaces the one that stood in its position."""
         cells = list(cells)
         path = self._sweep(cells[0].experiment, cells[0].protocol)
         noted = {cell.position: cell for cell in [*self._load(path), *cells]}
@@ -212,7 +212,7 @@ class ResultsFolder:
         write_atomically(path, (text + "\n").encode())
 
     def cells(self, *, skip_damaged: bool = False) -> list[Cell]:
-        """The cells of all sweeps that were ever started here.
+        """Return the cells of all sweeps that were started here.
 
         Args:
             skip_damaged: whether the list of a sweep that cannot be read is left out, with a warning.
