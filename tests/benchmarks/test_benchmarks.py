@@ -33,6 +33,7 @@ class Graph:
         Graph.replays += 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["context", "closure", "kept"])
 def test_a_captured_step_keeps_the_optimizer_whose_memory_it_writes_to(optimizers, monkeypatch, how):
     for name, stand_in in (

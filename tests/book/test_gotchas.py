@@ -2,11 +2,13 @@
 
 import re
 
+import pytest
 from chapters import ROOT
 
 PAGE = (ROOT / "book" / "gotchas.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_code_of_the_page_runs_with_torch_and_numpy_alone(run_bare):
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     assert len(blocks) >= 8

@@ -26,6 +26,7 @@ def test_the_readme_shows_an_example_with_its_output():
     assert any(output for _, output in EXAMPLES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "output"), EXAMPLES)
 def test_example(run_bare, code, output):
     done = run_bare(code)

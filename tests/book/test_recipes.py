@@ -25,6 +25,8 @@ from typer.testing import CliRunner
 import vlls
 from vlls.cli._app import app
 
+pytestmark = pytest.mark.slow  # imports frameworks, trains, starts processes
+
 PAGE = (BOOK / "recipes.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(?:\{code-block\} )?(\w+)\n((?::[^\n]*\n)*)(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?%?")

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 import vlls
 
 pytestmark = [
+    pytest.mark.slow,
     needs_gloo,
     pytest.mark.filterwarnings("ignore"),
 ]

@@ -56,6 +56,7 @@ def test_a_gpu_is_missed_at_once(monkeypatch, capsys, tmp_path):
     assert "torch finds none" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_failing_chapter_is_told_and_the_others_are_run(monkeypatch, capsys, tmp_path):
     def chapter(name, source):
         cells = [new_code_cell("x = 1", metadata={"tags": ["parameters"]}), new_code_cell(source)]

@@ -9,6 +9,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 BOOK = Path(__file__).resolve().parents[2] / "book"
+pytestmark = pytest.mark.slow  # each test starts a kernel
+
 CHAPTER = "07_which_examples_get_noise.ipynb"
 
 

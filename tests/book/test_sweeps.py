@@ -42,7 +42,7 @@ def test_the_commands_of_the_page_are_understood(command, tmp_path, monkeypatch)
     else:  # there are no results here, which is told, not how the command is used
         result = CliRunner().invoke(app, command)
         assert result.exit_code == 2
-        assert re.match(r"error: (there is no (results folder|table) |results holds no runs)", result.output), result.output
+        assert re.match(r"error: (there is no (results folder|table) |results holds no runs)", result.output)
     assert list(tmp_path.iterdir()) == []
 
 

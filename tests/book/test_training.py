@@ -18,6 +18,7 @@ COMMANDS = re.findall(r"^(?:torchrun \S+ -m vlls\.cli|vlls) (train.*)$", TEXT, r
 NOISE = re.findall(r"^vlls noise (\S+)(.*)$", TEXT, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_the_python_of_the_page_runs(capsys):
     names = {}
     for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
@@ -41,6 +42,7 @@ def runs(tmp_path_factory):
     return {method: run(RunConfig(method=method, **small), place).folder for method in ("ivon", "sgd")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder, options", NOISE)
 def test_the_noise_commands_of_the_page_work(folder, options, runs, tmp_path):
     (method,) = {"ivon", "sgd"} & set(folder.split("-"))

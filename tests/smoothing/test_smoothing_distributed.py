@@ -107,6 +107,7 @@ def ran(tmp_path_factory):
     return in_two_processes(tmp_path_factory.mktemp("ranks"), all_next_labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_next_labels_are_those_of_one_process(ran, kind, case):

@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from processes import in_two_processes, needs_gloo
 from smoothing_references import STRATEGIES, K, batch, every_strategy, trained
 
 from vlls.smoothing import (
@@ -112,29 +111,6 @@ def test_an_empty_batch_takes_part_in_a_sum():
         loss = make(reduction="sum")(logits, torch.zeros(0, dtype=torch.long))
         loss.backward()
         assert loss == 0 and logits.grad.shape == (0, K), name
-
-
-def test_print_shows_the_settings():
-    shown = repr(OnlineLabelSmoothing(0.5, 10, smoothing=0.2))
-    assert shown == "OnlineLabelSmoothing(alpha=0.5, n_classes=10, smoothing=0.2, reduction='mean')"
-
-
-def soft_labels_of_a_share(rank):
-    logits, labels = batch(27)
-    criterion = OnlineLabelSmoothing(0.5, K)
-    criterion(logits[rank::2], labels[rank::2])
-    criterion.next_epoch()
-    return criterion.soft_labels
-
-
-@needs_gloo
-def test_ranks_share_their_statistics(tmp_path):
-    first, second = in_two_processes(tmp_path, soft_labels_of_a_share)
-    alone = OnlineLabelSmoothing(0.5, K)
-    alone(*batch(27))
-    alone.next_epoch()
-    torch.testing.assert_close(first, alone.soft_labels)
-    assert torch.equal(first, second)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

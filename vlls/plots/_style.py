@@ -92,9 +92,19 @@ def _display(figure: Figure, text: str) -> None:
 
 
 def styled(function: Callable[_P, Figure]) -> Callable[_P, Figure]:
-    """Decorate a function so that its figure has the book's style, and is closed, so that a notebook shows it once.
+    """Give the figures that a function draws the book's style, and close them, so that a notebook shows each once.
 
     In a notebook the picture carries a description in words, which begins with the first line of the docstring.
+
+    Example:
+        >>> @styled
+        ... def plot_line():
+        ...     '''Draw a line.'''
+        ...     figure, ax = plt.subplots()
+        ...     ax.set_xlabel("iteration")
+        ...     return figure
+        >>> plot_line()._repr_mimebundle_()[0]["text/plain"]
+        'A line. Horizontal axis: iteration.'
     """
     first = _plain((function.__doc__ or "").partition("\n")[0]).removeprefix("Draw ")
 
