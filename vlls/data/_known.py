@@ -7,13 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vlls._names import check_known
-
-if TYPE_CHECKING:
-    from vlls.data._arrays import ImageArrays
-    from vlls.data._streams import ImageStream
 
 __all__ = [
     "CLOTHES",
@@ -51,7 +47,7 @@ class Dataset:
     name: str
     classes: tuple[str, ...]
     title: str = ""
-    read: str | Callable[[Dataset, Path, bool], ImageArrays | ImageStream] = "vlls.data._arrays:read_arrays"
+    read: str | Callable[..., Any] = "vlls.data._arrays:read_arrays"
     in_memory: bool = True
     train_size: int | None = None
     presets: Mapping[str, Any] = field(default_factory=dict)
