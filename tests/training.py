@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import signal
+
+import numpy as np
 import torch
 
-from vlls.train import RunConfig
+from vlls.train import Reporter, RunConfig
 
 TINY = {"dataset": "digits", "corruption": "symmetric", "rate": 0.4, "train_size": 300, "epochs": 3, "eval_samples": 2}
 
@@ -29,3 +33,34 @@ def differences(a, b, path="") -> list[str]:
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return [] if a.dtype == b.dtype and torch.equal(a, b) else [path]
     return [] if type(a) is type(b) and (a == b or (a != a and b != b)) else [f"{path}: {a!r} != {b!r}"]
+
+
+def saved(folder):
+    """The run's last checkpoint without what the clock wrote, and the record's reproducible part."""
+    checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
+    checkpoint.pop("seconds")  # the one entry that the clock writes
+    return checkpoint, without_machine(json.loads((folder / "record.json").read_text()))
+
+
+class StopAt(Reporter):
+    """Ask the run to stop after a step, as Ctrl-C or a scheduler does."""
+
+    def __init__(self, at, signum=signal.SIGTERM):
+        self.at, self.signum = at, signum
+
+    def step(self, step):
+        if step == self.at:
+            signal.raise_signal(self.signum)
+
+
+def photographs(root, classes=("cat", "dog"), each=30):
+    from PIL import Image  # late: it is of the extra
+
+    rng = np.random.default_rng(0)
+    for k, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for i in range(each):
+            picture = rng.integers(0, 100, (40, 50, 3)).astype(np.uint8)
+            picture[:, :, k] += 120
+            Image.fromarray(picture).save(root / name / f"{i}.png")
+    return root

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from outside import ANNEALED, SIGN, annealed
-from test_train_resume import StopAt, saved
-from training import differences, tiny, without_machine
+from training import StopAt, differences, saved, tiny, without_machine
 
 from vlls.train import METHODS, Interrupted, Method, RunConfig, hyperparameters, load_run, methods, register, run
 

@@ -4,8 +4,7 @@ import json
 
 import pytest
 import torch
-from test_train_resume import StopAt, saved
-from training import differences, tiny
+from training import StopAt, differences, saved, tiny
 
 from vlls.optim.ivon._cpu import available
 from vlls.train import Interrupted, Reporter, methods, run

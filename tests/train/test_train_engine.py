@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torchvision.transforms import functional as tv
-from training import tiny
+from training import StopAt, differences, photographs, saved, tiny
 
 import vlls
 from vlls.data import ImageArrays, corruption, load
@@ -444,19 +444,6 @@ def test_the_always_wrong_class_is_allowed():
 
 
 # ------------------------------------------------------------------ images in files
-def photographs(root, classes=("cat", "dog"), each=30):
-    from PIL import Image
-
-    rng = np.random.default_rng(0)
-    for k, name in enumerate(classes):
-        (root / name).mkdir(parents=True)
-        for i in range(each):
-            picture = rng.integers(0, 100, (40, 50, 3)).astype(np.uint8)
-            picture[:, :, k] += 120
-            Image.fromarray(picture).save(root / name / f"{i}.png")
-    return root
-
-
 @pytest.mark.slow
 def test_folders_of_images_train_and_count_what_cannot_be_read(tmp_path):
     root = photographs(tmp_path / "photos")
@@ -468,9 +455,6 @@ def test_folders_of_images_train_and_count_what_cannot_be_read(tmp_path):
     result = run(config, tmp_path / "runs")
     assert result.status == "finished" and result.final["test_accuracy"] == 1.0
     assert result.counts == {"train_images": 48, "unlabelled": 0, "unreadable": 1}
-
-    from test_train_resume import StopAt, saved
-    from training import differences
 
     with pytest.raises(vlls.train.Interrupted):
         run(config, tmp_path / "cut", reporters=[StopAt(8)])
@@ -522,8 +506,6 @@ def test_the_setting_of_the_gpu_test_learns_with_bfloat16(method):
 @needs_gpu
 @pytest.mark.parametrize("method", ["sgd", "sam", "ls", "ivon"])
 def test_gpu_run_with_bfloat16_learns_and_resumes(tmp_path, method):
-    from test_train_resume import StopAt
-
     # without augmentation: of crops and flips of 8x8 pixels nothing learns much in so few epochs
     config = tiny(method=method, corruption="none", rate=0.0, train_size=None, epochs=6)
     with pytest.raises(vlls.train.Interrupted):

@@ -2,15 +2,14 @@
 
 import json
 import shutil
-import signal
 
 import numpy as np
 import pytest
 import torch
-from training import differences, tiny
+from training import StopAt, differences, tiny
 
 from vlls.data import DataError
-from vlls.train import Interrupted, LoadedRun, Reporter, RunConfig, load_run, run
+from vlls.train import Interrupted, LoadedRun, RunConfig, load_run, run
 from vlls.train._evaluate import predict_probabilities
 from vlls.train._prepare import prepare
 from vlls.train._trainer import Trainer
@@ -111,17 +110,6 @@ def test_images_are_those_that_the_trainer_shows_the_network(kept):
     assert images.path(0) is None
     with pytest.raises(IndexError):
         images[200]
-
-
-class StopAt(Reporter):
-    """Stop as Ctrl-C does."""
-
-    def __init__(self, at):
-        self.at = at
-
-    def step(self, step):
-        if step == self.at:
-            signal.raise_signal(signal.SIGINT)
 
 
 def test_a_run_that_was_cut(tmp_path):

@@ -15,14 +15,13 @@ import threading
 
 import pytest
 import torch
-from training import differences, tiny, without_machine
+from training import StopAt, differences, photographs, saved, tiny, without_machine
 
 from vlls import _files
 from vlls._files import write_atomically
-from vlls.train import Interrupted, Reporter, run
+from vlls.train import Interrupted, Reporter, RunConfig, run
 from vlls.train._files import folder_lock, load_checkpoint, save_checkpoint
 
-VOLATILE = "seconds"  # the one entry of a checkpoint that the clock writes
 CASES = {
     "ivon": {"method": "ivon"},
     "ivon with two samples": {"method": "ivon", "mc_samples": 2},
@@ -30,24 +29,6 @@ CASES = {
     "sam": {"method": "sam"},
     "sgd with augmentation": {"method": "sgd", "augment": True},
 }
-
-
-def saved(folder):
-    """The run's last checkpoint without what the clock wrote, and the record's reproducible part."""
-    checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
-    checkpoint.pop(VOLATILE)
-    return checkpoint, without_machine(json.loads((folder / "record.json").read_text()))
-
-
-class StopAt(Reporter):
-    """Ask the run to stop after a step, as Ctrl-C or a scheduler does."""
-
-    def __init__(self, at, signum=signal.SIGTERM):
-        self.at, self.signum = at, signum
-
-    def step(self, step):
-        if step == self.at:
-            signal.raise_signal(self.signum)
 
 
 # ------------------------------------------------------------------ going on
@@ -318,10 +299,6 @@ def test_output_that_is_a_file_or_read_only(tmp_path):
 
 
 def test_checkpoint_of_other_data_under_the_same_name(tmp_path):
-    from test_train_engine import photographs
-
-    from vlls.train import RunConfig
-
     root = photographs(tmp_path / "photos", each=10)
     values = {"model": "cnn3", "pretrained": False, "image_size": 8, "epochs": 2, "batch_size": 4}
     config = RunConfig(dataset=str(root), method="sgd", **values)

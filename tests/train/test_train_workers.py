@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from test_train_engine import photographs
-from training import differences, without_machine
+from training import differences, photographs, without_machine
 
 from vlls.data import ImageFiles
 from vlls.train import RunConfig, run
