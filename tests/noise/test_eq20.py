@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cases import jacobian, vector
 from torch import nn
 from torch.func import functional_call, hessian, jacrev
 
@@ -23,16 +24,6 @@ def network(outputs=3, seed=0):
 def draw(mean, std, scale, seed=3):
     generator = torch.Generator().manual_seed(seed)
     return {n: scale * std[n] * torch.randn(std[n].shape, dtype=torch.float64, generator=generator) for n in mean}
-
-
-def jacobian(model, weights, x):
-    """(B, K, P)."""
-    rows = jacrev(lambda w: functional_call(model, w, (x,)))(weights)
-    return torch.cat([rows[name].flatten(2) for name in weights], 2)
-
-
-def vector(tree):
-    return torch.cat([tensor.flatten() for tensor in tree.values()])
 
 
 @pytest.mark.guards("prop-two-noises")
@@ -83,6 +74,7 @@ def test_eq_20_is_the_first_order():
         assert sizes[1][i] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.guards("prop-noise-moments")
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_the_moments_to_second_order(outputs):

@@ -5,9 +5,9 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
+from cases import covariance_of, posterior_of
 from torch import nn
-from torch.func import functional_call, jacfwd, jacrev
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.func import jacfwd, jacrev
 
 from vlls import DiagonalPosterior, models
 from vlls.noise import _layers, _linearization, logit_covariance
@@ -55,20 +55,8 @@ def prepare(model, dtype=torch.float64):
     return model.eval().to(dtype)
 
 
-def posterior_of(model, names=None):
-    mean = {n: p.detach().clone() for n, p in model.named_parameters() if names is None or n in names}
-    return DiagonalPosterior(mean, {n: 0.1 + torch.rand_like(m) for n, m in mean.items()})
-
-
-def reference(model, posterior, x, jacobian=jacrev):
-    """J Sigma J^T of one example after the other."""
-    found = []
-    for i in range(len(x)):
-        with sdpa_kernel(SDPBackend.MATH):
-            rows = jacobian(lambda p, i=i: functional_call(model, p, (x[i : i + 1],))[0])(posterior.mean)
-        scaled = [(rows[name] * std).flatten(1) for name, std in posterior.std.items()]
-        found.append(sum(s @ s.T for s in scaled))
-    return torch.stack(found).detach()
+def uneven(model, names=None):
+    return posterior_of(model, 0.6, spread=True, names=names)
 
 
 def relative_error(value, exact):
@@ -76,11 +64,11 @@ def relative_error(value, exact):
 
 
 def check(model, x, posterior=None, jacobian=jacrev, **options):
-    posterior = posterior or posterior_of(model)
+    posterior = posterior or uneven(model)
     found = logit_covariance(model, posterior, x, **options)
     assert found.shape == (len(x), 3, 3) and not found.requires_grad
     assert torch.equal(found, found.mT)
-    assert relative_error(found, reference(model, posterior, x, jacobian)) < 1e-10
+    assert relative_error(found, covariance_of(model, posterior, x, jacobian)) < 1e-10
     return found
 
 
@@ -147,9 +135,9 @@ def test_every_layer_equals_its_jacobian(layer, no_fallback):
     make, shape = LAYERS[layer]
     model = prepare(net(make()))
     x = TOKENS if shape is None else torch.randn(shape, dtype=torch.float64)
-    posterior = posterior_of(model)
+    posterior = uneven(model)
     # reverse mode drops the gradient of the padding row, forward mode does not: it is as random as the others
-    exact = reference(model, posterior, x, jacfwd if shape is None else jacrev)
+    exact = covariance_of(model, posterior, x, jacfwd if shape is None else jacrev)
     found = logit_covariance(model, posterior, x)
     assert found.dtype == torch.float64 and torch.equal(found, found.mT)
     assert relative_error(found, exact) < 1e-10
@@ -160,7 +148,7 @@ def test_every_layer_equals_its_jacobian(layer, no_fallback):
 
 def test_the_padding_row_counts():
     model = prepare(net(nn.Embedding(7, 3, padding_idx=0)))
-    q = posterior_of(model)
+    q = uneven(model)
     q.std["0.weight"][1:] = 0
     assert [bool(v.any()) for v in logit_covariance(model, q, TOKENS)] == [True, False, True]
 
@@ -276,28 +264,28 @@ def test_attention_with_learned_keys_goes_without_a_rule():
 @pytest.mark.parametrize("positions", [1, 4])
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("block", [1, 700, 1 << 30])
-@pytest.mark.parametrize("way", [_layers._by_weight, _layers._by_position])
-def test_both_ways_to_sum_over_weights(way, block, groups, positions):
+@pytest.mark.parametrize("total", [_layers._by_weight, _layers._by_position])
+def test_both_sums_over_weights(total, block, groups, positions):
     u = torch.randn(5, groups, 6, positions, dtype=torch.float64)
     g = torch.randn(2, 5, groups, 4, positions, dtype=torch.float64)
     var = torch.rand(groups, 4, 6, dtype=torch.float64)
     rows = torch.einsum("rbgot,bgjt->brgoj", g, u)
     exact = torch.einsum("brgoj,bsgoj,goj->brs", rows, rows, var)
-    assert relative_error(way(u, g, var, block), exact) < 1e-13
+    assert relative_error(total(u, g, var, block), exact) < 1e-13
 
 
-@pytest.mark.parametrize("way", ["_by_weight", "_by_position"])
+@pytest.mark.parametrize("total", ["_by_weight", "_by_position"])
 @pytest.mark.parametrize("layer", ["linear", "linear on a sequence", "conv1d", "conv2d depthwise", "conv3d"])
-def test_each_way_serves_every_layer_that_multiplies(layer, way, monkeypatch, no_fallback):
+def test_each_sum_serves_every_layer_that_multiplies(layer, total, monkeypatch, no_fallback):
     make, shape = LAYERS[layer]
     for name in ("_by_weight", "_by_position"):
-        monkeypatch.setattr(_layers, name, getattr(_layers, way))
+        monkeypatch.setattr(_layers, name, getattr(_layers, total))
     check(prepare(net(make())), torch.randn(shape, dtype=torch.float64))
 
 
 def test_a_small_memory_limit_takes_one_example_at_a_time():
     model = prepare(net(nn.Conv2d(2, 8, 3, padding=1), nn.Tanh(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)))
-    x, q = torch.randn(5, 2, 6, 6, dtype=torch.float64), posterior_of(model)
+    x, q = torch.randn(5, 2, 6, 6, dtype=torch.float64), uneven(model)
     line = Linearization(model, q, x, memory_limit=0.1)
     assert [len(part) for part, _ in line.parts(x)] == [1] * 5
     assert line._block < 8 * 8 * 9 * 8 * 3  # bytes of one layer's gradients of one example
@@ -396,8 +384,8 @@ def test_an_operation_that_vmap_does_not_know_goes_row_by_row(monkeypatch):
     parts = {"a": linear(), "b": linear(), "weight": weights(4)}
     odd = prepare(Net(lambda m, x: m.b(Wave.apply(m.a(x), m.weight)), **parts))
     same = Net(lambda m, x: m.b(m.a(x) * m.weight.sin()), **parts)
-    x, q = torch.randn(3, 4, dtype=torch.float64), posterior_of(odd)
-    assert relative_error(logit_covariance(odd, q, x), reference(same, q, x)) < 1e-10
+    x, q = torch.randn(3, 4, dtype=torch.float64), uneven(odd)
+    assert relative_error(logit_covariance(odd, q, x), covariance_of(same, q, x)) < 1e-10
     assert len(calls) == 3
 
 
@@ -407,9 +395,9 @@ def test_frozen_fixed_and_left_out_parameters():
     model[0].weight.requires_grad_(False)  # the posterior decides what is random, not requires_grad
     whole = check(model, x)
     model[2].bias.requires_grad_(False)
-    part = check(model, x, posterior_of(model, {"0.weight", "2.weight", "4.bias"}))
+    part = check(model, x, uneven(model, {"0.weight", "2.weight", "4.bias"}))
     assert not torch.allclose(whole, part)
-    q = posterior_of(model)
+    q = uneven(model)
     q.std["0.weight"][1:] = 0
     q.std["2.weight"].zero_()
     q.std["4.bias"].zero_()
@@ -421,7 +409,7 @@ def test_frozen_fixed_and_left_out_parameters():
 def test_the_warning_comes_once_for_a_kind_of_module(monkeypatch):
     monkeypatch.setattr(_linearization, "_warned", set())
     model = prepare(net(nn.ConvTranspose1d(4, 4, 2), nn.ConvTranspose1d(4, 4, 2), nn.PReLU(), nn.Conv1d(4, 1, 3)))
-    x, q = torch.randn(LINE, dtype=torch.float64), posterior_of(model)
+    x, q = torch.randn(LINE, dtype=torch.float64), uneven(model)
     with pytest.warns(UserWarning, match="per-example gradients") as caught:
         logit_covariance(model, q, x)
     said = [text for w in caught if "per-example gradients" in (text := str(w.message))]
@@ -431,7 +419,7 @@ def test_the_warning_comes_once_for_a_kind_of_module(monkeypatch):
         logit_covariance(model, q, x)
 
 
-@pytest.mark.parametrize("name", ["cnn3", "resnet18"])
+@pytest.mark.parametrize("name", ["cnn3", pytest.param("resnet18", marks=pytest.mark.slow)])
 def test_networks_of_the_paper(name, no_fallback):
     pytest.importorskip("torchvision")
     model = models.build(name, 3, image_size=8).double().eval()

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cases import D, posterior_of, seeded
+from cases import mlp as network
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -15,23 +17,13 @@ from vlls import IVON, DiagonalPosterior, label_noise, label_noise_moments, rank
 from vlls.noise import METHODS, logit_covariance, sam_label_noise
 from vlls.noise._modes import differentiable
 
-D = torch.float64
 HALVES = (torch.float16, torch.bfloat16)
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
 
 
 def mlp(outputs=3):
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, outputs)).eval()
-
-
-def posterior_of(model, std, dtype=torch.float32):
-    mean = {name: p.detach().clone().to(dtype) for name, p in model.named_parameters()}
-    return DiagonalPosterior(mean, {name: torch.full_like(m, std) for name, m in mean.items()})
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
+    return network(5, outputs, 8)
 
 
 # ---------------------------------------------------------------------- half precision
@@ -92,7 +84,7 @@ def test_noise_in_half_precision_is_that_in_double_precision(kind, dtype, std):
     model = KINDS[kind](dtype)
     x = torch.randn(6, 5).to(dtype)
     for given in (torch.float32, dtype):  # of the posterior
-        q = posterior_of(model, std, given)
+        q = posterior_of(model, std, dtype=given)
         twin, wide = fine(model, x)
         right = DiagonalPosterior(
             {n: m.to(D) for n, m in q.mean.items()},
@@ -102,8 +94,8 @@ def test_noise_in_half_precision_is_that_in_double_precision(kind, dtype, std):
         assert float((logit_covariance(model, q, x) - exact).abs().max() / exact.abs().max()) < 1e-3
         for method in METHODS:
             options = {"method": method, "num_samples": 6, "curvature_pairs": 3, "rank": 2}
-            found = label_noise_moments(model, q, x, generator=draws(torch.float32), **options)
-            same = label_noise_moments(twin.float(), right, wide.float(), generator=draws(torch.float32), **options)
+            found = label_noise_moments(model, q, x, generator=seeded(5), **options)
+            same = label_noise_moments(twin.float(), right, wide.float(), generator=seeded(5), **options)
             twin.to(D)
             assert float((found.magnitude - same.magnitude).abs().max() / same.magnitude.max()) < 1e-3, method
             gap = (found.mean_shift - same.mean_shift).abs().max() / same.magnitude.max()
@@ -114,15 +106,11 @@ def test_noise_in_half_precision_is_that_in_double_precision(kind, dtype, std):
         assert float((noise - other).abs().max() / other.abs().max()) < 1e-3
 
 
-def draws(dtype):
-    return torch.Generator().manual_seed(5)
-
-
 def test_a_std_of_1e_4_in_float16_has_its_variance():
     layer = nn.Linear(5, 1, bias=False).half()
     x = torch.ones(1, 5).half()
     with pytest.warns(UserWarning, match="std of 'weight'"):
-        variance = logit_covariance(layer, posterior_of(layer, 1e-4, torch.float16), x)
+        variance = logit_covariance(layer, posterior_of(layer, 1e-4, dtype=torch.float16), x)
     assert float(variance) == pytest.approx(5e-8, rel=1e-3)  # 1e-4 is 1.0001e-4 in float16
 
 
@@ -131,7 +119,7 @@ def test_a_std_of_1e_4_in_float16_has_its_variance():
 def test_draws_in_half_precision_agree_with_the_covariance(dtype):
     model, x = mlp().to(dtype), torch.randn(1, 5).to(dtype)
     for std in (1e-4, 1e-3, 1e-2):
-        q = posterior_of(model, std)
+        q = posterior_of(model, std, dtype=torch.float32)
         drawn = label_noise_moments(model, q, x, method="monte_carlo", num_samples=1000, generator=seeded(4))
         exact = label_noise_moments(model, q, x)
         assert float((exact.magnitude - drawn.magnitude).abs() / drawn.magnitude_error) < 3
@@ -144,11 +132,11 @@ def test_a_std_that_the_weights_do_not_resolve_is_named_once(dtype):
         with pytest.warns(
             UserWarning, match=rf"std of '0.weight' is 1.0e-05 and its {dtype} weights are .* apart"
         ) as w:
-            rank_examples(model, posterior_of(model, 1e-5), x, LABELS, method=method, batch_size=2)
+            rank_examples(model, posterior_of(model, 1e-5, dtype=torch.float32), x, LABELS, method=method, batch_size=2)
         assert sum("std of" in str(one.message) for one in w) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        label_noise(model, posterior_of(model, 3e-2), x)
+        label_noise(model, posterior_of(model, 3e-2, dtype=torch.float32), x)
         label_noise(mlp(), posterior_of(mlp(), 1e-5), x.float())
 
 
@@ -156,7 +144,7 @@ def test_a_std_that_the_weights_do_not_resolve_is_named_once(dtype):
 def test_a_model_that_insists_on_its_dtype_is_computed_in_it(dtype):
     torch.manual_seed(2)
     model, x = Insisting(dtype), torch.randn(6, 5)
-    q = posterior_of(model, 0.03)
+    q = posterior_of(model, 0.03, dtype=torch.float32)
     twin, wide = fine(model.layers, x.to(dtype))
     right = DiagonalPosterior(*({n.removeprefix("layers."): t.to(D) for n, t in of.items()} for of in (q.mean, q.std)))
     exact = logit_covariance(twin, right, wide)
@@ -166,7 +154,7 @@ def test_a_model_that_insists_on_its_dtype_is_computed_in_it(dtype):
     for method in METHODS:
         assert bool(label_noise(model, q, x, method=method, num_samples=4).isfinite().all())
     with pytest.warns(UserWarning, match="draws of the weights lose most of it here"):
-        label_noise(model, posterior_of(model, 1e-5), x, method="monte_carlo")
+        label_noise(model, posterior_of(model, 1e-5, dtype=torch.float32), x, method="monte_carlo")
 
 
 def test_a_posterior_in_half_precision_is_drawn_from_in_float32():
@@ -236,6 +224,7 @@ def together(jobs, rounds):
     return answers
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_threads_on_one_model_do_not_see_each_other():
     model, x = attention(), torch.randn(3, 3, 4)
