@@ -48,7 +48,7 @@ class Cell:
 
     @property
     def position(self) -> tuple[Any, ...]:
-        """Panel, role, method, hyperparameter, value and seed: no two cells of an experiment share all of them."""
+        """Panel, role, method, hyperparameter, value and seed; no two cells of an experiment share all of them."""
         return (self.panel, self.role, self.config.method, self.parameter, self.value, self.config.seed)
 
     @property

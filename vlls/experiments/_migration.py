@@ -61,8 +61,8 @@ def migrate(path: str | os.PathLike[str]) -> Migration:
             results``.
 
     Returns:
-        What was renamed, what is there twice, and what was left as it was: records that cannot be read, and runs that
-        another process is at work on.
+        The runs that were renamed, those that are there twice, and those that were left as they were, because their
+        record cannot be read or another process is at work on them.
 
     Raises:
         ValueError: if there are no runs, or another process holds the folder.

@@ -101,7 +101,7 @@ def label_noise(model: nn.Module, posterior: Posterior | Any, x: Tensor, options
 @torch.inference_mode(False)
 @keywords(NoiseOptions)
 def label_noise_moments(model: nn.Module, posterior: Posterior | Any, x: Tensor, options: NoiseOptions) -> LabelNoise:
-    r"""Return mean, covariance and magnitude of every example's label noise.
+    r"""Return mean, covariance and magnitude of every example's label noise (Chapter 6).
 
     There are four methods; :class:`.NoiseOptions` explains the other keywords.
 

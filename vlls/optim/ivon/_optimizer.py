@@ -198,7 +198,7 @@ class IVON(Optimizer, Joinable):
 
     @property
     def capturable(self) -> bool:
-        """Whether a CUDA graph can hold the steps: with ``fused`` they read no number from the device."""
+        """Whether a CUDA graph can hold the steps, which with ``fused`` read no number from the device."""
         return bool(self.fused)
 
     # ------------------------------------------------------------------ sampling
