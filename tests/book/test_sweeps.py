@@ -8,7 +8,7 @@ from chapters import ROOT
 from typer.testing import CliRunner
 
 from vlls.cli._app import app
-from vlls.experiments import EXPERIMENTS, PROTOCOLS, compare, highest_protocol, load_table
+from vlls.experiments import EXPERIMENTS, PROTOCOLS, _grids, compare, highest_protocol, load_table
 
 PAGE = (ROOT / "book" / "sweeps.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,8 +25,9 @@ def test_every_sweep_and_protocol_is_on_the_page():
 
 def test_the_python_of_the_page_runs(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    exec(block, {})
+    for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
+        exec(block, {})
+    assert _grids._EXPERIMENTS.pop("my_digits").figure == "plot_sensitivity"
     out = capsys.readouterr().out
     assert out.startswith("60 runs, the first: CIFAR-10, symmetric 20 %: ivon, seed 0") and "Empty DataFrame" in out
 
