@@ -167,7 +167,7 @@ class PerLayer:
 
 
 class Mixed(PerLayer):
-    """A full covariance for each matrix, independent entries of vectors."""
+    """A full covariance for most matrices, independent entries of the other parameters."""
 
     def independent_std(self, name):
         root = self.root[name]
@@ -225,7 +225,8 @@ def per_layer(model, scale):
 
 def mixed(model, scale):
     q = per_layer(model, scale).posterior
-    root = {n: r if q.mean[n].ndim > 1 else r.diagonal().abs().diag() for n, r in q.root.items()}
+    full = [name for name, m in q.mean.items() if m.ndim > 1 and "q_proj" not in name]
+    root = {n: r if n in full else r.diagonal().abs().diag() for n, r in q.root.items()}
     covariance = torch.block_diag(*(r.double() @ r.double().T for r in root.values()))
     return Given(Mixed(q.mean, root), q.mean, covariance)
 

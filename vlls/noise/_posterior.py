@@ -56,7 +56,8 @@ class ModelPosterior:
                 name: std * torch.randn(std.shape, dtype=std.dtype, device=std.device, generator=generator)
                 for name, std in self.std.items()
             }
-        draw = self.source.sample(generator)
+        with torch.no_grad():
+            draw = self.source.sample(generator)
         steps = {}
         for name, mean in self.mean.items():
             centre = self.source.mean[self.theirs[name]]
@@ -236,8 +237,7 @@ def _length(posterior: Posterior, name: str) -> int:
     """How many numbers a row of a parameter has, after a trial."""
     mean = posterior.mean[name]
     wide = torch.promote_types(mean.dtype, torch.float32)
-    with torch.no_grad():
-        rows = _scaled(posterior, name, torch.ones(2, 3, *mean.shape, dtype=wide, device=mean.device))
+    rows = _scaled(posterior, name, torch.ones(2, 3, *mean.shape, dtype=wide, device=mean.device))
     if not bool(torch.isfinite(rows).all()):
         raise ValueError(
             f"the posterior's scale of {name!r} returned NaN or infinite numbers for gradients of ones; look at its "
@@ -246,6 +246,7 @@ def _length(posterior: Posterior, name: str) -> int:
     return rows.shape[2]
 
 
+@torch.no_grad()
 def _scaled(posterior: Posterior, name: str, gradients: Tensor) -> Tensor:
     """The rows of a posterior, or a ValueError if they do not fit the gradients."""
     try:

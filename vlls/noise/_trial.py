@@ -161,14 +161,14 @@ class Trials:
 
     # ------------------------------------------------------------------ reverse mode
     def gradients(self, sites: list[Site], instead: str) -> set[str]:
-        """Compare the gradient with the movement of the logits, and the rules with the gradient.
+        """Check that the logits move as their gradient predicts, and that the rules agree with the gradient.
 
         Args:
             sites: with the batch axes that were found.
-            instead: what an error says to do.
+            instead: advice for the error.
 
         Returns:
-            The names of the modules whose rule does not tell what their parameters do.
+            The names of the modules whose rule is not right, for a hook or a subclass changes what they compute.
 
         Raises:
             ValueError: if the logits move otherwise than autograd says.
@@ -197,7 +197,8 @@ class Trials:
                 if not wrong:
                     backward_once(done, u[:1])
                 told = dict(of_rules)  # before the hooks see other passes
-                told.update({module: float(arithmetic.posterior.variance(own)) for module, own in formed.items()})
+                for module, own in formed.items():
+                    told[module] = told.get(module, 0.0) + float(arithmetic.posterior.variance(own))
                 pulled = [_pull(done, direction) for direction in u]
             if not wrong:
                 wrong.append(_misread(sites, told, pulled[0], arithmetic))
