@@ -9,7 +9,7 @@ import re
 
 import nbformat
 import pytest
-from _ext.code_links import Link, Reader, Reference, linked
+from _ext.code_links import PACKAGES, Link, Reader, Reference, linked
 from _ext.paper_links import Mention, Target, mentions, target, targets
 from chapters import BOOK, ROOT, chapters, claims, guards, markdown, pages
 from myst_parser.mdit_to_docutils.base import default_slugify
@@ -292,7 +292,7 @@ def test_what_a_chapter_imports_is_documented(chapter):
         if cell.cell_type == "code":
             linked_names |= {link.target.rpartition(".")[2] for link in reader.read(cell.source)}
             for node in ast.walk(ast.parse(cell.source)):
-                if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "vlls":
+                if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] in PACKAGES:
                     imported |= {alias.name for alias in node.names}
     assert imported
     assert imported <= linked_names
