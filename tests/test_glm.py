@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from glm_problems import FAMILIES, problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,6 @@ import vlls.glm
 from vlls import (
     GLM,
     Bernoulli,
-    Binomial,
     Categorical,
     Gaussian,
     GaussianPosterior,
@@ -25,21 +25,6 @@ from vlls import (
     variational_gd_step,
     von_step,
 )
-
-FAMILIES = [Bernoulli(), Binomial(5), Categorical(3), Gaussian(), Poisson()]
-
-
-def problem(family, n=40, p=4, seed=0, **options):
-    rng = np.random.default_rng(seed)
-    features, f = rng.normal(size=(n, p)) / math.sqrt(p), rng.normal(size=n)
-    targets = {
-        "Bernoulli": lambda: rng.integers(0, 2, n),
-        "Binomial": lambda: rng.integers(0, 6, n),
-        "Categorical": lambda: rng.integers(0, 3, n),
-        "Gaussian": lambda: f,
-        "Poisson": lambda: rng.poisson(2.0, n),
-    }[type(family).__name__]()
-    return GLM(family, features, targets, **options)
 
 
 def posterior(glm, seed=0):
@@ -57,7 +42,7 @@ def smooth_l1(theta):
 @pytest.mark.parametrize("regularizer", [None, Ridge(0.3), smooth_l1], ids=["default", "ridge", "callable"])
 @pytest.mark.parametrize("family", FAMILIES, ids=repr)
 def test_derivatives_are_those_of_the_loss(family, regularizer):
-    glm = problem(family, regularizer=regularizer)
+    glm = problem(family, n=40, p=4, regularizer=regularizer)
     theta = posterior(glm).mean
     d = theta.numel()
     gradient = torch.func.grad(glm.loss)(theta)
@@ -69,7 +54,7 @@ def test_derivatives_are_those_of_the_loss(family, regularizer):
 @pytest.mark.parametrize("family", FAMILIES, ids=repr)
 def test_loss_and_gradient_are_equations_6_and_9(family):
     """Plain loops over the examples, written from the paper."""
-    glm = problem(family, regularizer=Ridge(0.7))
+    glm = problem(family, n=40, p=4, regularizer=Ridge(0.7))
     theta, noise = posterior(glm).mean, torch.randn_like(glm.targets)
     loss, gradient = 0.35 * theta.square().sum(), 0.7 * theta
     for phi, y, eps in zip(glm.features, glm.targets, noise, strict=True):
@@ -103,7 +88,7 @@ def test_expectations_lie_within_monte_carlo_standard_errors(family):
 @pytest.mark.parametrize("family", FAMILIES, ids=repr)
 def test_elbo_is_expected_loss_and_kl(family):
     """Eq. 7 with the KL of two Gaussians from vlls.posterior: the other way to the same number."""
-    glm = problem(family, regularizer=Ridge(2.5))
+    glm = problem(family, n=40, p=4, regularizer=Ridge(2.5))
     q = posterior(glm)
     prior = GaussianPosterior(torch.zeros(glm.parameter_shape), precision=2.5)
     mean, var = q.marginal(glm.features)
@@ -113,7 +98,7 @@ def test_elbo_is_expected_loss_and_kl(family):
 
 @pytest.mark.parametrize("family", FAMILIES, ids=repr)
 def test_blocks_of_rows_change_nothing(family, monkeypatch):
-    glm = problem(family, n=300)
+    glm = problem(family, n=300, p=4)
     q = posterior(glm)
     whole = glm.label_noise(q), glm.expected_gradient(q), glm.expected_hessian(q), glm.elbo(q), glm.hessian(q.mean)
     monkeypatch.setattr(vlls.glm, "_CHUNK", 1)  # the smallest block: 64 rows
@@ -123,7 +108,7 @@ def test_blocks_of_rows_change_nothing(family, monkeypatch):
 
 
 def test_an_unpenalised_intercept_is_a_flat_prior():
-    glm = problem(Poisson(), regularizer=Ridge(torch.tensor([0.0, 1.0, 1.0, 1.0])))
+    glm = problem(Poisson(), n=40, p=4, regularizer=Ridge(torch.tensor([0.0, 1.0, 1.0, 1.0])))
     theta = fit(glm, newton_step).final
     residual = glm.family.mean(glm.features @ theta) - glm.targets
     assert abs(float(glm.features[:, 0] @ residual)) < 1e-9  # its score is zero, not pulled to the prior
@@ -132,7 +117,7 @@ def test_an_unpenalised_intercept_is_a_flat_prior():
 
 @pytest.mark.parametrize("family", FAMILIES, ids=repr)
 def test_fit_reaches_stationary_points(family):
-    glm = problem(family)
+    glm = problem(family, n=40, p=4)
     theta = fit(glm, newton_step).final
     assert glm.gradient(theta).abs().max() < 1e-9
     q = fit(glm, von_step, lr=0.9).final
@@ -145,7 +130,7 @@ def test_fit_reaches_stationary_points(family):
 
 
 def test_trajectory_tells_what_happened():
-    glm = problem(Bernoulli())
+    glm = problem(Bernoulli(), n=40, p=4)
     seen = []
     run = fit(glm, gd_step, lr=0.1, max_iter=2000, callback=lambda t, theta: seen.append((t, theta)))
     assert run.converged and len(run) == len(seen) == len(run.states) - 1
@@ -161,7 +146,7 @@ def test_trajectory_tells_what_happened():
 
 
 def test_own_step_functions_can_be_fitted():
-    glm = problem(Bernoulli())
+    glm = problem(Bernoulli(), n=40, p=4)
     noise = glm.label_noise(GaussianPosterior(torch.ones(4), 1.0))
     noisy = fit(glm, lambda model, theta: newton_step(model, theta, label_noise=noise)).final
     assert glm.gradient(noisy, noise).abs().max() < 1e-9
@@ -243,6 +228,6 @@ def test_a_singular_hessian_names_the_regularizer_as_the_remedy():
 
 
 def test_divergence_is_said_not_returned():
-    glm = problem(Poisson())
+    glm = problem(Poisson(), n=40, p=4)
     with pytest.raises(ValueError, match=r"smaller lr|left the finite numbers"):
         fit(glm, gd_step, lr=1e6)

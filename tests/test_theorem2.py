@@ -7,13 +7,13 @@ import pytest
 import statsmodels.api as sm
 import sympy as sp
 import torch
+from glm_problems import FAMILIES, problem
 from scipy.special import expit
 from sklearn.datasets import load_breast_cancer, load_digits
 
 from vlls import (
     GLM,
     Bernoulli,
-    Binomial,
     Categorical,
     Gaussian,
     GaussianPosterior,
@@ -24,22 +24,6 @@ from vlls import (
     von_step,
 )
 from vlls._quadrature import sobol_normal
-
-FAMILIES = [Bernoulli(), Binomial(7), Categorical(3), Gaussian(), Poisson()]
-
-
-def problem(family, n=500, p=20, **options):
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(n, p)) / math.sqrt(p)
-    f = features @ rng.normal(size=p)
-    targets = {
-        "Bernoulli": lambda: rng.binomial(1, expit(f)),
-        "Binomial": lambda: rng.binomial(7, expit(f)),
-        "Categorical": lambda: rng.integers(0, 3, n),
-        "Gaussian": lambda: f + rng.normal(size=n),
-        "Poisson": lambda: rng.poisson(np.exp(f)),
-    }[type(family).__name__]()
-    return GLM(family, features, targets, **options)
 
 
 def start(glm):
