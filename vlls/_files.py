@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["make_folder", "reason_of", "write_atomically"]
+__all__ = ["make_folder", "reason_of", "whole_folder", "write_atomically"]
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
@@ -61,3 +64,28 @@ def make_folder(folder: Path) -> None:
 def reason_of(error: OSError) -> str:
     """Return the system's words for an error, without the name of the file."""
     return error.strerror or type(error).__name__
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Make a folder that is whole or not there: fill the path that is given, which becomes the folder at the end.
+
+    If the folder is there by then, it gets the files that it lacks: another process was quicker, or it was incomplete.
+
+    Raises:
+        OSError: if it cannot be written; nothing is left then.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        made = Path(temporary) / folder.name
+        yield made
+        try:
+            os.rename(made, folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+            for file in made.rglob("*"):
+                destination = folder / file.relative_to(made)
+                if file.is_file() and not destination.exists():
+                    destination.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.move(file, destination)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from vlls._errors import DataError, MissingDataError, needs, one_line
+from vlls._files import whole_folder
 from vlls.data._clothing1m import read_layout
 from vlls.data._garments import draw_garment
 from vlls.data._known import CLOTHES, Dataset
@@ -93,39 +92,21 @@ def read_miniature(dataset: Dataset, root: Path, download: bool) -> ImageStream:
         ValueError: if it cannot be written, or Pillow is not installed.
     """
     folder = root / NAME
-    if not _is_there(folder):
+    if not folder.exists():
         needs("PIL.Image", f"drawing {NAME}")
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            # Into a folder of its own, which is renamed when it is complete: what is cut off stays out of sight.
-            with tempfile.TemporaryDirectory(prefix=f".{NAME}-", dir=root) as temporary:
-                _write(Path(temporary) / NAME)
-                _move(Path(temporary) / NAME, folder)
+            with whole_folder(folder) as made:
+                _write(made)
         except OSError as error:
             raise MissingDataError(
                 f"{NAME} could not be made in {root} ({one_line(error)}); make room, or choose a folder that you may "
                 "write to as root or VLLS_DATA"
             ) from error
+    elif not (folder / "noisy_train_key_list.txt").is_file():
+        raise DataError(
+            f"{folder} is there but has no noisy_train_key_list.txt, so it is not whole; remove it, and it is made anew"
+        )
     return read_layout(folder, NAME)
-
-
-def _is_there(folder: Path) -> bool:
-    return (folder / "noisy_train_key_list.txt").is_file()
-
-
-def _move(source: Path, target: Path) -> None:
-    """Rename a folder; where another process was quicker, its copy stays."""
-    try:
-        os.rename(source, target)
-    except OSError as error:
-        if _is_there(target):
-            return
-        if target.exists():
-            raise DataError(
-                f"{target} is there but has no noisy_train_key_list.txt, so it is not whole; remove it, and it is "
-                "made anew"
-            ) from error
-        raise
 
 
 def _write(folder: Path) -> None:

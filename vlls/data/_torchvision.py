@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vlls._errors import DataError, MissingDataError, needs, one_line
+from vlls._files import whole_folder
 from vlls.data._arrays import ImageArrays, load_npz
 from vlls.data._idx import FILES, find_idx, load_idx
 from vlls.data._known import Dataset
@@ -81,27 +79,10 @@ def _download(dataset: Dataset, root: Path) -> None:
     name, (kind, folder) = dataset.name, dataset.torchvision
     make = getattr(needs("torchvision.datasets", f"downloading {name}"), kind)
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        # Into a folder of its own, which is renamed when it is complete: what is cut off stays out of sight.
-        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root) as temporary, _timeout(30.0):
-            make(temporary, train=True, download=True)
-            _move(Path(temporary) / folder, root / folder)
+        with whole_folder(root / folder) as made, _timeout(30.0):
+            make(made.parent, train=True, download=True)
     except Exception as error:  # the network, the disk, the archive: whichever it was, the data set is not there
         raise MissingDataError(f"the download of {name} into {root} failed ({one_line(error)})") from error
-
-
-def _move(source: Path, target: Path) -> None:
-    """Rename a folder; where another process was quicker, its copy stays."""
-    try:
-        os.rename(source, target)
-    except OSError:
-        if not target.is_dir():
-            raise
-        for file in source.rglob("*"):  # the folder was there, perhaps without some of its files
-            destination = target / file.relative_to(source)
-            if file.is_file() and not destination.exists():
-                destination.parent.mkdir(parents=True, exist_ok=True)
-                shutil.move(file, destination)
 
 
 @contextmanager
