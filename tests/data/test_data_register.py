@@ -57,6 +57,17 @@ def test_without_a_reader_it_is_an_arrays_file(stripes, tmp_path, monkeypatch):
     assert found.classes == ("dwarf", "giant") and np.array_equal(found.train_x, data.train_x)
 
 
+def test_the_command_line_imports_a_record(tmp_path, monkeypatch):
+    lines = ("from vlls.data import Dataset, register", 'register(Dataset(name="moons", classes=("new", "full")))')
+    (tmp_path / "my_moons.py").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    try:
+        shown = CliRunner().invoke(app, ["--import", "my_moons", "train", "--dataset", "moons", "--dry-run"])
+    finally:
+        _known._DATASETS.pop("moons", None)
+    assert shown.exit_code == 0 and "IVON on moons" in shown.stdout
+
+
 def test_what_is_refused(stripes):
     with pytest.raises(ValueError, match="^a data set 'stripes' is registered already; choose another name$"):
         register(stripes)

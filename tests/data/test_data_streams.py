@@ -290,9 +290,7 @@ def test_folder_with_a_split(tmp_path, held_out):
         save(tmp_path / name)
     for junk in ("train/a/.hidden.png", "train/.b/7.png", "train/a/notes.txt", "train/8.png", "train/a/.x/9.png"):
         save(tmp_path / junk, format="PNG")
-    with pytest.warns(
-        UserWarning, match=r"left out images in no folder of a class \(1\), files that end in"
-    ):
+    with pytest.warns(UserWarning, match=r"left out images in no folder of a class \(1\), files that end in"):
         data = load(tmp_path)
     assert isinstance(data, ImageStream)
     assert (data.name, data.classes, data.num_classes) == (tmp_path.name, ("a", "b", "c"), 3)
