@@ -8,7 +8,6 @@ _LIBRARIES = {"sklearn": "scikit-learn", "PIL": "Pillow"}
 _EXTRAS = {
     "matplotlib": "plots",
     "seaborn": "plots",
-    "contourpy": "plots",
     "pyarrow": "parquet",
     "ray": "ray",
     "tensorboard": "tensorboard",

@@ -7,10 +7,7 @@ figures that only the book's chapters draw are in the repository's folder ``book
 from vlls._extras import missing
 
 try:
-    import contourpy  # noqa: F401
-    import matplotlib  # noqa: F401
-    import PIL  # noqa: F401
-    import seaborn  # noqa: F401
+    import seaborn  # noqa: F401 (and with it matplotlib and its dependencies)
 except ModuleNotFoundError as error:
     raise missing(error, "vlls.plots", "plots") from None
 
