@@ -71,8 +71,8 @@ class ImageArrays:
 
 def _check_images(images: Any, name: str) -> None:
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
-        kind = getattr(images, "dtype", type(images).__name__)
-        raise DataError(f"{name} is {kind}; images must be uint8, 0 to 255")
+        dtype = getattr(images, "dtype", type(images).__name__)
+        raise DataError(f"{name} is {dtype}; images must be uint8, 0 to 255")
     if images.ndim != 4 or images.shape[3] not in (1, 3):
         raise DataError(f"{name} has shape {images.shape}; images must be (N, H, W, C), channels last, with C 1 or 3")
     if images.size == 0:
@@ -126,17 +126,16 @@ def read_npz(path: Path, keys: tuple[str, ...], optional: tuple[str, ...] = ()) 
 def load_npz(path: Path, name: str, known_classes: tuple[str, ...]) -> ImageArrays:
     """Read an arrays file. If it has no class names, use the known ones."""
     arrays = read_npz(path, ("train_x", "train_y", "test_x", "test_y"), ("classes",))
-    where = str(path)
     images = {key: array[..., None] if array.ndim == 3 else array for key, array in arrays.items() if key[-1] == "x"}
-    labels = {key: as_labels(arrays[key], f"{where}: {key}") for key in ("train_y", "test_y")}
+    labels = {key: as_labels(arrays[key], f"{path}: {key}") for key in ("train_y", "test_y")}
     classes = arrays.get("classes", np.array(known_classes))
     if classes.ndim != 1 or classes.dtype.kind not in "US":
-        raise DataError(f"{where}: classes is {classes.dtype} of shape {classes.shape}; it must be the names, str (K,)")
+        raise DataError(f"{path}: classes is {classes.dtype} of shape {classes.shape}; it must be the names, str (K,)")
     names = tuple(c.decode() if isinstance(c, bytes) else c for c in classes.tolist())
     try:
         return ImageArrays(name, **images, **labels, classes=names, clean_train_y=labels["train_y"].copy())
     except DataError as error:
-        raise DataError(f"{where}, {error}") from None
+        raise DataError(f"{path}, {error}") from None
 
 
 def read_arrays(dataset: Dataset, root: Path, download: bool) -> ImageArrays:

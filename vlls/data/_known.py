@@ -196,7 +196,7 @@ def check_dataset(name: str | os.PathLike[str], labels: str | None = None, argum
     if folder is None:
         check_known(name, DATASETS, argument, ", or the path of a folder of images by class")
     if labels is not None:
-        check_known(labels, [f"{kind}:{key}" for kind, (_, keys) in HUMAN_LABELS.items() for key in keys], "labels")
+        check_known(labels, [f"{name}:{key}" for name, (_, keys) in HUMAN_LABELS.items() for key in keys], "labels")
         owner = HUMAN_LABELS[labels.partition(":")[0]][0]
         if owner != name:
             raise ValueError(

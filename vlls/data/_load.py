@@ -99,11 +99,11 @@ def load(
     try:
         if folder is not None:
             return load_folder(folder)
-        where = default_root() if root is None else Path(root).expanduser()
+        home = default_root() if root is None else Path(root).expanduser()
         dataset = DATASETS[str(name)]
         read = resolve_name(dataset.read) if isinstance(dataset.read, str) else dataset.read
-        data: ImageArrays | ImageStream = read(dataset, where, download)
-        return data if labels is None else _with_human_labels(data, where, labels)
+        data: ImageArrays | ImageStream = read(dataset, home, download)
+        return data if labels is None else _with_human_labels(data, home, labels)
     except MissingDataError as error:
         if fallback is None or fallback == name:
             raise
@@ -117,19 +117,19 @@ def load(
 # ------------------------------------------------------------------ human labels
 def _with_human_labels(data: Any, root: Path, labels: str) -> ImageArrays:
     """Return the data set with these labels, after a check that they are of the same images in the same order."""
-    kind, _, key = labels.partition(":")
-    path = root / f"{kind}.npz"
+    collection, _, key = labels.partition(":")
+    path = root / f"{collection}.npz"
     if not path.exists():
         raise MissingDataError(
-            f"{kind} is not under {root}; put there {path.name} with clean_label and {key}, integers in the order of "
-            f"the training images (they are published at github.com/UCSC-REAL/cifar-10-100n)"
+            f"{collection} is not under {root}; put there {path.name} with clean_label and {key}, integers in the order "
+            f"of the training images (they are published at github.com/UCSC-REAL/cifar-10-100n)"
         )
     arrays = {k: as_labels(v, f"{path}: {k}") for k, v in read_npz(path, tuple({"clean_label", key})).items()}
     clean = arrays["clean_label"]
-    for which, values in arrays.items():
+    for name, values in arrays.items():
         if values.shape != data.train_y.shape:
             raise DataError(
-                f"{path}: {which} has shape {values.shape} beside {len(data.train_y)} training images; use the labels "
+                f"{path}: {name} has shape {values.shape} beside {len(data.train_y)} training images; use the labels "
                 "of all training images"
             )
     different = int((clean != data.train_y).sum())

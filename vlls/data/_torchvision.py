@@ -34,7 +34,7 @@ def read_torchvision(dataset: Dataset, root: Path, download: bool) -> ImageArray
 
 def _found(dataset: Dataset, root: Path) -> ImageArrays | None:
     """Return the data set if it lies under ``root``: of the arrays file, or else of torchvision's layout."""
-    arrays_file, (kind, folder) = root / f"{dataset.name}.npz", dataset.torchvision
+    arrays_file, (class_name, folder) = root / f"{dataset.name}.npz", dataset.torchvision
     if arrays_file.exists():
         return load_npz(arrays_file, dataset.name, dataset.classes)
     if _is_idx(dataset):
@@ -42,7 +42,7 @@ def _found(dataset: Dataset, root: Path) -> ImageArrays | None:
         return load_idx(files, dataset.name, dataset.classes) if len(files) == len(FILES) else None
     if not (root / folder).is_dir() or not any((root / folder).iterdir()):
         return None
-    make = getattr(needs("torchvision.datasets", f"reading {root / folder}"), kind)
+    make = getattr(needs("torchvision.datasets", f"reading {root / folder}"), class_name)
     try:
         train, test = (make(root, train=part, download=False) for part in (True, False))
     except Exception as error:  # a pickle that is damaged can raise anything
@@ -76,8 +76,8 @@ def _absent(dataset: Dataset, root: Path) -> str:
 
 def _download(dataset: Dataset, root: Path) -> None:
     """Download a data set into ``root``: all of it, or nothing."""
-    name, (kind, folder) = dataset.name, dataset.torchvision
-    make = getattr(needs("torchvision.datasets", f"downloading {name}"), kind)
+    name, (class_name, folder) = dataset.name, dataset.torchvision
+    make = getattr(needs("torchvision.datasets", f"downloading {name}"), class_name)
     try:
         with whole_folder(root / folder) as made, _timeout(30.0):
             make(made.parent, train=True, download=True)

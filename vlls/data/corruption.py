@@ -251,14 +251,14 @@ def _draw(labels: np.ndarray, matrix: np.ndarray, seed: int, chunk: int = 8192) 
 def _as_classes(labels: Any, num_classes: int) -> np.ndarray:
     """Return the labels as a new int64 array of classes 0 to K - 1."""
     if isinstance(labels, Tensor):
-        kind = str(labels.dtype)
+        dtype = str(labels.dtype)
         integers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
         array = labels.detach().cpu().numpy() if integers else np.zeros(0)
     else:
         array = _as_array(labels)
-        kind, integers = str(array.dtype), array.dtype.kind in "iu"
+        dtype, integers = str(array.dtype), array.dtype.kind in "iu"
     if not integers:
-        raise ValueError(f"labels are of type {kind}; pass integers 0 to {num_classes - 1}, one for each example")
+        raise ValueError(f"labels are of type {dtype}; pass integers 0 to {num_classes - 1}, one for each example")
     if array.ndim != 1:
         raise ValueError(f"labels have shape {array.shape}; pass one class for each example, shape (N,)")
     outside = array[(array < 0) | (array >= num_classes)]
