@@ -121,8 +121,8 @@ def _with_human_labels(data: Any, root: Path, labels: str) -> ImageArrays:
     path = root / f"{collection}.npz"
     if not path.exists():
         raise MissingDataError(
-            f"{collection} is not under {root}; put there {path.name} with clean_label and {key}, integers in the order "
-            f"of the training images (they are published at github.com/UCSC-REAL/cifar-10-100n)"
+            f"{collection} is not under {root}; put there {path.name} with clean_label and {key}, integers in the "
+            "order of the training images (they are published at github.com/UCSC-REAL/cifar-10-100n)"
         )
     arrays = {k: as_labels(v, f"{path}: {k}") for k, v in read_npz(path, tuple({"clean_label", key})).items()}
     clean = arrays["clean_label"]
