@@ -81,6 +81,7 @@ def error(result, *words):
 
 
 # ------------------------------------------------------------------ what is written
+@pytest.mark.filterwarnings("ignore:the disagreement of .* has a standard error")
 def test_the_table_is_the_ranking(folder):
     shown = noise(folder)
     assert shown.exit_code == 0, shown.output

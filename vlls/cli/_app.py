@@ -1,4 +1,4 @@
-"""The commands, and what becomes of their errors."""
+"""The commands, whose errors end as one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors as one line, and who may tell them."""
+"""Errors as one line, and the process that may print them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Failed", "one_line", "rank"]
 
 
 class Failed(Exception):
-    """A run that this process could not do; told whichever process of a ``torchrun`` it is."""
+    """A run that this process could not do; printed by whichever process of a ``torchrun`` it is."""
 
 
 def rank() -> int:

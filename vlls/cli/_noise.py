@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import time
 import warnings
@@ -22,7 +21,7 @@ from vlls._names import check_known
 from vlls.cli._errors import Failed
 from vlls.cli._noise_report import ALL, CSV, HTML, Asked, NoiseReport, name_options, name_parts, rank_parts
 from vlls.cli._options import DATA_HELP, DEVICE_HELP, option
-from vlls.cli._terminal import Terminated, note, say, terminable, threads_of, warnings_noted
+from vlls.cli._terminal import note, say, signal_of, terminable, threads_of, warnings_noted
 
 if TYPE_CHECKING:
     from vlls.posterior import Posterior
@@ -129,7 +128,7 @@ def noise(
     except torch.cuda.OutOfMemoryError as error:
         raise Failed("the GPU has not enough memory; choose a smaller --memory") from error
     except KeyboardInterrupt as stopped:
-        signum = signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT
+        signum = signal_of(stopped)
         say(f"stopped by {signum.name}; {CSV} and {HTML} are as they were")
         raise typer.Exit(128 + signum) from None
     if as_json:

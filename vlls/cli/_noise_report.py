@@ -1,4 +1,4 @@
-"""What ``vlls noise`` is asked, and the forms in which it tells a ranking: a table, a page, a summary, sentences."""
+"""The options of ``vlls noise``, and its reports of a ranking: a table, a page, a summary, sentences."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def name_parts(parts: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Asked:
-    """How the noise is to be computed."""
+    """The options that say how to compute the noise."""
 
     method: str
     rank: int | None
@@ -72,7 +72,7 @@ class Asked:
             raise ValueError(f"--samples {self.samples} is not allowed; choose at least 2")
 
     def options(self, run: LoadedRun) -> dict[str, Any]:
-        """What :func:`.rank_examples` takes."""
+        """Return the keywords of :func:`.rank_examples`."""
         import torch
 
         from vlls.train._prepare import derive_seed
@@ -87,12 +87,12 @@ class Asked:
         return options
 
     def in_words(self) -> str:
-        """How the noise is computed."""
+        """Say how the noise is computed."""
         rank, samples = self.rank or 3, self.samples or 64
-        ways = f"{rank} leading directions" if rank > 1 else "leading direction"
+        directions = f"{rank} leading directions" if rank > 1 else "leading direction"
         how = {
-            "rank": f"linearised network: covariance of its logits along the {ways} of the noise; their mean by a "
-            "few draws of the weights",
+            "rank": f"linearised network: covariance of its logits along the {directions} of the noise; their mean by "
+            "a few draws of the weights",
             "exact": "linearised network: the whole covariance of its logits; their mean by a few draws of the weights",
             "direction": f"Eq. 20: {samples} Gaussian directions of the linearised network",
             "monte_carlo": f"{samples} draws of the weights from the posterior, no linearisation",
@@ -145,7 +145,7 @@ def rank_parts(
 
 
 def name_options(message: str) -> str:
-    """What :func:`.rank_examples` says in the words of the command: its options for the function's parameters.
+    """Replace the parameters of :func:`.rank_examples` in a message by the options of the command.
 
     Example:
         >>> name_options("raise memory_limit, or use method='rank'")
@@ -157,7 +157,7 @@ def name_options(message: str) -> str:
 
 @dataclass(frozen=True)
 class NoiseReport:
-    """A ranking in the three forms in which it is told.
+    """Reports of a ranking.
 
     Args:
         run: whose images were ranked.
@@ -197,13 +197,13 @@ class NoiseReport:
         return sum(len(images.unreadable) for images in self.images.values())
 
     def _file(self, row: int) -> str | None:
-        """Where the image of a row lies, if in a file of its own."""
+        """Return the path of the image of a row, if it is in a file of its own."""
         path = self.images[self.part[row]].path(int(self.ranking.index[row]))
         return None if path is None else str(path)
 
     @cached_property
     def chance(self) -> str:
-        """What there is to say of a network that ended at chance; nothing where it did not."""
+        """A warning if the network ended at chance; empty if not."""
         run = self.run
         told = tell_chance(run.config, label_counts(run.data), run.epochs)
         return f"the ranking says nothing about the images or their labels: {told}" if told else ""
@@ -335,7 +335,7 @@ class NoiseReport:
         return f"{said}{moved}: not learned yet; {share}, and more with more steps or a smaller --beta2"
 
     def summary(self, show: int, place: Path) -> dict[str, Any]:
-        """What ``--json`` prints."""
+        """Return the summary that ``--json`` prints."""
         asked, values, wrong = self.asked, self.ranking.noise, self.wrong
         highest = self._ends(show)[0]
         disputed = self._disputed(len(highest))
@@ -363,7 +363,7 @@ class NoiseReport:
         }
 
     def _dispute(self, row: int) -> dict[str, Any]:
-        """Which label the network disagrees with, and what it predicts instead."""
+        """Return the label that the network disagrees with, and its prediction."""
         ranking, names = self.ranking, self.run.data.classes
         return {
             "part": str(self.part[row]),
@@ -375,7 +375,7 @@ class NoiseReport:
         }
 
     def sentences(self, show: int, place: Path) -> list[str]:
-        """What is printed."""
+        """Return the lines that are printed."""
         found = self.summary(show, place)
         values, number = found["noise"], found["examples"]
         first = (

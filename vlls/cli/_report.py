@@ -38,7 +38,7 @@ def _name(method: str) -> str:
 
 
 def describe(config: RunConfig) -> str:
-    """What a run is, in a few words.
+    """Describe a run in a few words.
 
     Example:
         >>> describe(RunConfig(dataset="digits", corruption="pair_flip", rate=0.2, epochs=1))
@@ -55,7 +55,7 @@ def describe(config: RunConfig) -> str:
 
 # ---------------------------------------------------------------------- finished runs
 def results_table(results: Sequence[RunResult]) -> Table:
-    """What runs came to: a row a measure, a column a way to predict of a run."""
+    """Return the results of runs: a row for each measure, a column for each run and way to predict."""
     together = len(results) > 1
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column()
@@ -76,7 +76,7 @@ def results_table(results: Sequence[RunResult]) -> Table:
     table.add_section()
 
     def once(label: str, cells: Sequence[str]) -> None:
-        """A row of what there is once a run."""
+        """Add a row of values that a run has once, whatever the way to predict."""
         if any(cells):
             shown = zip(columns, cells, strict=True)
             table.add_row(label, *(cell if prefix == "test" else "" for (_, prefix), cell in shown))
@@ -107,7 +107,7 @@ def _seconds(seconds: float) -> str:
 
 
 def comparison(ours: RunResult, plain: RunResult) -> str:
-    """What is seen of two runs on the same wrong labels, in words that follow from the numbers."""
+    """Compare two runs on the same wrong labels, in words that follow from their numbers."""
     (high, first), (low, second) = sorted(
         ((r.final["test_accuracy"], _name(r.config.method)) for r in (plain, ours)), reverse=True
     )

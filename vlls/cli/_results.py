@@ -12,7 +12,7 @@ from rich.table import Table
 
 from vlls._names import check_known
 from vlls.cli._options import option
-from vlls.cli._terminal import note, warnings_noted
+from vlls.cli._terminal import console_of_tables, note, warnings_noted
 from vlls.experiments import EXPERIMENTS, choose, collate, collate_labels, experiment, load_table, protocol, save_table
 
 __all__ = ["figure", "results"]
@@ -59,9 +59,7 @@ def results(
     if table.empty:
         raise ValueError(f"{folder} holds no finished run{' of ' + name if name else ''}; vlls sweep makes them")
     if output is None:
-        console = Console()
-        if not console.file.isatty():
-            console.width = 160
+        console = console_of_tables()
         for (experiment_name, protocol_name), rows in table.groupby(["experiment", "protocol"], sort=False):
             console.print(_best(rows, f"{experiment_name}, {protocol_name} protocol, {len(rows)} runs"))
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
@@ -18,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vlls.cli._options import DATA_HELP, DEVICE_HELP, option
-from vlls.cli._terminal import Terminated, note, say, terminable, warnings_noted
+from vlls.cli._terminal import console_of_tables, note, say, signal_of, terminable, warnings_noted
 from vlls.experiments import (
     EXPERIMENTS,
     PROTOCOLS,
@@ -110,9 +109,7 @@ def sweep(
     dry_run: Annotated[bool, option(OUTPUT, "print the runs and what is done of them", None, "--dry-run")] = False,
 ) -> None:
     """Sweep, report, and leave with the exit code."""
-    tables = Console()
-    if not tables.file.isatty():
-        tables.width = 160
+    tables = console_of_tables()
     if list_all:
         tables.print(_all_sweeps())
         return
@@ -143,7 +140,7 @@ def sweep(
                 reporters=[watch],
             )
     except KeyboardInterrupt as stopped:
-        signum = signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT
+        signum = signal_of(stopped)
         say(f"stopped by {signum.name}; runs under way were saved to {results}: go on with the same command")
         raise typer.Exit(128 + signum) from None
     raise typer.Exit(_tell(result, name, results, notes))

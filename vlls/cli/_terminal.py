@@ -1,4 +1,4 @@
-"""What the commands share: what they say, how many threads they take, and how they are stopped."""
+"""Functions that the commands share: for output, threads and signals."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rich.console import Console
 
 from vlls.cli._errors import rank
 
-__all__ = ["Terminated", "note", "say", "terminable", "threads_of", "warnings_noted"]
+__all__ = ["Terminated", "console_of_tables", "note", "say", "signal_of", "terminable", "threads_of", "warnings_noted"]
 
 
 @contextmanager
 def threads_of(count: int | None) -> Iterator[None]:
-    """Let torch take ``count`` threads, or as many as it does, and set back what was."""
+    """Let torch take ``count`` threads, if it is not None, and restore the number afterwards."""
     import torch  # late: it takes seconds
 
     before = torch.get_num_threads()
@@ -32,12 +32,17 @@ def threads_of(count: int | None) -> Iterator[None]:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, where it is not the run that listens."""
+    """SIGTERM, outside of a run, which handles it itself."""
+
+
+def signal_of(stopped: KeyboardInterrupt) -> signal.Signals:
+    """Return the signal that stopped this process."""
+    return signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM stop this process as Ctrl-C does; while it trains, the run listens itself and saves."""
+    """Let SIGTERM stop this process as Ctrl-C does; while it trains, the run handles it and saves."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -52,6 +57,14 @@ def terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def console_of_tables(*, quiet: bool = False) -> Console:
+    """Return a console that is wide enough for every table, unless it is a terminal."""
+    console = Console(quiet=quiet)
+    if not console.file.isatty():
+        console.width = 160
+    return console
+
+
 def note(console: Console, line: str) -> None:
     """Print a sentence: wrapped between words on a terminal, whole elsewhere."""
     console.print(line, soft_wrap=not console.file.isatty(), markup=False, highlight=False)
@@ -59,7 +72,7 @@ def note(console: Console, line: str) -> None:
 
 @contextmanager
 def warnings_noted(console: Console) -> Iterator[None]:
-    """Tell what is warned of as a note of one line, each once."""
+    """Print warnings as notes of one line, each once."""
     told: set[str] = set()
 
     def tell(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -75,6 +88,6 @@ def warnings_noted(console: Console) -> Iterator[None]:
 
 
 def say(line: str) -> None:
-    """Print a line on stderr, once for all processes of a run."""
+    """Print a line on stderr, from the first process of a run only."""
     if rank() == 0:
         print(line, file=sys.stderr)

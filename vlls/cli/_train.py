@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, redirect_stdout
@@ -16,7 +15,7 @@ from rich.console import Console
 from vlls.cli._errors import Failed, one_line, rank
 from vlls.cli._options import DATA_HELP, DEVICE_HELP, option, with_run_options
 from vlls.cli._report import comparison, describe, plan, results_table
-from vlls.cli._terminal import Terminated, note, say, terminable, threads_of, warnings_noted
+from vlls.cli._terminal import console_of_tables, note, say, signal_of, terminable, threads_of, warnings_noted
 from vlls.data._known import check_dataset, in_memory
 from vlls.train._chance import tell_chance
 from vlls.train._config import RunConfig
@@ -98,9 +97,7 @@ def train(
         if given:
             for line in _namesakes(asked, output):
                 note(notes, f"note: {line}")
-    tables = Console(quiet=(quiet and not dry_run) or as_json or not speaks)
-    if not tables.file.isatty():
-        tables.width = 160  # of a file, so that a table is never cut
+    tables = console_of_tables(quiet=(quiet and not dry_run) or as_json or not speaks)
     if dry_run:
         _tell_plans(configs, set(given), output, tables, as_json and speaks)
         return
@@ -128,7 +125,7 @@ train.__doc__ = HELP
 
 
 def demonstration() -> list[RunConfig]:
-    """The runs of ``vlls train`` alone."""
+    """Return the runs of ``vlls train`` without options."""
     errors: dict[str, Any] = {"dataset": "digits", "corruption": "symmetric", "rate": 0.4}
     return [RunConfig(method=method, **errors).resolved() for method in (PROPOSED, SGD)]
 
@@ -148,7 +145,7 @@ def _checked(config: RunConfig, dry_run: bool) -> RunConfig:
 
 
 def _namesakes(asked: RunConfig, output: Path) -> Iterator[str]:
-    """Yield what else could have been meant: a folder called as a data set, a run that an older version named."""
+    """Yield notes on names that mean two things: of a data set and a folder, of a run and one of an older version."""
     name, config = asked.dataset, asked.located().resolved()
     if in_memory(name) and Path(name).is_dir():
         yield f"{name} is the data set of that name; for the folder that lies here pass ./{name}"
@@ -188,7 +185,7 @@ def run(config: RunConfig, output: Path, **options: Any) -> RunResult:
 
 
 def _train(config: RunConfig, output: Path, notes: Console, **options: Any) -> RunResult:
-    """Train a run; one that cannot be done, or is stopped, leaves with what to do on one line."""
+    """Train a run; if it fails or is stopped, leave with a line that says how to go on."""
     import torch  # late: it takes seconds
 
     from vlls.train import Interrupted
@@ -205,7 +202,7 @@ def _train(config: RunConfig, output: Path, notes: Console, **options: Any) -> R
         say(f"{stopped}; go on with the same command and --resume")
         raise typer.Exit(128 + stopped.signum) from None
     except KeyboardInterrupt as stopped:
-        signum = signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT
+        signum = signal_of(stopped)
         kept = (run_folder(output, config) / CHECKPOINT).exists()
         then = "go on from the last checkpoint with the same command and --resume" if kept else "nothing was saved"
         say(f"stopped by {signum.name} at once; {then}")

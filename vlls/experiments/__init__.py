@@ -1,9 +1,9 @@
 """Every experiment of the paper: grids of runs, sweeps over them, and tables of the results.
 
-:data:`.EXPERIMENTS` holds a grid for each figure, with the paper's values, and :func:`.register` adds one;
-:func:`.sweep` does the runs that are not done yet; :func:`.collate` makes a table of them and :func:`.choose` picks
-hyperparameters. The commands ``vlls sweep``, ``vlls results`` and ``vlls figure`` are the same from a terminal. It
-needs the extra ``train``; a cluster needs ``ray``.
+:data:`.EXPERIMENTS` holds a grid for each figure, with the paper's values, and :func:`~vlls.experiments.register` adds
+one; :func:`.sweep` does the runs that are not done yet; :func:`.collate` makes a table of them and :func:`.choose`
+picks hyperparameters. The commands ``vlls sweep``, ``vlls results`` and ``vlls figure`` are the same from a terminal.
+It needs the extra ``train``; a cluster needs ``ray``.
 """
 
 from typing import TYPE_CHECKING
