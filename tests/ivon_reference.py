@@ -9,7 +9,11 @@ import numpy as np
 
 
 class ReferenceIVON:
-    """One parameter vector; `samples` of a step are pairs (theta, gradient of the mean loss at theta)."""
+    """One parameter vector; `samples` of a step are pairs (theta, gradient of the mean loss at theta).
+
+    The operations are in the order of :mod:`vlls.optim.ivon.alg1`: in float64, from the same noise, the numbers are the
+    optimizer's bit for bit.
+    """
 
     def __init__(
         self,
@@ -38,17 +42,19 @@ class ReferenceIVON:
         pairs = ((mean, self.m), (momentum, self.g), (hess, self.h))
         return max((np.abs(np.asarray(ours) - theirs) / (1 + np.abs(theirs))).max() for ours, theirs in pairs)
 
-    @property
-    def sigma(self):
-        return 1.0 / np.sqrt(self.ess * (self.h + self.delta))
+    def noise(self, normal):
+        return normal / np.sqrt(self.ess * (self.h + self.delta))
 
-    def step(self, samples):
+    def step(self, samples, noises=None):
+        """`noises` are theta - m of each sample before theta was rounded, if they are known."""
         self.t += 1
+        noises = [theta - self.m for theta, _ in samples] if noises is None else noises
         g_hat = np.mean([g for _, g in samples], axis=0)
         if self.hess_approx == "price":
-            h_hat = np.mean([g * (theta - self.m) / self.sigma**2 for theta, g in samples], axis=0)
+            seen = [g * noise * (self.h + self.delta) for (_, g), noise in zip(samples, noises, strict=True)]
         else:
-            h_hat = np.mean([self.ess * g**2 for _, g in samples], axis=0)
+            seen = [g**2 for _, g in samples]
+        h_hat = np.mean([each * self.ess for each in seen], axis=0)
         self.g = self.beta1 * self.g + (1 - self.beta1) * g_hat
         correction = 0.5 * (1 - self.beta2) ** 2 * (self.h - h_hat) ** 2 / (self.h + self.delta)
         self.h = self.beta2 * self.h + (1 - self.beta2) * h_hat + correction

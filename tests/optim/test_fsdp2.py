@@ -19,7 +19,7 @@ CASES = {
     "an infinity in one shard": {"infinity": True},
 }
 
-pytestmark = needs_gloo
+pytestmark = [needs_gloo, pytest.mark.slow]
 
 
 def problem():

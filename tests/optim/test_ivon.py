@@ -210,9 +210,9 @@ def test_same_trajectory_as_ivon_opt_seed_for_seed(hess_approx, more):
     """Bit for bit on a CPU; lists of tensors round in another order."""
     public = pytest.importorskip("ivon")
     setting = {"hess_approx": hess_approx, **more}
-    theirs = against_ivon_opt(public.IVON, 200, **setting)
-    assert (theirs - weights(cnn())).norm() / theirs.norm() > 0.05
-    assert torch.equal(against_ivon_opt(IVON, 200, **setting), theirs)
+    theirs = against_ivon_opt(public.IVON, 60, **setting)
+    assert (theirs - weights(cnn())).norm() / theirs.norm() > 0.02
+    assert torch.equal(against_ivon_opt(IVON, 60, **setting), theirs)
     theirs = against_ivon_opt(public.IVON, 20, **setting)
     ours = against_ivon_opt(IVON, 20, foreach=True, **setting)
     assert (ours - theirs).norm() / theirs.norm() < 1e-5

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from ivon_problems import EXECUTORS, batch, cnn, executors, images, loss_of, mlp
 from ivon_reference import ReferenceIVON
 
 from vlls import IVON
+from vlls.optim.ivon import _registry
+from vlls.optim.ivon._tensors import SingleTensor
 
 
 # ---------------------------------------------------------------------------------------------- persistence
@@ -324,6 +327,43 @@ def test_late_move_to_another_dtype_or_layout(executor):
     image.to(memory_format=torch.channels_last)
     train_step(image, optimizer, images())
     assert torch.isfinite(weights(image)).all()
+
+
+# ---------------------------------------------------------------------------------------------- executors
+def test_an_executor_is_a_class_and_an_entry_of_the_table(monkeypatch):
+    """It takes the parameters that it supports, before those behind it; runs are recorded under its label."""
+
+    class Mine(SingleTensor):
+        drawn = 0
+
+        @classmethod
+        def supports(cls, param):
+            return param.ndim == 2
+
+        @classmethod
+        def label(cls):
+            return "mine 1.0"
+
+        def draw(self, states, generator):
+            Mine.drawn += len(states)
+            super().draw(states, generator)
+
+    monkeypatch.setattr(_registry, "EXECUTORS", [Mine, *_registry.EXECUTORS])
+    model = mlp()
+    optimizer = IVON(model.parameters(), lr=0.1, ess=30.0)
+    assert optimizer.executor == "mine 1.0, single" and not optimizer.capturable
+    train_step(model, optimizer, batch())
+    assert Mine.drawn == 2
+
+
+@executors
+def test_the_executor_is_named(executor):
+    params = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3, dtype=torch.float64))]
+    optimizer = IVON(params[:1], lr=0.1, ess=30.0, **EXECUTORS[executor])
+    assert optimizer.capturable == (executor == "fused")
+    assert re.fullmatch(r"cpu ivon-[0-9a-f]{16}" if executor == "fused" else executor, optimizer.executor)
+    optimizer.add_param_group({"params": params[1:]})
+    assert executor != "fused" or optimizer.executor.endswith(", single")
 
 
 # ---------------------------------------------------------------------------------------------- groups

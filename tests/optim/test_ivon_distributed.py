@@ -257,7 +257,7 @@ def ran(tmp_path_factory):
     return list(zip(*in_two_processes(tmp_path_factory.mktemp("ranks"), all_jobs), strict=True))
 
 
-pytestmark = needs_gloo
+pytestmark = [needs_gloo, pytest.mark.slow]
 
 
 @pytest.mark.parametrize("case", range(len(CASES)), ids=[str(c) for c in CASES])

@@ -77,6 +77,7 @@ BAD = [
     ({"lr": "fast"}, "lr='fast'"),
     ({"ess": 0.5}, r"ess=0.5 is outside \[1, 1e\+30\]; use the number of training examples"),
     ({"ess": -3}, "ess=-3"),
+    ({"ess": 1e38}, r"ess=1e\+38 is outside \[1, 1e\+30\]"),  # float32 ends there
     ({"ess": math.inf}, "ess=inf"),
     ({"hess_init": 0.0}, r"hess_init=0.0 is outside \(0, inf\)"),
     ({"hess_init": -1.0}, "hess_init=-1.0"),

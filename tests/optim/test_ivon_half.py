@@ -26,6 +26,7 @@ def test_rounding_at_random_has_the_value_as_its_mean(dtype):
     assert ((rounded.mean(0) - values.double()).abs() <= 3 * error).all()
 
 
+@pytest.mark.slow
 @HALVES
 @executors
 def test_a_curvature_settles_at_its_value(dtype, executor):

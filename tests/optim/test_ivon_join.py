@@ -25,7 +25,7 @@ CASES = {  # options of Join, of IVON, and how the loop differs
     "none at all": {"batches": (2, 0)},
 }
 
-pytestmark = needs_gloo
+pytestmark = [needs_gloo, pytest.mark.slow]
 
 
 def problem():

@@ -172,6 +172,7 @@ def test_the_hessian_at_rest_balances_its_second_order_term(beta2):
     assert errors(h - 0.1) > 10  # biased upwards
 
 
+@pytest.mark.slow
 @pytest.mark.guards("prop-ivon-fixed-point")
 def test_the_bias_has_the_limit_of_the_proposition():
     """The gradient, its noise and the curvature each have their share; the other terms are left out in turn."""
@@ -182,6 +183,7 @@ def test_the_bias_has_the_limit_of_the_proposition():
         assert abs(bias - limit) < 4 * error + 0.03 * limit  # 3 %: what a beta2 of 0.99 is from its limit
 
 
+@pytest.mark.slow
 def test_ivon_ends_at_diagonal_von(patients, diagonal_von):
     """Means within sampling error, standard deviations within 3 %, and neither is full VON's."""
     m, h = diagonal_von
@@ -233,6 +235,7 @@ def test_the_factor_is_the_batch_size():
         assert errors(price, h).abs() < 4
 
 
+@pytest.mark.slow
 @pytest.mark.guards("prop-ivon-gradsq")
 def test_gradsq_with_ess_makes_the_posterior_too_narrow(patients, diagonal_von):
     """By about sqrt(B/N); the advice ess = sqrt(N B) brings the width back. Labels are drawn from the model."""

@@ -260,6 +260,7 @@ def test_a_closure_that_returns_nothing_takes_the_same_steps():
     assert torch.equal(run(True), run(False))
 
 
+@pytest.mark.slow
 def test_torch_compile_of_model_and_of_the_whole_step():
     def run(compiled):
         torch._dynamo.reset()

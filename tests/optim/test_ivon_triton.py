@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from vlls import IVON
 
 triton = pytest.importorskip("triton")
+pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parents[1]
 COMPILE = """

@@ -1,10 +1,13 @@
-"""IVON and SAM through torch's own tools for checkpoints: torch.distributed.checkpoint, and hooks on load."""
+"""IVON's saved states, and both optimizers through torch.distributed.checkpoint and hooks on load."""
 
 import copy
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from ivon_problems import EXECUTORS, batch, loss_of, mlp, train_step, weights
+from ivon_reference import ReferenceIVON
 from torch.distributed import checkpoint
 from torch.distributed.checkpoint import state_dict as dcp
 
@@ -159,7 +162,6 @@ def test_a_pre_hook_may_mend_what_would_be_refused():
         other.load_state_dict(old)
     other.register_load_state_dict_pre_hook(lambda _, given: saved)
     other.load_state_dict(old)
-    assert torch.equal(weights(model), weights(model))
     assert other.state_dict()["state"].keys() == saved["state"].keys()
 
 
@@ -180,3 +182,55 @@ def test_a_generator_in_the_state_of_the_first_parameter_does_not_disturb(execut
     with pytest.warns(UserWarning, match="the saved state has a generator"):
         without.load_state_dict(saved)
     assert all("generator" not in state for state in without.state_dict()["state"].values())
+
+
+# ---------------------------------------------------------------------- states that older versions saved
+NAMES = ("ess", "hess_init", "beta1", "beta2", "weight_decay", "hess_approx", "clip_radius", "debias", "rescale_lr")
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_state_of_an_older_version_goes_on_bit_for_bit(kept):
+    """Three groups, of which the last is in bfloat16; the float64 ones follow the reference at the same noise."""
+    saved = torch.load(Path(__file__).parent / "data" / "ivon_state.pt", weights_only=True)
+    params = [torch.nn.Parameter(p.clone()) for p in saved["params"]]
+    groups = [{"params": params[:2]}, {"params": params[2:3]}, {"params": params[3:]}]
+    optimizer = IVON(groups, lr=9.0, ess=9.0, generator=torch.Generator(), foreach=False)
+    optimizer.load_state_dict(saved["optimizer"])
+    twin = torch.Generator()
+    twin.set_state(saved["optimizer"]["generator"])
+    references = [(optimizer.param_groups[0], params[:2]), (optimizer.param_groups[1], params[2:3])]
+    for k, (group, members) in enumerate(references):
+        reference = ReferenceIVON(flat(members), group["lr"], **{name: group[name] for name in NAMES})
+        state = [saved["optimizer"]["state"][i] for i in ((0, 1), (2,))[k]]
+        reference.g, reference.h, reference.t = flat(s["momentum"] for s in state), flat(s["hess"] for s in state), 3
+        references[k] = reference, members
+
+    def sample():
+        normals = [torch.empty(len(r.m), dtype=torch.float64).normal_(generator=twin).numpy() for r, _ in references]
+        torch.empty(6).normal_(generator=twin), torch.rand(6, generator=twin)  # bfloat16: noise, and rounding
+        for p in params:
+            p.grad = p.detach() ** 3
+        for (reference, members), normal in zip(references, normals, strict=True):
+            noise = reference.noise(normal)
+            assert np.array_equal(flat(members), reference.m + noise)
+            reference.step([(flat(members), flat(p.grad for p in members))], [noise])
+
+    if kept:
+        with optimizer.keep_sampled():
+            for _ in range(3):
+                sample()
+                optimizer.step()
+    else:
+        for _ in range(3):
+            with optimizer.sampled_params(train=True):
+                sample()
+            optimizer.step()
+    for reference, members in references:
+        assert np.array_equal(flat(members), reference.m) and reference.t == 6
+        assert np.array_equal(flat(optimizer.state[p]["hess"] for p in members), reference.h)
+    assert not torch.equal(params[3].detach(), saved["params"][3])
+    assert torch.equal(optimizer.state[params[3]]["mean"].bfloat16(), params[3])
+
+
+def flat(tensors):
+    return torch.cat([t.detach().flatten() for t in tensors]).numpy()

@@ -25,6 +25,8 @@ def in_threads(calls, rounds):
         return [future.result(LIMIT) for future in [pool.submit(run, call) for call in calls]]
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the disagreement of")
 @executors
 def test_predict_rank_examples_and_samples_at_once(executor):
     model, (x, y) = cnn().eval(), images(8)
