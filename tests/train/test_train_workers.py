@@ -9,6 +9,7 @@ from vlls.train import RunConfig, run
 from vlls.train._batches import file_loader
 
 
+@pytest.mark.slow
 def test_workers_are_no_forks_of_a_process_that_has_used_a_gpu(tmp_path, monkeypatch):
     root = photographs(tmp_path, each=2)
     files = ImageFiles(root, sorted(str(path.relative_to(root)) for path in root.rglob("*.png")), [0, 0, 1, 1], size=8)
