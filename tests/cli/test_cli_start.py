@@ -57,20 +57,6 @@ def test_late_names_are_those_of_the_modules():
 
 
 @pytest.mark.slow
-def test_names_and_modules_of_one_name_do_not_hide_each_other(tmp_path):
-    code = """
-import importlib
-module = importlib.import_module("vlls.experiments._sweep")
-from vlls.experiments import LocalExecutor, cells, coverage, sweep
-from vlls import *
-from vlls import IVON as ivon
-import vlls.optim.ivon
-print(callable(sweep), callable(cells), callable(coverage), module.sweep is sweep, IVON is ivon is vlls.optim.IVON)
-"""
-    assert run_python(code, tmp_path) == "True True True True True\n"
-
-
-@pytest.mark.slow
 def test_the_package_explains_itself_where_no_extra_is_installed(run_bare):
     done = run_bare("import inspect, pydoc, vlls; inspect.getmembers(vlls); print('IVON' in pydoc.render_doc(vlls))")
     assert done.stdout == "True\n", done.stderr

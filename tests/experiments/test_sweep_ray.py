@@ -90,6 +90,7 @@ def test_what_a_cluster_cannot_do_is_refused_before_it_is_joined(options, said):
     assert not ray.is_initialized()
 
 
+@pytest.mark.slow
 def test_without_a_shared_folder_the_record_travels(tmp_path):
     from vlls.experiments._ray import _work_there
 
