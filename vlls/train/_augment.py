@@ -57,7 +57,7 @@ def crop_flip(images: Tensor, rows: Tensor, size: int, how: Draw) -> Tensor:
 
 
 def center(images: Tensor, size: int) -> Tensor:
-    """The middle ``size`` × ``size`` pixels of images (N, H, W, C), as a view."""
+    """Return the middle ``size`` × ``size`` pixels of images (N, H, W, C), as a view."""
     top, left = (images.shape[1] - size) // 2, (images.shape[2] - size) // 2
     return images[:, top : top + size, left : left + size]
 

@@ -267,7 +267,7 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], key: str | None = None) -> RunConfig:
-        """The config of :meth:`to_dict`, also of one that another version of vlls wrote.
+        """Return the config of :meth:`to_dict`, also if another version of vlls wrote it.
 
         A field that is missing takes its default. A field of a newer version is left out, with a warning, where the run
         does not depend on it: it is null, or the others alone have the run's key.
@@ -277,7 +277,7 @@ class RunConfig:
             key: of the run, as its record holds it.
 
         Raises:
-            ValueError: for a field that there is not, or a value that is not allowed.
+            ValueError: for an unknown field, or a value that is not allowed.
         """
         names = [field.name for field in fields(cls)]
         config = cls(**{name: value for name, value in values.items() if name in names})
@@ -300,7 +300,7 @@ class RunConfig:
 
     @property
     def name(self) -> str:
-        """What the run's folder is called, for people and unique through the key."""
+        """The name of the run's folder, for people to read and unique by the key."""
         folder = _known.as_folder(self.dataset)
         dataset = self.dataset if folder is None else os.path.basename(os.path.abspath(folder))
         dataset = "".join(c if c.isalnum() else "-" for c in dataset).strip("-").lower()[-32:] or "images"

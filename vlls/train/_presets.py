@@ -61,8 +61,8 @@ def hyperparameters(
     """Return the hyperparameters of a method on a data set: the paper's, where it gives them.
 
     CIFAR-10's are those of App. C.2. CIFAR-100's are the columns of Table 1; where the corruption is none of its
-    three, the column that is nearest: pair flip for pair flips, else symmetric with the nearest rate. The paper gives
-    none for MNIST (Fig. 3) nor, but for the network, for Clothing1M (Fig. 9): those are ours, as are the miniature's.
+    three, the nearest column: pair flip for pair flips, else symmetric with the nearest rate. The paper gives none for
+    MNIST (Fig. 3), and for Clothing1M (Fig. 9) only the network: these are ours, as are the miniature's.
 
     Args:
         dataset: as :func:`.load` takes it.

@@ -306,7 +306,7 @@ def _check_fingerprints(folder: Path, path: str, data: RunData, kept: dict[str, 
 
 
 def _config(folder: Path, record: dict[str, Any], state: dict[str, Any]) -> ResolvedConfig:
-    """The config of a run, from its checkpoint or its record."""
+    """Return the config of a run from its checkpoint or its record."""
     values = state.get("config", record.get("config"))
     if values is None:
         raise ValueError(

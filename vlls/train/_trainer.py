@@ -1,4 +1,4 @@
-"""The training step: a batch, a loss, a method's optimizer; on a GPU all of it in one CUDA graph."""
+"""The training step of a run: batch, loss and optimizer, on a GPU in one CUDA graph."""
 
 from __future__ import annotations
 
@@ -304,7 +304,7 @@ def _on(device: torch.device, values: np.ndarray) -> Tensor:
 def make_model(
     config: ResolvedConfig, data: RunData, device: torch.device, *, pretrained: bool | None = None
 ) -> nn.Module:
-    """The run's network with its first weights, on the device, channels last in memory.
+    """Return the run's network with its first weights, on the device, channels last in memory.
 
     Args:
         config: of the run.

@@ -1,4 +1,4 @@
-"""The methods that the paper compares, one record each: whatever depends on a method is read from here.
+"""The methods that the paper compares: one table of records, from which everything that depends on a method is read.
 
 The command line, the checks of a config, the presets, grids, figures and tables iterate over :data:`METHODS`. To add a
 method to it, write its loss or its optimizer in a file of its own and a record here. From outside,
@@ -145,7 +145,7 @@ def _ivon(training: Training) -> torch.optim.Optimizer:
 
 
 def _has_kernel(training: Training) -> bool:
-    """Whether this machine has one kernel for IVON's step: Triton, or a C compiler."""
+    """Return whether IVON can take its step in one kernel here, by Triton or a C compiler."""
     import importlib.util
 
     from vlls.optim.ivon._cpu import available
@@ -170,8 +170,8 @@ class Method:
         reads: the hyperparameters that it reads besides those that all methods read, with the values that they take
             where a data set's presets have none; None leaves the choice to the optimizer. They are fields of
             :class:`.RunConfig`, or else names of its ``options``.
-        presets: values of fields that all methods read, such as the schedule. They replace the data set's, but for
-            those that the data set has for this very method.
+        presets: values of fields that all methods read, such as the schedule. They replace the data set's general
+            values; values that the data set has for this method replace them in turn.
         shares_presets_of: the method whose values in the data sets' presets it takes; its own if empty.
         criterion: makes the loss from the resolved config and the number of classes: a module that is called with
             logits (B, K) and classes (B,). If it has a method ``next_epoch``, that is called after each epoch.
