@@ -575,3 +575,14 @@ def test_ordinary_networks_pass(name, dtype):
                 label_noise(model, q, some, method=method, num_samples=2, curvature_pairs=0)
             sam_label_noise(model, some, labels, linear=True, rho=scale)
             sam_label_noise(model, some, labels, per_example=True)
+
+
+@pytest.mark.parametrize("seed", [0, 4, 10])
+def test_a_step_too_short_for_float32_is_no_fault(seed):
+    """A step of 1e-10 does not reach the logits of a norm in float32, however often it is repeated."""
+    torch.manual_seed(seed)
+    x = torch.randn(4, 4)
+    model = nn.Sequential(nn.Linear(4, 16), InSingle(), nn.SiLU(), nn.Linear(16, 3)).eval()
+    for some in (x, x[:1]):
+        labels = [0] * len(some)
+        assert sam_label_noise(model, some, labels, linear=True, rho=1e-6).shape == (len(some), 3)

@@ -266,13 +266,6 @@ def test_a_posterior_without_a_member_is_named():
             call(model, torch.zeros(3), x)
 
 
-def test_a_length_that_depends_on_the_gradients_is_refused():
-    model, x = mlp(dtype=D), torch.randn(4, 4, dtype=D)
-    q = Changed(model, scale=lambda q, scale: lambda n, g: scale(n, g)[..., : g.shape[0]])
-    with pytest.raises(ValueError, match="returned rows of . numbers and of 2 before"):
-        logit_covariance(model, q, x)
-
-
 def test_a_gaussian_of_another_length_says_both():
     model, x = mlp(), torch.randn(4, 4)
     for call in (label_noise, logit_covariance, vlls.predict):

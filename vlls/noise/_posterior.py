@@ -76,13 +76,7 @@ class ModelPosterior:
         assert self.source is not None
         theirs = self.theirs[name]
         wide = torch.promote_types(self.source.mean[theirs].dtype, torch.float32)
-        rows = _scaled(self.source, theirs, gradients.detach().to(wide))
-        if rows.shape[2] != self.lengths[name]:
-            raise ValueError(
-                f"the posterior's scale of {theirs!r} returned rows of {rows.shape[2]} numbers and of "
-                f"{self.lengths[name]} before; their length must not depend on the gradients"
-            )
-        return rows.to(gradients.dtype)
+        return _scaled(self.source, theirs, gradients.detach().to(wide)).to(gradients.dtype)
 
     def covariance(self, gradients: Mapping[str, Tensor]) -> Tensor:
         """J Σ Jᵀ, (B, R, R), from (R, B, ...) gradients of some parameters."""

@@ -256,12 +256,12 @@ class Trials:
     ) -> bool | None:
         """Whether functions of the logits move along a step as told, or None where rounding may hide it.
 
-        ``size`` is the usual movement under the posterior. Of a step 64 times as long the logits move 64 times as much,
-        if what moves them is no rounding.
+        ``size`` is the usual movement under the posterior. With a step 64 times as long, the logits move 64 times as far
+        unless rounding moves them; that step is not cut to ``longest``, for one too short for float32 moves nothing.
         """
         base = _size(look(logits))
-        length = stage.movement * max(1.0, base / size) if size > 0 else 1.0
-        length = min(stage.longest, length)
+        wanted = stage.movement * max(1.0, base / size) if size > 0 else 1.0
+        length = min(stage.longest, wanted)
 
         def slope(length: float) -> Tensor:
             ends = [arithmetic.call({name: at[name] + end * step[name] for name in at}, x) for end in (length, -length)]
@@ -272,7 +272,7 @@ class Trials:
             error = _size(found - told.double())
             if not error > stage.share * size + stage.rounding * max(base, size) / length:
                 return True
-            rough = stage is _FINE and _size(slope(64 * length) - found) > error / 10
+            rough = stage is _FINE and _size(slope(64 * wanted) - found) > error / 10
         return None if rough else False
 
 
