@@ -1,5 +1,8 @@
 """A loss, an optimizer and an experiment from outside are trained, swept, collated, chosen, compared and drawn."""
 
+import sys
+from dataclasses import replace
+
 import pytest
 from made_up import EXPERIMENT, FOCAL, SIGN
 from typer.testing import CliRunner
@@ -8,6 +11,7 @@ from vlls import plots
 from vlls.cli._app import app
 from vlls.experiments import (
     EXPERIMENTS,
+    Job,
     LocalExecutor,
     ResultsFolder,
     _grids,
@@ -95,6 +99,28 @@ def test_a_registered_method_is_printed(results):
     assert "focal_digits, smoke protocol, 8 runs" in shown.output
     for name in ("ivon", "sgd", "focal", "sign"):
         assert name in shown.output
+
+
+def test_a_method_that_other_processes_cannot_load_is_refused_before_anything_begins(registered, tmp_path, monkeypatch):
+    monkeypatch.setitem(methods._METHODS, "focal", replace(FOCAL, criterion=lambda config, num_classes: None))
+    with pytest.raises(ValueError, match=r"'focal' cannot be sent to another process .*functions of a module"):
+        sweep(EXPERIMENT.name, protocol="smoke", results=tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.slow
+def test_a_process_that_cannot_find_a_methods_module_says_so(registered, tmp_path, monkeypatch):
+    folder = ResultsFolder(tmp_path / "results")
+    executor = LocalExecutor("cpu", 1)
+    monkeypatch.setattr("sys.path", [path for path in sys.path if not path.endswith("tests")])
+    try:
+        executor.submit(Job(cells(EXPERIMENT.name, "smoke")[2], folder.runs))
+        while not (events := executor.events(60.0)):
+            pass
+    finally:
+        executor.close()
+    assert events[0].outcome.status == "failed"
+    assert "could not load it: No module named 'made_up'; define its method in a module" in events[0].outcome.reason
 
 
 def test_runs_of_a_method_that_is_not_registered_are_left_out_with_a_word(registered, tmp_path, monkeypatch):

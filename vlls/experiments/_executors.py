@@ -184,6 +184,10 @@ def _serve(connection: Connection) -> None:
             job = connection.recv()
         except (EOFError, OSError):
             return
+        except Exception as error:  # of a method in a module that is not found here, or in a notebook
+            reason = f"{error}; define its method in a module that other processes can import"
+            connection.send((0.0, Outcome("failed", f"its process could not load it: {reason}")))
+            continue
         outcome = work(job, [DoneReporter(lambda done: connection.send((done, None)))])
         connection.send((1.0, outcome))
 

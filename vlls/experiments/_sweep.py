@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -101,8 +102,8 @@ def sweep(
         reporters: told of progress.
 
     Raises:
-        ValueError: for an unknown experiment or protocol, data that cannot be had, a results folder of another version
-            or one that another sweep holds.
+        ValueError: for an unknown experiment or protocol, data that cannot be had, a method that other processes cannot
+            load, a results folder of another version or one that another sweep holds.
         OSError: if the folder cannot be written.
         KeyboardInterrupt: after Ctrl-C; the runs under way were saved.
 
@@ -117,6 +118,7 @@ def sweep(
     result = SweepResult(cells(name, protocol, seeds=seeds, tune=tune))
     folder = ResultsFolder(results)
     check_data(result.cells, root)
+    check_methods(result.cells)
     if executor is None:
         from vlls.experiments._executors import LocalExecutor  # late: it needs torch
 
@@ -151,6 +153,22 @@ def check_data(grid: Sequence[Cell], root: str | os.PathLike[str] | None) -> Non
 
     for dataset, labels in dict.fromkeys((cell.config.dataset, cell.config.labels) for cell in grid):
         load(dataset, root, labels=labels)
+
+
+def check_methods(grid: Sequence[Cell]) -> None:
+    """Refuse a registered method that other processes could not load.
+
+    Raises:
+        ValueError: if its functions are not those of a module.
+    """
+    for config in {cell.config.method: cell.config for cell in grid}.values():
+        try:
+            pickle.dumps(config)
+        except (AttributeError, TypeError, pickle.PicklingError) as error:
+            raise ValueError(
+                f"the method {config.method!r} cannot be sent to another process ({error}); define its loss and its "
+                "optimizer by functions of a module, not by lambdas or inside other functions"
+            ) from error
 
 
 class _Sweep:
