@@ -251,8 +251,8 @@ class ResultsFolder:
             ]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{path} cannot be read ({error}); import the module that registers its methods (vlls --import), or, if "
-                "the file is damaged or of another version of vlls, remove it and start the sweep again (its runs are kept)"
+                f"{path} cannot be read ({error}); import the module that registers its methods (vlls --import), or, "
+                "if it is damaged or of another version, remove it and start the sweep again (its runs are kept)"
             ) from error
 
 
