@@ -137,7 +137,7 @@ def plot_noise_levels(
     Args:
         table: a row for each run (see above), with ``test_accuracy`` and the column ``x``.
         x: the column with the noise level, one a panel.
-        xlabel: what the axis calls it.
+        xlabel: the words under the axis.
         name: of the experiment, for the command that the figure of an empty table shows.
 
     Raises:
