@@ -256,8 +256,8 @@ class Trials:
     ) -> bool | None:
         """Whether functions of the logits move along a step as told, or None where rounding may hide it.
 
-        ``size`` is the usual movement under the posterior. With a step 64 times as long, the logits move 64 times as far
-        unless rounding moves them; that step is not cut to ``longest``, for one too short for float32 moves nothing.
+        ``size`` is the usual movement under the posterior. A step 64 times as long moves the logits 64 times as far,
+        unless rounding does; it is not cut to ``longest``, for one too short for float32 moves nothing.
         """
         base = _size(look(logits))
         wanted = stage.movement * max(1.0, base / size) if size > 0 else 1.0
