@@ -154,14 +154,13 @@ class FusedCUDA(Fused):
 
 
 def _addresses(state: ParameterState, mode: int, keep: list[Tensor]) -> list[int]:
-    step = state.step
-    if step.device != state.param.device:
-        step = state.lasting["step"] = step.to(state.param.device, torch.float32)
+    if state.step.device != state.param.device:
+        state.step = state.lasting["step"] = state.step.to(state.param.device, torch.float32)
     read: tuple[int | None, ...] = (None, None, None)
     if mode == UPDATE:
         grad, statistic = in_order(state.grad, state, keep), in_order(state.statistic, state, keep)
         read = (grad, statistic, state.momentum.data_ptr())
-    row = (state.param.data_ptr(), state.other.data_ptr(), *read, state.hess.data_ptr(), step.data_ptr())
+    row = (state.param.data_ptr(), state.other.data_ptr(), *read, state.hess.data_ptr(), state.step.data_ptr())
     return [*(address or 0 for address in row), state.param.numel(), state.index]
 
 

@@ -604,7 +604,7 @@ class _OutOfBatches(JoinHook):
             count = count_stepping(optimizer.join_device, stepping=False)
             average_over_processes(states, stepping=count, divisor=count)
             for state in states:
-                state.forget()
+                state.grad = state.statistic = None
 
     @torch.no_grad()
     def post_hook(self, is_last_joiner: bool) -> None:

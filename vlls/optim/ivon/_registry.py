@@ -23,4 +23,11 @@ def executors_of(params: Sequence[Tensor], *, fused: bool | None, foreach: bool 
         foreach = all(param.is_cuda for param in params)
     options = {"foreach" if foreach else "single"} | ({"fused"} if fused else set())
     allowed = [kind for kind in EXECUTORS if kind.option in options]
-    return [next(kind for kind in allowed if kind.supports(param)) for param in params]
+    return [_first(allowed, param) for param in params]
+
+
+def _first(allowed: list[type[StepExecutor]], param: Tensor) -> type[StepExecutor]:
+    for kind in allowed:
+        if kind.supports(param):
+            return kind
+    raise LookupError(f"no executor takes a parameter of {param.dtype} on {param.device}")

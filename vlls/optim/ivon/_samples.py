@@ -35,7 +35,7 @@ class Samples:
     def discard(self) -> None:
         """Forget the samples."""
         for state in self._states:
-            state.forget()
+            state.held = state.grad = state.statistic = state.norm = None
         self._states, self._count, self._averaged = [], 0, False
 
     def add(self, states: list[ParameterState], *, local: bool = False) -> None:

@@ -12,17 +12,6 @@ from vlls.optim.ivon.alg1 import posterior_std
 __all__ = ["ParameterState", "Scratch"]
 
 
-class Lasting:
-    """An attribute of a :class:`ParameterState`: the tensor of that name in its lasting state."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, state: ParameterState, owner: type | None = None) -> Tensor:
-        found: Tensor = state.lasting[self._name]
-        return found
-
-
 class Scratch:
     """An attribute of a :class:`ParameterState`: a tensor of the parameter's layout, in the state's dtype.
 
@@ -49,9 +38,9 @@ class ParameterState:
     and for half-precision parameters the mean in float32.
     """
 
-    step = Lasting()  # the number t of steps, a scalar
-    momentum = Lasting()  # g, the running average of gradients
-    hess = Lasting()  # h, the running estimate of the Hessian's diagonal
+    step: Tensor  # the number t of steps, a scalar
+    momentum: Tensor  # g, the running average of gradients
+    hess: Tensor  # h, the running estimate of the Hessian's diagonal
 
     saved_mean = Scratch()  # the mean, while the parameter holds a sample
     noise = Scratch()  # the sample minus the mean
@@ -68,10 +57,6 @@ class ParameterState:
         self.dtype = torch.float32  # of the state: the parameter's, or float32 if that has fewer bits
         self.index = 0  # position among all parameters: the stream of its noise
         self.aliases: list[Tensor] = []  # other Parameters on the very same memory
-        self.forget()
-
-    def forget(self) -> None:
-        """Forget the samples taken since the last step."""
         self.held: Tensor | None = None  # the gradient at the end of the block, in case zero_grad() drops it
         self.grad: Tensor | None = None  # the gradient that the update reads, averaged over samples
         self.statistic: Tensor | None = None  # averaged over samples; None: the executor forms that of one sample
@@ -88,6 +73,7 @@ class ParameterState:
         for name in ("momentum", "hess"):
             if not self.fits(lasting[name]):  # model.to(...) was called since
                 lasting[name] = self.empty().copy_(lasting[name])
+        self.step, self.momentum, self.hess = (lasting[name] for name in ("step", "momentum", "hess"))
         if self.keeps_master:
             mean = lasting.get("mean")
             mean = param.detach().to(self.dtype) if mean is None else mean.to(param.device)
