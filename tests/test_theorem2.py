@@ -227,7 +227,7 @@ def test_newton_is_statsmodels_multinomial_logit_on_digits(digits):
 
 
 @pytest.mark.guards("prop-stationarity")
-@pytest.mark.parametrize("name", ["breast_cancer", "doctor_visits", "digits"])
+@pytest.mark.parametrize("name", ["breast_cancer", "doctor_visits", pytest.param("digits", marks=pytest.mark.slow)])
 def test_von_at_convergence_is_stationary_and_above_laplace(name, request):
     glm = request.getfixturevalue(name)
     reference = laplace(glm)

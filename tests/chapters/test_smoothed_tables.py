@@ -98,6 +98,7 @@ def test_mean_labels_of_two_classes_leave_the_unit_interval_and_those_of_smoothi
             assert table.sum(1).numpy() == pytest.approx(np.ones(3))
 
 
+@pytest.mark.slow
 def test_the_table_of_ivon_holds_the_size_of_the_noise_and_its_mean(tmp_path):
     size = {"dataset": "digits", "epochs": 2, "eval_every": 2, "train_size": 120, "eval_samples": 0}
     loaded = load_run(run(RunConfig(method="ivon", lr=0.3, **size), tmp_path, device="cpu").folder)

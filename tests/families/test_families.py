@@ -40,6 +40,7 @@ def logistic_reference(mean, var):
         return [mpmath.quad(lambda e, g=g: g(mean + std * e) * mpmath.npdf(e), breaks) for g in functions]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variances", "tolerance"), [(VARIANCES_TO_10, 1e-12), (VARIANCES_BEYOND, 1e-8)])
 def test_logistic_expectations_agree_with_50_digits(variances, tolerance):
     family = Bernoulli()
@@ -52,6 +53,7 @@ def test_logistic_expectations_agree_with_50_digits(variances, tolerance):
                 assert error < tolerance, (mean, var, float(value))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("var", [1e-6, 1e-2, 1.0, 6.0])
 def test_logistic_noise_keeps_relative_accuracy_where_it_is_small(var):
     for mean in (1e-3, 1.0, 8.0, 25.0):
