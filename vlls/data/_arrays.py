@@ -12,7 +12,7 @@ import numpy as np
 from vlls._errors import DataError, MissingDataError, needs, reading
 from vlls.data._known import Dataset
 
-__all__ = ["ImageArrays", "as_labels", "load_npz", "read_arrays", "read_digits", "read_npz"]
+__all__ = ["ImageArrays"]
 
 _TRAIN_DIGITS = 1437  # of 1797: four of five
 
@@ -126,16 +126,22 @@ def read_npz(path: Path, keys: tuple[str, ...], optional: tuple[str, ...] = ()) 
 def load_npz(path: Path, name: str, known_classes: tuple[str, ...]) -> ImageArrays:
     """Read an arrays file. If it has no class names, use the known ones."""
     arrays = read_npz(path, ("train_x", "train_y", "test_x", "test_y"), ("classes",))
-    images = {key: array[..., None] if array.ndim == 3 else array for key, array in arrays.items() if key[-1] == "x"}
-    labels = {key: as_labels(arrays[key], f"{path}: {key}") for key in ("train_y", "test_y")}
+    arrays |= {key: as_labels(arrays[key], f"{path}: {key}") for key in ("train_y", "test_y")}
     classes = arrays.get("classes", np.array(known_classes))
     if classes.ndim != 1 or classes.dtype.kind not in "US":
         raise DataError(f"{path}: classes is {classes.dtype} of shape {classes.shape}; it must be the names, str (K,)")
     names = tuple(c.decode() if isinstance(c, bytes) else c for c in classes.tolist())
+    return assemble(path, name, arrays, names)
+
+
+def assemble(place: Path, name: str, arrays: dict[str, np.ndarray], classes: tuple[str, ...]) -> ImageArrays:
+    """Return the data set of arrays read from a place, which an error names; images (N, H, W) get a channel."""
+    images = {key: array[..., None] if array.ndim == 3 else array for key, array in arrays.items() if key[-1] == "x"}
+    labels = {key: array for key, array in arrays.items() if key[-1] == "y"}
     try:
-        return ImageArrays(name, **images, **labels, classes=names, clean_train_y=labels["train_y"].copy())
+        return ImageArrays(name, **images, **labels, classes=classes, clean_train_y=labels["train_y"].copy())
     except DataError as error:
-        raise DataError(f"{path}, {error}") from None
+        raise DataError(f"{place}, {error}") from None
 
 
 def read_arrays(dataset: Dataset, root: Path, download: bool) -> ImageArrays:
@@ -156,6 +162,5 @@ def read_digits(dataset: Dataset, root: Path, download: bool) -> ImageArrays:
     labels = bunch.target.astype(np.int64)
     order = np.random.RandomState(0).permutation(len(labels))  # the same in every version of numpy
     train, test = order[:_TRAIN_DIGITS], order[_TRAIN_DIGITS:]
-    return ImageArrays(
-        "digits", images[train], labels[train], images[test], labels[test], dataset.classes, labels[train]
-    )
+    train_y = labels[train]
+    return ImageArrays("digits", images[train], train_y, images[test], labels[test], dataset.classes, train_y.copy())

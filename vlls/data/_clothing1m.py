@@ -13,33 +13,16 @@ from vlls._errors import DataError, MissingDataError, reading
 from vlls.data._known import CLOTHES, Dataset
 from vlls.data._streams import ImageFiles, ImageStream
 
-__all__ = ["read_clothing1m", "read_layout"]
-
 _TRAIN = "noisy_train_key_list.txt"
 _CLEAN = {"clean_train": "clean_train_key_list.txt", "val": "clean_val_key_list.txt", "test": "clean_test_key_list.txt"}
 _NOISY_LABELS, _CLEAN_LABELS = "noisy_label_kv.txt", "clean_label_kv.txt"
 _NAMES = "category_names_eng.txt"
+_LABELS = {str(label).encode(): label for label in range(len(CLOTHES))}
 _CHUNK = 1 << 16  # lines held as Python objects at a time; a million of them would take twice the memory
 
 
 def read_clothing1m(dataset: Dataset, root: Path, download: bool) -> ImageStream:
-    """Read Clothing1M (Xiao et al., 2015; Fig. 9, Chapter 12).
-
-    The training images are the noisy list with its noisy labels; validation and test images have checked labels.
-    Images without a label are left out and counted.
-
-    Args:
-        dataset: its record.
-        root: folder with the key lists, the label files and ``images``, or the folder that holds it as
-            ``clothing1m`` or ``Clothing1M``. The text files may lie under ``annotations``.
-        download: not read: the licence forbids a download.
-
-    Returns:
-        The stream, with ``clean_train`` if its list is there.
-
-    Raises:
-        ValueError: if a file is missing or malformed, or a label is outside 0 to 13.
-    """
+    """Read Clothing1M (Xiao et al., 2015; Fig. 9, Chapter 12) from ``root`` or a folder of its name in there."""
     folder = next((f for f in (root / "clothing1m", root / "Clothing1M", root) if _find(f, _TRAIN)), None)
     if folder is None:
         raise MissingDataError(
@@ -51,14 +34,10 @@ def read_clothing1m(dataset: Dataset, root: Path, download: bool) -> ImageStream
 
 
 def read_layout(folder: Path, name: str) -> ImageStream:
-    """Read a folder that has the layout of Clothing1M.
+    """Read a folder that has the layout of Clothing1M; images without a label are left out and counted.
 
-    Args:
-        folder: with the key lists, the label files and ``images``.
-        name: of the stream.
-
-    Raises:
-        ValueError: if a file is missing or malformed, or a label is outside 0 to 13.
+    The training images are the noisy list with its noisy labels; the others have checked labels. ``clean_train`` is
+    there if its list is.
     """
     classes = _class_names(folder)
     missing: dict[str, int] = {}
@@ -98,51 +77,36 @@ def _class_names(folder: Path) -> tuple[str, ...]:
 
 
 # ------------------------------------------------------------------ text files
-def _packed(items: Iterator[bytes]) -> np.ndarray:
-    """Collect the items in an array of bytes; only a chunk of them exists as Python objects at a time."""
-    parts = [np.zeros(0, dtype=np.bytes_)]
-    while chunk := list(islice(items, _CHUNK)):
-        parts.append(np.array(chunk, dtype=np.bytes_))
-    return np.concatenate(parts)
-
-
-def _read_keys(path: Path) -> np.ndarray:
-    """Return the image paths of a key list, one a line, as an array of bytes."""
+def _read_keys(path: Path, labels: bytearray | None = None) -> np.ndarray:
+    """Return the image paths of a text file, one a line, as bytes (N,); append a label file's labels to ``labels``."""
+    row, form = ("one image path", "a key list") if labels is None else ("<image path> <0..13>", "a label file")
 
     def keys(file: BinaryIO) -> Iterator[bytes]:
         for number, line in enumerate(file, 1):
             words = line.split()
-            if len(words) == 1:
+            if labels is None and len(words) == 1:
+                yield words[0]
+            elif labels is not None and len(words) == 2 and words[1] in _LABELS:
+                labels.append(_LABELS[words[1]])
                 yield words[0]
             elif words:
-                raise DataError(f"{path}, line {number}: {_show(line)} is not one image path; correct the line")
+                raise DataError(f"{path}, line {number}: {_show(line)} is not {row}; correct the line")
 
     def read() -> np.ndarray:
+        parts = [np.zeros(0, dtype=np.bytes_)]
         with open(path, "rb") as file:
-            return _packed(keys(file))
+            items = keys(file)
+            while chunk := list(islice(items, _CHUNK)):
+                parts.append(np.array(chunk, dtype=np.bytes_))
+        return np.concatenate(parts)
 
-    return reading(path, read, "a key list")
+    return reading(path, read, form)
 
 
 def _read_labels(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the image paths, bytes of shape (N,), and the labels, int64 of shape (N,), of a label file."""
-    classes = {str(label).encode(): label for label in range(len(CLOTHES))}
+    """Return the image paths, bytes (N,), and the labels, int64 (N,), of a label file."""
     labels = bytearray()
-
-    def keys(file: BinaryIO) -> Iterator[bytes]:
-        for number, line in enumerate(file, 1):
-            words = line.split()
-            if len(words) == 2 and words[1] in classes:
-                labels.append(classes[words[1]])
-                yield words[0]
-            elif words:
-                raise DataError(f"{path}, line {number}: {_show(line)} is not <image path> <0..13>; correct the line")
-
-    def read() -> np.ndarray:
-        with open(path, "rb") as file:
-            return _packed(keys(file))
-
-    return reading(path, read, "a label file"), np.frombuffer(bytes(labels), np.uint8).astype(np.int64)
+    return _read_keys(path, labels), np.frombuffer(bytes(labels), np.uint8).astype(np.int64)
 
 
 def _show(line: bytes) -> str:

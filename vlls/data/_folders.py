@@ -15,8 +15,6 @@ import numpy as np
 from vlls._errors import DataError, MissingDataError
 from vlls.data._streams import ImageFiles, ImageStream
 
-__all__ = ["load_folder"]
-
 EXTENSIONS = tuple(
     ".jpg .jpeg .jpe .jfif .jif .png .apng .webp .bmp .dib .gif .tif .tiff .avif .avifs .jp2 .j2k .jpx .jpf .jpc .j2c "
     ".ppm .pgm .pbm .pnm .pfm .tga .pcx .sgi .rgb .rgba .bw .qoi .dds .ico .msp .xbm .xpm .im .mpo".split()
@@ -37,21 +35,12 @@ _JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")  # that systems leave
 
 
 def load_folder(root: Path) -> ImageStream:
-    """Return the images of a folder, labelled by the folders that they lie in.
+    """Return the images of a folder, labelled by the folders that they lie in; the classes are in alphabetical order.
 
-    Args:
-        root: folder with ``train/<class>/*`` beside ``test/<class>/*`` or ``val/<class>/*``, or ``<class>/*``. The
-            parts may be called otherwise, in capitals or not: ``Training``, ``test_set``, ``valid``, ``dev``,
-            ``eval``. Without a split every fifth image of each class is for testing, in an order given by a hash of
-            its path. Where there is ``val`` and no ``test``, it serves as the test set. Links are followed. Hidden
-            files are skipped. A warning says how many others are left out, and why.
-
-    Returns:
-        The stream, its classes in alphabetical order.
-
-    Raises:
-        ValueError: if the folder is missing, a class is empty, testing has a class that training has not, an image
-            has two labels or is in two parts, or folders that would be classes look like the parts of a split.
+    The parts of a split may be called otherwise, in capitals or not: ``Training``, ``test_set``, ``valid``, ``dev``.
+    Without a split every fifth image of each class is for testing, in an order given by a hash of its path. If there
+    is ``val`` and no ``test``, it serves as the test set. Links are followed; hidden files are skipped. A warning says
+    how many others are left out, and why.
     """
     if not root.is_dir():
         raise MissingDataError(
@@ -158,10 +147,8 @@ def _check_classes(root: Path, files: ImageFiles, classes: Sequence[str]) -> Non
         name, *between = os.fsdecode(path).split(os.sep)[:-1]
         inside[name].add(between[-1].casefold() if between else "")
     nested = {name: found for name, found in inside.items() if "" not in found}
-    advice = (
-        "if they are the parts of a split, call them train and test; if they are classes, put the images straight into "
-        "them"
-    )
+    advice = "if they are the parts of a split, call them train and test; if they are classes, put the images straight "
+    advice += "into them"
     times = Counter(inner for found in nested.values() for inner in found)
     shared = [inner for inner, count in times.items() if count > 1]
     if shared and any(len(found) > 1 for found in nested.values()):
@@ -194,10 +181,6 @@ def _files(root: Path, classes: Sequence[str], there: Sequence[str], walk: _Walk
     return ImageFiles(root, np.concatenate(paths), labels)
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(EXTENSIONS)
-
-
 def _holds_runs(folder: Path) -> bool:
     """Tell whether ``vlls train`` wrote runs to this folder: they may lie inside the data set that it trains on."""
     return any(next(folder.glob(f"*/{name}"), None) for name in ("checkpoint.pt", "record.json"))
@@ -210,14 +193,10 @@ def _above(folder: Path) -> frozenset[str]:
 
 
 class _Walk:
-    """A walk through folders, which follows links and counts what it leaves out.
-
-    Attributes:
-        left_out: reasons, and how often.
-    """
+    """A walk through folders, which follows links and counts the entries that it leaves out."""
 
     def __init__(self) -> None:
-        self.left_out: Counter[str] = Counter()
+        self.left_out: Counter[str] = Counter()  # by the reason
         self._linked = False  # without links no image can be there twice
         self._real_folders: dict[str, str] = {}
 
@@ -225,9 +204,8 @@ class _Walk:
         """Return the names of the folders in a folder, except those that ``vlls train`` made."""
         found = list(self._entries(root, _above(root)))
         runs = [name for name, is_folder in found if is_folder and _holds_runs(root / name)]
-        self.left_out += Counter({"folders of runs": len(runs)})
-        loose = sum(not is_folder and _is_image(name) for name, is_folder in found)
-        self.left_out += Counter({"images in no folder of a class": loose})
+        loose = sum(not is_folder and name.lower().endswith(EXTENSIONS) for name, is_folder in found)
+        self.left_out += Counter({"folders of runs": len(runs), "images in no folder of a class": loose})
         return [name for name, is_folder in found if is_folder and name not in runs]
 
     def images(self, root: Path, name: str) -> list[bytes]:
@@ -257,7 +235,7 @@ class _Walk:
             path = os.path.join(folder, name)
             if is_folder:
                 yield from self._below(root, path, above)
-            elif _is_image(name):
+            elif name.lower().endswith(EXTENSIONS):
                 yield path
             else:
                 ending = os.path.splitext(name)[1].lower()

@@ -11,40 +11,23 @@ import numpy as np
 from vlls._errors import needs
 from vlls.data._pen import Pen, Points, background, cloth, colours
 
-__all__ = ["GARMENTS", "draw_garment"]
-
 
 @dataclass(frozen=True)
 class Garment:
-    """How a garment is cut, in the coordinates of :class:`.Pen`.
+    """The cut of a garment, in the coordinates of :class:`.Pen`."""
 
-    Attributes:
-        details: names of :data:`DETAILS`, drawn in this order; those with "?" on half of the images.
-        patterns: one of these is its pattern.
-        shoulder: where the shoulders end.
-        chest: half width below the arms.
-        waist: half width in the middle.
-        flare: half width at the hem.
-        hem: where it ends.
-        neck: depth of the neckline.
-        sleeve: length of the sleeves.
-        arm: width of the sleeves at their ends.
-        outline: right half of the body from top to bottom, in place of the one that follows from the above.
-        opacity: of the cloth; 1 hides the background.
-    """
-
-    details: str
-    patterns: str = "plain"
-    shoulder: float = 0.42
-    chest: float = 0.4
-    waist: float = 0.38
-    flare: float = 0.4
-    hem: float = 0.6
-    neck: float = 0.12
-    sleeve: float = 1.1
-    arm: float = 0.17
-    outline: Points = ()
-    opacity: float = 1.0
+    details: str  # names in DETAILS, drawn in this order; those with "?" on half of the images
+    patterns: str = "plain"  # one of these is its pattern
+    shoulder: float = 0.42  # where the shoulders end
+    chest: float = 0.4  # half width below the arms
+    waist: float = 0.38  # half width in the middle
+    flare: float = 0.4  # half width at the hem
+    hem: float = 0.6  # where it ends
+    neck: float = 0.12  # depth of the neckline
+    sleeve: float = 1.1  # length of the sleeves
+    arm: float = 0.17  # width of the sleeves at their ends
+    outline: Points = ()  # right half of the body from top to bottom, in place of the one that follows from the above
+    opacity: float = 1.0  # of the cloth; 1 hides the background
 
 
 _SHAWL = ((0.0, -0.5), (0.16, -0.66), (0.42, -0.5), (0.72, 0.0), (0.92, 0.42), (0.5, 0.52), (0.0, 0.66))
@@ -71,23 +54,10 @@ GARMENTS = {
     "Vest": Garment("neckline straps zip?", "plain knit", shoulder=0.26, sleeve=0.0, neck=0.34, hem=0.58),
     "Underwear": Garment("bra", "plain dots", sleeve=0.0, outline=_BRIEFS),
 }
-"""The garments by the names of their classes."""
 
 
 def draw_garment(name: str, random: np.random.RandomState) -> Any:
-    """Return a drawing of a garment.
-
-    Args:
-        name: a key of :data:`GARMENTS`.
-        random: source of its colours, pattern, background and pose. It decides every pixel.
-
-    Returns:
-        A ``PIL.Image`` of 64×64 pixels, RGB.
-
-    Example:
-        >>> draw_garment("Dress", np.random.RandomState(0)).size
-        (64, 64)
-    """
+    """Return a drawing of a garment, a ``PIL.Image`` of 64×64 pixels in RGB; ``random`` decides every pixel."""
     cut = GARMENTS[name]
     back, colour = colours(random)
     pen = Pen(random, colour)
@@ -124,33 +94,28 @@ def _sleeve(pen: Pen, cut: Garment, start: float = 0.0) -> Points:
 
 # ------------------------------------------------------------------ details
 def _ribs(pen: Pen, cut: Garment) -> None:
-    """Draw the ribbed hem and cuffs."""
     pen.area([(0.0, cut.hem - 0.08), (cut.flare, cut.hem - 0.1), (cut.flare - 0.04, cut.hem + 0.02)], pen.dark)
     pen.area(_sleeve(pen, cut, 0.88), pen.dark, twice=True)
 
 
 def _buttons(pen: Pen, cut: Garment) -> None:
-    """Draw a row of buttons on the edge that they close."""
     pen.stroke([(0.05, -0.45), (0.05, cut.hem)], pen.dark, 2)
     for y in np.linspace(-0.35, cut.hem - 0.12, 5).tolist():
         pen.area([(0.03, y), (0.0, y + 0.04)], pen.light)
 
 
 def _hood(pen: Pen, cut: Garment) -> None:
-    """Draw the hood, and the dark inside of it."""
     pen.area([(0.0, -1.0), (0.2, -0.94), (0.3, -0.72), (0.22, -0.5), (0.0, -0.4)], pen.colour)
     pen.area([(0.0, -0.88), (0.12, -0.83), (0.18, -0.7), (0.1, -0.55), (0.0, -0.48)], pen.dark)
 
 
 def _lapels(pen: Pen, cut: Garment) -> None:
-    """Draw the shirt that shows, and the lapels beside it."""
     pen.area([(0.0, -0.74), (0.15, -0.76), (0.0, 0.08)], (240, 240, 240))
     pen.area([(0.14, -0.76), (0.28, -0.46), (0.2, -0.36), (0.0, 0.1)], pen.dark, twice=True)
     pen.stroke([(0.0, 0.1), (0.04, cut.hem)], pen.dark)
 
 
 def _quilt(pen: Pen, cut: Garment) -> None:
-    """Draw the seams between the bands of down."""
     for start in (0.25, 0.5, 0.75):
         (x, y), *_, (u, v) = _sleeve(pen, cut, start)
         pen.stroke([(x, y), (u, v)], pen.dark)
@@ -165,7 +130,6 @@ def _fringe(pen: Pen, cut: Garment) -> None:
 
 
 def _ruffle(pen: Pen, cut: Garment) -> None:
-    """Draw waves along the neckline and the hem."""
     for depth in (0.0, 0.1):
         waves = [(0.12 + 0.05 * np.sin(7 * t) - 0.1 * t, depth - 0.66 + 0.5 * t) for t in np.linspace(0, 1, 9)]
         pen.stroke(waves, pen.light)
@@ -174,7 +138,6 @@ def _ruffle(pen: Pen, cut: Garment) -> None:
 
 
 def _drape(pen: Pen, cut: Garment) -> None:
-    """Draw the folds of a cloth that lies around the shoulders."""
     pen.area([(0.0, -0.5), (0.16, -0.66), (0.12, -0.4), (0.0, -0.2)], pen.dark)
     for x in (0.3, 0.55, 0.78):
         pen.stroke([(0.2 + 0.2 * x, -0.5), (0.6 * x, 0.0), (x, 0.45)], pen.dark, 2)

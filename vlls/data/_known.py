@@ -11,19 +11,6 @@ from typing import Any
 
 from vlls._names import check_known
 
-__all__ = [
-    "CLOTHES",
-    "DATASETS",
-    "HUMAN_LABELS",
-    "NAMES",
-    "Dataset",
-    "as_folder",
-    "check_dataset",
-    "default_root",
-    "in_memory",
-    "register",
-]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
@@ -61,13 +48,7 @@ CLOTHES = tuple(
 _WITH_TORCHVISION = "vlls.data._torchvision:read_torchvision"
 _TABLE = (
     Dataset(name="digits", classes=_DIGITS, read="vlls.data._arrays:read_digits", train_size=1_437),
-    Dataset(
-        name="mnist",
-        classes=_DIGITS,
-        read=_WITH_TORCHVISION,
-        train_size=60_000,
-        torchvision=("MNIST", "MNIST"),
-    ),
+    Dataset(name="mnist", classes=_DIGITS, read=_WITH_TORCHVISION, train_size=60_000, torchvision=("MNIST", "MNIST")),
     Dataset(
         name="fashion_mnist",
         classes=(*"T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag".split(), "Ankle boot"),
@@ -111,7 +92,7 @@ _TABLE = (
         train_size=0,
     ),
     Dataset(
-        name="clothing1m_miniature",  # made up
+        name="clothing1m_miniature",
         classes=CLOTHES,
         title="made-up miniature of Clothing1M",
         read="vlls.data._miniature:read_miniature",
@@ -146,11 +127,8 @@ def register(dataset: Dataset) -> None:
 
 # sets of human labels: the data set that they belong to, and their keys (Wei et al., 2022)
 HUMAN_LABELS = {
-    "cifar10n": (
-        "cifar10",
-        ("clean_label", "aggre_label", "random_label1", "random_label2", "random_label3", "worse_label"),
-    ),
-    "cifar100n": ("cifar100", ("clean_label", "noisy_label")),
+    "cifar10n": ("cifar10", "clean_label aggre_label random_label1 random_label2 random_label3 worse_label".split()),
+    "cifar100n": ("cifar100", ["clean_label", "noisy_label"]),
 }
 
 
@@ -162,11 +140,9 @@ def default_root() -> Path:
         >>> default_root().is_absolute() or "VLLS_DATA" in os.environ
         True
     """
-    chosen = os.environ.get("VLLS_DATA")
-    if chosen:
+    if chosen := os.environ.get("VLLS_DATA"):
         return Path(chosen).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache).expanduser() if cache else Path.home() / ".cache") / "vlls"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vlls"
 
 
 def in_memory(name: str) -> bool:
@@ -180,17 +156,15 @@ def as_folder(name: str | os.PathLike[str]) -> Path | None:
         return Path(name).expanduser()
     if not isinstance(name, str):
         return None
-    separators = [separator for separator in (os.sep, os.altsep) if separator]
-    is_path = any(separator in name for separator in separators) or name in (".", "..", "~")
+    is_path = any(separator in name for separator in (os.sep, os.altsep) if separator) or name in (".", "..", "~")
     path = Path(name).expanduser()
     return path if is_path or (name and name not in DATASETS and path.is_dir()) else None
 
 
 def check_dataset(name: str | os.PathLike[str], labels: str | None = None, argument: str = "name") -> Path | None:
-    """Return the folder that ``name`` means, or None if it names a data set. No file is read.
+    """Return the folder that ``name`` means, or None if it names a data set; raise a ValueError if it is neither.
 
-    Raises:
-        ValueError: if it is neither, or the human labels are unknown or belong to another data set.
+    The human labels must be known and belong to the data set. No file is read.
     """
     folder = as_folder(name)
     if folder is None:

@@ -13,16 +13,15 @@ from vlls.data._garments import draw_garment
 from vlls.data._known import CLOTHES, Dataset
 from vlls.data._streams import ImageStream
 
-__all__ = ["LOOK_ALIKES", "SIZES", "SYMMETRIC_SHARE", "WRONG_SHARE", "plan_miniature", "read_miniature"]
+__all__ = ["plan_miniature"]
 
 NAME = "clothing1m_miniature"
 SEED = 2015
+# number of images of each list; the same number of every class
 SIZES = {"noisy_train": 1400, "clean_train": 140, "clean_val": 140, "clean_test": 420}
-"""Number of images of each list; the same number of every class."""
-WRONG_SHARE = 0.38
-"""Probability that a noisy label is wrong, about what Xiao et al. (2015) report for Clothing1M."""
-SYMMETRIC_SHARE = 0.15
-"""Share of the wrong labels that are any other class, each as likely; the others name a look-alike."""
+WRONG_SHARE = 0.38  # probability that a noisy label is wrong, about as Xiao et al. (2015) report for Clothing1M
+SYMMETRIC_SHARE = 0.15  # of the wrong labels these are any other class, each as likely; the others name a look-alike
+# the classes that a class is taken for; these pairs are ours, but the real data set's confusions are of this kind
 LOOK_ALIKES = {
     "T-Shirt": ("Vest", "Shirt"),
     "Shirt": ("Chiffon", "T-Shirt"),
@@ -39,7 +38,6 @@ LOOK_ALIKES = {
     "Vest": ("T-Shirt", "Shawl", "Underwear"),
     "Underwear": ("Vest",),
 }
-"""What a class is taken for. These pairs are ours; the real data set's confusions are of this kind."""
 
 README = f"""\
 This is NOT Clothing1M.
@@ -87,9 +85,6 @@ def read_miniature(dataset: Dataset, root: Path, download: bool) -> ImageStream:
     """Return the miniature that lies under ``root``; make it if it is not there: all of it, or nothing.
 
     A folder that is there is left as it is. Processes that make it at the same time do not get in each other's way.
-
-    Raises:
-        ValueError: if it cannot be written, or Pillow is not installed.
     """
     folder = root / NAME
     if not folder.exists():

@@ -8,8 +8,6 @@ import numpy as np
 
 from vlls._errors import needs
 
-__all__ = ["PATTERNS", "SIZE", "Colour", "Pen", "Points", "background", "cloth", "colours"]
-
 SIZE = 64  # pixels of an image
 _FINE = 2 * SIZE  # pixels that its lines are drawn at
 Points = Sequence[tuple[float, float]]
@@ -20,11 +18,8 @@ _Y, _X = np.mgrid[:SIZE, :SIZE].astype(np.float64)
 class Pen:
     """Draws in a garment's own coordinates, in its pose and colours, on a transparent sheet.
 
-    Lengths are in half the height of an image; x = 0 is the middle of the garment, y = 1 the lower edge.
-
-    Args:
-        random: source of the pose, of ``spread`` in [0, 1), how far the sleeves stand off, and of the second colour.
-        colour: of the garment, (3,) in 0 to 255.
+    Lengths are in half the height of an image; x = 0 is the middle of the garment, y = 1 the lower edge. Colours (3,)
+    are in 0 to 255; ``spread`` in [0, 1) says how far the sleeves stand off.
     """
 
     def __init__(self, random: np.random.RandomState, colour: np.ndarray) -> None:
@@ -102,6 +97,7 @@ def cloth(random: np.random.RandomState, patterns: str) -> np.ndarray:
     return ((1 - 0.35 * pattern) * (1 + 0.1 * folds))[..., None]
 
 
+# how dark a pattern is at pixels (x, y)
 PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray | float]] = {
     "plain": lambda x, y: 0.0,
     "stripes": lambda x, y: y % 8 < 3.5,
@@ -111,4 +107,3 @@ PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray | float]] = {
     "knit": lambda x, y: (y + np.abs(x % 6 - 3)) % 4.5 < 2,
     "cable": lambda x, y: np.abs(x % 10 - 5 - 2.5 * np.sin(y / 2.5)) < 1.5,
 }
-"""How dark a pattern is at pixels (x, y)."""

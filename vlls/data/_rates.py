@@ -7,8 +7,6 @@ from numbers import Real
 
 from vlls._names import check_known
 
-__all__ = ["CORRUPTIONS", "ROUNDING", "check_errors"]
-
 CORRUPTIONS = ("symmetric", "pair_flip", "class_dependent")
 ROUNDING = 1e-12  # by so much may the sum κ + βK, rounded, miss the 1 that it is
 
@@ -16,21 +14,9 @@ ROUNDING = 1e-12  # by so much may the sum κ + βK, rounded, miss the 1 that it
 def check_errors(
     corruption: str, rate: float, rate_step: float = 0.0, num_classes: int | None = None, argument: str = "rate"
 ) -> tuple[float, float]:
-    r"""Return the rate and the rate step of label errors as floats, after checking them.
+    """Return the rate (r, or κ of Eq. 21) and the rate step (β) of label errors as floats, after checking them.
 
-    Args:
-        corruption: one of :data:`CORRUPTIONS`, or ``"none"``, which goes with zeros only.
-        rate: r, or κ of Eq. 21, in [0, 1).
-        rate_step: β of Eq. 21; must be 0 unless the errors are class-dependent.
-        num_classes: K, with which :math:`\kappa + \beta K` may be at most 1; None if it is not known yet.
-        argument: the rate's name in an error.
-
-    Raises:
-        ValueError: if one of them is not allowed.
-
-    Example:
-        >>> check_errors("class_dependent", 0, 0.05)
-        (0.0, 0.05)
+    ``"none"`` goes with zeros only. K is None if it is not known yet; ``argument`` is the rate's name in an error.
     """
     check_known(corruption, ("none", *CORRUPTIONS), "corruption")
     if not _is_number(rate) or not 0 <= rate < 1:

@@ -1,7 +1,9 @@
-"""Data sets that torchvision knows: where they lie, CIFAR's pickles, checked by md5, and downloads."""
+"""Data sets that torchvision knows: MNIST's idx files, CIFAR's pickles, checked by md5, and downloads."""
 
 from __future__ import annotations
 
+import gzip
+import math
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from vlls._errors import DataError, MissingDataError, needs, one_line
+from vlls._errors import DataError, MissingDataError, needs, one_line, reading
 from vlls._files import whole_folder
-from vlls.data._arrays import ImageArrays, load_npz
-from vlls.data._idx import FILES, find_idx, load_idx
+from vlls.data._arrays import ImageArrays, assemble, load_npz
 from vlls.data._known import Dataset
 
-__all__ = ["read_torchvision"]
+_IDX_FILES = {
+    "train_x": "train-images-idx3-ubyte",
+    "train_y": "train-labels-idx1-ubyte",
+    "test_x": "t10k-images-idx3-ubyte",
+    "test_y": "t10k-labels-idx1-ubyte",
+}
 
 
 def read_torchvision(dataset: Dataset, root: Path, download: bool) -> ImageArrays:
@@ -38,8 +44,12 @@ def _found(dataset: Dataset, root: Path) -> ImageArrays | None:
     if arrays_file.exists():
         return load_npz(arrays_file, dataset.name, dataset.classes)
     if _is_idx(dataset):
-        files = find_idx(root / folder / "raw")
-        return load_idx(files, dataset.name, dataset.classes) if len(files) == len(FILES) else None
+        files = _find_idx(root / folder / "raw")
+        if len(files) < len(_IDX_FILES):
+            return None
+        arrays = {key: _read_idx(path, 3 if key[-1] == "x" else 1) for key, path in files.items()}
+        arrays |= {key: array.astype(np.int64) for key, array in arrays.items() if key[-1] == "y"}
+        return assemble(files["train_x"].parent, dataset.name, arrays, dataset.classes)
     if not (root / folder).is_dir() or not any((root / folder).iterdir()):
         return None
     make = getattr(needs("torchvision.datasets", f"reading {root / folder}"), class_name)
@@ -60,11 +70,47 @@ def _is_idx(dataset: Dataset) -> bool:
     return dataset.torchvision[0].endswith("MNIST")
 
 
+def _find_idx(folder: Path) -> dict[str, Path]:
+    """Return the paths of the idx files in ``folder``, the plain ones before the gzipped; those that are there."""
+    found = {}
+    for key, name in _IDX_FILES.items():
+        if there := [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]:
+            found[key] = there[0]
+    return found
+
+
+def _read_idx(path: Path, ndim: int) -> np.ndarray:
+    """Return the array of an idx file of unsigned bytes with ``ndim`` dimensions, gzipped if it ends in ``.gz``."""
+    zipped = path.suffix == ".gz"
+
+    def read() -> bytes:
+        with gzip.open(path) if zipped else path.open("rb") as file:
+            return file.read()
+
+    data = reading(path, read, "a gzip file" if zipped else "an idx file")
+    header = 4 + 4 * ndim
+    magic = bytes((0, 0, 8, ndim))  # 8 is the code of unsigned bytes
+    if data[:4] != magic:
+        raise DataError(
+            f"{path} starts with the bytes {data[:4].hex(' ') or '(none)'}, not {magic.hex(' ')} of an idx file of "
+            f"unsigned bytes with {ndim} dimension(s); replace the file by the original"
+        )
+    if len(data) < header:
+        raise DataError(f"{path} ends inside its header ({len(data)} bytes); replace the file by a complete one")
+    shape = tuple(int(n) for n in np.frombuffer(data, ">u4", ndim, offset=4))
+    if len(data) != header + math.prod(shape):
+        raise DataError(
+            f"{path} states the shape {shape} and so {header + math.prod(shape)} bytes, but holds {len(data)}; "
+            "replace the file by a complete one"
+        )
+    return np.frombuffer(data, np.uint8, offset=header).reshape(shape).copy()
+
+
 def _absent(dataset: Dataset, root: Path) -> str:
-    """Say what was looked for, where, and what to put there."""
+    """Return the error text for a data set that is not there: the places searched, and the files that belong there."""
     name, folder = dataset.name, root / dataset.torchvision[1]
     if _is_idx(dataset):
-        lacking = ", ".join(file for key, file in FILES.items() if key not in find_idx(folder / "raw"))
+        lacking = ", ".join(file for key, file in _IDX_FILES.items() if key not in _find_idx(folder / "raw"))
         layout = f"{folder / 'raw'} with the original files (there is no {lacking}, with or without .gz)"
     else:
         layout = f"{folder} of the original archive"
