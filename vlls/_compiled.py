@@ -7,14 +7,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PREFIX", "capturing", "drop_cached_casts", "uncompiled"]
-
-PREFIX = "_orig_mod."
-"""What torch.compile puts before the names of a model's parameters."""
+PREFIX = "_orig_mod."  # torch.compile puts it before the names of a model's parameters
 
 
 def uncompiled(model: nn.Module) -> nn.Module:
-    """The model that ``torch.compile`` was given, or the model itself."""
+    """Return the model that ``torch.compile`` was given, or the model itself."""
     inner = getattr(model, PREFIX[:-1], None)
     return inner if isinstance(inner, nn.Module) else model
 
@@ -25,10 +22,6 @@ def capturing(tensors: Iterable[Tensor]) -> bool:
 
 
 def drop_cached_casts() -> None:
-    """Let a surrounding ``torch.autocast`` cast the weights again, after they were changed in place.
-
-    It keeps each weight in half precision until its block ends, whatever becomes of the weight. While torch compiles
-    there is nothing to drop.
-    """
+    """Let a surrounding ``torch.autocast``, which keeps its casts, cast weights again that were changed in place."""
     if not torch.compiler.is_compiling():
         torch.clear_autocast_cache()

@@ -11,8 +11,6 @@ from typing import Any, TypeVar
 
 from vlls._extras import library_of, pip_command
 
-__all__ = ["DataError", "MissingDataError", "needs", "one_line", "reading"]
-
 T = TypeVar("T")
 
 
@@ -42,7 +40,7 @@ def reading(path: Path, read: Callable[[], T], form: str) -> T:
 
 
 def needs(module: str, purpose: str, extra: str | None = None) -> Any:
-    """Import a module that the core of ``vlls`` does without; say how to get it where it is not there."""
+    """Import a module that the core of ``vlls`` does without; raise an error with the pip command if it is missing."""
     try:
         return import_module(module)
     except ImportError as error:

@@ -9,19 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["make_folder", "reason_of", "whole_folder", "write_atomically"]
-
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Write a file so that at any moment, also after a crash, it is the old one or the new one, whole.
+    """Write a file, in a folder that exists, so that at any moment it is the old one or the new one, whole.
 
-    Args:
-        path: the file; its folder exists.
-        data: all of its content.
-
-    Raises:
-        OSError: naming the file, where it cannot be written (a full disk, a read-only folder); the old file is as it
-            was and nothing is left beside it.
+    If it cannot be written, the OSError names it, the old file is as it was, and nothing is left beside it.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -49,11 +41,7 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it.
-
-    Raises:
-        OSError: naming the folder.
-    """
+    """Make a folder and those above it, or raise an OSError that names the folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -71,9 +59,6 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """Make a folder that is whole or not there: fill the path that is given, which becomes the folder at the end.
 
     If the folder is there by then, it gets the files that it lacks: another process was quicker, or it was incomplete.
-
-    Raises:
-        OSError: if it cannot be written; nothing is left then.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:

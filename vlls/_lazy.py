@@ -8,15 +8,11 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-__all__ = ["lazy"]
-
 
 def lazy(package: str, homes: Sequence[str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return ``__getattr__`` and ``__dir__`` of a package that imports its public names and submodules late (PEP 562).
 
-    Args:
-        package: its ``__name__``.
-        homes: submodules that the names in its ``__all__`` come from: each from the first that has it in its own.
+    A name in the ``__all__`` of the package comes from the first of the submodules ``homes`` that has it in its own.
     """
     module = sys.modules[package]
 

@@ -17,9 +17,6 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-__all__ = ["holding", "holding_model"]
-
-
 _changed = threading.Condition()
 _holds: dict[int, int] = {}  # the thread that holds an object, by the object's id
 _again: dict[int, int] = {}  # how many more blocks of that thread hold it
@@ -31,13 +28,7 @@ def holding(objects: Iterable[object]) -> Iterator[None]:
     """Keep other threads out of blocks that hold one of the objects; wait until none of them does.
 
     All objects are taken at once, so that a waiting thread holds nothing of this block. The thread that holds some of
-    them already goes on.
-
-    Args:
-        objects: parameters, modules or whatever else stands for what the block changes.
-
-    Raises:
-        RuntimeError: if the threads that hold the objects wait, in turn, for this one, or ended without leaving.
+    them already goes on. A RuntimeError tells of threads that wait for each other, or ended without leaving.
     """
     if torch.compiler.is_compiling():  # dynamo knows no threads
         yield
@@ -95,12 +86,12 @@ def holding_model(model: nn.Module) -> Iterator[None]:
 
 
 def _others(wanted: Mapping[int, object], me: int) -> set[int]:
-    """The other threads that hold one of these."""
+    """Return the other threads that hold one of these."""
     return {_holds[key] for key in _holds.keys() & wanted.keys()} - {me}
 
 
 def _waits_for(me: int, threads: set[int]) -> bool:
-    """Whether one of the threads waits for this one, directly or through others."""
+    """Tell whether one of the threads waits for this one, directly or through others."""
     seen: set[int] = set()
     while threads - seen:
         seen |= threads

@@ -7,17 +7,11 @@ from collections.abc import Iterable
 from numbers import Integral
 from typing import Any
 
-__all__ = ["check_known", "check_whole_number", "kind_of"]
-
 
 def check_known(value: object, known: Iterable[str], name: str, others: str = "") -> None:
     """Raise a ValueError that lists the known names, and the closest, unless ``value`` is one of them.
 
-    Args:
-        value: to check.
-        known: the names.
-        name: of the argument.
-        others: other values that are allowed, in words.
+    ``name`` is that of the argument; ``others`` are other values that are allowed, in words.
     """
     known = list(known)
     if value in known:
@@ -34,11 +28,6 @@ def check_whole_number(value: Any, name: str, least: int) -> None:
 
 
 def kind_of(value: object) -> str:
-    """Return the name of a value's type with its article, for an error message.
-
-    Example:
-        >>> kind_of(3), kind_of("three")
-        ('an int', 'a str')
-    """
+    """Return the name of a value's type with its article, such as "an int", for an error message."""
     name = type(value).__name__
     return f"{'an' if name[0].upper() in 'AEIO' else 'a'} {name}"

@@ -14,8 +14,6 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-__all__ = ["gaussian_expectation", "logistic_moments", "sobol_normal"]
-
 _BLOCK = 1 << 17  # elements of one (nodes, rows) temporary: about a megabyte, which stays in cache
 _CROSSOVER = 2.5  # std above which the logistic density is the narrower of the two factors
 _LOG_2PI = math.log(2 * math.pi)
@@ -27,17 +25,9 @@ def gaussian_expectation(
 ) -> Tensor:
     """Return E[function(mean + std e)], e ~ N(0, 1), elementwise, for an analytic ``function``.
 
-    The range is widened until both ends are negligible and the step halved until the sum stands still.
-
-    Args:
-        function: elementwise map of a float64 tensor to one of the same shape.
-        mean: any shape, float64.
-        std: broadcastable to ``mean``.
-        tol: largest accepted change of the last halving, relative to max(1, |value|).
-        max_nodes: give up beyond this many nodes.
-
-    Raises:
-        ValueError: if the sum does not settle: the expectation is infinite, or the function is not smooth.
+    The range is widened until both ends are negligible and the step halved until the sum changes by no more than
+    ``tol``, relative to max(1, |value|). If it does not settle with ``max_nodes`` nodes, a ValueError says so. ``mean``
+    and ``std`` are float64 and broadcast.
     """
     mean, std = torch.broadcast_tensors(mean, std)
     shape = mean.shape
@@ -55,10 +45,9 @@ def gaussian_expectation(
         return mean.reshape(shape)
     half_width = 9.0
     while True:
-        ends = torch.tensor([-half_width, half_width], dtype=mean.dtype, device=mean.device)
-        scale = weighted_sum(torch.arange(-half_width, half_width + 0.5, dtype=mean.dtype, device=mean.device)).abs()
-        tail = torch.stack([weighted_sum(end[None]) for end in ends]).abs().amax(0)
-        if bool((tail <= 1e-17 * scale.clamp_min(1.0)).all()):
+        total = weighted_sum(torch.arange(-half_width, half_width + 0.5, dtype=mean.dtype, device=mean.device))
+        tails = [weighted_sum(mean.new_tensor([end])).abs() for end in (-half_width, half_width)]
+        if bool((torch.maximum(*tails) <= 1e-17 * total.abs().clamp_min(1.0)).all()):
             break
         half_width *= 1.5
         if half_width > 36.0:  # the Gaussian weight underflows soon after
@@ -66,9 +55,7 @@ def gaussian_expectation(
                 "the Gaussian expectation did not converge: the function outgrows the Gaussian's tails, or overflows; "
                 "use a smaller variance, or give the family its closed-form expectation"
             )
-    step = 1.0
-    total = weighted_sum(torch.arange(-half_width, half_width + 0.5, step, dtype=mean.dtype, device=mean.device))
-    value = step * total
+    step, value = 1.0, total
     while True:
         midpoints = torch.arange(-half_width + step / 2, half_width, step, dtype=mean.dtype, device=mean.device)
         total = total + weighted_sum(midpoints)
@@ -172,12 +159,9 @@ def _wide_moments(mean: Tensor, std: Tensor, names: tuple[str, ...]) -> dict[str
 def logistic_moments(mean: Tensor, var: Tensor, *names: str) -> tuple[Tensor, ...]:
     """Return the named moments of the logistic function under f ~ N(mean, var), in the order of the names.
 
-    Absolute error below 1e-13 at any mean and variance; the noise keeps its relative accuracy where it is small.
-
-    Args:
-        mean: (n,) float64.
-        var: (n,) float64, not negative.
-        *names: "noise" for sigma(mean) - E[sigma(f)], "curvature" for E[sigma'(f)], "softplus" for E[log(1 + e^f)].
+    They are "noise" for sigma(mean) - E[sigma(f)], "curvature" for E[sigma'(f)], "softplus" for E[log(1 + e^f)]. The
+    absolute error is below 1e-13 at any mean and variance (n,) in float64; the noise keeps its relative accuracy where
+    it is small.
     """
     std = var.sqrt()
     wide = std > _CROSSOVER

@@ -18,7 +18,7 @@ from vlls._quadrature import sobol_normal
 from vlls._validation import as_float64, check_finite
 from vlls.posterior import GaussianPosterior
 
-__all__ = ["CallableRegularizer", "Ridge"]
+__all__ = ["Ridge"]
 
 
 class Ridge:
@@ -84,17 +84,9 @@ class Ridge:
 
 
 class CallableRegularizer:
-    """Any convex function of the parameters: derivatives by autograd, expectations by quasi-Monte Carlo.
+    """Any convex function of the parameters, with the methods of :class:`Ridge`.
 
-    :class:`vlls.glm.GLM` wraps a plain function in it.
-
-    Args:
-        function: map of (P,) or (P, K) parameters to a scalar, written in torch.
-
-    Example:
-        >>> smooth_l1 = CallableRegularizer(lambda theta: (theta**2 + 1e-2).sqrt().sum())
-        >>> smooth_l1.gradient(torch.zeros(2))
-        tensor([0., 0.])
+    Derivatives are by autograd, expectations by quasi-Monte Carlo. :class:`vlls.glm.GLM` wraps a plain function in it.
     """
 
     _POINTS, _REPLICATES = 256, 4
@@ -103,32 +95,25 @@ class CallableRegularizer:
         self.function = function
 
     def __call__(self, theta: Tensor) -> Tensor:
-        """Return the penalty at ``theta``, a scalar."""
         return self.function(theta)
 
     def gradient(self, theta: Tensor) -> Tensor:
-        """Return its gradient, in the shape of ``theta``."""
         return torch.func.grad(self.function)(theta)
 
     def hessian(self, theta: Tensor) -> Tensor:
-        """Return its (D, D) Hessian."""
         return torch.func.hessian(self.function)(theta).reshape(theta.numel(), theta.numel())
 
     def expected(self, q: GaussianPosterior) -> Tensor:
-        """Return its expectation under ``q``, a scalar."""
         return self._average(self.function, q)
 
     def expected_gradient(self, q: GaussianPosterior) -> Tensor:
-        """Return E_q of the gradient, in the shape of the mean."""
         return self._average(self.gradient, q)
 
     def expected_hessian(self, q: GaussianPosterior) -> Tensor:
-        """Return E_q of the Hessian, (D, D)."""
         return self._average(self.hessian, q)
 
     def log_normalizer(self, theta: Tensor) -> Tensor:
-        """Return 0: the constant of an arbitrary prior is left out."""
-        return theta.new_zeros(())
+        return theta.new_zeros(())  # the constant of an arbitrary prior is left out
 
     def _average(self, function: Callable[[Tensor], Tensor], q: GaussianPosterior) -> Tensor:
         points = sobol_normal(q.num_parameters, self._POINTS, self._REPLICATES, 0).flatten(0, 1).to(q.mean.device)

@@ -12,20 +12,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["falling_direction"]
-
 _NULL, _ZERO = 1e-12, 1e-10
 
 
 def falling_direction(features: Tensor, rows: Tensor, weights: Tensor, strict: Tensor, free: Tensor) -> Tensor | None:
     """Return a direction along which the loss falls without end, or None if it has a minimum.
 
-    Args:
-        features: (N, P).
-        rows: (M,) the example of each condition, which is on ``weights @ (features @ d)[row]``.
-        weights: (M, K).
-        strict: (M,) True where that may be positive, False where it must be zero.
-        free: (P, K) True where no ridge holds the parameter.
+    Condition m of M is on ``weights[m] @ (features @ d)[rows[m]]``, of the features (N, P) and weights (M, K): it may
+    be positive if ``strict``, and must be zero otherwise. ``free`` (P, K) is True where no ridge holds the parameter.
     """
     scale = features.norm(dim=0).clamp_min(torch.finfo(features.dtype).tiny)
     x = features / scale
@@ -79,7 +73,7 @@ def falling_direction(features: Tensor, rows: Tensor, weights: Tensor, strict: T
 
 
 def _null_space(x: Tensor, rows: Tensor, weights: Tensor, free: Tensor) -> Tensor:
-    """Directions (P K, Q), orthonormal, that are zero where not free and for which these conditions are zero."""
+    """Return directions (P K, Q), orthonormal, that are zero where not free and for which these conditions are zero."""
     places = free.flatten().nonzero()[:, 0]
     whole = torch.eye(free.numel(), dtype=x.dtype, device=x.device)[:, places]
     if not len(rows) or not len(places):

@@ -10,20 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vlls._names import check_known, check_whole_number, kind_of
-
-__all__ = [
-    "as_float64",
-    "check_finite",
-    "check_generator",
-    "check_known",
-    "check_rate",
-    "check_symmetric",
-    "check_whole_number",
-    "is_number",
-    "quote",
-    "whole_labels",
-]
+from vlls._names import check_known as check_known
+from vlls._names import check_whole_number as check_whole_number
+from vlls._names import kind_of
 
 
 def quote(values: Tensor, limit: int = 5) -> str:
@@ -89,16 +78,10 @@ def check_symmetric(matrix: Tensor, name: str, size: int) -> None:
 
 
 def whole_labels(labels: Any, name: str = "labels", num_classes: int | None = None) -> Tensor:
-    """Return classes as an int64 tensor, from whatever holds whole numbers.
+    """Return classes as an int64 tensor, from a tensor or array of any integer dtype, a list, a pandas Series, ...
 
-    Args:
-        labels: a tensor or array of any integer dtype, a list, a pandas Series of whole numbers with any index, ...; a
-            tensor stays on its device, an int64 tensor is returned as it is.
-        name: how an error calls them.
-        num_classes: named by an error, not checked.
-
-    Raises:
-        ValueError: for floats, bools, strings, categories and missing values.
+    A tensor stays on its device, an int64 tensor is returned as it is. A ValueError tells of floats, bools, strings,
+    categories and missing values; it names the number of classes, which is not checked.
     """
     allowed = "whole numbers" + (f" from 0 to {num_classes - 1}" if num_classes is not None else ", the classes")
     if isinstance(labels, Tensor):
@@ -125,7 +108,7 @@ def whole_labels(labels: Any, name: str = "labels", num_classes: int | None = No
 
 
 def _array(labels: Any, name: str, allowed: str) -> npt.NDArray[Any]:
-    """Labels that are no tensor as an array, after a check that they are several of them."""
+    """Return labels that are no tensor as an array, after a check that they are a sequence."""
     if not hasattr(labels, "__len__") or isinstance(labels, str | bytes | dict | set):
         given = "None" if labels is None else kind_of(labels)
         raise ValueError(f"{name} are {given}; pass {allowed}, in a tensor, an array or a list")
@@ -155,6 +138,6 @@ def _check_entries(array: npt.NDArray[Any], name: str, allowed: str) -> None:
 
 
 def _missing(values: Any) -> str:
-    """Tell how many floating-point labels are NaN, as the gaps of a pandas Series are."""
+    """Return the words for an error on how many floating-point labels are NaN, as the gaps of a pandas Series are."""
     number = int((values.isnan() if isinstance(values, Tensor) else np.isnan(values)).sum())
     return f" with {number} missing (NaN)" if number else ""

@@ -80,12 +80,10 @@ class GLM:
             raise ValueError(f"features have shape {tuple(self.features.shape)}; pass a matrix (N, P) with N, P >= 1")
         check_finite(self.features, "features")
         self.targets = family.check_targets(targets, len(self.features)).to(self.features.device)
-        if regularizer is None:
-            regularizer = Ridge()
-        elif not callable(regularizer):
+        regularizer = Ridge() if regularizer is None else regularizer
+        if not callable(regularizer):
             raise ValueError(f"regularizer={regularizer!r}; pass Ridge(precision) or a function of the parameters")
-        known = isinstance(regularizer, Ridge)
-        self.regularizer: Any = regularizer if known else CallableRegularizer(regularizer)
+        self.regularizer: Any = regularizer if isinstance(regularizer, Ridge) else CallableRegularizer(regularizer)
         probe = self.regularizer(torch.zeros(self.parameter_shape, dtype=torch.float64, device=self.features.device))
         if not isinstance(probe, Tensor) or probe.ndim != 0:
             raise ValueError(f"regularizer returned {probe!r}; it must return a scalar tensor")
@@ -98,9 +96,7 @@ class GLM:
 
     def _blocks(self) -> Iterator[slice]:
         n, p = self.features.shape
-        k = self.family.num_outputs
-        width = p if k is None else p * k * k
-        rows = max(64, _CHUNK // width)
+        rows = max(64, _CHUNK // (p * (self.family.num_outputs or 1) ** 2))
         for start in range(0, n, rows):
             yield slice(start, min(n, start + rows))
 
@@ -177,7 +173,7 @@ class GLM:
         return gradient, 0.5 * (hessian + hessian.T)
 
     def _falls_forever(self, theta: Tensor) -> bool:
-        """Whether the loss has no minimum; ``theta`` is the best candidate for one."""
+        """Tell whether the loss has no minimum; ``theta`` is the best candidate for one."""
         ridge = self.regularizer if isinstance(self.regularizer, Ridge) else None
         free = torch.ones_like(theta, dtype=torch.bool) if ridge is None else ridge._at(theta) == 0
         if not bool(free.any()):
@@ -192,9 +188,9 @@ class GLM:
         return float((self.regularizer.gradient(1e8 * found) * found).sum()) <= 1e-9  # it grows no more either
 
     def _is_stationary(self, theta: Tensor, rows: Tensor, weights: Tensor, strict: Tensor) -> bool:
-        """Whether Newton's step is short and not lost in rounding, so that there is a minimum nearby.
+        """Tell whether Newton's step is short and not lost in rounding, so that there is a minimum nearby.
 
-        Where there is none, the step changes a natural parameter by 1 or more: A'' is at most the distance of A' from
+        If there is none, the step changes a natural parameter by 1 or more: A'' is at most the distance of A' from
         its end.
         """
         gradient, hessian = self._gradient_and_hessian(theta, None)
@@ -295,15 +291,13 @@ def variational_gd_step(glm: GLM, q: GaussianPosterior, lr: float) -> GaussianPo
     """
     _check_lr(lr)
     q = glm._posterior(q)
-    return _with_mean(q, q.mean - lr * glm.expected_gradient(q))
+    moved = object.__new__(GaussianPosterior)  # with the same covariance, which need not be factorized again
+    moved.__dict__ = {**q.__dict__, "mean": q.mean - lr * glm.expected_gradient(q)}
+    return moved
 
 
 def newton_step(
-    glm: GLM,
-    theta: Tensor,
-    lr: float = 1.0,
-    label_noise: Tensor | None = None,
-    hessian: Tensor | None = None,
+    glm: GLM, theta: Tensor, lr: float = 1.0, label_noise: Tensor | None = None, hessian: Tensor | None = None
 ) -> Tensor:
     r"""Return one step of Newton's method, Eq. 17, on labels :math:`y + \epsilon` (Chapter 4).
 
@@ -354,12 +348,6 @@ def von_step(glm: GLM, q: GaussianPosterior, lr: float = 1.0) -> GaussianPosteri
     factor = _factorize(precision)
     step = torch.cholesky_solve(gradient.reshape(-1, 1), factor).reshape(q.mean.shape)
     return GaussianPosterior(q.mean - lr * step, precision=precision)
-
-
-def _with_mean(q: GaussianPosterior, mean: Tensor) -> GaussianPosterior:
-    moved = object.__new__(GaussianPosterior)
-    moved.__dict__ = {**q.__dict__, "mean": mean}
-    return moved
 
 
 def _check_lr(lr: float) -> None:
@@ -470,8 +458,8 @@ def fit(
             raise ValueError(f"iteration {iteration} left the finite numbers: use a smaller lr, or scale the features")
         if callback is not None:
             callback(iteration, states[-1])
-        if change <= tol:
-            converged = True
+        converged = change <= tol
+        if converged:
             break
     if falls_forever():
         converged = False

@@ -105,9 +105,9 @@ class ImageFiles(Dataset[tuple[Tensor, int, int, bool]]):
         number = len(self)
         if not -number <= index < number:
             raise IndexError(f"index {index} is outside 0 to {number - 1}")
-        first = int(index) % number
-        reason = ""
-        for step in range(min(_TRIES, number)):
+        first, reason = int(index) % number, ""
+        tries = min(_TRIES, number)
+        for step in range(tries):
             i = (first + step) % number
             try:
                 image = decode(self.path(i), self.size)
@@ -117,10 +117,9 @@ class ImageFiles(Dataset[tuple[Tensor, int, int, bool]]):
                 reason = reason or one_line(error)
                 continue
             return image, int(self.labels[i]), i, step > 0
-        tried = min(_TRIES, number)
         raise DataError(
-            f"{self.path(first)} and the {tried - 1} images after it cannot be read ({reason}); check that "
-            f"the images are under {self.root}"
+            f"{self.path(first)} and the {tries - 1} images after it cannot be read ({reason}); check that the images "
+            f"are under {self.root}"
         )
 
 

@@ -167,13 +167,7 @@ def class_dependent(
 
 @overload
 def corrupt(
-    labels: Tensor,
-    corruption: str,
-    *,
-    rate: float | None = ...,
-    rate_step: float = ...,
-    num_classes: int,
-    seed: int,
+    labels: Tensor, corruption: str, *, rate: float | None = ..., rate_step: float = ..., num_classes: int, seed: int
 ) -> Tensor: ...
 @overload
 def corrupt(
@@ -222,15 +216,12 @@ def corrupt(
     num_classes = _integer(num_classes, "num_classes", 2, None)
     seed = _integer(seed, "seed", 0, 2**32 - 1)
     clean = _as_classes(labels, num_classes)
-    if rate is None:
-        if corruption != "none" and not rate_step:
-            raise ValueError(
-                f"corruption={corruption!r} needs a rate; pass the share of wrong labels, such as rate=0.4"
-            )
-        rate = 0.0
+    if rate is None and corruption != "none" and not rate_step:
+        raise ValueError(f"corruption={corruption!r} needs a rate; pass the share of wrong labels, such as rate=0.4")
+    rate = 0.0 if rate is None else rate
     if corruption == "none":
         check_errors(corruption, rate, rate_step)
-        wrong = clean.copy()
+        wrong = clean
     else:
         wrong = _draw(clean, transition_matrix(corruption, num_classes, rate, rate_step), seed)
     return torch.from_numpy(wrong).to(labels.device) if isinstance(labels, Tensor) else wrong

@@ -112,11 +112,8 @@ class Family(ABC):
                 "A has no Gaussian expectation; use a link that maps the real line into the domain"
             )
         shape = mean.shape
-        return (
-            mean.reshape(-1).to(torch.float64),
-            var.reshape(-1).to(torch.float64),
-            lambda value: value.reshape(shape).to(dtype),
-        )
+        mean, var = (value.reshape(-1).to(torch.float64) for value in (mean, var))
+        return mean, var, lambda value: value.reshape(shape).to(dtype)
 
     # ------------------------------------------------------------------ targets
     support: ClassVar[str] = "the real numbers"
@@ -146,10 +143,10 @@ class Family(ABC):
         return y
 
     def _conditions(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """When the loss does not grow along s, the change of the natural parameters (N, K): see _separation.
+        """Return the conditions for a loss that does not grow along s, the change of the natural parameters (N, K).
 
-        Returns:
-            The example (M,), weights (M, K) of s, and whether the weighted sum may be positive (M,), or must be zero.
+        They are the examples (M,), the weights (M, K) of s, and whether the weighted sum may be positive (M,), or must
+        be zero: see _separation.
         """
         ends = torch.tensor([-700.0, 700.0], dtype=torch.float64).clamp(*self.domain)
         mean, reached = self.mean(ends), self.curvature(ends).abs() < 1e-12  # where the means come to an end

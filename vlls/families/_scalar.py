@@ -49,20 +49,12 @@ class Binomial(Family):
         zero = torch.zeros_like(f)
         return y * torch.logaddexp(-f, zero) + (self.trials - y) * torch.logaddexp(f, zero)
 
-    def expected_log_partition(self, mean: Tensor, var: Tensor) -> Tensor:
-        """Return E[A(f)]; arguments as in :meth:`Family.expected_mean`."""
+    def _expect(self, function: Elementwise, mean: Tensor, var: Tensor) -> Tensor:
         mean, var, restore = self._gaussian(mean, var)
-        return restore(self.trials * logistic_moments(mean, var, "softplus")[0])
-
-    def expected_mean(self, mean: Tensor, var: Tensor) -> Tensor:
-        """Return E[A'(f)]; arguments as in :meth:`Family.expected_mean`."""
-        mean, var, restore = self._gaussian(mean, var)
-        return restore(self.mean(mean) - self.trials * logistic_moments(mean, var, "noise")[0])
-
-    def expected_curvature(self, mean: Tensor, var: Tensor) -> Tensor:
-        """Return E[A''(f)]; arguments as in :meth:`Family.expected_mean`."""
-        mean, var, restore = self._gaussian(mean, var)
-        return restore(self.trials * logistic_moments(mean, var, "curvature")[0])
+        if function == self.mean:
+            return restore(self.mean(mean) - self.trials * logistic_moments(mean, var, "noise")[0])
+        name = "softplus" if function == self.log_partition else "curvature"
+        return restore(self.trials * logistic_moments(mean, var, name)[0])
 
     def expected_derivatives(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
         """Return E[A'(f)] and E[A''(f)] from the same nodes."""

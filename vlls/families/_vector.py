@@ -27,9 +27,9 @@ class VectorFamily(Family):
     """
 
     def __init__(self, num_outputs: int, *, num_points: int = 128, replicates: int = 8, seed: int = 0) -> None:
-        for name, value, least in (("num_points", num_points, 2), ("replicates", replicates, 2)):
-            if value < least or value % 2:
-                raise ValueError(f"{name}={value!r}; pass an even number from {least}")
+        for name, value in (("num_points", num_points), ("replicates", replicates)):
+            if value < 2 or value % 2:
+                raise ValueError(f"{name}={value!r}; pass an even number from 2")
         self._num_outputs = int(num_outputs)
         self.num_points, self.replicates, self.seed = num_points, replicates, seed
 
@@ -205,7 +205,7 @@ class Categorical(VectorFamily):
         return torch.nn.functional.one_hot(y.long(), k).to(torch.float64)
 
     def _conditions(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The logits of the label's classes stay equal, and no other's grows beyond them."""
+        """Return the conditions: the logits of the label's classes stay equal, and no other's grows beyond them."""
         label = y.argmax(1)
         rows, other = (label[:, None] != torch.arange(y.shape[1], device=y.device)).nonzero(as_tuple=True)
         unit = torch.eye(y.shape[1], dtype=y.dtype, device=y.device)

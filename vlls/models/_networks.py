@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -88,7 +88,7 @@ def resnet18(num_classes: int = 10, *, in_channels: int = 3) -> nn.Module:
         >>> sum(parameter.numel() for parameter in resnet18().parameters())
         11173962
     """
-    return _for_small_images(_torchvision().resnet18(num_classes=num_classes), in_channels)
+    return _for_small_images("resnet18", num_classes, in_channels)
 
 
 def resnet34(num_classes: int = 10, *, in_channels: int = 3) -> nn.Module:
@@ -102,7 +102,7 @@ def resnet34(num_classes: int = 10, *, in_channels: int = 3) -> nn.Module:
         >>> sum(parameter.numel() for parameter in resnet34().parameters())
         21282122
     """
-    return _for_small_images(_torchvision().resnet34(num_classes=num_classes), in_channels)
+    return _for_small_images("resnet34", num_classes, in_channels)
 
 
 def resnet50(num_classes: int = 14, *, in_channels: int = 3, pretrained: bool = False) -> nn.Module:
@@ -117,7 +117,7 @@ def resnet50(num_classes: int = 14, *, in_channels: int = 3, pretrained: bool = 
     Raises:
         ValueError: if the weights cannot be had, or ``pretrained`` meets images without three channels.
     """
-    tv = _torchvision()
+    tv = needs("torchvision.models", "a ResNet")
     model: ResNet
     if not pretrained:
         model = tv.resnet50(num_classes=num_classes)
@@ -137,12 +137,8 @@ def resnet50(num_classes: int = 14, *, in_channels: int = 3, pretrained: bool = 
     return model
 
 
-def _torchvision() -> Any:
-    """Import torchvision's models when a network is made: it takes seconds, and the names need none of it."""
-    return needs("torchvision.models", "a ResNet")
-
-
-def _for_small_images(model: ResNet, in_channels: int) -> nn.Module:
+def _for_small_images(name: str, num_classes: int, in_channels: int) -> nn.Module:
+    model: ResNet = getattr(needs("torchvision.models", "a ResNet"), name)(num_classes=num_classes)
     model.conv1 = _convolution(nn.Conv2d(in_channels, 64, 3, stride=1, padding=1, bias=False))
     model.maxpool = nn.Identity()
     return model

@@ -14,16 +14,6 @@ from vlls._compiled import capturing
 from vlls._names import kind_of
 from vlls._validation import check_rate
 
-__all__ = [
-    "SmoothingLoss",
-    "check_logits",
-    "check_num_classes",
-    "check_probabilities",
-    "describe",
-    "readable",
-    "smooth_labels",
-]
-
 _SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
 _INTEGERS = (torch.uint8, torch.uint16, torch.uint32, torch.uint64, *_SIGNED)
 

@@ -14,8 +14,6 @@ from torch import Tensor
 from vlls._validation import check_rate
 from vlls.smoothing._base import SmoothingLoss, check_num_classes, describe
 
-__all__ = ["MeanPredictionSmoothing", "OnlineLabelSmoothing"]
-
 _Self = TypeVar("_Self", bound="_EpochSmoothing")
 
 

@@ -11,8 +11,6 @@ from torch import Tensor
 from vlls._validation import check_rate, is_number
 from vlls.smoothing._base import SmoothingLoss, check_logits, check_probabilities, describe, readable
 
-__all__ = ["ACLS", "EntropySmoothing", "LabelSmoothingLoss", "entropy_rate"]
-
 
 class LabelSmoothingLoss(SmoothingLoss):
     r"""Cross-entropy with the labels of Eq. 1, whose noise :math:`\alpha(1/K - y)` is not adaptive.
