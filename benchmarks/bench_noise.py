@@ -48,7 +48,7 @@ from torch.func import functional_call, jacrev, vmap
 from vlls import DiagonalPosterior
 from vlls.noise import LabelNoise, label_noise_moments, logit_covariance, rank_examples
 from vlls.train import RunConfig
-from vlls.train._augment import normalize
+from vlls.train._batches import normalize
 from vlls.train._machine import synchronize
 from vlls.train._prepare import Images, RunData, prepare
 from vlls.train._trainer import Trainer, pixel_moments

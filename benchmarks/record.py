@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vlls.train._provenance import processor
+from vlls.train._machine import processor
 
 
 def write_record(path: Path, question: str, **measured: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from vlls.data import NAMES
 from vlls.train import METHODS, ResolvedConfig, RunConfig, hyperparameters
-from vlls.train._schedules import learning_rate
+from vlls.train._trainer import learning_rate
 
 # ------------------------------------------------------------------ the paper's numbers
 PAPER = [  # App. C.2 and Table 1, typed off the paper: data set, errors, rate, method, lr, weight decay, h_0
@@ -163,7 +163,7 @@ def test_errors_say_what_is_allowed(values, message):
 # ------------------------------------------------------------------ schedules
 def test_steps_at_epochs_100_and_150_of_200():
     rates = {
-        epoch: learning_rate(epoch * 1000, lr=0.05, total_steps=200_000, schedule="step")
+        epoch: learning_rate(epoch * 1000, lr=0.05, total_steps=200_000, schedule="step", milestones=(0.5, 0.75))
         for epoch in (0, 99, 100, 149, 150, 199)
     }
     assert rates == pytest.approx({0: 0.05, 99: 0.05, 100: 0.005, 149: 0.005, 150: 0.0005, 199: 0.0005}, rel=1e-12)

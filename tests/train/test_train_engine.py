@@ -16,7 +16,7 @@ from training import StopAt, differences, photographs, saved, tiny
 import vlls
 from vlls.data import ImageArrays, corruption, load
 from vlls.train import METHODS, Reporter, RunConfig, _metrics, run
-from vlls.train._augment import crop_flip, draw, normalize, pad
+from vlls.train._batches import crop_flip, draw, normalize, pad
 from vlls.train._machine import pick_device
 from vlls.train._metrics import classification_metrics, memorisation
 from vlls.train._prepare import derive_seed, prepare

@@ -1,6 +1,6 @@
-"""Batches of a data set that lies on the device, or of files that other processes read.
+"""Images on their way into the network: in batches from the device or from files, cut out, flipped, normalised.
 
-Both fill the same buffers before each step, and the step reads from them, so that a CUDA graph can hold it.
+Batches fill the same buffers before each step, and the step reads from them, so that a CUDA graph can hold it.
 """
 
 from __future__ import annotations
@@ -16,38 +16,64 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vlls.data import ImageFiles
-from vlls.train._augment import Draw, center, crop_flip, draw, pad
 from vlls.train._prepare import Images, derive_seed
 
-__all__ = ["Batches", "DeviceBatches", "FileBatches", "file_loader"]
-
 PADDING = 4  # pixels on each side, the usual augmentation of CIFAR
+Draw = tuple[Tensor, Tensor, Tensor]  # rows, columns and flips, (B,) each, of the images of a batch
 
 
+def pad(images: Tensor, by: int) -> Tensor:
+    """Pad uint8 images (N, H, W, C) with black on all sides, once for a whole data set."""
+    n, height, width, channels = images.shape
+    padded = images.new_zeros(n, height + 2 * by, width + 2 * by, channels)
+    padded[:, by : by + height, by : by + width] = images
+    return padded
+
+
+def draw(batch_size: int, room: int, generator: torch.Generator) -> Draw:
+    """Draw where to cut each image, 0..``room`` pixels from its top and left, and whether to flip it.
+
+    The numbers are those of a whole batch: processes and weight samples that share it each take their rows.
+    """
+    device = generator.device
+    top, left = torch.randint(0, room + 1, (2, batch_size), generator=generator, device=device)
+    flip = torch.randint(0, 2, (batch_size,), generator=generator, device=device)
+    return top, left, flip.bool()
+
+
+def crop_flip(images: Tensor, rows: Tensor, size: int, how: Draw) -> Tensor:
+    """Cut ``size`` × ``size`` pixels out of the images (N, H, W, C) with these rows (B,), flip some; in one gather."""
+    top, left, flip = how
+    along = torch.arange(size, device=images.device)
+    across = torch.where(flip[:, None], along.flip(0), along)
+    y = (top[:, None] + along)[:, :, None]
+    x = (left[:, None] + across)[:, None, :]
+    return images[rows[:, None, None], y, x]
+
+
+def center(images: Tensor, size: int) -> Tensor:
+    """Return the middle ``size`` × ``size`` pixels of images (N, H, W, C), as a view."""
+    top, left = (images.shape[1] - size) // 2, (images.shape[2] - size) // 2
+    return images[:, top : top + size, left : left + size]
+
+
+def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Turn uint8 images (B, H, W, C) into float32 (B, C, H, W), channels last in memory, of mean 0 and variance 1."""
+    return ((images.float() - mean) / std).permute(0, 3, 1, 2)
+
+
+# ---------------------------------------------------------------------- batches
 class Batches(ABC):
     """Batches of one epoch after another, in an order that follows from the seed and the epoch alone.
 
-    Args:
-        count: number of training images.
-        batch_size: of all processes together.
-        rows: which of a batch's rows are this process's.
-        device: where the batches go.
-        seed: of the order.
-        room: pixels by which the images are larger than what the network sees.
-        augment: whether to cut at random places and flip.
+    ``batch_size`` counts the images of all processes together, ``rows`` are this process's; the images are larger by
+    ``room`` pixels than what the network sees, ``image_size``. ``augment`` cuts at random places and flips.
     """
 
     image_size: int
 
     def __init__(
-        self,
-        count: int,
-        batch_size: int,
-        rows: slice,
-        device: torch.device,
-        seed: int,
-        room: int,
-        augment: bool,
+        self, count: int, batch_size: int, rows: slice, device: torch.device, seed: int, room: int, augment: bool
     ) -> None:
         if batch_size > count:
             raise ValueError(f"batch_size={batch_size} exceeds the {count} training images; choose a smaller one")
@@ -83,13 +109,7 @@ class Batches(ABC):
 
 
 class DeviceBatches(Batches):
-    """A data set that lies on the device as uint8; a batch is one gather.
-
-    Args:
-        data: arrays.
-        augment: crops after padding by 4 pixels, and flips.
-        options: see :class:`Batches`.
-    """
+    """A data set that lies on the device as uint8; a batch is one gather."""
 
     def __init__(self, data: Images, *, augment: bool, **options: Any) -> None:
         room = 2 * PADDING if augment else 0
@@ -101,16 +121,13 @@ class DeviceBatches(Batches):
         self._index = torch.zeros(self.rows.stop - self.rows.start, dtype=torch.int64, device=self.device)
 
     def start(self, epoch: int, step: int) -> None:
-        """Go to a step of an epoch."""
         self._order, self._next = self.order(epoch)[:, self.rows].to(self.device), step
 
     def fill(self) -> None:
-        """Point to the next batch."""
         self._index.copy_(self._order[self._next])
         self._next += 1
 
     def batch(self) -> tuple[Tensor, Tensor]:
-        """Gather the images and labels."""
         labels = self.labels[self._index]
         if (how := self._draw()) is None:
             return self.images[self._index], labels
@@ -118,15 +135,7 @@ class DeviceBatches(Batches):
 
 
 class FileBatches(Batches):
-    """A data set of files, decoded by ``workers`` processes of a DataLoader to images larger than what is cut out.
-
-    Args:
-        data: files.
-        image_size: pixels that the network sees.
-        workers: processes that decode.
-        augment: random crops, and flips.
-        options: see :class:`Batches`.
-    """
+    """A data set of files, decoded by ``workers`` processes of a DataLoader to images larger than what is cut out."""
 
     def __init__(self, data: Images, *, image_size: int, workers: int, augment: bool, **options: Any) -> None:
         self.files: Any = data.images
@@ -139,20 +148,17 @@ class FileBatches(Batches):
         self._loaded: Iterator[Any] = iter(())
 
     def start(self, epoch: int, step: int) -> None:
-        """Start the workers on an epoch, at a step of it."""
         batches = self.order(epoch)[step:, self.rows].tolist()
         self._asked = iter(batches)
         self._loaded = iter(file_loader(self.files, batches, self.workers, pin=self.device.type == "cuda"))
 
     def fill(self) -> None:
-        """Wait for the next batch and send it to the device."""
         images, _, index, failed = next(self._loaded)
         self.unreadable.update(i for i, bad in zip(next(self._asked), failed.tolist(), strict=True) if bad)
         self._images.copy_(images, non_blocking=True)
         self._labels.copy_(self.given[index], non_blocking=True)
 
     def batch(self) -> tuple[Tensor, Tensor]:
-        """Cut out the images that the network sees."""
         if (how := self._draw()) is None:
             return center(self._images, self.image_size), self._labels
         rows = torch.arange(len(self._labels), device=self.device)
@@ -160,16 +166,10 @@ class FileBatches(Batches):
 
 
 def file_loader(files: Any, batches: list[list[int]], workers: int, *, pin: bool = False) -> DataLoader[Any]:
-    """Load batches of files in other processes; if this one has used a GPU, they are no forks of it.
+    """Load batches of indices in other processes; if this one has used a GPU, they are no forks of it.
 
     A fork would inherit this process's CUDA graphs and abort as soon as it collected them as garbage, because CUDA does
     not work in forks.
-
-    Args:
-        files: :class:`.ImageFiles`.
-        batches: indices of each.
-        workers: number of processes; 0 loads in this one.
-        pin: whether the batches are put where they can be sent to a GPU while it works.
     """
     context = None
     if workers and torch.cuda.is_initialized() and "forkserver" in multiprocessing.get_all_start_methods():

@@ -13,18 +13,11 @@ from vlls.train._config import RunConfig
 if TYPE_CHECKING:
     from vlls.train._prepare import RunData
 
-__all__ = ["at_chance", "label_counts", "tell_chance"]
-
-ERRORS = 3.0
-"""Standard errors by which an accuracy has to be above chance to count."""
+ERRORS = 3.0  # standard errors by which an accuracy has to be above chance to count
 
 
 def label_counts(data: RunData) -> dict[str, int]:
-    """Return the counts that :func:`at_chance` needs: of images, and of those with the most frequent label.
-
-    Args:
-        data: of the run.
-    """
+    """Return the counts that :func:`at_chance` needs: of images, and of those with the most frequent label."""
     return {
         "train_images": len(data.train),
         "train_most_frequent": int(np.bincount(data.train.given).max()),
@@ -36,19 +29,8 @@ def label_counts(data: RunData) -> dict[str, int]:
 def at_chance(counts: Mapping[str, int], epochs: Sequence[Mapping[str, float]]) -> bool:
     """Return whether neither accuracy, on test images or in training, is above the most frequent class's share.
 
-    Above means by more than three standard errors. Both accuracies count, because a few test images may not show that
-    a network has learned, and IVON's accuracy in training, at noisy weights, may be low although it learns.
-
-    Args:
-        counts: of :func:`label_counts`; records of older versions lack them, and are not judged.
-        epochs: metrics of each epoch, as in :class:`.RunResult`.
-
-    Example:
-        >>> counts = {"train_images": 160, "train_most_frequent": 54, "test_images": 40, "test_most_frequent": 14}
-        >>> at_chance(counts, [{"train_accuracy": 0.36, "test_accuracy": 0.33}])
-        True
-        >>> at_chance(counts, [{"train_accuracy": 0.97, "test_accuracy": 0.55}])
-        False
+    Both count, because a few test images may not show that a network has learned, and IVON's accuracy in training, at
+    noisy weights, may be low although it learns. Records of older versions lack the counts, and are not judged.
     """
     for part in ("train", "test"):
         found = [epoch[f"{part}_accuracy"] for epoch in epochs if epoch.get(f"{part}_accuracy") is not None]
@@ -62,13 +44,7 @@ def at_chance(counts: Mapping[str, int], epochs: Sequence[Mapping[str, float]]) 
 
 
 def tell_chance(config: RunConfig, counts: Mapping[str, int], epochs: Sequence[Mapping[str, float]]) -> str:
-    """Return a sentence about a network that ended at chance, with advice; an empty one if it did not.
-
-    Args:
-        config: of the run.
-        counts: as for :func:`at_chance`.
-        epochs: as for :func:`at_chance`.
-    """
+    """Return a sentence about a network that ended at chance, with advice; an empty one if it did not."""
     if not at_chance(counts, epochs):
         return ""
     accuracy = next(epoch["test_accuracy"] for epoch in reversed(epochs) if epoch.get("test_accuracy") is not None)

@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
 from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -18,15 +17,16 @@ from vlls.data._rates import check_errors
 from vlls.models import NAMES as MODELS
 from vlls.train._keys import run_key
 from vlls.train._presets import settings
-from vlls.train._schedules import SCHEDULES
 from vlls.train.methods import METHODS, Method, record_of_outside, register_if_unknown, unread_by
 
-__all__ = ["PRECISIONS", "ResolvedConfig", "RunConfig"]
+__all__ = ["ResolvedConfig", "RunConfig"]
 
-PRECISIONS = ("auto", "float32", "bfloat16")
-"""The number formats of a run's passes; ``auto`` is bfloat16 where the device is fast with it."""
-
-_NAMES = {"model": MODELS, "schedule": SCHEDULES, "hess_approx": ("price", "gradsq"), "precision": PRECISIONS}
+_NAMES = {
+    "model": MODELS,
+    "schedule": ("step", "cosine", "constant"),
+    "hess_approx": ("price", "gradsq"),
+    "precision": ("auto", "float32", "bfloat16"),
+}
 _LEAST = {"image_size": 8, "train_size": 1, "validation_size": 0, "epochs": 1, "batch_size": 1, "mc_samples": 1}
 _LEAST |= {"eval_every": 1, "thorough_every": 1, "eval_samples": 0, "seed": 0}
 _NOT_NEGATIVE = ("lr", "rho", "warmup_epochs", "weight_decay", "margin")
@@ -134,7 +134,7 @@ class RunConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, (kind, convert) in _number_types().items():  # 1 and 1.0 are the same learning rate, and the same key
+        for name, (kind, convert) in _NUMBERS.items():  # 1 and 1.0 are the same learning rate, and the same key
             value = getattr(self, name)
             if isinstance(value, kind) and not isinstance(value, bool):
                 object.__setattr__(self, name, convert(value))
@@ -147,7 +147,7 @@ class RunConfig:
 
     def _check_options(self) -> None:
         """Refuse hyperparameters that the method does not read, as fields and as options."""
-        for name in sorted(unread_by(self.method) & _names()):
+        for name in sorted(unread_by(self.method).intersection(_FIELDS)):
             if (value := getattr(self, name)) is not None:
                 users = ", ".join(method for method in METHODS if name in METHODS[method].reads)
                 raise ValueError(
@@ -158,7 +158,7 @@ class RunConfig:
             raise ValueError(f"options={self.options!r} is no mapping; pass names with their values")
         defaults, options = _options_of(self.method), dict(sorted(self.options.items()))
         for name, value in options.items():
-            if name in _names():
+            if name in _FIELDS:
                 raise ValueError(f"options hold {name!r}, which is a field; pass {name}={value!r} by itself")
             if not defaults:
                 raise ValueError(f"options={options!r} are not read by method={self.method!r}; leave them out")
@@ -201,9 +201,8 @@ class RunConfig:
         if not all(isinstance(m, Real) and 0 < m < 1 for m in self.milestones or ()):
             raise ValueError(f"milestones={self.milestones!r} are fractions of the run; choose numbers in (0, 1)")
         if self.epochs is not None and self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:
-            raise ValueError(
-                f"warmup_epochs={self.warmup_epochs!r} leaves nothing of epochs={self.epochs!r}; choose fewer"
-            )
+            warmup, epochs = self.warmup_epochs, self.epochs
+            raise ValueError(f"warmup_epochs={warmup!r} leaves nothing of epochs={epochs!r}; choose fewer")
 
     # ------------------------------------------------------------------ the run's identity
     def resolved(self) -> ResolvedConfig:
@@ -212,7 +211,7 @@ class RunConfig:
         if self.model not in (None, "resnet50"):
             values["pretrained"] = False  # there are weights for that network alone
         given = {name: value for name, value in self._values().items() if value is not None}
-        defaults = {name: value for name, value in values.items() if name in _names()}
+        defaults = {name: value for name, value in values.items() if name in _FIELDS}
         options = {name: values.get(name, default) for name, default in _options_of(self.method).items()}
         return ResolvedConfig(**{**defaults, **given, "options": {**options, **self.options}})
 
@@ -261,8 +260,8 @@ class RunConfig:
         own = METHODS[values["method"]].reads if values.get("method") in METHODS else {}
         for name in values:
             check_known(name, dict.fromkeys((*(entry.name for entry in fields(cls)), *own)), "field")
-        given = {name: value for name, value in values.items() if name in _names()}
-        options = {name: value for name, value in values.items() if name not in _names()}
+        given = {name: value for name, value in values.items() if name in _FIELDS}
+        options = {name: value for name, value in values.items() if name not in _FIELDS}
         return cls(**{**given, "options": {**given.get("options", {}), **options}})
 
     @classmethod
@@ -336,36 +335,26 @@ class ResolvedConfig(RunConfig):
                 raise ValueError(f"{name}=None is not allowed in a resolved config; choose a value")
 
 
+_FIELDS = tuple(entry.name for entry in fields(RunConfig))
+_TYPES: dict[str, tuple[type, Callable[[Any], float]]] = {"float": (Real, float), "int": (Integral, int)}
+_NUMBERS = {  # of each field that holds a number: the type to accept, and the one to make of it
+    entry.name: _TYPES[kind] for entry in fields(RunConfig) if (kind := str(entry.type).partition(" ")[0]) in _TYPES
+}
+
+
 def _unpickled(cls: type[C], values: dict[str, Any], method: Method | None) -> C:
     """Make a config of another process, and register its method if this process does not know it."""
     register_if_unknown(method)
     return cls(**values)
 
 
-@cache
-def _names() -> frozenset[str]:
-    return frozenset(entry.name for entry in fields(RunConfig))
-
-
-@cache
-def _number_types() -> dict[str, tuple[type, Callable[[Any], float]]]:
-    """Return, for each field that holds a number, the type to accept and the one to make of it."""
-    numbers: dict[str, tuple[type, Callable[[Any], float]]] = {"float": (Real, float), "int": (Integral, int)}
-    types = {entry.name: str(entry.type).partition(" ")[0] for entry in fields(RunConfig)}
-    return {name: numbers[kind] for name, kind in types.items() if kind in numbers}
-
-
 def _options_of(method: str) -> dict[str, Any]:
     """Return the hyperparameters that a method reads and that are no fields, with their defaults."""
-    return {name: value for name, value in METHODS[method].reads.items() if name not in _names()}
+    return {name: value for name, value in METHODS[method].reads.items() if name not in _FIELDS}
 
 
 def _checked_option(name: str, value: Any, default: Any) -> Any:
-    """Return the value of an option, a float where its default is one.
-
-    Raises:
-        ValueError: if it is of another type than its default, or not one that JSON holds as it is.
-    """
+    """Return the value of an option, a float where its default is one."""
     if isinstance(default, float) and isinstance(value, Real) and not isinstance(value, bool):
         value = float(value)
     if value is None and default is None:
@@ -373,7 +362,7 @@ def _checked_option(name: str, value: Any, default: Any) -> Any:
     of_json = type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value))
     if not of_json or (default is not None and type(value) is not type(default)):
         wanted = (
-            "a number, a string or a truth value" if default is None else f"{kind_of(default)}, such as {default!r}"
+            f"{kind_of(default)}, such as {default!r}" if default is not None else "a number, a string or a truth value"
         )
         raise ValueError(f"{name}={value!r} is not allowed; choose {wanted}")
     return value

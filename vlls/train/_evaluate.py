@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,55 +11,40 @@ import torch.distributed as dist
 from torch import Tensor
 
 from vlls.optim import VariationalOptimizer
-from vlls.train._augment import center
-from vlls.train._batches import file_loader
+from vlls.train._batches import center, file_loader
 from vlls.train._metrics import classification_metrics, memorisation
 from vlls.train._prepare import Images, derive_seed
 from vlls.train._trainer import Trainer
-
-__all__ = ["evaluate", "predict_probabilities"]
 
 BATCH = {"cpu": 500, "cuda": 2000}  # images of 32×32 pixels; fewer of larger ones
 
 
 @torch.no_grad()
 def evaluate(trainer: Trainer, epoch: int, *, thorough: bool = True) -> dict[str, float]:
-    """Measure on clean test data, on the held-out part, and on the wrongly and rightly labelled training images.
+    """Measure on the test and held-out images; if thorough, average over the posterior too and predict training images.
 
-    Each process measures its part, and all return the whole.
-
-    Args:
-        trainer: between steps.
-        epoch: whose random numbers the posterior's samples take; those of the training are left alone.
-        thorough: whether to average over the posterior, and to predict the training images.
-
-    Returns:
-        ``test_accuracy``, ``test_nll``, ``test_ece``, ``test_brier`` at the mean; the same with ``posterior_`` for
-        ``test_``, averaged over samples; with ``validation_``; and those of :func:`.memorisation`.
+    The posterior's samples take random numbers of the epoch; those of the training are left alone. Each process
+    measures its part, and all return the whole.
     """
     config, data = trainer.config, trainer.data
     found: dict[str, float] = {}
-    sets = {"test": data.test, "validation": data.validation}
-    for name, images in sets.items():
-        if images is None:
-            continue
-        probabilities, read = predict_probabilities(trainer, images)
-        labels = torch.from_numpy(images.given)[read]
-        found |= _named(name, classification_metrics(probabilities[read], labels))
+
+    def measure(name: str, images: Images, samples: int = 0) -> None:
+        probabilities, read = predict_probabilities(trainer, images, samples=samples, epoch=epoch)
+        metrics = classification_metrics(probabilities[read], torch.from_numpy(images.given)[read])
+        found.update({f"{name}_{metric}": value for metric, value in metrics.items()})
+
+    measure("test", data.test)
+    if data.validation is not None:
+        measure("validation", data.validation)
     if not thorough:
         return found
     if isinstance(trainer.optimizer, VariationalOptimizer) and config.eval_samples:
-        probabilities, read = predict_probabilities(trainer, data.test, samples=config.eval_samples, epoch=epoch)
-        labels = torch.from_numpy(data.test.given)[read]
-        found |= _named("posterior", classification_metrics(probabilities[read], labels))
+        measure("posterior", data.test, config.eval_samples)
     if data.train.clean is not None and isinstance(data.train.images, np.ndarray):
         predicted = predict_probabilities(trainer, data.train)[0].argmax(dim=1)
         found |= memorisation(predicted, *(torch.from_numpy(y) for y in (data.train.given, data.train.clean)))
     return found
-
-
-def _named(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
-    return {f"{prefix}_{name}": value for name, value in metrics.items()}
 
 
 @torch.no_grad()
@@ -69,11 +53,7 @@ def predict_probabilities(
 ) -> tuple[Tensor, Tensor]:
     """Return class probabilities (N, K), on the CPU, and whether each image could be read, (N,).
 
-    Args:
-        trainer: between steps.
-        images: without augmentation.
-        samples: number of weight samples to average over; 0 for the mean of the weights.
-        epoch: whose random numbers the samples take.
+    Without ``samples`` they are those at the mean of the weights.
     """
     total = torch.zeros(len(images), trainer.data.num_classes)
     read = torch.ones(len(images), dtype=torch.bool)
@@ -87,14 +67,11 @@ def predict_probabilities(
             read[rows] = ok
             at = rows.stop
     if trainer.world > 1:
-        total, read = _gathered(total, trainer.device), _gathered(read.int(), trainer.device, dist.ReduceOp.MIN).bool()
+        total, readable = total.to(trainer.device), read.int().to(trainer.device)
+        dist.all_reduce(total)
+        dist.all_reduce(readable, dist.ReduceOp.MIN)
+        total, read = total.cpu(), readable.bool().cpu()
     return total / max(samples, 1), read
-
-
-def _gathered(values: Tensor, device: torch.device, how: Any = dist.ReduceOp.SUM) -> Tensor:
-    values = values.to(device)
-    dist.all_reduce(values, how)
-    return values.cpu()
 
 
 @contextmanager

@@ -12,16 +12,6 @@ from typing import Any
 from vlls._files import make_folder, reason_of, write_atomically
 from vlls.train._config import RunConfig
 
-__all__ = [
-    "FolderBusy",
-    "folder_lock",
-    "load_checkpoint",
-    "load_record",
-    "load_run_record",
-    "save_checkpoint",
-    "save_record",
-]
-
 FORMAT = 1  # of checkpoints and records
 CHECKPOINT, RECORD = "checkpoint.pt", "record.json"  # of a run, in its folder
 _HELD = dict.fromkeys(("config", "counts", "final", "machine"), dict) | {"status": str, "reason": str, "epochs": list}
@@ -29,11 +19,7 @@ _HELD = dict.fromkeys(("config", "counts", "final", "machine"), dict) | {"status
 
 # ---------------------------------------------------------------------- checkpoints
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint of tensors, numbers, strings, lists and dictionaries of them.
-
-    Raises:
-        OSError: as :func:`write_atomically` does.
-    """
+    """Write a checkpoint of tensors, numbers, strings, lists and dictionaries of them."""
     import torch  # late: records are read without it
 
     buffer = io.BytesIO()
@@ -44,11 +30,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 def load_checkpoint(
     path: Path, *keys: str, device: Any = "cpu", remedy: str = "remove it or pass --overwrite to start anew"
 ) -> dict[str, Any]:
-    """Read the checkpoint of the run with one of these keys; without any, of whichever run's it is.
-
-    Raises:
-        ValueError: if it is truncated, not ours, or another run's; with what to do, the ``remedy``.
-    """
+    """Read the checkpoint of the run with one of these keys; without any, of whichever run's it is."""
     import torch  # late: records are read without it
 
     try:
@@ -69,21 +51,13 @@ def load_checkpoint(
 
 # ---------------------------------------------------------------------- records
 def save_record(path: Path, record: dict[str, Any]) -> None:
-    """Write a record as JSON; NaN and infinities become null.
-
-    Raises:
-        OSError: as :func:`write_atomically` does.
-    """
+    """Write a record as JSON; NaN and infinities become null."""
     text = json.dumps({"format": FORMAT, **_finite(record)}, indent=1, allow_nan=False)
     write_atomically(path, (text + "\n").encode())
 
 
 def load_record(path: Path) -> dict[str, Any]:
-    """Read a record.
-
-    Raises:
-        ValueError: if it is not one that this version wrote.
-    """
+    """Read a record."""
     try:
         record = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -96,12 +70,7 @@ def load_record(path: Path) -> dict[str, Any]:
 def load_run_record(path: Path, config: RunConfig | None = None) -> tuple[dict[str, Any], RunConfig]:
     """Read the record of a run, and its config, by which it is known whichever version wrote it.
 
-    Args:
-        path: of the record.
-        config: that it must be of; None for whichever run's it is.
-
-    Raises:
-        ValueError: if it cannot be read, lacks a part, or is another run's.
+    The config given, if any, is the one that it must be of.
     """
     record = load_record(path)
     if lacking := [name for name in _HELD if not isinstance(record.get(name), _HELD[name])]:
@@ -129,27 +98,17 @@ def _finite(value: Any) -> Any:
 
 # ---------------------------------------------------------------------- one process at a time
 class FolderBusy(ValueError):
-    """Another process holds a folder.
-
-    Attributes:
-        folder: which.
-    """
+    """Another process holds a folder."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(
-            f"another process is at work on this very run in {folder}; wait for it, or choose another folder"
-        )
+        told = f"another process is at work on this very run in {folder}; wait for it, or choose another folder"
+        super().__init__(told)
         self.folder = folder
 
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process; the system lets go of it when the process ends, however it ends.
-
-    Raises:
-        FolderBusy: a ValueError, if another process holds it.
-        OSError: naming the folder or the file, if it cannot be written.
-    """
+    """Hold a folder for this process; the system lets go of it when the process ends, however it ends."""
     from filelock import FileLock, Timeout  # late: `vlls --help` need not wait for it
 
     make_folder(folder)
@@ -160,9 +119,8 @@ def folder_lock(folder: Path) -> Iterator[None]:
     except Timeout as error:
         raise FolderBusy(folder) from error
     except OSError as error:
-        raise OSError(
-            error.errno, f"{path} could not be written ({reason_of(error)}); choose another folder"
-        ) from error
+        told = f"{path} could not be written ({reason_of(error)}); choose another folder"
+        raise OSError(error.errno, told) from error
     try:
         yield
     finally:

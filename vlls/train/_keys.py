@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vlls.train.methods import unread_by
@@ -15,47 +14,20 @@ from vlls.train.methods import unread_by
 if TYPE_CHECKING:
     from vlls.train._config import RunConfig
 
-__all__ = ["INTRODUCED", "counted", "first_key", "older_key", "run_folder", "run_key"]
-
 _FIRST = (  # the fields of the last version whose keys hashed every field
     "dataset labels train_size validation_size image_size corruption rate rate_step method model pretrained epochs "
     "batch_size lr schedule warmup_epochs milestones momentum weight_decay smoothing alpha margin rho ess hess_init "
     "beta2 hess_approx clip_radius mc_samples augment precision eval_every thorough_every eval_samples seed"
 ).split()
-INTRODUCED: Mapping[str, Any] = MappingProxyType(
-    {
-        **dict.fromkeys(_FIRST),
-        "dataset": "digits",
-        "validation_size": 0,
-        "corruption": "none",
-        "rate": 0.0,
-        "rate_step": 0.0,
-        "method": "ivon",
-        "precision": "auto",
-        "eval_every": 1,
-        "eval_samples": 8,
-        "seed": 0,
-        "options": {},
-    }
-)
-"""The value of each field of a resolved config under which runs went before there was the field.
-
-A field that has this value is left out of the key. Add a line for each new field, and never change one: that would
-rename the runs that people keep.
-"""
+# The value of each field of a resolved config under which runs went before there was the field: a field that has it is
+# left out of the key. Add a new field here, and never change one: that would rename the runs that people keep.
+INTRODUCED: dict[str, Any] = dict.fromkeys(_FIRST) | {"dataset": "digits", "method": "ivon", "precision": "auto"}
+INTRODUCED |= {"validation_size": 0, "eval_every": 1, "eval_samples": 8, "seed": 0, "options": {}}
+INTRODUCED |= {"corruption": "none", "rate": 0.0, "rate_step": 0.0}
 
 
 def counted(config: RunConfig) -> dict[str, Any]:
-    """Return the fields that the key of a resolved config is a hash of, as JSON holds them.
-
-    These are the fields that its method reads and whose values are not those of :data:`INTRODUCED`.
-
-    Example:
-        >>> from vlls.train import RunConfig
-        >>> found = counted(RunConfig(method="ls", epochs=3).resolved())
-        >>> found["method"], found["smoothing"], found["epochs"], "seed" in found, "rho" in found
-        ('ls', 0.1, 3, False, False)
-    """
+    """Return the fields that the key of a resolved config is a hash of: those read and not as in :data:`INTRODUCED`."""
     unread, found = unread_by(config.method), {}
     for name in (field.name for field in fields(config)):
         value, default = _plain(getattr(config, name)), _plain(INTRODUCED[name])
@@ -67,16 +39,12 @@ def counted(config: RunConfig) -> dict[str, Any]:
 
 def run_key(config: RunConfig) -> str:
     """Return twelve hexadecimal digits of a hash of the :func:`counted` fields of a resolved config."""
-    return _hash(counted(config))
+    return first_key(counted(config))
 
 
 def first_key(values: Mapping[str, Any]) -> str:
-    """Return the key of a run as older versions wrote it: they hashed every field that they had.
-
-    Args:
-        values: the fields of the resolved config, as a record or the list of a sweep holds them.
-    """
-    return _hash(values)
+    """Return a hash of all values; older versions took that of a resolved config as the key."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def older_key(config: RunConfig) -> str:
@@ -86,12 +54,7 @@ def older_key(config: RunConfig) -> str:
 
 
 def run_folder(runs: Path, config: RunConfig) -> Path:
-    """Return the folder of a run: the one of its name, or one that an older version named, if there is only that.
-
-    Args:
-        runs: the folder of runs.
-        config: resolved.
-    """
+    """Return the folder of a run: the one of its name, or one that an older version named, if there is only that."""
     folder = runs / config.name
     older = [] if folder.exists() else sorted(runs.glob(f"*-{older_key(config)}"))
     return older[0] if older else folder
@@ -103,10 +66,4 @@ def _plain(value: Any) -> Any:
         return {name: _plain(entry) for name, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
-    if isinstance(value, float) and value.is_integer():  # 1.0 is 1, and -0.0 is 0
-        return int(value)
-    return value
-
-
-def _hash(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+    return int(value) if isinstance(value, float) and value.is_integer() else value  # 1.0 is 1, and -0.0 is 0

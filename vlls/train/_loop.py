@@ -31,10 +31,17 @@ from vlls.train._files import (
     save_record,
 )
 from vlls.train._keys import older_key, run_folder
-from vlls.train._machine import gathered, pick_device, process_group, stop_signals, synchronize
+from vlls.train._machine import (
+    circumstances,
+    gathered,
+    pick_device,
+    process_group,
+    provenance,
+    stop_signals,
+    synchronize,
+)
 from vlls.train._metrics import import_torchmetrics
 from vlls.train._prepare import RunData, prepare
-from vlls.train._provenance import circumstances, provenance
 from vlls.train._trainer import Trainer
 
 if TYPE_CHECKING:
@@ -133,17 +140,9 @@ class RunResult:
 
     def record(self) -> dict[str, Any]:
         """Return the JSON record; on a CPU all but ``machine`` follows from the config."""
-        return {
-            "key": self.config.key,
-            "config": self.config.to_dict(),
-            "status": self.status,
-            "reason": self.reason,
-            "counts": self.counts,
-            "labels": self.labels,
-            "epochs": self.epochs,
-            "final": self.final,
-            "machine": self.machine,
-        }
+        names = ("status", "reason", "counts", "labels", "epochs", "final", "machine")
+        entries = {name: getattr(self, name) for name in names}
+        return {"key": self.config.key, "config": self.config.to_dict(), **entries}
 
 
 def run(
@@ -201,10 +200,8 @@ def run(
             if (path / RECORD).exists():
                 return finished_run(path, config)
             if (path / CHECKPOINT).exists() and not resume:
-                raise ValueError(
-                    f"{path} holds an unfinished run of this config; "
-                    "pass --resume to go on or --overwrite to start anew"
-                )
+                remedy = "pass --resume to go on or --overwrite to start anew"
+                raise ValueError(f"{path} holds an unfinished run of this config; {remedy}")
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)  # the record's is this run's, not that of one before it
         # errors of data and config are found before anything is written
@@ -215,11 +212,7 @@ def run(
 
 
 def finished_run(folder: Path, config: RunConfig) -> RunResult:
-    """Return the result of a run that is over, from its record.
-
-    Raises:
-        ValueError: if its record cannot be read, or is another run's.
-    """
+    """Return the result of a run that is over, from its record."""
     record, found = load_run_record(folder / RECORD, config)
     values = {name: record[name] for name in ("status", "reason", "counts", "epochs", "final", "machine")}
     return RunResult(found.resolved(), **values, labels=record.get("labels", {}), folder=folder)
@@ -229,15 +222,10 @@ class _Run:
     """The loop of a run, and the state that its checkpoints hold."""
 
     def __init__(
-        self,
-        trainer: Trainer,
-        folder: Path | None,
-        reporters: Sequence[Reporter],
-        checkpoint_seconds: float,
+        self, trainer: Trainer, folder: Path | None, reporters: Sequence[Reporter], checkpoint_seconds: float
     ) -> None:
-        self.trainer, self.data, self.folder, self.reporters = trainer, trainer.data, folder, reporters
-        self.config = trainer.config
-        self.checkpoint_seconds = checkpoint_seconds
+        self.trainer, self.config, self.data = trainer, trainer.config, trainer.data
+        self.folder, self.reporters, self.checkpoint_seconds = folder, reporters, checkpoint_seconds
         self.step = 0
         self.epochs: list[dict[str, float]] = []
         self.final: dict[str, float] = {}
@@ -259,18 +247,17 @@ class _Run:
                 self.load_state_dict(load_checkpoint(self.folder / CHECKPOINT, *keys))
         try:
             with stop_signals() as asked:
-                return self.finish(*self.go(asked))
+                return self.finish(self.go(asked))
         finally:
             for reporter in self.reporters:
                 reporter.close()
 
     # ------------------------------------------------------------------ the loop
-    def go(self, asked: list[int]) -> tuple[str, str]:
-        """Train to the end, or until a signal asks to stop; return the status and the reason for it."""
+    def go(self, asked: list[int]) -> str:
+        """Train to the end, or until a signal asks to stop; return the status."""
         trainer, steps = self.trainer, self.trainer.steps_per_epoch
-        images = {"train": len(self.data.train), "test": len(self.data.test)}
-        if self.data.validation is not None:
-            images["validation"] = len(self.data.validation)
+        parts = {"train": self.data.train, "test": self.data.test, "validation": self.data.validation}
+        images = {name: len(part) for name, part in parts.items() if part is not None}
         for reporter in self.reporters:
             reporter.start(self.config, self.step, steps, images)
         if self.note:
@@ -287,15 +274,15 @@ class _Run:
                 if self.step % steps and self.step % self.look_every == 0:
                     self._count_time(began)
                     if not self._go_on(asked):
-                        return "diverged", self._reason()
+                        return "diverged"
                     began = time.perf_counter()
             loss, correct = trainer.epoch_sums()
             self._count_time(began)
             if not math.isfinite(loss):
-                return "diverged", self._reason()
+                return "diverged"
             self._end_epoch(epoch, loss, correct)
             self._go_on(asked)
-        return "finished", ""
+        return "finished"
 
     def _count_time(self, began: float) -> None:
         """Wait for the device, and add the time since ``began`` to the training's."""
@@ -315,12 +302,8 @@ class _Run:
         """Measure if it is time to, and tell the epoch's metrics."""
         trainer, config = self.trainer, self.config
         seen = trainer.steps_per_epoch * trainer.batches.batch_size
-        metrics: dict[str, float] = {
-            "epoch": epoch + 1,
-            "lr": trainer.learning_rate(self.step - 1),
-            "train_loss": loss / seen,
-            "train_accuracy": correct / seen,
-        }
+        metrics: dict[str, float] = {"epoch": epoch + 1, "lr": trainer.learning_rate(self.step - 1)}
+        metrics |= {"train_loss": loss / seen, "train_accuracy": correct / seen}
         if (next_epoch := getattr(trainer.criterion, "next_epoch", None)) is not None:
             next_epoch()
         thorough = (epoch + 1) % config.thorough_every == 0 or epoch + 1 == config.epochs
@@ -351,10 +334,6 @@ class _Run:
             raise Interrupted(signum, None if self.folder is None else self.folder / CHECKPOINT)
         return True
 
-    def _reason(self) -> str:
-        epoch = (self.step - 1) // self.trainer.steps_per_epoch + 1
-        return f"the loss was no finite number by step {self.step}, in epoch {epoch}; choose a smaller lr"
-
     # ------------------------------------------------------------------ what stays
     def save(self) -> None:
         """Write the checkpoint; every process must call this."""
@@ -371,8 +350,7 @@ class _Run:
         """Continue from a checkpoint."""
         self.trainer.load_state_dict(state)
         self.step, self.epochs, self.final = state["step"], state["epochs"], state["final"]
-        self.seconds = state["seconds"]
-        self.changes = state.get("changes", [])
+        self.seconds, self.changes = state["seconds"], state.get("changes", [])
         before, now = state.get("circumstances", {}), circumstances(self.trainer)  # older checkpoints kept none
         changed = {name: [before[name], now[name]] for name in before if now.get(name) != before[name]}
         if changed:
@@ -383,11 +361,14 @@ class _Run:
                 "are not exactly those of an uninterrupted run; for those, resume it where it was begun"
             )
 
-    def finish(self, status: str, reason: str) -> RunResult:
+    def finish(self, status: str) -> RunResult:
         """Save the last checkpoint and the record."""
-        trainer = self.trainer
+        trainer, reason, posterior = self.trainer, "", None
         if status == "finished":
             self.save()
+        else:
+            epoch = (self.step - 1) // trainer.steps_per_epoch + 1
+            reason = f"the loss was no finite number by step {self.step}, in epoch {epoch}; choose a smaller lr"
         images = self.step * trainer.batches.batch_size
         machine = {
             "wall_seconds": sum(self.seconds.values()),
@@ -398,23 +379,11 @@ class _Run:
         }
         counts = {"train_images": len(self.data.train), "unlabelled": self.data.skipped}
         counts["unreadable"] = len(set().union(*gathered(trainer.batches.unreadable)))
-        optimizer = trainer.optimizer
-        posterior = None
-        if isinstance(optimizer, VariationalOptimizer) and status == "finished":  # after a divergence there is none
-            posterior = optimizer.posterior(trainer.model)
-        result = RunResult(
-            config=self.config,
-            status=status,
-            reason=reason,
-            epochs=self.epochs,
-            final=self.final,
-            counts=counts,
-            labels=label_counts(self.data),
-            machine=machine,
-            folder=self.folder,
-            model=trainer.model,
-            posterior=posterior,
-        )
+        if isinstance(trainer.optimizer, VariationalOptimizer) and status == "finished":  # after a divergence: none
+            posterior = trainer.optimizer.posterior(trainer.model)
+        outcome: Any = {"status": status, "reason": reason, "epochs": self.epochs, "final": self.final}
+        outcome |= {"counts": counts, "labels": label_counts(self.data), "machine": machine}
+        result = RunResult(self.config, **outcome, folder=self.folder, model=trainer.model, posterior=posterior)
         if self.folder is not None and trainer.rank == 0:
             save_record(self.folder / RECORD, result.record())
         for reporter in self.reporters:

@@ -1,40 +1,31 @@
-"""The machine that a run is on: its device, processes and signals."""
+"""The machine that a run is on: its device, processes and signals, and an account of it for the record."""
 
 from __future__ import annotations
 
 import os
+import platform
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 
-__all__ = [
-    "gathered",
-    "pick_device",
-    "process_group",
-    "signals_put_off",
-    "stop_signals",
-    "synchronize",
-]
+import vlls
+
+if TYPE_CHECKING:
+    from vlls.train._trainer import Trainer
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """Return the device by its name; each process that ``torchrun`` started gets a GPU of its own.
-
-    Args:
-        device: ``"auto"``, or as torch names them.
-
-    Raises:
-        ValueError: if there is no such device.
-
-    Example:
-        >>> pick_device("cpu")
-        device(type='cpu')
-    """
+    """Return the device by its name; each process that ``torchrun`` started gets a GPU of its own."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
         device = "cuda" if count else "cpu"
@@ -62,10 +53,7 @@ def synchronize(device: torch.device) -> None:
     if device.type == "cpu":
         return
     module = torch.get_device_module(device)
-    if hasattr(module, "current_stream"):
-        module.current_stream(device).synchronize()
-    else:  # MPS
-        module.synchronize()
+    (module.current_stream(device) if hasattr(module, "current_stream") else module).synchronize()  # MPS has no streams
 
 
 @contextmanager
@@ -123,3 +111,60 @@ def signals_put_off() -> Iterator[None]:
     finally:
         for signum in asked:
             signal.raise_signal(signum)
+
+
+# ---------------------------------------------------------------------- the account
+def circumstances(trainer: Trainer) -> dict[str, Any]:
+    """Return the things outside of the config that a run's numbers depend on."""
+    device = trainer.device
+    return {
+        "executor": getattr(trainer.optimizer, "executor", "torch fused"),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "threads": torch.get_num_threads(),
+        "processes": trainer.world,
+        "torch": str(torch.__version__),
+        "vlls": vlls.__version__,
+    }
+
+
+def provenance(trainer: Trainer) -> dict[str, Any]:
+    """Return circumstances, peak memory, versions, commit and date."""
+    device = trainer.device
+    return {
+        **circumstances(trainer),
+        "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _peak_resident(),
+        "cuda_graph": trainer.captured,
+        "python": platform.python_version(),
+        "commit": _commit(),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def processor() -> str:
+    """Return the name of the processor."""
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _peak_resident() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@cache
+def _commit() -> str | None:
+    """Return the commit of the checkout that this package runs from, or None outside of one."""
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / ".git").exists():
+        return None
+    command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

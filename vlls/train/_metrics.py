@@ -15,7 +15,7 @@ from vlls._validation import whole_labels
 from vlls.noise._checks import check_labels
 from vlls.smoothing._base import check_probabilities, describe
 
-__all__ = ["classification_metrics", "memorisation"]
+__all__ = ["classification_metrics"]
 
 ECE_BINS = 15
 
@@ -49,7 +49,6 @@ def classification_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, f
     labels = check_labels(labels, len(probabilities), classes).cpu()
     measures = import_torchmetrics()
     floor = torch.finfo(torch.float32).tiny  # a probability that has underflowed costs 87 nats, not infinity
-    one_hot = F.one_hot(labels, classes)
     # torchmetrics has a bin for 1 alone, and takes rows with more than 1 for logits, by which rounding may pass it
     below = probabilities.clamp(max=1 - torch.finfo(torch.float32).eps / 2)
     ece = measures.multiclass_calibration_error(below, labels, classes, n_bins=ECE_BINS, validate_args=False)
@@ -58,7 +57,7 @@ def classification_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, f
         "accuracy": float(accuracy),
         "nll": float(F.nll_loss(probabilities.double().clamp_min(floor).log(), labels)),
         "ece": float(ece),
-        "brier": float((probabilities.double() - one_hot).square().sum(dim=1).mean()),
+        "brier": float((probabilities.double() - F.one_hot(labels, classes)).square().sum(dim=1).mean()),
     }
 
 
@@ -83,33 +82,17 @@ def _as_rows(probabilities: Tensor) -> Tensor:
 
 @cache
 def import_torchmetrics() -> Any:
-    """Return torchmetrics' functions for classes, without the warning that their import may bring.
-
-    Where transformers is installed, torchmetrics imports it, and with it tqdm, which warns in a notebook without
-    ipywidgets that it cannot draw its bar. Nobody asked for one.
-    """
-    with warnings.catch_warnings():
+    """Return torchmetrics' functions for classes, without the warning that their import may bring."""
+    with warnings.catch_warnings():  # of tqdm, in a notebook without ipywidgets, if transformers is installed
         warnings.filterwarnings("ignore", message="IProgress not found")
         return needs("torchmetrics.functional.classification", "measuring predictions")
 
 
 @torch.no_grad()
 def memorisation(predicted: Tensor, given: Tensor, clean: Tensor) -> dict[str, float]:
-    """Return how the training images with wrong and with right labels are predicted.
+    """Return the shares of the training images with wrong and with right labels that are predicted as labelled.
 
-    Args:
-        predicted: (N,) predicted classes, of any integer dtype as the others.
-        given: (N,) labels that were trained on.
-        clean: (N,) correct labels.
-
-    Returns:
-        ``clean_part_accuracy``, the share of rightly labelled images predicted as labelled; ``memorised``, the share
-        of wrongly labelled ones predicted as the wrong label they were given; ``recovered``, the share of them
-        predicted as what they are. The last two only where there are label errors.
-
-    Example:
-        >>> memorisation(torch.tensor([0, 1, 1]), given=torch.tensor([0, 1, 0]), clean=torch.tensor([0, 1, 1]))
-        {'clean_part_accuracy': 1.0, 'memorised': 0.0, 'recovered': 1.0}
+    ``recovered`` is the share of the wrongly labelled ones that are predicted as the images they are.
     """
     predicted, given, clean = (whole_labels(labels) for labels in (predicted, given, clean))
     wrong = given != clean

@@ -6,19 +6,19 @@ import hashlib
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vlls.data import ImageArrays, ImageFiles, ImageStream, load
+from vlls.data import ImageFiles, ImageStream, load
 from vlls.data.corruption import corrupt
 from vlls.train._config import RunConfig
 
-__all__ = ["FILE_IMAGE_SIZE", "Images", "RunData", "derive_seed", "prepare"]
+__all__ = ["Images", "RunData"]
 
 Labels = npt.NDArray[np.int64]
-FILE_IMAGE_SIZE = 224
-"""Height and width in pixels that a network sees of images from files."""
+FILE_IMAGE_SIZE = 224  # height and width in pixels that a network sees of images from files
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.given)
+
+    def subset(self, rows: npt.NDArray[np.int64]) -> Images:
+        """Return the images with these rows, (M,), in this order."""
+        images = self.images.subset(rows) if isinstance(self.images, ImageFiles) else self.images[rows]
+        return Images(images, self.given[rows], None if self.clean is None else self.clean[rows])
 
     def fingerprint(self) -> str:
         """Return sixteen hexadecimal digits of a hash of the given labels and the names of the files, if any.
@@ -90,75 +95,36 @@ def prepare(config: RunConfig, root: str | os.PathLike[str] | None = None) -> Ru
 
     The labels of the whole training set are corrupted before a subset is drawn, in the data set's own order, so that
     they are those of Yu et al. (2019) for this seed.
-
-    Args:
-        config: what to train on.
-        root: where data are, as :func:`.load` takes it.
-
-    Raises:
-        ValueError: if the data cannot be had, or are fewer than the config asks for.
     """
     data = load(config.dataset, root, labels=config.labels)
+    images: npt.NDArray[np.uint8] | ImageFiles
+    clean: Labels | None
     if isinstance(data, ImageStream):
-        return _of_stream(config, data)
-    if config.image_size is not None:
-        raise ValueError(
-            f"image_size={config.image_size} is for images in files; {data.name}'s have their own, leave it out"
-        )
-    return _of_arrays(config, data)
-
-
-def _of_arrays(config: RunConfig, data: ImageArrays) -> RunData:
-    given = _corrupted(config, data.train_y, data.num_classes)
-    train, held_out = _split(config, len(given))
-
-    def part(rows: npt.NDArray[np.int64]) -> Images:
-        return Images(data.train_x[rows], given[rows], data.clean_train_y[rows])
-
-    return RunData(
-        train=part(train),
-        validation=part(held_out) if len(held_out) else None,
-        test=Images(data.test_x, data.test_y, data.test_y),
-        classes=data.classes,
-        skipped=0,
-    )
-
-
-def _of_stream(config: RunConfig, data: ImageStream) -> RunData:
-    given = _corrupted(config, data.train.labels, data.num_classes)
-    # the labels of files are as they are found: right only where the corruption is ours
-    clean = data.train.labels if config.corruption != "none" else None
-    train, held_out = _split(config, len(given))
-    margin = (config.image_size or FILE_IMAGE_SIZE) * 8 // 7  # 256 pixels for crops of 224
-
-    def part(rows: npt.NDArray[np.int64]) -> Images:
-        files = data.train.subset(rows).resized(margin)
-        return Images(files, given[rows], None if clean is None else clean[rows])
-
-    def checked(files: ImageFiles) -> Images:
-        return Images(files.resized(margin), files.labels, files.labels)
-
-    validation = part(held_out) if len(held_out) else None
-    if validation is None and data.val is not None:
-        validation = checked(data.val)
-    return RunData(part(train), validation, checked(data.test), data.classes, sum(data.missing_labels.values()))
-
-
-def _corrupted(config: RunConfig, labels: Labels, num_classes: int) -> Labels:
-    return np.asarray(
-        corrupt(
-            labels,
-            config.corruption,
-            rate=config.rate,
-            rate_step=config.rate_step,
-            num_classes=num_classes,
-            seed=config.seed,
-        )
-    )
+        margin = (config.image_size or FILE_IMAGE_SIZE) * 8 // 7  # 256 pixels for crops of 224
+        test = Images(data.test.resized(margin), data.test.labels, data.test.labels)
+        own = data.val  # images that the data set holds out itself
+        validation = None if own is None else Images(own.resized(margin), own.labels, own.labels)
+        images, labels, skipped = data.train.resized(margin), data.train.labels, sum(data.missing_labels.values())
+        # the labels of files are as they are found: right only where the corruption is ours
+        clean = labels if config.corruption != "none" else None
+    else:
+        if config.image_size is not None:
+            raise ValueError(
+                f"image_size={config.image_size} is for images in files; {data.name}'s have their own, leave it out"
+            )
+        test, validation = Images(data.test_x, data.test_y, data.test_y), None
+        images, labels, clean, skipped = data.train_x, data.train_y, data.clean_train_y, 0
+    errors: Any = {"rate": config.rate, "rate_step": config.rate_step, "seed": config.seed}
+    given = np.asarray(corrupt(labels, config.corruption, num_classes=data.num_classes, **errors))
+    everything = Images(images, given, clean)
+    train, held_out = _split(config, len(everything))
+    if len(held_out):
+        validation = everything.subset(held_out)
+    return RunData(everything.subset(train), validation, test, data.classes, skipped)
 
 
 def _split(config: RunConfig, available: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Rows of the training images and of the held-out ones."""
+    """Return the rows of the training images and of the held-out ones."""
     held_out = config.validation_size
     size = available - held_out if config.train_size is None else config.train_size
     if size + held_out > available or size < 1:

@@ -12,14 +12,8 @@ from vlls.train.methods import METHODS
 __all__ = ["hyperparameters"]
 
 # App. C.2. "Previous papers" step at epochs 100 and 150 of 200; IVON follows Shen et al. (2024).
-_CIFAR10 = {
-    "model": "resnet34",
-    "epochs": 200,
-    "batch_size": 50,
-    "weight_decay": 1e-3,
-    "lr": 0.05,
-    "ivon": {"lr": 0.2, "hess_init": 0.9},
-}
+_CIFAR10: dict[str, Any] = {"model": "resnet34", "epochs": 200, "batch_size": 50, "weight_decay": 1e-3, "lr": 0.05}
+_CIFAR10 |= {"ivon": {"lr": 0.2, "hess_init": 0.9}}
 # Table 1; its three columns. The learning rate of LS serves the other losses too.
 _TABLE_1: dict[tuple[str, float], dict[str, Any]] = {
     ("symmetric", 0.2): {"weight_decay": 2e-4, "lr": 0.1, "sam": {"lr": 0.05}, "ivon": {"lr": 0.8, "hess_init": 0.2}},
@@ -28,25 +22,11 @@ _TABLE_1: dict[tuple[str, float], dict[str, Any]] = {
 }
 # Not the paper's: it gives the network alone (Section 4.3.3). Ten epochs from ImageNet's weights with a step of 0.1
 # after half of them are what the literature on this data set does; IVON's peak is untried.
-_CLOTHING1M = {
-    "model": "resnet50",
-    "pretrained": True,
-    "epochs": 10,
-    "batch_size": 64,
-    "weight_decay": 1e-3,
-    "lr": 0.002,
-    "milestones": (0.5,),
-    "ivon": {"lr": 0.02, "hess_init": 0.9},
-}
+_CLOTHING1M: dict[str, Any] = {"model": "resnet50", "epochs": 10, "batch_size": 64, "weight_decay": 1e-3, "lr": 0.002}
+_CLOTHING1M |= {"pretrained": True, "milestones": (0.5,), "ivon": {"lr": 0.02, "hess_init": 0.9}}
 # Ours, for small machines.
-_SMALL = {
-    "model": "cnn3",
-    "epochs": 20,
-    "batch_size": 50,
-    "weight_decay": 1e-3,
-    "lr": 0.05,
-    "ivon": {"lr": 0.1, "hess_init": 0.9},
-}
+_SMALL: dict[str, Any] = {"model": "cnn3", "epochs": 20, "batch_size": 50, "weight_decay": 1e-3, "lr": 0.05}
+_SMALL |= {"ivon": {"lr": 0.1, "hess_init": 0.9}}
 _TABLES: dict[str, dict[str, Any]] = {
     "cifar10": _CIFAR10,
     "digits": {**_SMALL, "epochs": 40},
@@ -94,8 +74,7 @@ def settings(dataset: str, method: str, corruption: str, rate: float, epochs: in
     if dataset == "cifar100":
         nearest_corruption = "pair_flip" if corruption == "pair_flip" else "symmetric"
         columns = [column for column in _TABLE_1 if column[0] == nearest_corruption]
-        nearest = min(columns, key=lambda column: abs(column[1] - rate))
-        setting: dict[str, Any] = {**_CIFAR10, **_TABLE_1[nearest]}
+        setting = {**_CIFAR10, **_TABLE_1[min(columns, key=lambda column: abs(column[1] - rate))]}
     else:
         known = DATASETS.get(dataset)
         others = _SMALL if known is not None and known.in_memory else _CLOTHING1M  # as folders of photographs

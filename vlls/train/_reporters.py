@@ -24,7 +24,7 @@ from vlls.train._loop import Reporter
 
 __all__ = ["Progress", "TensorBoard"]
 
-SHOWN = {  # the metrics of an epoch that are shown, and their names there
+_SHOWN = {  # the metrics of an epoch that are shown, and their names there
     "train_loss": "loss",
     "train_accuracy": "train",
     "validation_accuracy": "held out",
@@ -72,9 +72,7 @@ class Progress(Reporter):
             epochs = f"going on at step {step + 1:,} of {self._total:,} ({epochs})"
         self._line(f"{config.name}: {images['train']:,} training images, {epochs}")
         if self.console.file.isatty() and not self.console.is_dumb_terminal:
-            self._live = Live(
-                get_renderable=self._view, console=self.console, refresh_per_second=8, transient=True, screen=False
-            )
+            self._live = Live(get_renderable=self._view, console=self.console, refresh_per_second=8, transient=True)
             self._live.start()
 
     def note(self, text: str) -> None:
@@ -87,10 +85,9 @@ class Progress(Reporter):
 
     def done(self, step: int) -> None:
         """Update the speed, of the steps since the last epoch, and the time left, of all steps."""
-        now = time.perf_counter()
-        self._known = step, now
+        self._known = step, time.perf_counter()
         first, began = self._mark
-        self._images_per_second = (step - first) * self._batch_size / max(now - began, 1e-9)
+        self._images_per_second = (step - first) * self._batch_size / max(self._known[1] - began, 1e-9)
 
     def epoch(self, metrics: dict[str, float]) -> None:
         """Show the epoch's metrics, on a line if there is no bar."""
@@ -99,7 +96,7 @@ class Progress(Reporter):
         self._metrics = metrics
         self._known = self._mark = self._step, time.perf_counter()  # measuring takes time, which is not the training's
         if self._live is None:
-            self._line(f"epoch {metrics['epoch']:g}/{self._epochs}: {', '.join(self._facts())}")
+            self._line(f"epoch {metrics['epoch']:g}/{self._epochs}: {', '.join([*_told(metrics), *self._pace()])}")
 
     def close(self) -> None:
         """Take the bar away."""
@@ -111,21 +108,15 @@ class Progress(Reporter):
     def _line(self, text: str) -> None:
         self.console.print(text, soft_wrap=not self.console.file.isatty(), markup=False, highlight=False)
 
-    def _seconds_left(self) -> float | None:
-        step, when = self._known
-        if step == self._first:
-            return None
-        left = (when - self._began) / (step - self._first) * (self._total - step)
-        return max(left - (time.perf_counter() - when), 0.0)
-
     def _pace(self) -> list[str]:
         """Return speed and time left, as far as they are known."""
-        left = self._seconds_left()
         pace = [] if self._images_per_second is None else [f"{self._images_per_second:,.0f} images/s"]
-        return pace if left is None else [*pace, f"{_clock(left)} left"]
-
-    def _facts(self) -> list[str]:
-        return [*_told(self._metrics), *self._pace()]
+        step, when = self._known
+        if step == self._first:
+            return pace
+        left = (when - self._began) / (step - self._first) * (self._total - step) - (time.perf_counter() - when)
+        minutes, seconds = divmod(round(max(left, 0.0)), 60)
+        return [*pace, f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} left"]
 
     def _view(self) -> Group:
         epoch = min(self._step // self._steps_per_epoch + 1, self._epochs)
@@ -148,16 +139,11 @@ class Progress(Reporter):
 
 def _told(metrics: dict[str, float]) -> list[str]:
     """Return the loss and the accuracies of an epoch in words."""
-    told = []
-    for name, word in SHOWN.items():
-        if (value := metrics.get(name)) is not None:
-            told.append(f"{word} {value:.4f}" if name.endswith("loss") else f"{word} {100 * value:.2f} %")
-    return told
-
-
-def _clock(seconds: float) -> str:
-    minutes, whole = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{whole:02d}"
+    return [
+        f"{word} {metrics[name]:.4f}" if name.endswith("loss") else f"{word} {100 * metrics[name]:.2f} %"
+        for name, word in _SHOWN.items()
+        if metrics.get(name) is not None
+    ]
 
 
 class TensorBoard(Reporter):

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from vlls._errors import one_line
 from vlls._validation import check_known
 from vlls.data import NAMES, ImageFiles
 from vlls.data._streams import decode_whole
 from vlls.optim import VariationalOptimizer
 from vlls.posterior import Posterior
-from vlls.train._augment import center, normalize
+from vlls.train._batches import center, normalize
 from vlls.train._config import ResolvedConfig, RunConfig
 from vlls.train._files import CHECKPOINT, RECORD, load_checkpoint, load_record
 from vlls.train._keys import first_key
@@ -27,10 +28,9 @@ from vlls.train._prepare import Images, RunData, prepare
 from vlls.train._trainer import make_model, pixel_moments, seen_size
 from vlls.train.methods import METHODS, make_optimizer
 
-__all__ = ["PARTS", "LoadedRun", "RunImages", "load_run"]
+__all__ = ["LoadedRun", "RunImages", "load_run"]
 
-PARTS = ("train", "test", "validation")
-"""The parts of a run's data."""
+PARTS = ("train", "test", "validation")  # of a run's data
 
 
 class RunImages(Dataset[Tensor]):
@@ -99,11 +99,8 @@ class RunImages(Dataset[Tensor]):
 
     def first(self, count: int) -> RunImages:
         """Return the first ``count`` images, or all where there are fewer."""
-        source, rows = self._images, np.arange(min(count, len(self)))
-        images: Any = source.images
-        clean = None if source.clean is None else source.clean[rows]
-        chosen = images.subset(rows) if isinstance(images, ImageFiles) else images[rows]
-        return RunImages(Images(chosen, source.given[rows], clean), self._size, self._mean, self._std, self.classes)
+        images = self._images.subset(np.arange(min(count, len(self))))
+        return RunImages(images, self._size, self._mean, self._std, self.classes)
 
     def _pixels(self, indices: Sequence[int]) -> Tensor:
         files: Any = self._images.images
@@ -159,10 +156,7 @@ class LoadedRun:
 
 
 def load_run(
-    folder: str | os.PathLike[str],
-    *,
-    device: str | torch.device = "cpu",
-    root: str | os.PathLike[str] | None = None,
+    folder: str | os.PathLike[str], *, device: str | torch.device = "cpu", root: str | os.PathLike[str] | None = None
 ) -> LoadedRun:
     """Load a run from its folder: finished, or cut at its last checkpoint.
 
@@ -196,9 +190,8 @@ def load_run(
     _check_folder(folder)
     record = load_record(folder / RECORD) if (folder / RECORD).exists() else {}
     keys = [record["key"], first_key(record.get("config", {}))] if "key" in record else []
-    state = load_checkpoint(
-        folder / CHECKPOINT, *keys, device=device, remedy="train the run anew (vlls train --overwrite)"
-    )
+    remedy = "train the run anew (vlls train --overwrite)"
+    state = load_checkpoint(folder / CHECKPOINT, *keys, device=device, remedy=remedy)
     config = _config(folder, record, state)
     data = _data(folder, config, record, state, root)
     model = make_model(config, data, device, pretrained=False)
@@ -214,10 +207,9 @@ def load_run(
             posterior = optimizer.posterior(model)
         step, epochs = state["step"], state["epochs"]
     except (KeyError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
         raise ValueError(
-            f"the weights in {folder / CHECKPOINT} do not fit the run's network and data ({reason:.200}); have the "
-            "data changed? Choose the folder with those it was trained on"
+            f"the weights in {folder / CHECKPOINT} do not fit the run's network and data ({one_line(error):.200}); "
+            "have the data changed? Choose the folder with those it was trained on"
         ) from error
     status = record.get("status", "unfinished")
     return LoadedRun(folder, config, status, step, epochs, model.eval(), posterior, data)
@@ -244,17 +236,9 @@ def _check_folder(folder: Path) -> None:
 
 
 def _data(
-    folder: Path,
-    config: RunConfig,
-    record: dict[str, Any],
-    state: dict[str, Any],
-    root: str | os.PathLike[str] | None,
+    folder: Path, config: RunConfig, record: dict[str, Any], state: dict[str, Any], root: str | os.PathLike[str] | None
 ) -> RunData:
-    """Return the data of a run; a folder of images is looked for beside the run too, and under ``root``.
-
-    Raises:
-        ValueError: if they cannot be had, or are not those of the run.
-    """
+    """Return the data of a run; a folder of images is looked for beside the run too, and under ``root``."""
     first = None
     for path in _candidates(folder, config.dataset, root):
         try:
@@ -262,18 +246,21 @@ def _data(
         except ValueError as error:
             first = first or ValueError(f"the data of the run {folder} cannot be had: {error}")
             continue
-        try:
-            counted = record.get("counts", {}).get("train_images", len(data.train))
-            if counted != len(data.train):
-                raise ValueError(
-                    f"{path} has {len(data.train)} training images and the run {folder} was trained on {counted}: "
-                    "the data have changed; choose the folder with those it was trained on"
-                )
-            _check_fingerprints(folder, path, data, state.get("fingerprints", {}))  # older runs kept none
-        except ValueError as error:
-            first = first or error
-            continue
-        return data
+        counted = record.get("counts", {}).get("train_images", len(data.train))
+        kept = state.get("fingerprints", {})  # older runs kept none
+        changed = [part for part, found in data.fingerprints.items() if kept.get(part, found) != found]
+        if counted != len(data.train):
+            first = first or ValueError(
+                f"{path} has {len(data.train)} training images and the run {folder} was trained on {counted}: "
+                "the data have changed; choose the folder with those it was trained on"
+            )
+        elif changed:
+            first = first or ValueError(
+                f"{path} has changed since the run {folder} was trained: other files, or other labels, are in its "
+                f"part(s) {', '.join(changed)}; put back what was there, or train the run anew (vlls train --overwrite)"
+            )
+        else:
+            return data
     raise first or ValueError(
         f"the data of the run {folder} cannot be had: {config.dataset} is no folder, and none of that name lies beside "
         "the run; put it back, or pass the folder that holds it as root (vlls noise --data)"
@@ -281,28 +268,16 @@ def _data(
 
 
 def _candidates(folder: Path, dataset: str, root: str | os.PathLike[str] | None) -> list[str]:
-    """Return the name of a run's data set, or the folders that may hold its images.
-
-    Runs of older versions were told a path relative to where they were started, which is often above their folder.
-    """
+    """Return the name of a run's data set, or the folders that may hold its images."""
     if dataset in NAMES:
         return [dataset]
     given = Path(dataset).expanduser()
+    # runs of older versions were told a path relative to where they were started, which is often above their folder
     beside = given.name if given.is_absolute() else given
     paths = [given, *(above / beside for above in list(folder.resolve().parents)[:3])]
     if root is not None:
         paths.append(Path(root).expanduser() / given.name)
     return list(dict.fromkeys(os.path.abspath(path) for path in paths if path.is_dir()))
-
-
-def _check_fingerprints(folder: Path, path: str, data: RunData, kept: dict[str, str]) -> None:
-    """Raise a ValueError if a part of the data has other files or labels than the run had."""
-    changed = [part for part, found in data.fingerprints.items() if kept.get(part, found) != found]
-    if changed:
-        raise ValueError(
-            f"{path} has changed since the run {folder} was trained: other files, or other labels, are in "
-            f"its part(s) {', '.join(changed)}; put back what was there, or train the run anew (vlls train --overwrite)"
-        )
 
 
 def _config(folder: Path, record: dict[str, Any], state: dict[str, Any]) -> ResolvedConfig:

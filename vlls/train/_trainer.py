@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -11,38 +12,20 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from vlls._errors import one_line
 from vlls.models import build
 from vlls.optim import VariationalOptimizer
-from vlls.train._augment import normalize
-from vlls.train._batches import Batches, DeviceBatches, FileBatches
+from vlls.train._batches import Batches, DeviceBatches, FileBatches, normalize
 from vlls.train._config import ResolvedConfig
 from vlls.train._machine import gathered
 from vlls.train._prepare import FILE_IMAGE_SIZE, Images, RunData, derive_seed
-from vlls.train._schedules import learning_rate
 from vlls.train.methods import METHODS, make_optimizer
-
-__all__ = ["Trainer", "make_model", "pixel_moments", "seen_size"]
 
 WARMUP = 3  # steps taken as they come before the step is captured in a CUDA graph
 
 
 class Trainer:
-    """The state of a run while it trains, and its training step.
-
-    Args:
-        config: of the run.
-        data: of :func:`.prepare`.
-        device: where to train.
-        workers: processes that decode images from files.
-        cuda_graph: whether to capture the step on a GPU; not across processes.
-
-    Attributes:
-        model: the network, its weights at the mean between steps.
-        optimizer: the method's.
-        criterion: the method's loss.
-        batches: where images come from.
-        sums: loss and number of correct predictions summed over the epoch's training images, on the device.
-    """
+    """The state of a run while it trains, and its training step; between steps the model's weights are at the mean."""
 
     def __init__(
         self, config: ResolvedConfig, data: RunData, device: torch.device, *, workers: int = 2, cuda_graph: bool = True
@@ -51,16 +34,15 @@ class Trainer:
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self._samples = config.mc_samples or 1
         shares = self.world * self._samples
-        batch_size = config.batch_size
-        if batch_size % shares:
+        if config.batch_size % shares:
             raise ValueError(
-                f"batch_size={batch_size} cannot be shared by {self.world} processes with {self._samples} weight "
-                f"samples each; choose a multiple of {shares}"
+                f"batch_size={config.batch_size} cannot be shared by {self.world} processes with {self._samples} "
+                f"weight samples each; choose a multiple of {shares}"
             )
-        self.rows_per_sample = batch_size // shares
+        self.rows_per_sample = config.batch_size // shares
         each = self.rows_per_sample * self._samples
         rows = slice(self.rank * each, (self.rank + 1) * each)
-        options: dict[str, Any] = {"batch_size": batch_size, "rows": rows, "device": device, "seed": config.seed}
+        options: dict[str, Any] = {"batch_size": config.batch_size, "rows": rows, "device": device, "seed": config.seed}
         self.batches: Batches
         if isinstance(data.train.images, np.ndarray):
             augment = data.train.images.shape[3] == 3 if config.augment is None else config.augment
@@ -81,12 +63,10 @@ class Trainer:
             self.optimizer.generator = self.samplers[0]
         self._net: nn.Module = self.model
         if self.world > 1:
-            self._net = nn.parallel.DistributedDataParallel(
-                self.model, device_ids=[device.index] if device.type == "cuda" else None
-            )
-        self.sums = torch.zeros(2, dtype=torch.float64, device=device)
+            devices = [device.index] if device.type == "cuda" else None
+            self._net = nn.parallel.DistributedDataParallel(self.model, device_ids=devices)
+        self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss and correct predictions of the epoch
         self.steps_per_epoch = self.batches.steps
-        self.total_steps = self.steps_per_epoch * config.epochs
         self._warm = 0
         capturable = getattr(self.optimizer, "capturable", self.optimizer.defaults.get("capturable", True))
         self._use_graph = cuda_graph and device.type == "cuda" and self.world == 1 and capturable
@@ -99,30 +79,19 @@ class Trainer:
         return self._graph is not None
 
     # ------------------------------------------------------------------ numbers
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Return the context of forward passes in the config's precision."""
-        precision = self.config.precision
-        if precision == "bfloat16" or (precision == "auto" and self.device.type == "cuda"):
-            return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
-        return nullcontext()
-
     def logits(self, net: nn.Module, images: Tensor) -> Tensor:
-        """Return float32 logits (B, K) of uint8 images (B, H, W, C)."""
-        with self.autocast():
+        """Return float32 logits (B, K) of uint8 images (B, H, W, C), in the config's precision on the way."""
+        precision = self.config.precision
+        half = precision == "bfloat16" or (precision == "auto" and self.device.type == "cuda")
+        with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False) if half else nullcontext():
             logits = net(normalize(images, self.mean, self.std))
         return logits.float()  # type: ignore[no-any-return]
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step of the run."""
-        config = self.config
-        return learning_rate(
-            step,
-            lr=config.lr,
-            total_steps=self.total_steps,
-            schedule=config.schedule,
-            warmup_steps=round(config.warmup_epochs * self.steps_per_epoch),
-            milestones=config.milestones,
-        )
+        config, warmup = self.config, round(self.config.warmup_epochs * self.steps_per_epoch)
+        steps: Any = {"total_steps": self.steps_per_epoch * config.epochs, "warmup_steps": warmup}
+        return learning_rate(step, lr=config.lr, schedule=config.schedule, milestones=config.milestones, **steps)
 
     # ------------------------------------------------------------------ the step
     def step(self, step: int) -> None:
@@ -134,21 +103,29 @@ class Trainer:
             else:
                 group["lr"] = lr
         self.batches.fill()
-        if self._graph is not None:
-            self._graph.replay()
-        elif not self._use_graph:
-            with _fastest_convolutions():
+        # cuDNN tries its algorithms once for each shape, which pays because the shapes stay the same
+        before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+        try:
+            if self._stream is None or not self._use_graph:
                 self._take()
-        elif self._warm < WARMUP:
-            self._warm_up()
-        else:
-            self._capture()
+            elif self._warm < WARMUP:
+                current = torch.cuda.current_stream(self.device)
+                self._stream.wait_stream(current)
+                with torch.cuda.stream(self._stream):
+                    self._take()
+                current.wait_stream(self._stream)
+                self._warm += 1
+            else:
+                if self._graph is None:
+                    self._graph = self._captured_step()
+                self._graph.replay()
+        finally:
+            torch.backends.cudnn.benchmark = before
 
     def _take(self) -> None:
         images, labels = self.batches.batch()
         if self._samples > 1:
-            self._take_shares(images, labels)
-            return
+            return self._take_shares(images, labels)
         first = True
 
         def closure() -> Tensor:
@@ -189,24 +166,15 @@ class Trainer:
         self.sums.zero_()
         return loss, correct
 
-    def _warm_up(self) -> None:
-        assert self._stream is not None
-        self._stream.wait_stream(torch.cuda.current_stream(self.device))
-        with _fastest_convolutions(), torch.cuda.stream(self._stream):
-            self._take()
-        torch.cuda.current_stream(self.device).wait_stream(self._stream)
-        self._warm += 1
-
-    def _capture(self) -> None:
+    def _captured_step(self) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         for generator in (self.batches.generator, *self.samplers):
             graph.register_generator_state(generator)
         self.optimizer.zero_grad()
         # other threads may go on: the one that pins a DataLoader's batches does
-        with _fastest_convolutions(), torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             self._take()
-        self._graph = graph
-        graph.replay()
+        return graph
 
     # ------------------------------------------------------------------ saving
     def state_dict(self) -> dict[str, Any]:
@@ -218,20 +186,15 @@ class Trainer:
             "sums": self.sums.tolist(),
             "unreadable": sorted(self.batches.unreadable),
         }
-        model, optimizer = self.model.state_dict(), self.optimizer.state_dict()
         return {
-            "model": model,
-            "optimizer": optimizer,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "fused": getattr(self.optimizer, "fused", None),
             "processes": gathered(of_process),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state_dict`; without a fused kernel if the run was begun without one.
-
-        Raises:
-            ValueError: if another number of processes saved it, or another kind of device.
-        """
+        """Continue from :meth:`state_dict`; without a fused kernel if the run was begun without one."""
         if len(state["processes"]) != self.world:
             raise ValueError(
                 f"the checkpoint was saved by {len(state['processes'])} processes and there are {self.world}; "
@@ -249,9 +212,8 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             self.criterion.load_state_dict(of_process["criterion"])
         except (KeyError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())
             raise ValueError(
-                f"the checkpoint does not fit this model and data ({reason:.200}); have the data changed? "
+                f"the checkpoint does not fit this model and data ({one_line(error):.200}); have the data changed? "
                 "pass --overwrite to start anew"
             ) from error
         if state.get("fused") is False and hasattr(self.optimizer, "fused"):  # older checkpoints do not tell
@@ -265,14 +227,23 @@ class Trainer:
         self.batches.unreadable = set(of_process["unreadable"])
 
 
-@contextmanager
-def _fastest_convolutions() -> Iterator[None]:
-    """Let cuDNN try its algorithms once for each shape, which pays because the shapes stay the same."""
-    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
+# ---------------------------------------------------------------------- the schedule
+def learning_rate(
+    step: int, *, lr: float, total_steps: int, schedule: str, warmup_steps: int = 0, milestones: Sequence[float] = ()
+) -> float:
+    """Return the learning rate of a step, counted from 0, on the paper's schedules (App. C.2).
+
+    ``"step"`` multiplies by 0.1 after each milestone, a fraction of the run (SGD, LS, SAM); ``"cosine"`` falls from
+    ``lr`` to zero on half a cosine (IVON). Both rise linearly over the first ``warmup_steps``.
+    """
+    if step < warmup_steps:
+        return lr * (step + 1) / (warmup_steps + 1)
+    if schedule == "step":
+        return float(lr * 0.1 ** sum(step >= round(fraction * total_steps) for fraction in milestones))
+    if schedule == "cosine":
+        done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+        return lr * 0.5 * (1 + math.cos(math.pi * done))
+    return lr
 
 
 # ---------------------------------------------------------------------- the network
@@ -284,21 +255,13 @@ def seen_size(config: ResolvedConfig, data: RunData) -> int:
 
 
 def pixel_moments(train: Images, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the mean and the standard deviation of each channel, (C,) and (C,); ImageNet's for images in files.
-
-    Args:
-        train: the training images.
-        device: where they go.
-    """
+    """Return the mean and the standard deviation of each channel, (C,) and (C,); ImageNet's for images in files."""
     if isinstance(train.images, np.ndarray):
         mean, std = _moments(train.images)
     else:
         mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
-    return _on(device, mean), _on(device, std)
-
-
-def _on(device: torch.device, values: np.ndarray) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32, device=device)
+    options: Any = {"dtype": torch.float32, "device": device}
+    return torch.tensor(mean, **options), torch.tensor(std, **options)
 
 
 def make_model(
@@ -306,22 +269,14 @@ def make_model(
 ) -> nn.Module:
     """Return the run's network with its first weights, on the device, channels last in memory.
 
-    Args:
-        config: of the run.
-        data: of :func:`.prepare`.
-        device: where it goes.
-        pretrained: in place of the config's, for weights that will be replaced.
+    ``pretrained`` replaces the config's, for weights that will be replaced themselves.
     """
     channels = data.train.images.shape[3] if isinstance(data.train.images, np.ndarray) else 3
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
-        model = build(
-            config.model,
-            data.num_classes,
-            in_channels=channels,
-            image_size=seen_size(config, data),
-            pretrained=config.pretrained if pretrained is None else pretrained,
-        )
+        pretrained = config.pretrained if pretrained is None else pretrained
+        shape: Any = {"in_channels": channels, "image_size": seen_size(config, data)}
+        model = build(config.model, data.num_classes, pretrained=pretrained, **shape)
     return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 

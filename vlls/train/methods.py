@@ -24,9 +24,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import vlls
 from vlls._names import check_known
 
 if TYPE_CHECKING:
@@ -46,33 +48,23 @@ def cross_entropy(config: ResolvedConfig, num_classes: int) -> torch.nn.Module:
 
 
 def _label_smoothing(config: ResolvedConfig, num_classes: int) -> torch.nn.Module:
-    from vlls.smoothing import LabelSmoothingLoss
-
-    return LabelSmoothingLoss(config["smoothing"], validate=False)
+    return vlls.LabelSmoothingLoss(config["smoothing"], validate=False)
 
 
 def _online_label_smoothing(config: ResolvedConfig, num_classes: int) -> torch.nn.Module:
-    from vlls.smoothing import OnlineLabelSmoothing
-
-    return OnlineLabelSmoothing(config["alpha"], num_classes, config["smoothing"], validate=False)
+    return vlls.OnlineLabelSmoothing(config["alpha"], num_classes, config["smoothing"], validate=False)
 
 
 def _mean_prediction(config: ResolvedConfig, num_classes: int) -> torch.nn.Module:
-    from vlls.smoothing import MeanPredictionSmoothing
-
-    return MeanPredictionSmoothing(config["smoothing"], num_classes, validate=False)
+    return vlls.MeanPredictionSmoothing(config["smoothing"], num_classes, validate=False)
 
 
 def _entropy(config: ResolvedConfig, num_classes: int) -> torch.nn.Module:
-    from vlls.smoothing import EntropySmoothing
-
-    return EntropySmoothing(validate=False)
+    return vlls.EntropySmoothing(validate=False)
 
 
 def _acls(config: ResolvedConfig, num_classes: int) -> torch.nn.Module:
-    from vlls.smoothing import ACLS
-
-    return ACLS(config["alpha"], config["margin"], validate=False)
+    return vlls.ACLS(config["alpha"], config["margin"], validate=False)
 
 
 def _smoothed_uniformly(criterion: Any, num_classes: int) -> torch.Tensor:
@@ -124,33 +116,28 @@ def sgd(training: Training) -> torch.optim.Optimizer:
 def _sam(training: Training) -> torch.optim.Optimizer:
     import torch
 
-    from vlls.optim import SAM
-
-    return SAM(training.params, torch.optim.SGD, training.config["rho"], **training.sgd_options)
+    return vlls.SAM(training.params, torch.optim.SGD, training.config["rho"], **training.sgd_options)
 
 
 def _ivon(training: Training) -> torch.optim.Optimizer:
-    from vlls.optim import IVON
-
     config = training.config
     options: dict[str, Any] = {
         "beta1": config.momentum,
         "hess_init": config["hess_init"],
         "weight_decay": config.weight_decay,
         "beta2": 1.0 if config.beta2 is None else config.beta2,  # a Hessian that stays: ivon_fixed and vgd
+        "sync": training.together,
+        "fused": _has_kernel(training),
     }
     options |= {name: value for name in ("hess_approx", "clip_radius") if (value := config[name]) is not None}
-    ess = config.ess or training.num_train
-    return IVON(training.params, training.lr, ess, **options, sync=training.together, fused=_has_kernel(training))
+    return vlls.IVON(training.params, training.lr, config.ess or training.num_train, **options)
 
 
 def _has_kernel(training: Training) -> bool:
     """Return whether IVON can take its step in one kernel here, by Triton or a C compiler."""
-    import importlib.util
-
     from vlls.optim.ivon._cpu import available
 
-    return importlib.util.find_spec("triton") is not None if training.params[0].is_cuda else available()
+    return find_spec("triton") is not None if training.params[0].is_cuda else available()
 
 
 # ---------------------------------------------------------------------- the record
@@ -357,14 +344,7 @@ def unread_by(name: str) -> set[str]:
 def make_optimizer(
     config: ResolvedConfig, model: torch.nn.Module, num_train: int, *, together: bool = False
 ) -> torch.optim.Optimizer:
-    """Return the optimizer of a run's method.
-
-    Args:
-        config: of the run.
-        model: on the device that it is trained on.
-        num_train: number of training images.
-        together: whether other processes train the same model on other images.
-    """
+    """Return the optimizer of a run's method."""
     import torch
 
     params = list(model.parameters())
