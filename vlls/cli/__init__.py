@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from vlls._extras import missing
+from vlls._errors import missing
 
 __all__ = ["main"]
 

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import vlls
-from vlls._extras import missing
+from vlls._errors import missing
 from vlls.cli._errors import Failed, one_line, rank
 from vlls.cli._import import import_from_here
 from vlls.cli._migrate import migrate
@@ -19,8 +19,6 @@ from vlls.cli._noise import noise
 from vlls.cli._results import figure, results
 from vlls.cli._sweep import sweep
 from vlls.cli._train import EXAMPLES, train
-
-__all__ = ["app"]
 
 
 class Commands(TyperGroup):

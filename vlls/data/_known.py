@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -45,27 +46,26 @@ _DIGITS = tuple("0123456789")
 CLOTHES = tuple(
     "T-Shirt Shirt Knitwear Chiffon Sweater Hoodie Windbreaker Jacket Downcoat Suit Shawl Dress Vest Underwear".split()
 )
-_WITH_TORCHVISION = "vlls.data._torchvision:read_torchvision"
+_with_torchvision = partial(Dataset, read="vlls.data._torchvision:read_torchvision")
+_of_clothes = partial(Dataset, classes=CLOTHES, in_memory=False, train_size=0)
 _TABLE = (
     Dataset(name="digits", classes=_DIGITS, read="vlls.data._arrays:read_digits", train_size=1_437),
-    Dataset(name="mnist", classes=_DIGITS, read=_WITH_TORCHVISION, train_size=60_000, torchvision=("MNIST", "MNIST")),
-    Dataset(
+    _with_torchvision(name="mnist", classes=_DIGITS, train_size=60_000, torchvision=("MNIST", "MNIST")),
+    _with_torchvision(
         name="fashion_mnist",
         classes=(*"T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag".split(), "Ankle boot"),
-        read=_WITH_TORCHVISION,
         train_size=60_000,
         torchvision=("FashionMNIST", "FashionMNIST"),
     ),
-    Dataset(
+    _with_torchvision(
         name="cifar10",
         # the order in which pair flip moves the labels (App. C.2)
         classes=tuple("airplane automobile bird cat deer dog frog horse ship truck".split()),
         title="CIFAR-10",
-        read=_WITH_TORCHVISION,
         train_size=50_000,
         torchvision=("CIFAR10", "cifar-10-batches-py"),
     ),
-    Dataset(
+    _with_torchvision(
         name="cifar100",
         classes=tuple(
             """
@@ -79,25 +79,14 @@ _TABLE = (
             """.split()
         ),
         title="CIFAR-100",
-        read=_WITH_TORCHVISION,
         train_size=50_000,
         torchvision=("CIFAR100", "cifar-100-python"),
     ),
-    Dataset(
-        name="clothing1m",
-        classes=CLOTHES,
-        title="Clothing1M",
-        read="vlls.data._clothing1m:read_clothing1m",
-        in_memory=False,
-        train_size=0,
-    ),
-    Dataset(
+    _of_clothes(name="clothing1m", title="Clothing1M", read="vlls.data._clothing1m:read_clothing1m"),
+    _of_clothes(
         name="clothing1m_miniature",
-        classes=CLOTHES,
         title="made-up miniature of Clothing1M",
         read="vlls.data._miniature:read_miniature",
-        in_memory=False,
-        train_size=0,
     ),
 )
 _DATASETS = {entry.name: entry for entry in _TABLE}

@@ -9,32 +9,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlls._errors import needs, one_line
-from vlls._extras import pip_command
+from vlls._errors import needs, one_line, pip_command
 from vlls._files import make_folder, write_atomically
 from vlls._names import check_known
 from vlls.experiments._cells import Cell
 from vlls.experiments._choice import best_runs, check_method, compared, finished, sgd_last
-from vlls.experiments._folder import ResultsFolder
+from vlls.experiments._folder import ResultsFolder, skipped
 from vlls.experiments._protocols import PROTOCOLS
-from vlls.experiments._skipped import skipped
 from vlls.train._config import RunConfig
 from vlls.train.methods import METHODS, PROPOSED, Method
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-__all__ = [
-    "FORMATS",
-    "HOW",
-    "accuracy_table",
-    "choose",
-    "collate",
-    "collate_labels",
-    "highest_protocol",
-    "load_table",
-    "save_table",
-]
 
 METRICS = (
     *(f"{part}_{name}" for part in ("test", "posterior", "validation") for name in ("accuracy", "nll", "ece", "brier")),
@@ -44,18 +30,7 @@ MACHINE = ("wall_seconds", "images_per_second", "peak_memory_bytes", "device", "
 POSITION = ("experiment", "protocol", "role", "panel", "method", "parameter", "value", "seed", "status")
 CONFIG = tuple(f.name for f in fields(RunConfig) if f.name not in (*POSITION, "options"))
 COLUMNS = (*POSITION, *METRICS, "posterior_std", "train_images", *CONFIG, "reduced", *MACHINE, "key")
-LABEL_COLUMNS = (
-    "experiment",
-    "protocol",
-    "panel",
-    "method",
-    "value",
-    "seed",
-    "label",
-    "other",
-    "smoothed",
-    "mean_noise",
-)
+LABEL_COLUMNS = "experiment protocol panel method value seed label other smoothed mean_noise".split()
 TEXTS = ("parameter", "reduced")  # may be empty
 FORMATS = (".csv", ".parquet")
 """The endings of the files that a table can be saved to."""
@@ -93,9 +68,9 @@ def collate(
     needs("pandas", "a table of results")
     import pandas as pd
 
-    folder = _open(results)
+    folder, cells = _cells(results, experiment, protocol)
     rows = []
-    for cell in _cells(folder, experiment, protocol):
+    for cell in cells:
         record = skipped(folder.record, cell.config)
         if record is not None:
             rows.append(_row(cell, record))
@@ -123,9 +98,9 @@ def collate_labels(
     needs("pandas", "a table of results")
     import pandas as pd
 
-    folder = _open(results)
+    folder, cells = _cells(results, experiment, protocol)
     rows: list[tuple[Any, ...]] = []
-    for cell in _cells(folder, experiment, protocol):
+    for cell in cells:
         labels = skipped(folder.smoothed_labels, cell.config) if cell.also else None
         if labels is None:  # of a run that another experiment needs too, they are that one's
             continue
@@ -134,46 +109,30 @@ def collate_labels(
         for i, label in enumerate(names):
             for j, other in enumerate(names):
                 rows.append((*position, label, other, labels["smoothed"][i][j], None if mean is None else mean[i][j]))
-    return pd.DataFrame(rows, columns=list(LABEL_COLUMNS)).astype({"value": float, "mean_noise": float})
+    return pd.DataFrame(rows, columns=LABEL_COLUMNS).astype({"value": float, "mean_noise": float})
 
 
-def _open(results: str | os.PathLike[str]) -> ResultsFolder:
+def _cells(
+    results: str | os.PathLike[str], experiment: str | None, protocol: str | None
+) -> tuple[ResultsFolder, list[Cell]]:
+    """Open a folder, and return it with the cells of its sweeps that were asked for."""
     folder = ResultsFolder(results)
     if not folder.path.exists():
         raise ValueError(
             f"there is no results folder {folder.path}; pass the one that a sweep was given with --results"
         )
-    return folder
-
-
-def _cells(folder: ResultsFolder, experiment: str | None, protocol: str | None) -> list[Cell]:
-    return [
-        cell
-        for cell in folder.cells(skip_damaged=True)
-        if experiment in (None, cell.experiment) and protocol in (None, cell.protocol)
-    ]
+    cells = folder.cells(skip_damaged=True)
+    return folder, [c for c in cells if experiment in (None, c.experiment) and protocol in (None, c.protocol)]
 
 
 def _row(cell: Cell, record: dict[str, Any]) -> dict[str, Any]:
     config, final, machine = cell.config, record["final"], record["machine"]
     images = record["counts"]["train_images"]
-    row: dict[str, Any] = {
-        **config.options,
-        "experiment": cell.experiment,
-        "protocol": cell.protocol,
-        "role": cell.role,
-        "panel": cell.panel,
-        "method": config.method,
-        "parameter": cell.parameter,
-        "value": cell.value,
-        "seed": config.seed,
-        "status": record["status"],
-        "train_images": images,
-        "reduced": cell.reduced,
-        "key": config.key,
-    }
+    row = dict(config.options) | {"status": record["status"], "train_images": images}
+    row |= {name: getattr(cell, name) for name in ("experiment", "protocol", "role", "panel", "parameter", "value")}
     row |= {name: final.get(name) for name in METRICS}
-    row |= {name: getattr(config, name) for name in CONFIG}
+    row |= {name: getattr(config, name) for name in ("method", "seed", *CONFIG)}
+    row |= {"reduced": cell.reduced, "key": config.key}
     row |= {name: machine.get(name) for name in MACHINE}
     row["milestones"] = None if config.milestones is None else " ".join(f"{m:g}" for m in config.milestones)
     fixed = METHODS[config.method].variational and config.beta2 is None  # its variance is not learned

@@ -117,7 +117,7 @@ class Gaussian(Family):
         return torch.ones_like(f)
 
     def _expect(self, function: Elementwise, mean: Tensor, var: Tensor) -> Tensor:
-        """All three moments follow from A: E[A(f)] = A(mean) + var / 2, and A' and A'' are linear."""
+        """Return an expectation that follows from A: E[A(f)] = A(mean) + var / 2, and A' and A'' are linear."""
         mean, var, restore = self._gaussian(mean, var)
         value = function(mean)
         return restore(value + 0.5 * var if function == self.log_partition else value)
@@ -137,16 +137,10 @@ class Poisson(Family):
         """Return e^f."""
         return torch.exp(f)
 
-    def mean(self, f: Tensor) -> Tensor:
-        """Return e^f."""
-        return torch.exp(f)
-
-    def curvature(self, f: Tensor) -> Tensor:
-        """Return e^f."""
-        return torch.exp(f)
+    mean = curvature = log_partition
 
     def _expect(self, function: Elementwise, mean: Tensor, var: Tensor) -> Tensor:
-        """A = A' = A'' is the exponential, whose expectation is that of a log-normal variable."""
+        """Return the mean of a log-normal variable: A = A' = A'' is the exponential."""
         mean, var, restore = self._gaussian(mean, var)
         return restore(torch.exp(mean + 0.5 * var))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ class VectorFamily(Family):
 
     def expected_log_partition(self, mean: Tensor, var: Tensor) -> Tensor:
         """Return E[A(f)] (N,); arguments as in :meth:`expected_mean`."""
-        return self._integrate(mean, var, value=True)[0].mean(0)
+        return self._integrate(mean, var, lambda f: [self.log_partition(f).mean(2).T])[0].mean(0)
 
     def expected_mean(self, mean: Tensor, var: Tensor) -> Tensor:
         """Return E[A'(f)] (N, K) for f ~ N(mean, var).
@@ -57,7 +58,7 @@ class VectorFamily(Family):
         Raises:
             ValueError: for shapes that do not fit or a covariance with a negative eigenvalue.
         """
-        return self._integrate(mean, var, first=True)[1].mean(0)
+        return self.expected_mean_with_error(mean, var)[0]
 
     def expected_mean_with_error(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
         """Return E[A'(f)] and its standard error over the replicates, both (N, K).
@@ -68,16 +69,21 @@ class VectorFamily(Family):
             >>> bool(((value - 1 / 3).abs() <= 5 * error).all())
             True
         """
-        values = self._integrate(mean, var, first=True)[1]
+        (values,) = self._integrate(mean, var, lambda f: [self.mean(f).mean(2).transpose(0, 1)])
         return values.mean(0), values.std(0) / math.sqrt(self.replicates)
 
     def expected_curvature(self, mean: Tensor, var: Tensor) -> Tensor:
         """Return E[A''(f)] (N, K, K); arguments as in :meth:`expected_mean`."""
-        return self._integrate(mean, var, second=True)[2].mean(0)
+        return self.expected_derivatives(mean, var)[1]
 
     def expected_derivatives(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
         """Return E[A'(f)] (N, K) and E[A''(f)] (N, K, K) from the same points."""
-        _, first, second = self._integrate(mean, var, first=True, second=True)
+
+        def moments(f: Tensor) -> list[Tensor]:
+            mean = self.mean(f)
+            return [mean.mean(2).transpose(0, 1), self._second_moments(f, mean)]
+
+        first, second = self._integrate(mean, var, moments)
         return first.mean(0), second.mean(0)
 
     def _conditions(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -90,10 +96,8 @@ class VectorFamily(Family):
         """Average A'' over the points: (B, R, S, K) -> (R, B, K, K); ``mean`` is A'(f), where it helps."""
         return self.curvature(f).mean(2).transpose(0, 1)
 
-    def _integrate(
-        self, mean: Tensor, var: Tensor, *, value: bool = False, first: bool = False, second: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Average A, A' or A'' over the points of each replicate: (R, N), (R, N, K) and (R, N, K, K)."""
+    def _integrate(self, mean: Tensor, var: Tensor, moments: Callable[[Tensor], Sequence[Tensor]]) -> list[Tensor]:
+        """Return moments (R, N, ...) by replicate; ``moments`` averages over the points (B, R, S, K) -> (R, B, ...)."""
         k = self.num_outputs
         mean, var = torch.as_tensor(mean), torch.as_tensor(var)
         shape = mean.shape[:-1]
@@ -106,22 +110,11 @@ class VectorFamily(Family):
         mean = mean.reshape(-1, k)
         root = self._root(var.reshape(-1, *var.shape[len(shape) :]))
         points = sobol_normal(k, self.num_points, self.replicates, self.seed).to(mean)
-        r, s = self.replicates, self.num_points
-        sums: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
-        rows = max(1, (1 << 21) // (r * s * k))
-        for m, b in zip(mean.split(rows), root.split(rows), strict=True):
-            f = m[:, None, None] + points @ b[:, None]  # (B, R, S, K)
-            if value:
-                sums[0].append(self.log_partition(f).mean(2).T)
-            if first or second:
-                p = self.mean(f)
-                if first:
-                    sums[1].append(p.mean(2).transpose(0, 1))
-                if second:
-                    sums[2].append(self._second_moments(f, p))
-        return tuple(  # type: ignore[return-value]
-            torch.cat(part, 1).reshape(r, *shape, *part[0].shape[2:]) if part else mean.new_empty(0) for part in sums
-        )
+        rows = max(1, (1 << 21) // points.numel())
+        blocks = zip(mean.split(rows), root.split(rows), strict=True)
+        parts = [moments(m[:, None, None] + points @ b[:, None]) for m, b in blocks]
+        averages = [torch.cat(part, 1) for part in zip(*parts, strict=True)]
+        return [average.reshape(len(points), *shape, *average.shape[2:]) for average in averages]
 
     def _root(self, var: Tensor) -> Tensor:
         """Return the symmetric square root of V: a continuous function of V, so that iterations over it settle."""

@@ -4,7 +4,7 @@
 figures that only the book's chapters draw are in the repository's folder ``book/figures``.
 """
 
-from vlls._extras import missing
+from vlls._errors import missing
 
 try:
     import seaborn  # noqa: F401 (and with it matplotlib and its dependencies)

@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from vlls._extras import missing
+from vlls._errors import missing
 from vlls._files import make_folder
 
 try:
