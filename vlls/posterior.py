@@ -131,14 +131,20 @@ class GaussianPosterior:
             raise ValueError(f"{given} of covariance and precision given; pass exactly one of them")
         name, matrix = ("covariance", covariance) if precision is None else ("precision", precision)
         self._holds_precision = precision is not None
-        self._cholesky = _cholesky(self._matrix(matrix, name), name)
-
-    def _matrix(self, matrix: Any, name: str) -> Tensor:
         matrix = as_float64(matrix, name).to(self.mean.device)
         if matrix.ndim == 0:
-            matrix = matrix * torch.eye(self.num_parameters, dtype=torch.float64, device=self.mean.device)
+            matrix = matrix * self._identity()
         check_symmetric(matrix, name, self.num_parameters)
-        return matrix
+        self._cholesky, info = torch.linalg.cholesky_ex(matrix)
+        if int(info) > 0:
+            smallest = float(torch.linalg.eigvalsh(matrix).min())
+            raise ValueError(
+                f"{name} is not positive definite: its smallest eigenvalue is {smallest:.3g}; "
+                "check how it was made, or add a small multiple of the identity"
+            )
+
+    def _identity(self) -> Tensor:
+        return torch.eye(self.num_parameters, dtype=torch.float64, device=self.mean.device)
 
     # ------------------------------------------------------------------ the two forms of the matrix
     @property
@@ -171,18 +177,16 @@ class GaussianPosterior:
         half = self._cholesky.diagonal().log().sum()
         return -2 * half if self._holds_precision else 2 * half
 
-    def _whiten(self, columns: Tensor) -> Tensor:
-        """Return Bᵀ columns for some B with B Bᵀ = covariance: squared norms are variances."""
-        if self._holds_precision:
+    def _times_root(self, columns: Tensor, *, of_covariance: bool) -> Tensor:
+        """Return Bᵀ columns for some B with B Bᵀ = covariance, whose squared norms are variances, or = precision."""
+        if self._holds_precision == of_covariance:
             return torch.linalg.solve_triangular(self._cholesky, columns, upper=False)
         return self._cholesky.T @ columns
 
     @cached_property
     def _root(self) -> Tensor:
         """A (D, D) triangular B with B Bᵀ = covariance, for the moments that need it whole."""
-        if not self._holds_precision:
-            return self._cholesky
-        return self._whiten(torch.eye(self.num_parameters, dtype=torch.float64, device=self.mean.device)).T
+        return self._times_root(self._identity(), of_covariance=True).T if self._holds_precision else self._cholesky
 
     # ------------------------------------------------------------------ marginals of the natural parameter
     def marginal(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -203,7 +207,7 @@ class GaussianPosterior:
             raise ValueError(f"features have shape {tuple(features.shape)}; this posterior needs (N, {p})")
         means = features @ self.mean
         if self.mean.ndim == 1:
-            return means, self._whiten(features.T).square_().sum(0)
+            return means, self._times_root(features.T, of_covariance=True).square_().sum(0)
         k, d = self.mean.shape[1], self.num_parameters
         jacobian = (features @ self._root.reshape(p, k * d)).reshape(-1, k, d)
         return means, jacobian @ jacobian.mT
@@ -244,15 +248,13 @@ class GaussianPosterior:
                 f"the posterior's mean has shape {tuple(self.mean.shape)}, of a GLM; a network needs one vector of all "
                 "parameters, in the order of torch.nn.utils.parameters_to_vector"
             )
-        shapes = self._shapes
-        if shapes is None:
-            shapes = {name: parameter.shape for name, parameter in uncompiled(model).named_parameters()}
-            number = sum(shape.numel() for shape in shapes.values())
-            if number != self.num_parameters:
-                raise ValueError(
-                    f"the posterior has {self.num_parameters} parameters and the model {number}; pass the vector of "
-                    "all its parameters, as torch.nn.utils.parameters_to_vector makes it, or a dict of some by name"
-                )
+        shapes = self._shapes or {name: parameter.shape for name, parameter in uncompiled(model).named_parameters()}
+        number = sum(shape.numel() for shape in shapes.values())
+        if number != self.num_parameters:
+            raise ValueError(
+                f"the posterior has {self.num_parameters} parameters and the model {number}; pass the vector of "
+                "all its parameters, as torch.nn.utils.parameters_to_vector makes it, or a dict of some by name"
+            )
         return _Joint(self, shapes)
 
     def entropy(self) -> Tensor:
@@ -275,15 +277,9 @@ class GaussianPosterior:
                 f"means have shapes {tuple(self.mean.shape)} and {tuple(other.mean.shape)}; both must agree"
             )
         shift = (self.mean - other.mean).reshape(-1, 1)
-        columns = other._unwhiten(torch.cat([self._root, shift], 1))
+        columns = other._times_root(torch.cat([self._root, shift], 1), of_covariance=False)
         distance = columns.square().sum()
         return 0.5 * (distance - self.num_parameters + other.log_det_covariance - self.log_det_covariance)
-
-    def _unwhiten(self, columns: Tensor) -> Tensor:
-        """Return C columns with Cᵀ C = precision."""
-        if self._holds_precision:
-            return self._cholesky.T @ columns
-        return torch.linalg.solve_triangular(self._cholesky, columns, upper=False)
 
     def __repr__(self) -> str:
         form = "precision" if self._holds_precision else "covariance"
@@ -297,19 +293,21 @@ class _Joint:
 
     def __init__(self, flat: GaussianPosterior, shapes: Mapping[str, torch.Size]) -> None:
         self._flat, self._shapes = flat, shapes
-        self.mean: dict[str, Tensor] = self._named(flat.mean)
-        ends = torch.tensor([shape.numel() for shape in shapes.values()]).cumsum(0).tolist()
-        self._rows = {name: slice(end - shapes[name].numel(), end) for name, end in zip(shapes, ends, strict=True)}
+        self.mean = self._named(flat.mean)
+        self._roots = dict(zip(shapes, self._split(flat._root), strict=True))
+
+    def _split(self, rows: Tensor) -> tuple[Tensor, ...]:
+        return rows.split([shape.numel() for shape in self._shapes.values()])
 
     def _named(self, vector: Tensor) -> dict[str, Tensor]:
-        parts = vector.split([shape.numel() for shape in self._shapes.values()])
-        return {name: part.reshape(self._shapes[name]) for name, part in zip(self._shapes, parts, strict=True)}
+        parts = zip(self._shapes.items(), self._split(vector), strict=True)
+        return {name: part.reshape(shape) for (name, shape), part in parts}
 
     def sample(self, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         return self._named(self._flat.sample(1, generator=generator)[0])
 
     def scale(self, name: str, gradients: Tensor) -> Tensor:
-        return gradients.reshape(*gradients.shape[:2], -1) @ self._flat._root[self._rows[name]]
+        return gradients.reshape(*gradients.shape[:2], -1) @ self._roots[name]
 
 
 class DiagonalPosterior:
@@ -382,23 +380,14 @@ class DiagonalPosterior:
 
     def to(self, device: torch.device | str) -> DiagonalPosterior:
         """Return the posterior with its tensors on ``device``."""
-        return DiagonalPosterior(
-            {name: tensor.to(device) for name, tensor in self.mean.items()},
-            {name: tensor.to(device) for name, tensor in self.std.items()},
-        )
+        return DiagonalPosterior(*({name: t.to(device) for name, t in of.items()} for of in (self.mean, self.std)))
 
     def __repr__(self) -> str:
         return f"DiagonalPosterior({len(self.mean)} names, {self.num_parameters} weights)"
 
 
 def check_weights(name: str, mean: Tensor, std: Tensor | None = None) -> None:
-    """Raise a ValueError unless a parameter's means are finite and their standard deviations finite and not negative.
-
-    Args:
-        name: of the parameter.
-        mean: its means.
-        std: its standard deviations, if there are any.
-    """
+    """Raise a ValueError unless means are finite, and standard deviations alike, finite and not negative."""
     check_finite(mean, f"mean of {name!r}", "look at how the posterior was made")
     if std is None:
         return
@@ -425,14 +414,3 @@ def _weights(values: Mapping[str, Tensor], which: str) -> dict[str, Tensor]:
             given = value.dtype if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"{which} of {name!r} is of type {given}; pass tensors of real floating-point numbers")
     return {name: value.detach() for name, value in values.items()}
-
-
-def _cholesky(matrix: Tensor, name: str) -> Tensor:
-    factor, info = torch.linalg.cholesky_ex(matrix)
-    if int(info) > 0:
-        smallest = float(torch.linalg.eigvalsh(matrix).min())
-        raise ValueError(
-            f"{name} is not positive definite: its smallest eigenvalue is {smallest:.3g}; "
-            "check how it was made, or add a small multiple of the identity"
-        )
-    return factor

@@ -9,10 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["attend", "projections"]
-
 Slices = dict[str, tuple[str, slice]]
-Tap = Callable[[str, Tensor, Tensor], None]
 
 
 def projections(module: nn.Module) -> dict[str, Slices]:
@@ -22,15 +19,12 @@ def projections(module: nn.Module) -> dict[str, Slices]:
     """
     if not isinstance(module, nn.MultiheadAttention) or type(module).forward is not nn.MultiheadAttention.forward:
         return {}
-    if "forward" in vars(module):
+    if "forward" in vars(module) or module.bias_k is not None or module.add_zero_attn:
         return {}
-    if module.bias_k is not None or module.add_zero_attn:
-        return {}
-    width, everything = module.embed_dim, slice(None)
+    width, everything, packed = module.embed_dim, slice(None), module.in_proj_weight is not None
     found: dict[str, Slices] = {}
     for i, part in enumerate(("q", "k", "v")):
         rows = slice(i * width, (i + 1) * width)
-        packed = module.in_proj_weight is not None
         found[part] = {"weight": ("in_proj_weight", rows) if packed else (f"{part}_proj_weight", everything)}
         if module.in_proj_bias is not None:
             found[part]["bias"] = ("in_proj_bias", rows)
@@ -42,7 +36,7 @@ def projections(module: nn.Module) -> dict[str, Slices]:
 
 def attend(
     module: nn.MultiheadAttention,
-    tap: Tap,
+    tap: Callable[[str, Tensor, Tensor], None],
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -52,10 +46,7 @@ def attend(
     average_attn_weights: bool = True,
     is_causal: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """What ``nn.MultiheadAttention.forward`` returns; ``tap(part, input, output)`` is called for each projection.
-
-    Projections are tapped in the module's own layout, (B, T, E) or (T, B, E).
-    """
+    """Do as ``nn.MultiheadAttention.forward``; ``tap(part, input, output)`` sees each projection, in its layout."""
 
     def project(part: str, a: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         z = F.linear(a, weight, bias)
@@ -75,9 +66,10 @@ def attend(
         heads.append(z.unflatten(-1, (module.num_heads, module.head_dim)).transpose(1, 2))  # (B, H, T, D)
     q, k, v = heads
     scores = q @ k.mT / math.sqrt(module.head_dim)
-    for mask in (_broadcast(attn_mask, module.num_heads), key_padding_mask):
+    if attn_mask is not None and attn_mask.ndim == 3:  # (B * H, T, S)
+        attn_mask = attn_mask.unflatten(0, (-1, module.num_heads))
+    for mask in (attn_mask, None if key_padding_mask is None else key_padding_mask[:, None, None]):
         if mask is not None:
-            mask = mask[:, None, None] if mask is key_padding_mask else mask
             scores = scores.masked_fill(mask, -math.inf) if mask.dtype == torch.bool else scores + mask
     shares = torch.softmax(scores, -1)
     mixed = (shares @ v).transpose(1, 2).flatten(2)
@@ -86,8 +78,3 @@ def attend(
     if not need_weights:
         return out, None
     return out, shares.mean(1) if average_attn_weights else shares
-
-
-def _broadcast(mask: Tensor | None, num_heads: int) -> Tensor | None:
-    """A mask of (T, S), or of (B * H, T, S), for scores of (B, H, T, S)."""
-    return mask.unflatten(0, (-1, num_heads)) if mask is not None and mask.ndim == 3 else mask

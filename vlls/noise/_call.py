@@ -14,25 +14,20 @@ from torch import Tensor, nn
 from vlls._locks import holding_model
 from vlls.noise._checks import check_logits, passes
 
-__all__ = ["Call", "Lookup", "borrowed", "call_of", "is_narrow"]
-
 
 class Call:
-    """The logits of a model as a function of weights and a batch.
+    """The logits of a model as a function of a batch and the weights that are named; the others stay as they are.
 
-    Buffers are copies, so that a module that changes its own in every pass leaves the model as it was.
-
-    Args:
-        model: the network.
-        names: parameters that every call is given; the others stay as they are.
-        dtype: the least precision of all numbers, inputs included; that of the model if left out.
+    Buffers are copies, so that a module that changes its own in every pass leaves the model as it was. All numbers,
+    inputs included, have at least the precision of ``dtype``, if it is given.
     """
 
     def __init__(self, model: nn.Module, names: Collection[str], dtype: torch.dtype | None = None) -> None:
         self.model, self.dtype = model, dtype
         parameters = dict(model.named_parameters())
         self._kinds = {name: self._kind(p) for name, p in parameters.items()}
-        shortened = {id(m.weight) for m in model.modules() if _shortens(m)}
+        bags = [m for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
+        shortened = {id(m.weight) for m in bags if m.max_norm is not None}  # in place, before they are used
         self._shortened = {name for name, p in parameters.items() if id(p) in shortened}
         self._fixed = {name: b.detach().to(self._kind(b), copy=True) for name, b in model.named_buffers()}
         if dtype is not None:
@@ -40,8 +35,9 @@ class Call:
             self._fixed.update({name: p.to(self._kinds[name]) for name, p in others.items()})
 
     def _kind(self, tensor: Tensor) -> torch.dtype:
-        wide = self.dtype is not None and tensor.is_floating_point()
-        return torch.promote_types(tensor.dtype, self.dtype) if wide and self.dtype else tensor.dtype
+        if self.dtype is None or not tensor.is_floating_point():
+            return tensor.dtype
+        return torch.promote_types(tensor.dtype, self.dtype)
 
     @contextmanager
     def carrying(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
@@ -53,10 +49,8 @@ class Call:
         given.update({name: given[name].clone() for name in self._shortened & given.keys()})
         named = chain(self.model.named_parameters(), self.model.named_buffers())
         new = {id(tensor): given[name] for name, tensor in named if name in given}
-        places: list[tuple[dict[str, Any], str, Tensor]] = []
         tables: list[dict[str, Any]] = [t for m in self.model.modules() for t in (m._parameters, m._buffers)]
-        for table in tables:
-            places += [(table, local, t) for local, t in table.items() if t is not None and id(t) in new]
+        places = [(table, local, t) for table in tables for local, t in table.items() if id(t) in new]
         try:
             for table, local, tensor in places:
                 table[local] = new[id(tensor)]
@@ -70,17 +64,8 @@ class Call:
             return self.model(x.to(self._kind(x)))
 
 
-def _shortens(module: nn.Module) -> bool:
-    """Whether a module changes its weights in place before it uses them."""
-    return isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None
-
-
 def call_of(model: nn.Module, mean: Mapping[str, Tensor], x: Tensor) -> tuple[Call, Tensor]:
-    """The way to call a model, in float32 where its own is less and it can do that, and its logits of one example.
-
-    Raises:
-        ValueError: if the model does not take the example, or does not return (1, K) finite logits.
-    """
+    """A model's call, in float32 where its own precision is less and it can do that, and its logits of one example."""
     call = Call(model, mean)
     with torch.no_grad():
         with passes(x):

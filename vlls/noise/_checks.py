@@ -1,7 +1,8 @@
-"""Checks of a network, a posterior over its parameters, and a batch."""
+"""Checks of a network, a posterior over its parameters, and a batch; and the memory that an estimate may take."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,29 +15,30 @@ from vlls._names import kind_of
 from vlls._validation import is_number, whole_labels
 from vlls._warnings import warn_caller
 
-__all__ = [
-    "TOGETHER",
-    "check_batch",
-    "check_labels",
-    "check_logits",
-    "check_memory_limit",
-    "check_mode",
-    "forward_derivatives",
-    "passes",
-    "warn_of_resolution",
-]
-
-_CHANCE = (nn.modules.dropout._DropoutNd, nn.RReLU)
-_BATCH = (nn.modules.batchnorm._BatchNorm,)
+MEBIBYTE = 1 << 20
+_BATCH = nn.modules.batchnorm._BatchNorm
 _MISFIT = re.compile("dtype|scalar type|shape|size|dimension|channel|on the same device|out of range", re.IGNORECASE)
-
 
 TOGETHER = (
     "the logits of an example change with the others of its batch (statistics of the batch, attention or a softmax "
     "along the first axis, as nn.TransformerEncoderLayer has it without batch_first=True), so that its noise is not "
     "its own; let the model treat each example by itself"
 )
-"""The error of a model whose examples see each other."""
+
+
+def memory_aim(memory_limit: float | None, device: torch.device) -> float:
+    """Bytes that temporaries may take, of a limit in MiB: 64 on a CPU and 2048 on a GPU if it is None."""
+    return (memory_limit or (2048 if device.type == "cuda" else 64)) * MEBIBYTE
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that can still be had on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 8 << 30  # of a system that does not tell
 
 
 def check_batch(x: Tensor) -> None:
@@ -92,7 +94,7 @@ def check_mode(model: nn.Module) -> None:
     """Raise a ValueError if a module in training mode would draw random numbers or mix the examples of a batch."""
     for name, module in model.named_modules():
         kind = type(module).__name__
-        if module.training and (isinstance(module, _BATCH + _CHANCE) or _drops(module) or _tracks(module)):
+        if module.training and (isinstance(module, _BATCH) or _draws(module) or _tracks(module)):
             raise ValueError(
                 f"the model's {kind} {name!r} is in training mode, where logits depend on chance or on the rest of the "
                 "batch; call model.eval() first"
@@ -104,9 +106,11 @@ def check_mode(model: nn.Module) -> None:
             )
 
 
-def _drops(module: nn.Module) -> bool:
-    """Whether a module applies dropout without a Dropout module."""
-    return isinstance(module, nn.MultiheadAttention | nn.RNNBase) and module.dropout > 0
+def _draws(module: nn.Module) -> bool:
+    """Whether a module in training mode draws random numbers."""
+    if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
+        return module.dropout > 0
+    return isinstance(module, nn.modules.dropout._DropoutNd | nn.RReLU)
 
 
 def _tracks(module: nn.Module) -> bool:
@@ -120,11 +124,7 @@ def _tracks(module: nn.Module) -> bool:
 def warn_of_resolution(model: nn.Module, mean: dict[str, Tensor], std: dict[str, Tensor], *, lost: bool) -> None:
     """Warn of the first parameter in half precision whose standard deviation is below the spacing of its numbers.
 
-    Args:
-        model: the network.
-        mean: means by parameter name.
-        std: standard deviations.
-        lost: whether the noise is computed with weights of that precision.
+    ``lost`` says that the noise is computed with weights of that precision.
     """
     for name, parameter in model.named_parameters():
         if name not in std or parameter.element_size() >= 4:
@@ -153,11 +153,7 @@ def check_logits(logits: Tensor, num: int) -> Tensor:
 
 
 def check_labels(labels: Any, num: int, num_classes: int) -> Tensor:
-    """Return labels (N,) as int64, after checking their number and range; see :func:`.whole_labels`.
-
-    Raises:
-        ValueError: naming what is wrong.
-    """
+    """Return labels (N,) as int64, or raise a ValueError if their number or range is wrong."""
     labels = whole_labels(labels, num_classes=num_classes)
     if labels.shape != (num,):
         raise ValueError(f"labels have shape {tuple(labels.shape)}; {num} examples need ({num},)")

@@ -16,8 +16,6 @@ from vlls.families import Family
 from vlls.glm import GLM
 from vlls.posterior import GaussianPosterior
 
-__all__ = ["monte_carlo_label_noise", "second_order_label_noise", "taylor_label_noise"]
-
 
 def taylor_label_noise(family: Family, mean: Tensor, var: Tensor, e: Tensor) -> Tensor:
     r"""Return the one-sample Taylor noise of Eq. 14, :math:`A''(\mu) \, v^{1/2} e` (Chapter 2).

@@ -1,6 +1,5 @@
 r"""What a layer's parameters contribute to the covariance of the logits, :math:`J \Sigma J^\top`, for each example.
 
-A rule gets the layer's input a and the gradients g of R functions of the logits with respect to the layer's output.
 Every rule can form the per-example gradients of its parameters, which any posterior scales. If all weights are
 independent, it never holds the (B, R, P) Jacobian of the layer's P parameters: of a layer that multiplies, the
 contribution of one example is a sum over output channels o and positions t of
@@ -17,6 +16,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -24,37 +24,23 @@ from torch import Tensor, nn
 
 from vlls.noise._call import Lookup
 
-__all__ = ["READ", "Linear", "Rule", "rule_for"]
-
-READ = ("weight", "bias")
-"""The parameters that rules read; a module may have others, of which they know nothing."""
+READ = ("weight", "bias")  # the parameters that rules read; a module may have others, of which they know nothing
+_Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 class Rule(ABC):
-    """How the parameters of a kind of layer act on its output."""
+    """How the parameters of a kind of layer act on its output.
+
+    Methods get the layer's input a, (B, ...), and gradients g of R functions of the logits with respect to its output,
+    (R, B, ...); parameters have their names in the module.
+    """
 
     @abstractmethod
     def gradients(self, name: str, a: Tensor, g: Tensor) -> Tensor:
-        """Form the gradients of every example with respect to one parameter.
-
-        Args:
-            name: of the parameter, in its module.
-            a: the layer's input, (B, ...).
-            g: gradients with respect to its output, (R, B, ...).
-
-        Returns:
-            (R, B, ...) with the parameter's shape behind.
-        """
+        """Form the gradients of every example with respect to one parameter, (R, B, ...) with its shape behind."""
 
     def covariance(self, a: Tensor, g: Tensor, variances: Mapping[str, Tensor], block: int) -> Tensor:
-        """Return the contribution (B, R, R) of parameters whose weights are independent.
-
-        Args:
-            a: the layer's input, (B, ...).
-            g: gradients with respect to its output, (R, B, ...).
-            variances: of the parameters, by their names in the module.
-            block: bytes that temporaries may take.
-        """
+        """Return what parameters of independent weights add, (B, R, R), with temporaries of ``block`` bytes."""
         total = g.new_zeros(g.shape[1], g.shape[0], g.shape[0])
         for name, variance in variances.items():
             total += _gram(self.gradients(name, a, g).flatten(2), variance.flatten())
@@ -70,9 +56,7 @@ def rule_for(module: nn.Module) -> Rule | None:
         return Linear()
     if forward is nn.Embedding.forward and isinstance(module, nn.Embedding):
         return None if module.max_norm is not None or module.sparse else _Embedding(module.num_embeddings)
-    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and any(
-        forward is known.forward for known in (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    ):
+    if isinstance(module, _Conv) and any(forward is known.forward for known in get_args(_Conv)):
         return _Convolution(module)
     normalize = _normalizer(module)
     return None if normalize is None else _Affine(normalize, getattr(module, "normalized_shape", None))
@@ -124,7 +108,7 @@ class Linear(_Multiplier):
 class _Convolution(_Multiplier):
     """A convolution of any stride, dilation, padding and groups: input (B, C, ...), gradients (R, B, O, ...)."""
 
-    def __init__(self, conv: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
+    def __init__(self, conv: _Conv) -> None:
         self.conv = conv
 
     def split(self, a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,7 +121,7 @@ class _Convolution(_Multiplier):
         return self.conv.out_channels, self.conv.in_channels // self.conv.groups, *self.conv.kernel_size
 
 
-def _patches(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, a: Tensor) -> Tensor:
+def _patches(conv: _Conv, a: Tensor) -> Tensor:
     """Input patches (B, C * prod(kernel), T), in the order of the weight's columns."""
     dims = a.ndim - 2
     if conv.padding_mode == "zeros" and dims == 2 and not isinstance(conv.padding, str):
@@ -209,29 +193,23 @@ def _by_position(u: Tensor, g: Tensor, var: Tensor, block: int) -> Tensor:
 def _normalizer(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
     """The normalisation of a module without its affine part, if it is one we know."""
     forward = type(module).forward
-    if isinstance(module, nn.modules.batchnorm._BatchNorm) and forward is nn.modules.batchnorm._BatchNorm.forward:
-        norm = module
-        return lambda a: F.batch_norm(a, _like(norm.running_mean, a), _like(norm.running_var, a), eps=norm.eps)
+    m: Any = module
+
+    def tracked(a: Tensor) -> tuple[Tensor | None, Tensor | None]:  # running statistics in the dtype of the input
+        mean, var = (None if s is None else s.to(a.dtype) for s in (m.running_mean, m.running_var))
+        return mean, var
+
+    if forward is nn.modules.batchnorm._BatchNorm.forward:
+        return lambda a: F.batch_norm(a, *tracked(a), eps=m.eps)
     if isinstance(module, nn.modules.instancenorm._InstanceNorm):
-        tracked, own = module, not module.track_running_stats
-        return lambda a: F.instance_norm(
-            a, _like(tracked.running_mean, a), _like(tracked.running_var, a), use_input_stats=own, eps=tracked.eps
-        )
-    if forward is nn.GroupNorm.forward and isinstance(module, nn.GroupNorm):
-        groups, eps = module.num_groups, module.eps
-        return lambda a: F.group_norm(a, groups, eps=eps)
-    if forward is nn.LayerNorm.forward and isinstance(module, nn.LayerNorm):
-        layer = module
-        return lambda a: F.layer_norm(a, layer.normalized_shape, eps=layer.eps)
-    if forward is nn.RMSNorm.forward and isinstance(module, nn.RMSNorm):
-        rms = module
-        return lambda a: F.rms_norm(a, rms.normalized_shape, eps=rms.eps)
+        return lambda a: F.instance_norm(a, *tracked(a), use_input_stats=not m.track_running_stats, eps=m.eps)
+    if forward is nn.GroupNorm.forward:
+        return lambda a: F.group_norm(a, m.num_groups, eps=m.eps)
+    if forward is nn.LayerNorm.forward:
+        return lambda a: F.layer_norm(a, m.normalized_shape, eps=m.eps)
+    if forward is nn.RMSNorm.forward:
+        return lambda a: F.rms_norm(a, m.normalized_shape, eps=m.eps)
     return None
-
-
-def _like(statistics: Tensor | None, a: Tensor) -> Tensor | None:
-    """Running statistics in the dtype of what is normalised."""
-    return None if statistics is None else statistics.to(a.dtype)
 
 
 class _Affine(Rule):
@@ -244,9 +222,7 @@ class _Affine(Rule):
         per_weight = g * self.normalize(a) if name == "weight" else g
         if self.normalized_shape is None:
             return per_weight.flatten(3).sum(-1) if per_weight.ndim > 3 else per_weight
-        inner = math.prod(self.normalized_shape)
-        summed = per_weight.reshape(*g.shape[:2], -1, inner).sum(2)
-        return summed.reshape(*g.shape[:2], *self.normalized_shape)
+        return per_weight.reshape(*g.shape[:2], -1, *self.normalized_shape).sum(2)
 
 
 # ---------------------------------------------------------------------- look-ups

@@ -17,16 +17,13 @@ from torch import Tensor, nn
 
 from vlls._warnings import warn_caller
 from vlls.noise._call import borrowed
-from vlls.noise._checks import check_logits
-from vlls.noise._memory import MEBIBYTE, available_memory, memory_aim
+from vlls.noise._checks import MEBIBYTE, available_memory, check_logits, memory_aim
 from vlls.noise._modes import differentiable
 from vlls.noise._posterior import gram
 from vlls.noise._setting import prepare
 from vlls.noise._trace import Pass, Seen, Site, backward_once, contribution, forward, gradients, sites_of
 from vlls.noise._trial import Trials
 from vlls.posterior import Posterior
-
-__all__ = ["Linearization", "differentiable_input", "logit_covariance"]
 
 _warned: set[str] = set()
 
@@ -82,18 +79,10 @@ class _Plan:
 
 
 class Linearization:
-    """A network seen through its Jacobian at the posterior's mean.
+    """A network seen through its Jacobian at the posterior's mean; the first example of x shows how it is built.
 
-    Args:
-        model: the network, in evaluation mode.
-        posterior: over its parameters.
-        x: a batch, whose first example shows how the network is built.
-        memory_limit: MiB of temporaries; see :func:`logit_covariance`.
-        num_directions: how many functions of the logits are pulled back at once; K if left out.
-        instead: advice for the error of a gradient that is not the slope.
-
-    Raises:
-        ValueError: as :func:`logit_covariance` does.
+    ``num_directions`` functions of the logits, K if left out, are pulled back at once; ``instead`` is the advice of the
+    error if a gradient is not the slope.
     """
 
     def __init__(
@@ -110,14 +99,12 @@ class Linearization:
         self.posterior = self.setting.posterior
         self._grown = {name: mean.requires_grad_() for name, mean in self.posterior.mean.items()}
         self._plan = self._look(x, trials, instead)
-        self.num_directions = min(num_directions or self.num_outputs, self.num_outputs)
-        self._shared = self._bases()
+        self.num_directions = min(num_directions or self._plan.num_outputs, self._plan.num_outputs)
+        sites = [name for site in self._plan.sites if not site.variances for name in site.names]
+        names = (*sites, *(name for name in self._plan.others if name not in self.posterior.std))
+        # how many parts of the network add rows to each basis of the posterior that is not independent
+        self._shared = Counter(self.posterior.basis(name) for name in names)
         self._batch, self._block = self._divide(memory_limit, x.device)
-
-    @property
-    def num_outputs(self) -> int:
-        """Number K of logits."""
-        return self._plan.num_outputs
 
     # ------------------------------------------------------------------ what is where
     def _look(self, x: Tensor, trials: Trials, instead: str) -> _Plan:
@@ -160,11 +147,10 @@ class Linearization:
     def _divide(self, memory_limit: float | None, device: torch.device) -> tuple[int, int]:
         """Examples of a part, and bytes of a block of one layer's weight gradients."""
         aim = memory_aim(memory_limit, device)
-        r, k = self.num_directions, self.num_outputs
+        r, k = self.num_directions, self._plan.num_outputs
         total, largest = self._plan.sizes
         own = sum(self.posterior.mean[name].numel() for name in self._plan.others)
-        item = self._plan.itemsize
-        one = item * (3 * total + 4 * r * largest + 9 * largest + r * own + 3 * k * k + r * self._held())
+        one = self._plan.itemsize * (3 * total + (4 * r + 9) * largest + r * (own + self._held()) + 3 * k * k)
         block = aim / 8
         if one + block > aim:
             allowed = aim if memory_limit is not None else available_memory(device)
@@ -176,12 +162,6 @@ class Linearization:
                     "which needs no gradients"
                 )
         return max(1, int((aim - block) / one)), int(block)
-
-    def _bases(self) -> Counter[str]:
-        """How many parts of the network add rows to each basis of the posterior that is not independent."""
-        sites = [name for site in self._plan.sites if not site.variances for name in site.names]
-        names = (*sites, *(name for name in self._plan.others if name not in self.posterior.std))
-        return Counter(self.posterior.basis(name) for name in names)
 
     def _held(self) -> int:
         """Numbers of the rows of one example that are kept until all parts have added theirs."""
@@ -195,10 +175,10 @@ class Linearization:
     def parts(self, x: Tensor) -> Iterator[tuple[Tensor, Pass]]:
         """Walk over a batch in parts that fit in memory: each part and its pass forward."""
         for part in x.split(self._batch):
-            yield part, self.run(part)
+            yield part, self._run(part)
 
-    def run(self, x: Tensor) -> Pass:
-        """Run the network at the mean and keep what :meth:`covariance` needs."""
+    def _run(self, x: Tensor) -> Pass:
+        """Run the network at the mean and keep all that :meth:`covariance` needs."""
         self._total: Tensor | None = None
         self._rows: dict[str, Tensor] = {}
         with differentiable():
@@ -241,16 +221,7 @@ class Linearization:
 
     # ------------------------------------------------------------------ covariances
     def covariance(self, x: Tensor, done: Pass, directions: Tensor | None = None) -> Tensor:
-        r"""Return :math:`U^\top V U` for each example of a part.
-
-        Args:
-            x: the part, (B, ...).
-            done: its pass forward, from :meth:`parts`.
-            directions: U, (B, K, R); the identity if left out.
-
-        Returns:
-            (B, R, R), symmetric.
-        """
+        """Return Uᵀ V U, (B, R, R), for a part and its pass forward; the (B, K, R) directions U are all if left out."""
         logits = done.logits
         num, k = logits.shape
         if directions is None:
@@ -262,9 +233,8 @@ class Linearization:
             self._of_others(x, pulled.transpose(0, 1))
         for rows in self._rows.values():
             self._add(gram(rows))
-        total = self._total
+        wide, total = torch.promote_types(logits.dtype, torch.float32), self._total
         if total is None:
-            wide = torch.promote_types(logits.dtype, torch.float32)
             total = logits.new_zeros(num, len(pulled), len(pulled), dtype=wide)
         total = (total + total.mT) / 2
         if not bool(torch.isfinite(total).all()):
@@ -272,7 +242,7 @@ class Linearization:
                 f"the covariance of the logits is NaN or infinite in {total.dtype}; look at the size of the inputs and "
                 "of the standard deviations, or use a model in float64"
             )
-        return total.to(torch.promote_types(logits.dtype, torch.float32)).detach()
+        return total.to(wide).detach()
 
     def _of_others(self, x: Tensor, directions: Tensor) -> None:
         """Add the contribution of parameters without a rule: their gradients for each example, (B, R, K) directions."""
@@ -306,19 +276,13 @@ class Linearization:
         self._add(total if self._total is None else total.to(self._total.dtype))
 
     def _row_by_row(self, example: Tensor, directions: Tensor) -> dict[str, Tensor]:
-        names = self._plan.others
-        call = self.setting.call
+        call, chosen = self.setting.call, [self._grown[name] for name in self._plan.others]
+        how: Any = {"retain_graph": True, "materialize_grads": True, "allow_unused": True}
         with torch.enable_grad():
             logits = call(self._grown, example[None])[0]
-        chosen = [self._grown[name] for name in names]
         with call.carrying(self._grown):  # a checkpoint runs again
-            rows = [
-                torch.autograd.grad(
-                    logits, chosen, direction, retain_graph=True, materialize_grads=True, allow_unused=True
-                )
-                for direction in directions
-            ]
-        columns = zip(names, zip(*rows, strict=True), strict=True)
+            rows = [torch.autograd.grad(logits, chosen, direction, **how) for direction in directions]
+        columns = zip(self._plan.others, zip(*rows, strict=True), strict=True)
         return {name: torch.stack([row.to_dense() for row in column]) for name, column in columns}
 
 

@@ -10,8 +10,6 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-__all__ = ["differentiable"]
-
 _lock = threading.Lock()
 _inside = 0  # blocks of all threads, for the switches are the process's
 _switches = ExitStack()
@@ -24,11 +22,17 @@ def differentiable() -> Iterator[None]:
 
     The switches are those of the process: the first block of all threads turns them and the last one turns them back.
     """
-    global _inside
+    global _inside, _loaded
     with _lock:
-        _load()
-        if _inside == 0:
-            _turn()
+        if not _loaded:  # torch's forward derivatives, without its notice about its own internals
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
+            _loaded = True
+        if _inside == 0:  # a whole Transformer layer in one operation is not differentiable
+            _switches.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+            torch.backends.mha.set_fastpath_enabled(False)
+            _switches.enter_context(sdpa_kernel(SDPBackend.MATH))
         _inside += 1
     try:
         yield
@@ -37,20 +41,3 @@ def differentiable() -> Iterator[None]:
             _inside -= 1
             if _inside == 0:
                 _switches.close()
-
-
-def _turn() -> None:
-    fused = torch.backends.mha.get_fastpath_enabled()  # a whole Transformer layer in one operation, not differentiable
-    torch.backends.mha.set_fastpath_enabled(False)
-    _switches.callback(torch.backends.mha.set_fastpath_enabled, fused)
-    _switches.enter_context(sdpa_kernel(SDPBackend.MATH))
-
-
-def _load() -> None:
-    """Have torch load its forward derivatives, without its notice about its own internals."""
-    global _loaded
-    if not _loaded:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
-        _loaded = True

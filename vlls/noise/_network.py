@@ -15,16 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from vlls.noise._call import borrowed
-from vlls.noise._checks import check_logits, forward_derivatives
+from vlls.noise._checks import available_memory, check_logits, forward_derivatives, memory_aim
 from vlls.noise._linearization import Linearization, differentiable_input
-from vlls.noise._memory import available_memory, memory_aim
 from vlls.noise._modes import differentiable
 from vlls.noise._options import NoiseOptions, keywords
-from vlls.noise._push import curvature, linear_moments, mean_curvature, push, symmetric_root, the_family
+from vlls.noise._push import curvature, mean_curvature, push, symmetric_root, the_family
 from vlls.noise._setting import Setting, prepare
 from vlls.posterior import Posterior
-
-__all__ = ["Estimator", "LabelNoise", "label_noise", "label_noise_moments"]
 
 _INSTEAD = "use method='rank' or 'monte_carlo'"
 
@@ -149,26 +146,18 @@ def label_noise_moments(model: nn.Module, posterior: Posterior | Any, x: Tensor,
 
 
 class Estimator:
-    """An estimate of the noise that walks over batches.
+    """An estimate of the noise that walks over batches; it learns shapes from one of them."""
 
-    Args:
-        model: the network.
-        posterior: over its parameters.
-        x: a batch, from which shapes are learned.
-        options: how the noise is estimated.
-    """
+    line: Linearization  # of exact and rank
 
     def __init__(self, model: nn.Module, posterior: Posterior | Any, x: Tensor, options: NoiseOptions) -> None:
-        self.options, method = options, options.method
-        self.line: Linearization | None = None
+        self.options, method, limit = options, options.method, options.memory_limit
         if method in ("exact", "rank"):
-            num_directions = options.rank if method == "rank" else None
-            self.line = Linearization(
-                model, posterior, x, memory_limit=options.memory_limit, num_directions=num_directions
-            )
+            rank = options.rank if method == "rank" else None
+            self.line = Linearization(model, posterior, x, memory_limit=limit, num_directions=rank)
             self.setting = self.line.setting
         else:
-            self.setting, trials = prepare(model, posterior, x, options.memory_limit)
+            self.setting, trials = prepare(model, posterior, x, limit)
             if method == "direction":
                 trials.slopes(_INSTEAD)
         self.num_outputs = self.setting.num_outputs
@@ -199,23 +188,22 @@ class Estimator:
 
     # ------------------------------------------------------------------ a linearised network
     def _linearized(self, x: Tensor) -> Iterator[LabelNoise]:
-        assert self.line is not None
-        bent, error = self._bent(x) if self.options.curvature_pairs else (None, None)
-        start = 0
+        moved = self._bent(x) if self.options.curvature_pairs else None
+        start, rank = 0, self.line.num_directions
         for part, done in self.line.parts(x):
             logits = done.logits.detach()
-            if self.line.num_directions == self.num_outputs:  # also of ``rank``: all directions need no choice
+            if rank == self.num_outputs:  # also of ``rank``: all directions need no choice
                 covariance = self.line.covariance(part, done)
                 root = symmetric_root(covariance.double())
-            else:
-                directions = self._leading(logits)
+            else:  # those along which A'' is largest: the others hardly reach the labels
+                vectors = torch.linalg.eigh(curvature(self.family, logits.double()))[1]
+                directions = vectors[..., -rank:].to(logits.dtype)  # (B, K, R), orthonormal
                 inner = self.line.covariance(part, done, directions)
                 root = directions.double() @ symmetric_root(inner.double())
                 covariance = (root @ root.mT).to(inner.dtype)
             rows = slice(start, start + len(part))
             start += len(part)
-            moved = None if bent is None or error is None else (bent[rows], error[rows])
-            yield self._of_gaussian(logits, covariance, root, moved)
+            yield self._of_gaussian(logits, covariance, root, moved and (moved[0][rows], moved[1][rows]))
 
     @torch.no_grad()
     def _bent(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -223,23 +211,17 @@ class Estimator:
         logits = self._logits(self.posterior.mean, x).double()
         total, square = torch.zeros_like(logits), torch.zeros_like(logits)
         generator = self.options.generator or torch.Generator(x.device).manual_seed(0)
-        for _ in range(self.options.curvature_pairs):
+        n = self.options.curvature_pairs
+        for _ in range(n):
             step = self.posterior.step(generator)
             ends = [self._logits(self._moved(step, sign), x).double() for sign in (1, -1)]
             bend = (ends[0] + ends[1]) / 2 - logits
             total += bend
             square += bend.square()
-        n = self.options.curvature_pairs
         mean = total / n
         return mean, ((square / n - mean.square()).clamp_min(0) / max(1, n - 1)).sqrt()
 
     # ------------------------------------------------------------------ Gaussian logits
-    def _leading(self, logits: Tensor) -> Tensor:
-        """(B, K, R) orthonormal directions in which A'' is largest: the others hardly reach the labels."""
-        assert self.line is not None
-        _, vectors = torch.linalg.eigh(curvature(self.family, logits.double()))
-        return vectors[..., -self.line.num_directions :].to(logits.dtype)
-
     def _of_gaussian(
         self, logits: Tensor, covariance: Tensor, root: Tensor, moved: tuple[Tensor, Tensor] | None = None
     ) -> LabelNoise:
@@ -254,23 +236,19 @@ class Estimator:
             error = (error.square() + of_mean).sqrt()
         linear = self.options.linear or self.options.method == "direction"
         if linear:
-            spread = linear_moments(self.family, centre, covariance.double())
+            bend = curvature(self.family, centre)
+            spread = bend @ covariance.double() @ bend
         return _result(logits, shift, spread, error, None, covariance, linear=linear)
 
     # ------------------------------------------------------------------ Eq. 20, one direction at a time
     def _jvp(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and J Σ^{1/2} e for one draw e, (B, K) each, e being the same for all examples."""
-        tangents = self.posterior.step(self.options.generator)
-        pairs = []
+        ends = (self.posterior.mean,), (self.posterior.step(self.options.generator),)
         with differentiable(), torch.no_grad(), forward_derivatives(_INSTEAD):
-            for part in x.split(self._examples(x)):
-                pairs.append(
-                    torch.func.jvp(
-                        lambda weights, part=part: self.setting.call(weights, self._lay(part)),
-                        (self.posterior.mean,),
-                        (tangents,),
-                    )
-                )
+            pairs = [
+                torch.func.jvp(lambda weights, part=part: self.setting.call(weights, self._lay(part)), *ends)
+                for part in x.split(self._examples(x))
+            ]
         logits, slope = (torch.cat(column) for column in zip(*pairs, strict=True))
         return check_logits(logits, len(x)), slope
 
@@ -282,13 +260,11 @@ class Estimator:
         return -(curvature(self.family, logits) @ slope[..., None])[..., 0]
 
     def _directions(self, x: Tensor) -> LabelNoise:
-        slopes = []
-        for _ in range(self.options.num_samples):
-            logits, slope = self._jvp(x)
-            slopes.append(slope)
-        root = torch.stack(slopes, -1).double() / math.sqrt(self.options.num_samples)
-        covariance = root @ root.mT
-        if self.options.num_samples > self.num_outputs:
+        n = self.options.num_samples
+        pairs = [self._jvp(x) for _ in range(n)]
+        root = torch.stack([slope for _, slope in pairs], -1).double() / math.sqrt(n)
+        covariance, logits = root @ root.mT, pairs[-1][0]
+        if n > self.num_outputs:
             root = symmetric_root(covariance)
         return self._of_gaussian(logits, covariance.to(logits.dtype), root)
 
@@ -322,11 +298,9 @@ class _Sums:
 
     def __init__(self, like: Tensor) -> None:
         num, k = like.shape
-        self.units = 0
-        self.noise, self.of_unit = torch.zeros_like(like), torch.zeros_like(like)
-        self.outer = like.new_zeros(num, k, k)
+        self.units = self.draws = 0
+        self.noise, self.of_unit, self.outer = like.new_zeros(num, k), like.new_zeros(num, k), like.new_zeros(num, k, k)
         self.square, self.square_of_unit = like.new_zeros(num), like.new_zeros(num)
-        self.draws = 0
 
     def add(self, noises: list[Tensor]) -> None:
         self.units += 1
@@ -383,13 +357,9 @@ def _layout(setting: Setting, x: Tensor) -> Callable[[Tensor], Tensor]:
             weights = {name: _channels_last(p.detach()) for name, p in setting.posterior.mean.items()}
             setting.call(weights, _channels_last(x[:1]))
     except RuntimeError:  # it flattens with ``view``
-        return _as_they_are
+        return lambda tensor: tensor
     return _channels_last
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
     return tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
-
-
-def _as_they_are(tensor: Tensor) -> Tensor:
-    return tensor

@@ -15,8 +15,6 @@ from vlls._validation import check_generator, check_known, check_whole_number
 from vlls.families import Family
 from vlls.posterior import Posterior
 
-__all__ = ["METHODS", "NoiseOptions", "keywords"]
-
 P = ParamSpec("P")
 Options = TypeVar("Options")
 T = TypeVar("T")
@@ -84,11 +82,7 @@ def keywords(
     [Callable[[nn.Module, Posterior | Any, Tensor, Options], T]],
     Callable[Concatenate[nn.Module, Posterior | Any, Tensor, P], T],
 ]:
-    """Let a function of a model, a posterior, a batch and options take the fields of the options as its keywords.
-
-    Args:
-        options: the class of the options.
-    """
+    """Let a function of a model, a posterior, a batch and options take the fields of the options as its keywords."""
 
     def decorate(
         function: Callable[[nn.Module, Posterior | Any, Tensor, Options], T],

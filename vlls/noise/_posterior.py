@@ -13,28 +13,17 @@ from vlls._compiled import PREFIX
 from vlls._names import kind_of
 from vlls.posterior import Posterior, check_weights
 
-__all__ = ["ModelPosterior", "gram", "posterior_of"]
-
 
 @dataclass(frozen=True)
 class ModelPosterior:
-    """A posterior over the parameters of one model.
+    """A posterior over the parameters of one model."""
 
-    Attributes:
-        mean: means by the model's names, in float32 at least.
-        std: standard deviations of the parameters whose weights are independent, alike.
-        source: the posterior that scales the other parameters and draws them; None if there are none.
-        theirs: the source's names for the model's.
-        lengths: how many numbers Q a row has, for each parameter that the source scales.
-        joint: whether rows of the source have one basis, so that they are added up.
-    """
-
-    mean: dict[str, Tensor]
-    std: dict[str, Tensor]
-    source: Posterior | None = None
-    theirs: dict[str, str] = field(default_factory=dict)
-    lengths: dict[str, int] = field(default_factory=dict)
-    joint: bool = False
+    mean: dict[str, Tensor]  # by the model's names, in float32 at least
+    std: dict[str, Tensor]  # of the parameters whose weights are independent, alike
+    source: Posterior | None = None  # scales the other parameters and draws them; None if there are none
+    theirs: dict[str, str] = field(default_factory=dict)  # the source's names for the model's
+    lengths: dict[str, int] = field(default_factory=dict)  # of a row, Q, for each parameter that the source scales
+    joint: bool = False  # rows of the source have one basis, so that they are added up
 
     def map(self, change: Callable[[Tensor], Tensor]) -> ModelPosterior:
         """Return the posterior with every mean and standard deviation changed: cast, or laid out otherwise."""
@@ -61,7 +50,7 @@ class ModelPosterior:
         steps = {}
         for name, mean in self.mean.items():
             centre = self.source.mean[self.theirs[name]]
-            wide = torch.promote_types(centre.dtype, torch.float32)
+            wide = _wide(centre)
             steps[name] = (draw[self.theirs[name]].to(wide) - centre.to(wide)).detach().to(mean.dtype)
         return steps
 
@@ -75,23 +64,18 @@ class ModelPosterior:
             return (gradients * self.std[name].to(gradients)).reshape(*gradients.shape[:2], -1)
         assert self.source is not None
         theirs = self.theirs[name]
-        wide = torch.promote_types(self.source.mean[theirs].dtype, torch.float32)
+        wide = _wide(self.source.mean[theirs])
         return _scaled(self.source, theirs, gradients.detach().to(wide)).to(gradients.dtype)
-
-    def covariance(self, gradients: Mapping[str, Tensor]) -> Tensor:
-        """J Σ Jᵀ, (B, R, R), from (R, B, ...) gradients of some parameters."""
-        rows: dict[str, Tensor] = {}
-        for name, gradient in gradients.items():
-            part, basis = self.rows(name, gradient), self.basis(name)
-            rows[basis] = rows[basis] + part if basis in rows else part
-        return sum_of(gram(part) for part in rows.values())
 
     def variance(self, gradient: Mapping[str, Tensor]) -> Tensor:
         """The variance of one function of the parameters, a scalar, from its gradient."""
         if self.source is None:
             return sum_of((g * self.std[name]).square().sum() for name, g in gradient.items())
-        wide = {name: g.to(torch.promote_types(g.dtype, torch.float32)) for name, g in gradient.items()}
-        return self.covariance({name: g[None, None] for name, g in wide.items()}).sum()
+        rows: dict[str, Tensor] = {}
+        for name, g in gradient.items():
+            part, basis = self.rows(name, g[None, None].to(_wide(g))), self.basis(name)
+            rows[basis] = rows[basis] + part if basis in rows else part
+        return sum_of(gram(part) for part in rows.values()).sum()
 
     def deviations(self) -> dict[str, Tensor]:
         """Standard deviations, or the size of one draw's deviations where weights are not independent."""
@@ -100,6 +84,10 @@ class ModelPosterior:
         device = next(iter(self.mean.values())).device
         step = self.step(torch.Generator(device).manual_seed(0))
         return {name: self.std.get(name, step[name].abs()) for name in self.mean}
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def gram(rows: Tensor) -> Tensor:
@@ -114,16 +102,7 @@ def sum_of(parts: Iterable[Tensor]) -> Tensor:
 
 
 def posterior_of(model: nn.Module, posterior: Any) -> ModelPosterior:
-    """Check a posterior as one over the parameters of a model.
-
-    Args:
-        model: the network, not compiled.
-        posterior: a :class:`.Posterior`, or an object whose method ``posterior(model)`` returns one.
-
-    Raises:
-        ValueError: if it is none, names or shapes are not the model's, a mean is not finite, a standard deviation is
-            none, or ``sample`` or ``scale`` returns anything but what the protocol says.
-    """
+    """Check a posterior, or an object that returns one, as one over the parameters of a model that is not compiled."""
     posterior = _as_posterior(model, posterior)
     parameters = dict(model.named_parameters())
     theirs = {name.removeprefix(PREFIX): name for name in posterior.mean}
@@ -145,10 +124,9 @@ def posterior_of(model: nn.Module, posterior: Any) -> ModelPosterior:
             )
         spread = independent(alias) if callable(independent) else None
         check_weights(alias, centre, spread)
-        dtype = torch.promote_types(parameter.dtype, torch.float32)
-        mean[name] = centre.detach().to(parameter.device, dtype, copy=True)
+        mean[name] = centre.detach().to(parameter.device, _wide(parameter), copy=True)
         if spread is not None:
-            std[name] = spread.detach().to(parameter.device, dtype)
+            std[name] = spread.detach().to(parameter.device, _wide(parameter))
     if len(std) == len(mean):
         return ModelPosterior(mean, std)
     device = next(iter(mean.values())).device
@@ -187,8 +165,7 @@ def _as_posterior(model: nn.Module, posterior: Any) -> Posterior:
         raise ValueError(
             f"the posterior's mean is {kind_of(posterior.mean)}; it has to be a dict of tensors by parameter name"
         )
-    checked: Posterior = posterior
-    return checked
+    return posterior  # type: ignore[no-any-return]
 
 
 def _check_names(theirs: Mapping[str, str], have: list[str]) -> None:
@@ -230,8 +207,7 @@ def _check_sample(posterior: Posterior, device: torch.device) -> None:
 def _length(posterior: Posterior, name: str) -> int:
     """How many numbers a row of a parameter has, after a trial."""
     mean = posterior.mean[name]
-    wide = torch.promote_types(mean.dtype, torch.float32)
-    rows = _scaled(posterior, name, torch.ones(2, 3, *mean.shape, dtype=wide, device=mean.device))
+    rows = _scaled(posterior, name, torch.ones(2, 3, *mean.shape, dtype=_wide(mean), device=mean.device))
     if not bool(torch.isfinite(rows).all()):
         raise ValueError(
             f"the posterior's scale of {name!r} returned NaN or infinite numbers for gradients of ones; look at its "

@@ -13,9 +13,7 @@ from torch import Tensor
 
 from vlls._names import kind_of
 from vlls._quadrature import gaussian_expectation, sobol_normal
-from vlls.families import Categorical, Family, VectorFamily
-
-__all__ = ["Moments", "linear_moments", "mean_curvature", "push", "symmetric_root", "the_family"]
+from vlls.families import Bernoulli, Categorical, Family, VectorFamily
 
 _POINTS = Categorical(2)  # the points of a family that brings none
 _ROOM = 1 << 19  # numbers of one temporary
@@ -31,13 +29,7 @@ class Moments:
 
 
 def the_family(family: Family | None, num_outputs: int) -> Family:
-    """The family given, or Categorical for several logits and Bernoulli for one.
-
-    Raises:
-        ValueError: if the family has another number of natural parameters.
-    """
-    from vlls.families import Bernoulli
-
+    """The family given, or Categorical for several logits and Bernoulli for one."""
     if family is None:
         return Categorical(num_outputs) if num_outputs > 1 else Bernoulli()
     if not isinstance(family, Family):
@@ -51,12 +43,6 @@ def curvature(family: Family, logits: Tensor) -> Tensor:
     """A'' as (B, K, K) matrices: diagonal where every logit has a label of its own."""
     value = family.curvature(logits)
     return value if isinstance(family, VectorFamily) else torch.diag_embed(value)
-
-
-def linear_moments(family: Family, logits: Tensor, covariance: Tensor) -> Tensor:
-    """Covariance A'' V A'' of Eq. 20's noise, (B, K, K)."""
-    bend = curvature(family, logits)
-    return bend @ covariance @ bend
 
 
 def mean_curvature(family: Family, logits: Tensor, root: Tensor, moments: Moments) -> Tensor:
@@ -76,19 +62,16 @@ def symmetric_root(covariance: Tensor) -> Tensor:
 
 
 def push(family: Family, logits: Tensor, root: Tensor) -> Moments:
-    """Moments of the noise for Gaussian logits.
-
-    Args:
-        family: with K natural parameters, or one that applies to each logit by itself.
-        logits: means, (B, K), float64.
-        root: (B, K, R) with root rootᵀ the covariance, float64.
-    """
+    """Moments of the noise for Gaussian logits: (B, K) means and a (B, K, R) root of their covariance, in float64."""
     k = logits.shape[1]
     if not isinstance(family, VectorFamily):
         var = root.square().sum(-1)
         shift = family.label_noise(logits, var)
         if k == 1:
-            return Moments(shift, _scalar_variance(family, logits, var, shift)[..., None], torch.zeros_like(shift))
+            centre = (family.mean(logits) - shift).flatten()  # E[A'(f)]
+            std = var.flatten().sqrt()
+            variance = gaussian_expectation(lambda f: (family.mean(f) - centre).square(), logits.flatten(), std)
+            return Moments(shift, variance.reshape(*logits.shape, 1), torch.zeros_like(shift))
     source = family if isinstance(family, VectorFamily) else _POINTS
     points = sobol_normal(root.shape[-1], source.num_points, source.replicates, source.seed).to(root)
     points = points.reshape(-1, points.shape[-1])  # (R * S, ...)
@@ -107,13 +90,3 @@ def push(family: Family, logits: Tensor, root: Tensor) -> Moments:
     if isinstance(family, VectorFamily):
         return Moments(torch.cat(shifts), covariance, torch.cat(errors))
     return Moments(shift, covariance, torch.zeros_like(shift))
-
-
-def _scalar_variance(family: Family, logits: Tensor, var: Tensor, shift: Tensor) -> Tensor:
-    """Var[A'(f)] of one natural parameter, by the trapezoidal rule."""
-    centre = (family.mean(logits) - shift).flatten()  # E[A'(f)]
-
-    def squared(f: Tensor) -> Tensor:
-        return (family.mean(f) - centre).square()
-
-    return gaussian_expectation(squared, logits.flatten(), var.flatten().sqrt()).reshape(logits.shape)

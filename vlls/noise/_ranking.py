@@ -26,8 +26,6 @@ from vlls.noise._network import Estimator, LabelNoise
 from vlls.noise._options import NoiseOptions
 from vlls.posterior import Posterior
 
-__all__ = ["ExampleRanking", "rank_examples"]
-
 
 @dataclass(frozen=True)
 class ExampleRanking:
@@ -143,36 +141,29 @@ def rank_examples(
         if progress is not None:
             progress(done, num)
     predicted, noise, own, disagreement, error = (torch.cat(column).numpy() for column in zip(*found, strict=True))
-    _warn_of_errors(
-        error, "more num_samples" if method == "monte_carlo" else "curvature_pairs=64 or method='monte_carlo'"
-    )
-    order = np.argsort(-noise, kind="stable")
-    given = labels.numpy()
-    return ExampleRanking(order, given[order], predicted[order], noise[order], own[order], disagreement[order])
-
-
-def _warn_of_errors(error: npt.NDArray[np.float64], more: str) -> None:
-    uncertain = int((error > 0.05).sum())
-    if uncertain > len(error) / 20:
+    if (uncertain := int((error > 0.05).sum())) > num / 20:
+        more = "more num_samples" if method == "monte_carlo" else "curvature_pairs=64 or method='monte_carlo'"
         warn_caller(
-            f"the disagreement of {uncertain} of {len(error)} examples has a standard error above 0.05, "
+            f"the disagreement of {uncertain} of {num} examples has a standard error above 0.05, "
             f"for the posterior is wide; pass {more}"
         )
+    order = np.argsort(-noise, kind="stable")
+    columns = (labels.numpy(), predicted, noise, own, disagreement)
+    return ExampleRanking(order, *(column[order] for column in columns))
 
 
 def _describe(estimator: Estimator, part: LabelNoise, given: Tensor) -> tuple[Tensor, ...]:
     """Prediction, magnitude, noise on the given label, disagreement with it and its error, of each example."""
-    family, logits, shift = estimator.family, part.logits.double(), part.mean_shift.double()
-    if logits.shape[1] == 1:  # a single logit: classes 0 and 1
-        chance, own = family.mean(logits)[:, 0], shift[:, 0]
-        sign = (2 * given - 1).double()
-        own = sign * own
-        p = torch.where(given == 1, chance, 1 - chance)
-        return (logits[:, 0] > 0).long(), part.magnitude.double(), own, 1 - (p - own), part.standard_error[:, 0]
-    own = shift.gather(1, given[:, None])[:, 0]
-    p = family.mean(logits).gather(1, given[:, None])[:, 0]
-    error = part.standard_error.gather(1, given[:, None])[:, 0]
-    return logits.argmax(1), part.magnitude.double(), own, 1 - (p - own), error
+    logits = part.logits.double()
+    single = logits.shape[1] == 1  # logit: classes 0 and 1
+    at = torch.zeros_like(given) if single else given
+    columns = (part.mean_shift.double(), estimator.family.mean(logits), part.standard_error)
+    own, p, error = (column.gather(1, at[:, None])[:, 0] for column in columns)
+    if single:
+        own = (2 * given - 1).double() * own
+        p = torch.where(given == 1, p, 1 - p)
+    predicted = (logits[:, 0] > 0).long() if single else logits.argmax(1)
+    return predicted, part.magnitude.double(), own, 1 - (p - own), error
 
 
 def _batches(dataset: Any, batch_size: int) -> Iterator[Tensor]:

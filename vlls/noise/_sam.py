@@ -22,8 +22,6 @@ from vlls.noise._setting import trials_of
 from vlls.noise._trial import Trials
 from vlls.posterior import DiagonalPosterior
 
-__all__ = ["sam_label_noise"]
-
 
 @torch.inference_mode(False)
 def sam_label_noise(
@@ -96,54 +94,41 @@ def sam_label_noise(
                 with call.carrying(grown):  # a checkpoint runs again
                     gradients = torch.autograd.grad(loss, list(grown.values()), allow_unused=True)
         logits = _accurate(logits)
-        if per_example:
-            return _by_example(model, parameters, x, y, kind, logits, rho, linear, memory_limit)
-        held = {name: g for name, g in zip(grown, gradients, strict=True) if g is not None}
-        length = torch.stack([g.norm() for g in held.values()]).norm()
-        if not bool(length > 0):
-            raise ValueError(
-                "the batch's gradient is zero, so SAM has no direction to go; pass other examples or labels"
-            )
-        step = {name: rho / length * g for name, g in held.items()}
+        if per_example:  # batches of one, in a linearised network
+            scale = 2.0**-10  # for the trials, which draw weights from it
+            even = DiagonalPosterior(parameters, {name: torch.full_like(p, scale) for name, p in parameters.items()})
+            line = Linearization(model, even, x, memory_limit=memory_limit, instead="use per_example=False")
+            residual = (kind.mean(logits) - y)[..., None]
+            pulled = line.covariances(x) / scale**2 @ residual
+            norm = (residual.mT @ pulled).clamp_min(0).sqrt()
+            slope = (rho * pulled / norm.clamp_min(torch.finfo(norm.dtype).tiny))[..., 0]
+            moved_logits = logits + slope
+        else:
+            held = {name: g for name, g in zip(grown, gradients, strict=True) if g is not None}
+            length = torch.stack([g.norm() for g in held.values()]).norm()
+            if not bool(length > 0):
+                raise ValueError(
+                    "the batch's gradient is zero, so SAM has no direction to go; pass other examples or labels"
+                )
+            step = {name: rho / length * g for name, g in held.items()}
+            if linear:
+                spread = {name: step[name].abs() if name in step else s for name, s in still.items()}
+                trials = Trials(call, ModelPosterior(parameters, spread), x, setting.arithmetic, memory_limit)
+                trials.slopes("use linear=False")
+                start = {name: parameters[name] for name in step}
+                with differentiable(), torch.no_grad(), forward_derivatives("use linear=False"):
+                    slope = torch.func.jvp(lambda moving: call({**parameters, **moving}, x), (start,), (step,))[1]
+            else:
+                moved = {name: p + step[name] if name in step else p for name, p in parameters.items()}
+                with differentiable(), torch.no_grad():  # the same kernels as at the start: the difference is small
+                    moved_logits = _accurate(call(moved, x))
         if linear:
-            spread = {name: step[name].abs() if name in step else s for name, s in still.items()}
-            trials = Trials(call, ModelPosterior(parameters, spread), x, setting.arithmetic, memory_limit)
-            trials.slopes("use linear=False")
-            start = {name: parameters[name] for name in step}
-            with differentiable(), torch.no_grad(), forward_derivatives("use linear=False"):
-                slope = torch.func.jvp(lambda moving: call({**parameters, **moving}, x), (start,), (step,))[1]
             return -(curvature(kind, logits) @ _accurate(slope)[..., None])[..., 0]
-        moved = {name: p + step[name] if name in step else p for name, p in parameters.items()}
-        with differentiable(), torch.no_grad():  # the same kernels as at the start: the difference is small
-            return kind.mean(logits) - kind.mean(_accurate(call(moved, x)))
+        return kind.mean(logits) - kind.mean(moved_logits)
 
 
 def _accurate(tensor: Tensor) -> Tensor:
     return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def _by_example(
-    model: nn.Module,
-    parameters: dict[str, Tensor],
-    x: Tensor,
-    y: Tensor,
-    family: Family,
-    logits: Tensor,
-    rho: float,
-    linear: bool,
-    memory_limit: float | None,
-) -> Tensor:
-    """The noise of batches of one, in a linearised network."""
-    scale = 2.0**-10  # for the trials, which draw weights from it
-    even = DiagonalPosterior(parameters, {name: torch.full_like(p, scale) for name, p in parameters.items()})
-    line = Linearization(model, even, x, memory_limit=memory_limit, instead="use per_example=False")
-    residual = (family.mean(logits) - y)[..., None]
-    pulled = line.covariances(x) / scale**2 @ residual
-    norm = (residual.mT @ pulled).clamp_min(0).sqrt()
-    slope = (rho * pulled / norm.clamp_min(torch.finfo(norm.dtype).tiny))[..., 0]
-    if linear:
-        return -(curvature(family, logits) @ slope[..., None])[..., 0]
-    return family.mean(logits) - family.mean(logits + slope)
 
 
 def _targets(family: Family, labels: Any, logits: Tensor) -> Tensor:

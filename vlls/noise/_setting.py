@@ -14,28 +14,17 @@ from vlls.noise._checks import check_batch, check_memory_limit, check_mode, warn
 from vlls.noise._posterior import ModelPosterior, posterior_of
 from vlls.noise._trial import Trials
 
-__all__ = ["Setting", "prepare", "trials_of"]
-
 
 @dataclass(frozen=True)
 class Setting:
-    """A network and a posterior over its weights.
-
-    Attributes:
-        model: the network, not compiled.
-        call: its logits as a function of weights and a batch.
-        posterior: over its parameters.
-        dtype: of the logits that the network itself returns.
-        num_outputs: number K of logits.
-        arithmetic: the precision of a call.
-    """
+    """A network that is not compiled, and a posterior over its weights."""
 
     model: nn.Module
     call: Call
     posterior: ModelPosterior
-    dtype: torch.dtype
-    num_outputs: int
-    arithmetic: torch.dtype
+    dtype: torch.dtype  # of the logits that the network itself returns
+    num_outputs: int  # K
+    arithmetic: torch.dtype  # of a call
 
     def warn(self) -> None:
         """Warn if weights in half precision cannot show the noise."""
@@ -45,11 +34,7 @@ class Setting:
 
 
 def prepare(model: nn.Module, posterior: Any, x: Tensor, memory_limit: float | None) -> tuple[Setting, Trials]:
-    """Check an estimator's arguments, and that no example changes the logits of another; more trials may follow.
-
-    Raises:
-        ValueError: naming what is wrong.
-    """
+    """Check an estimator's arguments, and that no example changes the logits of another; more trials may follow."""
     check_batch(x)
     check_memory_limit(memory_limit)
     model = uncompiled(model)

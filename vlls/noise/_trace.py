@@ -9,41 +9,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from vlls.noise._attention import projections
+from vlls.noise._attention import attend, projections
 from vlls.noise._call import Call
 from vlls.noise._layers import READ, Linear, Rule, rule_for
 from vlls.noise._posterior import ModelPosterior
 
-__all__ = ["Pass", "Seen", "Site", "backward_once", "contribution", "forward", "gradients", "replayed", "sites_of"]
-
 
 @dataclass(frozen=True)
 class Site:
-    """A place of the network where a rule applies.
+    """A place of the network where a rule applies."""
 
-    Attributes:
-        module: the module's name.
-        rule: of the layer.
-        part: which of an attention's projections; empty for other modules.
-        parameters: for each name that the rule uses, the parameter's name in the model and the rows of it.
-        shapes: of these parameters in the model, by their names there.
-        variances: by the rule's names, if the weights of all parameters are independent; empty otherwise.
-        axis: the batch axis of the input and the output.
-    """
-
-    module: str
+    module: str  # its name
     rule: Rule
-    part: str
-    parameters: Mapping[str, tuple[str, slice]]
-    shapes: Mapping[str, torch.Size]
-    variances: Mapping[str, Tensor]
-    axis: int = 0
+    part: str  # which of an attention's projections; empty for other modules
+    parameters: Mapping[str, tuple[str, slice]]  # by the rule's name: that in the model, and the rows of it
+    shapes: Mapping[str, torch.Size]  # of these parameters, by the model's names
+    variances: Mapping[str, Tensor]  # by the rule's names, if all weights are independent; empty otherwise
+    axis: int = 0  # of the batch, in the input and the output
 
     @property
     def names(self) -> set[str]:
@@ -51,20 +39,18 @@ class Site:
         return {name for name, _ in self.parameters.values()}
 
 
-@dataclass
-class Seen:
-    """What a pass forward left at one site."""
+class Seen(NamedTuple):
+    """A site in a pass forward."""
 
     site: Site
     input: Tensor
     output_shape: torch.Size
-    edge: GradientEdge | None
-    consume: Callable[[Tensor], None] | None = None
+    edge: GradientEdge
 
 
 @dataclass
 class Pass:
-    """A pass forward: the logits and what was seen on the way, also the size of every module's output."""
+    """A pass forward: the logits, its sites, and the size of every module's output."""
 
     call: Call
     parameters: Mapping[str, Tensor]
@@ -124,11 +110,7 @@ class _Take(torch.autograd.Function):
 def contribution(site: Site, a: Tensor, g: Tensor, block: int) -> Tensor:
     """The covariance (B, R, R) that independent weights add, from a site's input and (R, ...) gradients of its output.
 
-    Args:
-        site: with ``variances``.
-        a: its input.
-        g: gradients with respect to its output.
-        block: bytes that temporaries may take.
+    Temporaries may take ``block`` bytes.
     """
     a, g = _accurate(site, a, g)
     variances = {name: variance.to(g.dtype) for name, variance in site.variances.items()}
@@ -136,16 +118,9 @@ def contribution(site: Site, a: Tensor, g: Tensor, block: int) -> Tensor:
 
 
 def gradients(site: Site, a: Tensor, g: Tensor, num: int) -> Iterator[tuple[slice, str, Tensor]]:
-    """The gradients of ``num`` examples at a time with respect to each of a site's parameters.
+    """The gradients of ``num`` examples at a time with respect to each of a site's parameters, under the model's names.
 
-    Args:
-        site: of any posterior.
-        a: its input.
-        g: gradients with respect to its output.
-        num: of examples.
-
-    Yields:
-        Which examples, the parameter's name, and gradients (R, num, ...), zero where another site has the rows.
+    They are (R, num, ...), and zero where another site has the rows.
     """
     a, g = _accurate(site, a, g)
     for start in range(0, len(a), num):
@@ -173,23 +148,18 @@ def forward(
     sites: list[Site],
     sink: Callable[[Site, Tensor, Tensor], None] | None = None,
 ) -> Pass:
-    """Run the model with these parameters and note what its sites see.
+    """Run the model with parameters that require gradients and note the inputs and outputs of its sites.
 
-    Args:
-        call: the network, in evaluation mode.
-        parameters: tensors that require gradients, by name.
-        x: a batch.
-        sites: where to look.
-        sink: called in a later backward pass with the site, its input and the (R, ...) gradient of its output.
+    A later backward pass calls ``sink`` with each site, its input and the (R, ...) gradient of its output.
     """
     result = Pass(call, parameters, sites, x)
 
     def note(site: Site, a: Any, z: Any) -> None:
         if not isinstance(a, Tensor) or not isinstance(z, Tensor) or not z.requires_grad:
             return
-        result.seen.append(Seen(site, a.detach(), z.shape, get_gradient_edge(z)))
+        held = a.detach()
+        result.seen.append(Seen(site, held, z.shape, get_gradient_edge(z)))
         if sink is not None:
-            held = a.detach()
 
             def consume(g: Tensor) -> None:
                 _Take.apply(g, lambda whole: sink(site, held, whole))
@@ -242,30 +212,20 @@ def _watching(
 class _Attention:
     """Stands in for an attention's ``forward`` while it is watched."""
 
-    def __init__(self, module: nn.Module, parts: dict[str, Site], note: Callable[[Site, Any, Any], None]) -> None:
-        assert isinstance(module, nn.MultiheadAttention)
+    def __init__(self, module: Any, parts: dict[str, Site], note: Callable[[Site, Any, Any], None]) -> None:
         self.module, self.parts, self.note = module, parts, note
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        from vlls.noise._attention import attend
+        return attend(self.module, self._tap, *args, **kwargs)
 
-        def tap(part: str, a: Tensor, z: Tensor) -> None:
-            if part in self.parts:
-                self.note(self.parts[part], a, z)
-
-        return attend(self.module, tap, *args, **kwargs)
+    def _tap(self, part: str, a: Tensor, z: Tensor) -> None:
+        if part in self.parts:
+            self.note(self.parts[part], a, z)
 
 
 def backward_once(done: Pass, directions: Tensor) -> None:
-    """Send R directions back through a pass; hooks take what they need.
-
-    Args:
-        done: from :func:`forward`.
-        directions: (R, B, K) gradients of the R functions with respect to the logits.
-    """
-    if done.logits.grad_fn is None:
-        return
-    ends = _ends([seen.edge for seen in done.seen if seen.edge is not None], done.logits)
+    """Send (R, B, K) gradients of R functions with respect to the logits back through a pass, to its sink."""
+    ends = _ends([seen.edge for seen in done.seen], done.logits) if done.logits.grad_fn is not None else []
     if not ends:
         return
 

@@ -13,19 +13,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from vlls.noise._call import Call
-from vlls.noise._checks import TOGETHER, check_logits, forward_derivatives
-from vlls.noise._memory import available_memory, memory_aim
+from vlls.noise._checks import TOGETHER, available_memory, check_logits, forward_derivatives, memory_aim
 from vlls.noise._modes import differentiable
-from vlls.noise._posterior import ModelPosterior
+from vlls.noise._posterior import ModelPosterior, sum_of
 from vlls.noise._trace import Pass, Site, backward_once, contribution, forward, gradients, replayed
-
-__all__ = ["Trials"]
 
 Weights = Mapping[str, Tensor]
 T = TypeVar("T")
@@ -33,24 +30,15 @@ T = TypeVar("T")
 _ROWS = 16  # at the most that are looked at together
 
 
-@dataclass(frozen=True)
-class _Stage:
-    """A step along a direction, and how far prediction and movement may be apart.
+class _Stage(NamedTuple):
+    """A step along a direction, and how far prediction and movement may be apart."""
 
-    Attributes:
-        movement: size of the step, as the movement of the logits over their own size. Small, for a ReLU that switches
-            on the arithmetic is told wrongly, and larger than rounding.
-        share: largest difference, over the posterior's root mean square movement.
-        rounding: of logits, over their size.
-        longest: longest step, in standard deviations.
-        cotangents: how many functions of the logits are looked at.
-    """
-
+    # of the logits over their size: above rounding, and small, for a ReLU that switches on the way is told wrongly
     movement: float
-    share: float
-    rounding: float
-    longest: float
-    cotangents: int
+    share: float  # largest difference, over the posterior's root mean square movement
+    rounding: float  # of logits, over their size
+    longest: float  # step, in standard deviations
+    cotangents: int  # how many functions of the logits are looked at
 
 
 _FINE = _Stage(1e-8, 1e-3, 1e-12, 1e-4, 1)
@@ -77,22 +65,13 @@ class _Arithmetic:
 
 
 class Trials:
-    """The trials of a network under a posterior.
-
-    Args:
-        call: the network as it is called.
-        posterior: over its parameters.
-        x: a batch.
-        dtype: of the arithmetic in which the network is called.
-        memory_limit: MiB of temporaries; see :func:`.logit_covariance`. Copies of the weights in float64 may take a
-            quarter of what is free.
-    """
+    """The trials of a network, which is called in arithmetic of ``dtype``, under a posterior."""
 
     def __init__(
         self, call: Call, posterior: ModelPosterior, x: Tensor, dtype: torch.dtype, memory_limit: float | None
     ) -> None:
         self.x, self._limit = x, memory_aim(memory_limit, x.device)
-        room = available_memory(x.device) / 4
+        room = available_memory(x.device) / 4  # for copies of the weights in float64
         self._generator = torch.Generator(x.device).manual_seed(0)
         self._arithmetics = [_Arithmetic(call, posterior.map(Tensor.detach), dtype)]
         if 5 * 8 * sum(p.numel() for p in call.model.parameters()) < room and x.device.type != "mps":
@@ -161,17 +140,9 @@ class Trials:
 
     # ------------------------------------------------------------------ reverse mode
     def gradients(self, sites: list[Site], instead: str) -> set[str]:
-        """Check that the logits move as their gradient predicts, and that the rules agree with the gradient.
+        """Raise a ValueError where the logits move otherwise than autograd says.
 
-        Args:
-            sites: with the batch axes that were found.
-            instead: advice for the error.
-
-        Returns:
-            The names of the modules whose rule is not right, for a hook or a subclass changes what they compute.
-
-        Raises:
-            ValueError: if the logits move otherwise than autograd says.
+        Return the names of the modules whose rule is not right, for a hook or a subclass changes what they compute.
         """
         return self._first(lambda arithmetic: self._gradients(arithmetic, sites, instead))
 
@@ -185,15 +156,17 @@ class Trials:
             if site.variances:
                 of_rules[site.module] += float(contribution(site, a, g, int(self._limit / 8)).sum())
                 return
+            own = formed[site.module]
             for _, name, gradient in gradients(site, a, g, 1):
-                own = formed[site.module]
                 own[name] = own[name] + gradient[0, 0] if name in own else gradient[0, 0]
 
         def agrees(x: Tensor, stage: _Stage) -> bool | None:
             at, step = self._weights(arithmetic), arithmetic.posterior.step(self._generator)
             with differentiable(), _reachable(instead):
                 done = forward(arithmetic.call, at, x, [] if wrong else sites, sink)
-                u = self._like(done.logits, stage.cotangents)
+                z = done.logits
+                shape = (stage.cotangents, *z.shape)
+                u = torch.randn(shape, dtype=z.dtype, device=z.device, generator=self._generator)
                 if not wrong:
                     backward_once(done, u[:1])
                 told = dict(of_rules)  # before the hooks see other passes
@@ -203,10 +176,13 @@ class Trials:
             if not wrong:
                 wrong.append(_misread(sites, told, pulled[0], arithmetic))
             unreached[:] = [name for name in at if not any(bool(g[name].any()) for g in pulled)]
-            along = torch.stack([_sum_of(g[name] * step[name] for name in at) for g in pulled])
+            along = torch.stack([sum_of((g[name] * step[name]).sum() for name in at) for g in pulled])
             spread = torch.stack([arithmetic.posterior.variance(g) for g in pulled])
-            look = partial(_products, u)
-            return self._agrees(arithmetic, stage, at, step, x, look, done.logits, along, float(spread.mean().sqrt()))
+
+            def look(logits: Tensor) -> Tensor:
+                return (u * logits).flatten(1).sum(1)
+
+            return self._agrees(arithmetic, stage, at, step, x, look, z, along, float(spread.mean().sqrt()))
 
         if not all(_confirmed(arithmetic, partial(agrees, x)) for x in self._chosen(arithmetic)):
             named = f", and no gradient reaches {unreached[0]!r}" if unreached else ""
@@ -237,10 +213,6 @@ class Trials:
             )
 
     # ------------------------------------------------------------------ both
-    def _like(self, logits: Tensor, number: int) -> Tensor:
-        shape = (number, *logits.shape)
-        return torch.randn(shape, dtype=logits.dtype, device=logits.device, generator=self._generator)
-
     @torch.no_grad()
     def _agrees(
         self,
@@ -279,22 +251,13 @@ class Trials:
 def _confirmed(arithmetic: _Arithmetic, agrees: Callable[[_Stage], bool | None]) -> bool:
     """Whether the logits move as told along one of two directions: at a kink they do not along one in a million."""
     for _ in range(2):
-        for stage in arithmetic.stages:
-            found = agrees(stage)
-            if found is not None:
-                break
-        if found:
+        if next((found for stage in arithmetic.stages if (found := agrees(stage)) is not None), False):
             return True
     return False
 
 
 def _size(values: Tensor) -> float:
     return float(values.square().mean().sqrt())
-
-
-def _products(u: Tensor, logits: Tensor) -> Tensor:
-    """Functions of the logits, (R,), by their gradients u."""
-    return (u * logits).flatten(1).sum(1)
 
 
 def _misread(
@@ -304,17 +267,13 @@ def _misread(
     names: dict[str, set[str]] = defaultdict(set)
     for site in sites:
         names[site.module] |= site.names
-    found = {
-        module: float(arithmetic.posterior.variance({name: gradient[name] for name in sorted(own)}))
-        for module, own in names.items()
-    }
     slack, least = 10 * arithmetic.resolution, 1e-6 * float(arithmetic.posterior.variance(gradient))
-    return {module for module, v in found.items() if abs(of_rules.get(module, 0.0) - v) > slack * v + least}
-
-
-def _sum_of(parts: Iterator[Tensor]) -> Tensor:
-    """Add up all entries of some tensors."""
-    return torch.stack([part.sum() for part in parts]).sum()
+    found = set()
+    for module, own in names.items():
+        v = float(arithmetic.posterior.variance({name: gradient[name] for name in sorted(own)}))
+        if abs(of_rules.get(module, 0.0) - v) > slack * v + least:
+            found.add(module)
+    return found
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,8 +17,6 @@ from vlls._validation import check_generator, check_whole_number
 from vlls.optim._protocol import VariationalOptimizer
 from vlls.optim._wrapped import itself
 from vlls.posterior import Posterior
-
-__all__ = ["predict"]
 
 
 @torch.no_grad()
@@ -64,62 +63,52 @@ def predict(
     """
     check_whole_number(num_samples, "num_samples", 1)
     check_generator(generator)
-    if not isinstance(posterior, VariationalOptimizer):
-        return _of_posterior(uncompiled(model), posterior, x, num_samples, generator)
-    optimizer = itself(posterior)
-    trained = [p for group in optimizer.param_groups for p in group["params"]]  # type: ignore[attr-defined]
+    with ExitStack() as blocks:
+        if isinstance(posterior, VariationalOptimizer):
+            optimizer = itself(posterior)
+            trained = [p for group in optimizer.param_groups for p in group["params"]]  # type: ignore[attr-defined]
+            blocks.enter_context(holding(trained))
+            if not {id(p) for p in trained} & {id(p) for p in model.parameters()}:
+                raise ValueError(
+                    "the optimizer trains no parameter of this model, so there is nothing to average; pass the model "
+                    "that it was made with, not a copy or an average of it"
+                )
+            blocks.enter_context(_drawing_from(optimizer, generator))
+            draw: Callable[[], AbstractContextManager[None]] = partial(optimizer.sampled_params, train=False)
+        else:
+            model = uncompiled(model)
+            draw = _draws_of(model, posterior, generator)
+        blocks.enter_context(holding_model(model))
+        blocks.enter_context(_evaluating(model))
+        total: Any = 0
+        for _ in range(num_samples):
+            with draw():
+                total += _probabilities(model(x))
+        return total / num_samples
 
-    def draw() -> Tensor:
-        with optimizer.sampled_params(train=False):
-            return _probabilities(model(x))
 
-    with holding(trained), holding_model(model), _evaluating(model), _drawing_from(optimizer, generator):
-        if not {id(p) for p in trained} & {id(p) for p in model.parameters()}:
-            raise ValueError(
-                "the optimizer trains no parameter of this model, so there is nothing to average; pass the model that "
-                "it was made with, not a copy or an average of it"
-            )
-        return _average(draw, num_samples)
-
-
-def _of_posterior(
-    model: torch.nn.Module, posterior: Any, x: Any, num_samples: int, generator: torch.Generator | None
-) -> Tensor:
-    """The average over draws of a posterior, which the model carries for the time of a pass forward."""
+def _draws_of(
+    model: torch.nn.Module, posterior: Any, generator: torch.Generator | None
+) -> Callable[[], AbstractContextManager[None]]:
+    """Return a function that has the model carry a draw of a posterior for the time of a pass forward."""
     from vlls.noise._call import Call
     from vlls.noise._posterior import posterior_of
 
     checked = posterior_of(model, posterior)
     call = Call(model, checked.mean)
 
-    def draw() -> Tensor:
+    def draw() -> AbstractContextManager[None]:
         step = checked.step(generator)
-        with call.carrying({name: mean + step[name] for name, mean in checked.mean.items()}):
-            return _probabilities(model(x))
+        return call.carrying({name: mean + step[name] for name, mean in checked.mean.items()})
 
-    with holding_model(model), _evaluating(model):
-        return _average(draw, num_samples)
-
-
-def _average(draw: Callable[[], Tensor], num_samples: int) -> Tensor:
-    """Average the probabilities of independent draws."""
-    total = draw()
-    for _ in range(num_samples - 1):
-        total.add_(draw())
-    return total.div_(num_samples)
+    return draw
 
 
 def _probabilities(logits: Any) -> Tensor:
-    """Return class probabilities of a model's output, in float32 at least."""
-    logits = _checked(logits)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return logits.sigmoid() if logits.ndim == 1 or logits.shape[1] == 1 else logits.softmax(1)
-
-
-def _checked(logits: Any) -> Tensor:
-    """Return a model's output, or raise a ValueError unless it is a tensor of logits."""
+    """Return class probabilities of a model's output, in float32 at least, if it is a tensor of logits."""
     if isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim:
-        return logits
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return logits.sigmoid() if logits.ndim == 1 or logits.shape[1] == 1 else logits.softmax(1)
     if isinstance(logits, Tensor):
         given = f"a tensor of shape {tuple(logits.shape)} and {logits.dtype}"
         advice = "real logits, a row an example"
