@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["Failed", "one_line", "rank"]
-
 
 class Failed(Exception):
     """A run that this process could not do; printed by whichever process of a ``torchrun`` it is."""

@@ -14,8 +14,6 @@ import numpy as np
 
 from vlls._errors import needs
 
-__all__ = ["LARGEST", "GalleryExample", "gallery"]
-
 LARGEST = 128  # pixels of an image's longer side; larger ones are made smaller
 BINS = 48
 DECADES = 8  # of the histogram's axis, at most

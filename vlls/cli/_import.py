@@ -6,8 +6,6 @@ import os
 import sys
 from importlib import import_module
 
-__all__ = ["import_from_here"]
-
 
 def import_from_here(name: str) -> None:
     """Import a module that is installed or lies in the current folder.

@@ -11,8 +11,6 @@ from rich.console import Console
 from vlls.cli._terminal import note, say, warnings_noted
 from vlls.experiments import migrate as migrate_path
 
-__all__ = ["migrate"]
-
 HELP = """Rename the runs of an older version of vlls, so that this one finds them and trains none of them again.
 
 Only names and keys change. A migration that was stopped goes on with the same command; one that is done does nothing.

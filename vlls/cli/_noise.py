@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from vlls.posterior import Posterior
     from vlls.train import LoadedRun
 
-__all__ = ["noise"]
-
 _PARAGRAPH = (
     "The noise of an example is how far its prediction strays over the posterior: much for ambiguous and atypical "
     "images, little for easy ones. Beside it stands how much the posterior disagrees with the given label, which is "

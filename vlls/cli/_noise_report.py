@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from vlls.posterior import Posterior
     from vlls.train import LoadedRun, RunImages
 
-__all__ = ["ALL", "CSV", "HTML", "Asked", "NoiseReport", "name_options", "name_parts", "rank_parts"]
-
 CSV, HTML = "noise.csv", "noise.html"
 ALL = "all"  # parts of a run's data in one table
 DISPUTES = 3  # labels that are named in print

@@ -16,8 +16,6 @@ from vlls.models import NAMES as MODELS
 from vlls.train._config import RunConfig
 from vlls.train.methods import METHODS
 
-__all__ = ["DATA_HELP", "DEVICE_HELP", "PANELS", "option", "run_config_help", "with_run_options"]
-
 PANELS = {
     "Data": "dataset labels train_size validation_size image_size augment",
     "Label errors": "corruption rate rate_step",

@@ -17,8 +17,6 @@ from vlls.train.methods import METHODS
 if TYPE_CHECKING:
     from vlls.train import RunResult
 
-__all__ = ["comparison", "describe", "plan", "results_table"]
-
 _PREDICTIONS = {"test": "at the mean", "posterior": "averaged over\nthe posterior", "validation": "held-out part"}
 _SCORES = {  # at each way to predict
     "accuracy": ("test accuracy", "percent"),

@@ -15,8 +15,6 @@ from vlls.cli._options import option
 from vlls.cli._terminal import console_of_tables, note, warnings_noted
 from vlls.experiments import EXPERIMENTS, choose, collate, collate_labels, experiment, load_table, protocol, save_table
 
-__all__ = ["figure", "results"]
-
 RESULTS_HELP = """Make one table of all finished runs, or show the best of each method.
 
 [bold]Examples[/bold]

@@ -33,8 +33,6 @@ from vlls.experiments import sweep as run_sweep
 from vlls.train._chance import at_chance
 from vlls.train.methods import METHODS
 
-__all__ = ["sweep"]
-
 HELP = """Do all the runs that a figure of the paper needs.
 
 What is done already is not done again, and a run that was cut goes on: the same command, as often as you like. Seed 0

@@ -14,8 +14,6 @@ from rich.console import Console
 
 from vlls.cli._errors import rank
 
-__all__ = ["Terminated", "console_of_tables", "note", "say", "signal_of", "terminable", "threads_of", "warnings_noted"]
-
 
 @contextmanager
 def threads_of(count: int | None) -> Iterator[None]:

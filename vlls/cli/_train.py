@@ -26,8 +26,6 @@ from vlls.train.methods import PROPOSED, SGD
 if TYPE_CHECKING:
     from vlls.train import Reporter, RunResult
 
-__all__ = ["EXAMPLES", "train"]
-
 EXAMPLES = """[bold]Examples[/bold]
 
 IVON beside SGD on digits with wrong labels, in under a minute:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from vlls._lazy import lazy
 from vlls.experiments._cells import Cell, cells
-from vlls.experiments._comparison import compare, gains, spans
-from vlls.experiments._coverage import coverage
+from vlls.experiments._comparison import compare, coverage, gains, spans
 from vlls.experiments._folder import ResultsFolder
 from vlls.experiments._grids import EXPERIMENTS, Candidates, Experiment, Panel, experiment, register
 from vlls.experiments._jobs import Event, Executor, Job, Outcome

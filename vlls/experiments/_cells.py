@@ -12,10 +12,6 @@ from vlls.experiments._protocols import protocol, reductions, title_of
 from vlls.train._config import ResolvedConfig, RunConfig
 from vlls.train.methods import METHODS, SGD
 
-__all__ = ["Cell", "cells"]
-
-ROLES = ("main", "tune")
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -82,6 +78,9 @@ def cells(name: str, size: str = "reduced", *, seeds: int | None = None, tune: b
     what, how = experiment(name), protocol(size)
     count = how.seeds if seeds is None else seeds
     check_whole_number(count, "seeds", 1)
+    tuned_methods = {entry.method for entry in what.candidates if entry.tune and len(entry.values) > 1}
+    if any(METHODS[method].sgd_value is not None for method in tuned_methods):
+        tuned_methods.add(SGD)  # it is a value of one of them
     ordered: list[Cell] = []
     tried = [(entry, settings) for entry in what.candidates for settings in entry.settings()]
     tried.sort(key=lambda pair: pair[1] != pair[0].settings()[0])  # what stands for a method comes first
@@ -89,19 +88,13 @@ def cells(name: str, size: str = "reduced", *, seeds: int | None = None, tune: b
         of_seed = [_cell(what, size, panel, *pair, seed) for pair in tried for panel in what.panels]
         ordered += of_seed
         if seed == 0 and tune:
-            tuned = [cell for cell in of_seed if cell.config.method in _tuned(what)]
+            tuned = [cell for cell in of_seed if cell.config.method in tuned_methods]
             images = {name: _images(name) for name in {cell.config.dataset for cell in tuned}}
             ordered += [_holding_out(cell, how.held_out, n) for cell in tuned if (n := images[cell.config.dataset])]
     unique: dict[Any, Cell] = {}
     for cell in ordered:  # a reduced protocol may make two panels the same
         unique.setdefault((cell.panel, cell.role, cell.config.key), cell)
     return list(unique.values())
-
-
-def _tuned(what: Experiment) -> set[str]:
-    """The methods of which a value is chosen, and SGD if it is a value of one of them."""
-    tuned = {entry.method for entry in what.candidates if entry.tune and len(entry.values) > 1}
-    return tuned | {SGD} if any(METHODS[name].sgd_value is not None for name in tuned) else tuned
 
 
 def _images(dataset: str) -> int | None:
@@ -136,9 +129,7 @@ def _holding_out(cell: Cell, share: float, available: int) -> Cell:
     """The same run with a part of its training images held out, with their given labels."""
     values = cell.config.to_dict()
     size = cell.config.train_size or available
-    held_out = round(share * size)
-    values |= {"validation_size": held_out}
+    values["validation_size"] = round(share * size)
     if cell.config.train_size is not None:
-        values["train_size"] = size - held_out
-    config = RunConfig.from_dict(values).resolved()
-    return replace(cell, role="tune", config=config, also="")
+        values["train_size"] = size - values["validation_size"]
+    return replace(cell, role="tune", config=RunConfig.from_dict(values).resolved(), also="")

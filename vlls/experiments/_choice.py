@@ -1,7 +1,4 @@
-"""Which runs stand for a method in a panel: the runs of its best value, SGD's among them where the method is SGD.
-
-Tables and figures choose here, each from the rows of one panel.
-"""
+"""Which runs stand for a method in a panel: those of its best value, SGD's among them where the method is SGD."""
 
 from __future__ import annotations
 
@@ -14,8 +11,6 @@ from vlls.train.methods import METHODS, PROPOSED, SGD
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["best_runs", "check_method", "compared", "finished", "methods_in", "sgd_last", "tried"]
-
 
 def check_method(name: str) -> None:
     """Raise a ValueError unless there is a method of this name."""
@@ -23,11 +18,7 @@ def check_method(name: str) -> None:
 
 
 def methods_in(rows: DataFrame) -> list[str]:
-    """The methods that a table holds, in the order of :data:`.METHODS`.
-
-    Raises:
-        ValueError: for a method that is unknown here.
-    """
+    """Return the methods that a table holds, in the order of :data:`.METHODS`; raise a ValueError for unknown ones."""
     there = set(rows["method"])
     for name in sorted(there):
         check_method(name)
@@ -58,17 +49,10 @@ def tried(rows: DataFrame, method: str) -> DataFrame:
 
 
 def best_runs(rows: DataFrame, method: str, how: str = "test") -> DataFrame:
-    """The runs of a method that were trained on all images with its best value; all of them where none is tried.
+    """Return the runs of one panel that were trained on all images with a method's best value; all if none is tried.
 
-    Args:
-        rows: of one panel.
-        method: its name.
-        how: ``"test"`` takes the value with the highest mean test accuracy, ``"validation"`` that with the highest
-            mean accuracy on images held out: of the runs to tune by, or of all where there are none (data sets that
-            come with such images).
-
-    Returns:
-        Finished and diverged runs; none at all where no run of the value is finished, or the method has no run itself.
+    The value has the highest mean accuracy on the test images, or, if ``how`` is ``"validation"``, on images held out.
+    There are no runs if none of that value is finished, or if the method has none itself.
     """
     rows = tried(rows, method)
     main = rows[rows["role"] == "main"]
@@ -77,12 +61,8 @@ def best_runs(rows: DataFrame, method: str, how: str = "test") -> DataFrame:
         return main[:0]
     if candidates["value"].isna().all():
         return main
-    column = "test_accuracy"
-    chosen_by = candidates
-    if how == "validation":
-        column = "validation_accuracy"
-        held_out = finished(rows[rows["role"] == "tune"])
-        chosen_by = candidates if held_out.empty else held_out
-    means = chosen_by.groupby("value")[column].mean().dropna()
+    held_out = finished(rows[rows["role"] == "tune"])
+    by_all = how == "test" or held_out.empty  # some data sets come with images held out
+    means = (candidates if by_all else held_out).groupby("value")[f"{how}_accuracy"].mean().dropna()
     best = main[main["value"] == means.idxmax()] if len(means) else main[:0]
     return best if len(finished(best)) else best[:0]

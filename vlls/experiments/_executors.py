@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -41,16 +42,14 @@ class LocalExecutor:
 
     def __init__(self, device: str = "auto", workers_per_device: int | None = None, *, threads: int | None = 1) -> None:
         first = pick_device(device)
-        cores = available_cores()
         if workers_per_device is None:
-            workers_per_device = cores if first.type == "cpu" else 1
+            workers_per_device = available_cores() if first.type == "cpu" else 1
         check_whole_number(workers_per_device, "workers_per_device", 1)
         devices = [str(first)]
         if first.type == "cuda" and device in ("auto", "cuda"):
             devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         self.threads = threads if first.type == "cpu" else None
         self._devices = devices
-        self._each = workers_per_device
         self._workers = [_Worker(device) for _ in range(workers_per_device) for device in devices]
         self._stopping = False
 
@@ -68,16 +67,14 @@ class LocalExecutor:
 
     def submit(self, job: Job) -> None:
         """Begin a job in a process that has none."""
-        worker = next(worker for worker in self._workers if worker.job is None)
-        worker.begin(job, self.threads)
+        next(worker for worker in self._workers if worker.job is None).begin(job, self.threads)
 
     def events(self, timeout: float) -> list[Event]:
         """Return the news since the last call; wait at most ``timeout`` seconds for the first."""
         busy = [worker for worker in self._workers if worker.job is not None]
         if not busy:
             return []
-        handles = [handle for worker in busy for handle in worker.handles()]
-        wait(handles, timeout)
+        wait([handle for worker in busy for handle in (worker.connection, worker.process.sentinel)], timeout)
         return [event for worker in busy for event in worker.events()]
 
     def stop(self) -> None:
@@ -107,35 +104,27 @@ class _Worker:
         self.device = device
         self.job: Job | None = None
         self.process: Any = None
-        self.connection: Connection | None = None
+        self.connection: Any = None
         self.asked = False
 
     def begin(self, job: Job, threads: int | None) -> None:
         if self.process is None or not self.process.is_alive():
-            self._start()
-        assert self.connection is not None
+            context = multiprocessing.get_context("spawn")
+            self.connection, theirs = context.Pipe()
+            self.process = context.Process(target=_serve, args=(theirs,))  # no daemon: a run may have processes itself
+            self.process.start()
+            theirs.close()
         self.job = replace(job, device=self.device, threads=threads)
         with contextlib.suppress(OSError):  # a process that has died is found by its events
             self.connection.send(self.job)
 
-    def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs,))  # no daemon: a run may have processes of its own
-        self.process.start()
-        theirs.close()
-
-    def handles(self) -> list[Any]:
-        return [self.connection, self.process.sentinel]
-
     def events(self) -> list[Event]:
-        assert self.connection is not None and self.job is not None
+        assert self.job is not None
         found: list[Event] = []
         died = not self.process.is_alive()  # before the last look at what it said
         try:
             while self.connection.poll():
-                message = self.connection.recv()
-                found.append(Event(self.job, *message))
+                found.append(Event(self.job, *self.connection.recv()))
         except (EOFError, OSError):
             died = True
         over = any(event.outcome is not None for event in found)
@@ -205,15 +194,10 @@ def _end_with_parent() -> None:
 
 
 class DoneReporter(Reporter):
-    """Reports the fraction of a run's steps that are done, a few times a second.
+    """Calls ``tell`` with the fraction of a run's steps that are done, at most four times a second."""
 
-    Args:
-        tell: called with the fraction.
-        seconds: least time between two calls.
-    """
-
-    def __init__(self, tell: Any, seconds: float = 0.25) -> None:
-        self._tell, self._seconds, self._told, self._total = tell, seconds, 0.0, 1
+    def __init__(self, tell: Callable[[float], None]) -> None:
+        self._tell, self._told, self._total = tell, 0.0, 1
 
     def start(self, config: RunConfig, step: int, steps_per_epoch: int, images: dict[str, int]) -> None:
         """Note how long the run is."""
@@ -222,7 +206,7 @@ class DoneReporter(Reporter):
     def step(self, step: int) -> None:
         """Report, if it is time."""
         now = time.monotonic()
-        if now - self._told >= self._seconds:
+        if now - self._told >= 0.25:
             self._told = now
             with contextlib.suppress(OSError):
                 self._tell(step / self._total)

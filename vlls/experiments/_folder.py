@@ -6,24 +6,33 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import vlls
 from vlls._files import make_folder, write_atomically
 from vlls.experiments._cells import Cell
-from vlls.experiments._skipped import skipped
 from vlls.train._config import RunConfig
 from vlls.train._files import CHECKPOINT, RECORD, FolderBusy, folder_lock, load_record, load_run_record, save_record
 from vlls.train._keys import first_key
 
-__all__ = ["ResultsFolder"]
-
 FORMAT = 2  # of the folder; 1 named runs by a hash of every field
 MANIFEST, FAILURE, LABELS = "results.json", "failure.json", "smoothed_labels.json"
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+
+def skipped(read: Callable[[A], T], what: A) -> T | None:
+    """Return ``read(what)``, or None and a warning if that raises a ValueError."""
+    try:
+        return read(what)
+    except ValueError as error:
+        warnings.warn(f"left out: {error}", UserWarning, stacklevel=3)
+        return None
 
 
 class ResultsFolder:
@@ -111,8 +120,8 @@ class ResultsFolder:
 
     def sign(self) -> None:
         """Write the format into the folder."""
-        about = {"results_format": FORMAT, "vlls": vlls.__version__}
-        write_atomically(self.path / MANIFEST, (json.dumps(about) + "\n").encode())
+        text = json.dumps({"results_format": FORMAT, "vlls": vlls.__version__})
+        write_atomically(self.path / MANIFEST, (text + "\n").encode())
 
     # ------------------------------------------------------------------ runs
     def run(self, config: RunConfig) -> Path:
@@ -152,9 +161,9 @@ class ResultsFolder:
             record = self.record(cell.config)
         except ValueError:
             return False
-        if record is None:
-            return False
-        return not cell.also or record["status"] != "finished" or (self.run(cell.config) / LABELS).exists()
+        return record is not None and (
+            not cell.also or record["status"] != "finished" or (self.run(cell.config) / LABELS).exists()
+        )
 
     def damage(self, cell: Cell) -> str | None:
         """Return the error in the record of a cell's run, or None."""
@@ -205,8 +214,8 @@ class ResultsFolder:
     def add_sweep(self, cells: Iterable[Cell]) -> None:
         """Add cells to the list of their sweep; a cell replaces the one that stood in its position."""
         cells = list(cells)
-        path = self._sweep(cells[0].experiment, cells[0].protocol)
-        noted = {cell.position: cell for cell in [*self._load(path), *cells]}
+        path = self.sweeps / f"{cells[0].experiment}-{cells[0].protocol}.json"
+        noted = {cell.position: cell for cell in [*(cell for cell, _ in self._entries(path)), *cells]}
         entries = [{**cell.__dict__, "config": cell.config.to_dict()} for cell in noted.values()]
         text = json.dumps({"results_format": FORMAT, "cells": entries}, indent=1)
         write_atomically(path, (text + "\n").encode())
@@ -222,11 +231,8 @@ class ResultsFolder:
         """
         lists = sorted(self.sweeps.glob("*.json"))
         if skip_damaged:
-            return [cell for path in lists for cell in skipped(self._load, path) or ()]
-        return [cell for path in lists for cell in self._load(path)]
-
-    def _sweep(self, experiment: str, protocol: str) -> Path:
-        return self.sweeps / f"{experiment}-{protocol}.json"
+            return [cell for path in lists for cell, _ in skipped(self._entries, path) or ()]
+        return [cell for path in lists for cell, _ in self._entries(path)]
 
     def listed(self) -> dict[str, RunConfig]:
         """The configs of all sweeps' runs, by their keys and by those that older versions gave them."""
@@ -235,9 +241,6 @@ class ResultsFolder:
             for cell, values in skipped(self._entries, path) or ():
                 found |= {cell.config.key: cell.config, first_key(values): cell.config}
         return found
-
-    def _load(self, path: Path) -> list[Cell]:
-        return [cell for cell, _ in self._entries(path)]
 
     def _entries(self, path: Path) -> list[tuple[Cell, dict[str, Any]]]:
         """The cells in the list of a sweep, and the fields of their configs as they stand there."""
@@ -257,15 +260,7 @@ class ResultsFolder:
 
 
 def config_of(folder: Path, listed: Mapping[str, RunConfig]) -> RunConfig | None:
-    """Return the config of a run, by its record, or else by the key that its folder's name ends in.
-
-    Args:
-        folder: of the run.
-        listed: configs by key.
-
-    Raises:
-        ValueError: if its record cannot be read.
-    """
+    """Return the config of a run, by its record, or else by the key that its folder's name ends in."""
     if (folder / RECORD).exists():
         return load_run_record(folder / RECORD)[1]
     return listed.get(folder.name.rpartition("-")[2])

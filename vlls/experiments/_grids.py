@@ -1,7 +1,7 @@
-"""What each figure of Section 4 and App. B needs: panels, methods, and the values that are tried.
+"""The panels, methods and values of each figure of Section 4 and App. B.
 
 The values are the paper's. Those that it does not print (the variances of Fig. 6, the points of Fig. 10, the further
-rates of Fig. 5, all of Fig. 9 but the network) are ours, and said to be in a comment.
+rates of Fig. 5, all of Fig. 9 but the network) are ours, as the comments say.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from types import MappingProxyType
 from typing import Any
 
 from vlls._names import check_known
-
-__all__ = ["EXPERIMENTS", "Candidates", "Experiment", "Panel", "experiment", "register"]
 
 
 @dataclass(frozen=True)
@@ -95,10 +93,10 @@ def errors(dataset: str, corruption: str, rate: float) -> Panel:
     return Panel(title, {"dataset": dataset, "corruption": corruption, "rate": rate})
 
 
-def class_dependent(base_rate: float, rate_step: float = 0.05) -> Panel:
+def class_dependent(base_rate: float) -> Panel:
     """A panel of Eq. 21's errors on CIFAR-10."""
-    how = {"corruption": "class_dependent", "rate": base_rate, "rate_step": rate_step}
-    return Panel(f"{{dataset}}, κ = {base_rate:g}", {"dataset": "cifar10", **how})
+    fields = {"dataset": "cifar10", "corruption": "class_dependent", "rate": base_rate, "rate_step": 0.05}
+    return Panel(f"{{dataset}}, κ = {base_rate:g}", fields)
 
 
 def clean(dataset: str) -> Panel:
@@ -112,20 +110,10 @@ def human(labels: str, title: str) -> Panel:
     return Panel(title, {"dataset": dataset, "labels": labels})
 
 
-CIFAR10_ERRORS = (
-    errors("cifar10", "symmetric", 0.2),
-    errors("cifar10", "symmetric", 0.4),
-    errors("cifar10", "pair_flip", 0.2),
-)
-CIFAR10_CURVE = (  # ours: further rates
-    errors("cifar10", "symmetric", 0.6),
-    errors("cifar10", "pair_flip", 0.4),
-)
-CIFAR100_ERRORS = (  # the columns of Table 1
-    errors("cifar100", "symmetric", 0.2),
-    errors("cifar100", "symmetric", 0.4),
-    errors("cifar100", "pair_flip", 0.2),
-)
+ERRORS = (("symmetric", 0.2), ("symmetric", 0.4), ("pair_flip", 0.2))  # the columns of Table 1
+CIFAR10_ERRORS = tuple(errors("cifar10", *corruption) for corruption in ERRORS)
+CIFAR10_CURVE = (errors("cifar10", "symmetric", 0.6), errors("cifar10", "pair_flip", 0.4))  # ours: further rates
+CIFAR100_ERRORS = tuple(errors("cifar100", *corruption) for corruption in ERRORS)
 
 # ---------------------------------------------------------------------- the figures
 _ALL = (

@@ -8,8 +8,6 @@ from typing import Any, Protocol
 
 from vlls.experiments._cells import Cell
 
-__all__ = ["GRACE", "Event", "Executor", "Job", "Outcome"]
-
 GRACE = 60.0  # seconds that a process has to save its run
 
 

@@ -26,8 +26,6 @@ from vlls.train._files import (
 )
 from vlls.train._keys import first_key
 
-__all__ = ["Migration", "migrate"]
-
 _ASIDE = re.compile(r"\.older(-\d+)?$")
 
 
@@ -104,11 +102,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _migrate_run(folder: Path, listed: dict[str, RunConfig], done: Migration) -> None:
-    """Give a run its key, then its name.
-
-    Raises:
-        ValueError: if its config or its checkpoint cannot be read, or another process is at work on it.
-    """
+    """Give a run its key, then its name; raise a ValueError if it cannot be read or another process holds it."""
     with folder_lock(folder):
         record = load_record(folder / RECORD) if (folder / RECORD).exists() else None
         state = None
@@ -165,11 +159,7 @@ def _set_aside(folder: Path, target: Path) -> Path:
 
 
 def _migrate_table(path: Path) -> Migration:
-    """Give the rows of a table their keys, and leave every other byte as it is.
-
-    Raises:
-        ValueError: if it has no keys at the ends of its rows, or a row's config cannot be read.
-    """
+    """Give the rows of a table their keys, and leave every other byte as it is."""
     text = path.read_bytes().decode()
     rows = list(csv.DictReader(io.StringIO(text)))
     if not rows or list(rows[0])[-1] != "key":

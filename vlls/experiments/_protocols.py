@@ -12,8 +12,6 @@ from vlls.data import DATASETS
 from vlls.train._config import RunConfig
 from vlls.train.methods import METHODS
 
-__all__ = ["PROTOCOLS", "Protocol", "protocol", "reductions", "title_of"]
-
 Fields = dict[str, Any]
 
 
@@ -37,9 +35,8 @@ class Protocol:
 
 
 def _paper(fields: Fields) -> Fields:
-    if fields["dataset"] == "clothing1m":
-        return {**fields, "eval_every": 1}
-    return {**fields, "eval_every": 10, "thorough_every": 50}
+    measuring = {"eval_every": 1} if fields["dataset"] == "clothing1m" else {"eval_every": 10, "thorough_every": 50}
+    return {**fields, **measuring}
 
 
 def _reduced(fields: Fields) -> Fields:
@@ -90,27 +87,13 @@ def protocol(name: str) -> Protocol:
 
 
 def title_of(dataset: str) -> str:
-    """How a data set is called in a figure.
-
-    Example:
-        >>> title_of("cifar10")
-        'CIFAR-10'
-    """
+    """Return the name of a data set in figures, such as CIFAR-10."""
     known = DATASETS.get(dataset)
     return known.title or known.name if known is not None else dataset
 
 
 def reductions(paper: RunConfig, config: RunConfig) -> str:
-    """What makes a run smaller than the paper's, in words; empty where nothing does.
-
-    Args:
-        paper: the run as the paper does it.
-        config: the run as it is done.
-
-    Example:
-        >>> reductions(RunConfig(dataset="cifar10"), RunConfig(dataset="cifar10", epochs=60, train_size=10_000))
-        '10,000 training images instead of all, 60 epochs instead of 200'
-    """
+    """Return in words what makes a run smaller than the paper's; empty if nothing does."""
     before, after = paper.resolved(), config.resolved()
     told = []
     if after.dataset != before.dataset:

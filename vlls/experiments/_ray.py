@@ -49,7 +49,7 @@ class RayExecutor:
         threads: int = 1,
         timeout: float = 30.0,
     ) -> None:
-        needs("ray", "a sweep on a cluster", extra="ray")
+        needs("ray", "a sweep on a cluster")
         if device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"device={device!r} is not for a cluster, which has many; choose auto, cpu or cuda")
         if workers_per_device is not None:

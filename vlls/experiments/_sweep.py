@@ -14,8 +14,6 @@ from vlls.experiments._cells import Cell, cells
 from vlls.experiments._folder import ResultsFolder
 from vlls.experiments._jobs import GRACE, Event, Executor, Job, Outcome
 
-__all__ = ["SweepReporter", "SweepResult", "sweep"]
-
 
 @dataclass
 class SweepResult:
@@ -144,11 +142,7 @@ def sweep(
 
 
 def check_data(grid: Sequence[Cell], root: str | os.PathLike[str] | None) -> None:
-    """Load every data set once, so that a missing one is reported before anything has begun.
-
-    Raises:
-        ValueError: saying what to put where.
-    """
+    """Load every data set once, so that a missing one is reported before anything has begun."""
     from vlls.data import load  # late: it needs torch
 
     for dataset, labels in dict.fromkeys((cell.config.dataset, cell.config.labels) for cell in grid):
@@ -156,11 +150,7 @@ def check_data(grid: Sequence[Cell], root: str | os.PathLike[str] | None) -> Non
 
 
 def check_methods(grid: Sequence[Cell]) -> None:
-    """Refuse a registered method that other processes could not load.
-
-    Raises:
-        ValueError: if its functions are not those of a module.
-    """
+    """Refuse a registered method that other processes could not load."""
     for config in {cell.config.method: cell.config for cell in grid}.values():
         try:
             pickle.dumps(config)
@@ -232,7 +222,8 @@ class _Sweep:
         first = event.job.cell
         for cell in self.running.pop(first.config.key, [first]):
             if outcome.status in ("finished", "diverged"):
-                self.keep(cell, outcome)
+                if outcome.record is not None and self.folder.record(cell.config) is None:
+                    self.folder.keep(cell.config, outcome.record, outcome.labels)  # of a machine that does not see it
                 self.folder.clear_failure(cell)
                 self.result.finished.append(cell)
             elif outcome.status == "failed":
@@ -242,12 +233,6 @@ class _Sweep:
                 self.result.left.append(cell)
         for reporter in self.reporters:
             reporter.end(first, outcome)
-
-    def keep(self, cell: Cell, outcome: Outcome) -> None:
-        """Write the record of a machine that does not see the folder."""
-        assert outcome.record is not None
-        if self.folder.record(cell.config) is None:
-            self.folder.keep(cell.config, outcome.record, outcome.labels)
 
     def stop(self) -> None:
         """Have the runs under way saved."""

@@ -5,34 +5,26 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from vlls.experiments._folder import LABELS
 from vlls.experiments._jobs import Job, Outcome
 from vlls.experiments._smoothed import smoothed_labels
-from vlls.train import Interrupted, Reporter, RunResult, load_run, run
+from vlls.train import Interrupted, Reporter, load_run, run
 from vlls.train._files import CHECKPOINT, RECORD, FolderBusy, load_record, save_record
 
-__all__ = ["work"]
-
 PATIENCE = 60.0  # seconds to wait for a process that is still letting go of the run
-T = TypeVar("T")
 
 
 def work(job: Job, reporters: Sequence[Reporter] = ()) -> Outcome:
-    """Do a job and return its outcome, also if it fails.
-
-    Args:
-        job: its run is resumed if it was cut, and not trained again if it is over.
-        reporters: told of the run's progress.
-    """
+    """Do a job and return its outcome, also if it fails: resume its run if it was cut; if it is over, train no more."""
     if job.threads is not None:
         torch.set_num_threads(job.threads)
     try:
-        return _patiently(lambda: _train(job, reporters))
+        return _patiently(job, reporters)
     except Interrupted as stopped:
         return Outcome("stopped", str(stopped))
     except KeyboardInterrupt:
@@ -64,24 +56,19 @@ def _train(job: Job, reporters: Sequence[Reporter]) -> Outcome:
         if not (folder / LABELS).exists():
             if result.model is None and not (folder / CHECKPOINT).exists():  # the weights were not kept
                 result = run(config, job.runs, overwrite=True, **options)
-            save_record(folder / LABELS, _labels(job, result))
+            save_record(folder / LABELS, smoothed_labels(load_run(folder, device=job.device, root=job.root)))
         labels = load_record(folder / LABELS)
     if not job.keep_weights:
         (folder / CHECKPOINT).unlink(missing_ok=True)
     return Outcome(result.status, result.reason, load_record(folder / RECORD), labels)
 
 
-def _labels(job: Job, result: RunResult) -> dict[str, Any]:
-    assert result.folder is not None
-    return smoothed_labels(load_run(result.folder, device=job.device, root=job.root))
-
-
-def _patiently(do: Callable[[], T]) -> T:
-    """Do something once the process that had this run before, and is ending, has let go of it."""
+def _patiently(job: Job, reporters: Sequence[Reporter]) -> Outcome:
+    """Train once the process that had this run before, and is ending, has let go of it."""
     until = time.monotonic() + PATIENCE
     while True:
         try:
-            return do()
+            return _train(job, reporters)
         except FolderBusy:
             if time.monotonic() > until:
                 raise

@@ -11,8 +11,6 @@ from matplotlib.figure import Figure
 
 from vlls.plots._style import WIDTH, styled
 
-__all__ = ["plot_confusion"]
-
 _WRONG, _DIAGONAL = "Reds", "0.9"
 
 

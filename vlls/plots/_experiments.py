@@ -37,15 +37,6 @@ from vlls.plots._runs import (
 from vlls.plots._style import PALETTE, WIDTH, styled
 from vlls.train.methods import METHODS, Method
 
-__all__ = [
-    "plot_calibration",
-    "plot_fixed_variance",
-    "plot_hessian_init",
-    "plot_memorisation",
-    "plot_noise_levels",
-    "plot_sensitivity",
-]
-
 
 # ---------------------------------------------------------------------- accuracies
 @styled

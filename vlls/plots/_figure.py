@@ -11,8 +11,6 @@ from vlls.experiments import experiment, highest_protocol
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["plot_experiment"]
-
 
 def plot_experiment(name: str, runs: DataFrame, labels: DataFrame | None = None) -> Figure:
     """Draw an experiment as the paper's figure, from its runs at the highest protocol that there is.

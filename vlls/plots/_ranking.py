@@ -9,8 +9,6 @@ from torch import Tensor
 
 from vlls.plots._style import WIDTH, as_array, styled
 
-__all__ = ["plot_noise_order"]
-
 _RED, _INK = "#c1272d", "0.15"  # the paper's colour for IVON, dark enough beside the grey line
 _LEAST = 1e-5  # the bottom of the logarithmic axis
 _NOISE = r"noise $\sqrt{\mathbb{E}\,\|\epsilon\|^2}$ (probability)"

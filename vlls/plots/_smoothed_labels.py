@@ -21,8 +21,6 @@ from vlls.plots._runs import (
 from vlls.plots._style import WIDTH, styled
 from vlls.train.methods import METHODS, PROPOSED
 
-__all__ = ["plot_smoothed_labels"]
-
 CLASSES = 10  # of a heat map, at most
 DEPTH = 1e-3  # the smallest entry that has a colour of its own, as a share of the largest
 

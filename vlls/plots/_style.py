@@ -13,8 +13,6 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-__all__ = ["PALETTE", "STYLE", "WIDTH", "as_array", "description", "styled"]
-
 PALETTE = sns.color_palette("colorblind")
 WIDTH = 7.0  # inches: 700 px in the book
 STYLE: Any = {  # matplotlib's type for it is a list of all its settings
