@@ -20,15 +20,9 @@ from torch.nn.parameter import is_lazy
 
 from vlls._compiled import uncompiled
 
-__all__ = ["FrozenRunningState", "frozen_running_state"]
-
 
 class FrozenRunningState:
-    """Remembers the buffers of each model that runs, from :meth:`start` to :meth:`stop`.
-
-    Args:
-        params: the optimizer's parameters; a module that has one of them, itself or in its children, is its model.
-    """
+    """Remembers the buffers of each model that runs and has one of ``params``, from :meth:`start` to :meth:`stop`."""
 
     def __init__(self, params: Iterable[Tensor]) -> None:
         self._params = {id(p) for p in params}
@@ -66,7 +60,10 @@ class FrozenRunningState:
                 continue
             self._seen.add(part)
             for name, buffer in part._buffers.items():
-                if buffer is not None and not is_lazy(buffer) and _writable(buffer):
+                if buffer is None or is_lazy(buffer):
+                    continue
+                expanded = any(s == 0 and n > 1 for s, n in zip(buffer.stride(), buffer.shape, strict=True))
+                if not expanded:  # each element has memory of its own
                     self._before.append((part, name, buffer, buffer.detach().clone()))
 
     @torch.no_grad()
@@ -94,8 +91,3 @@ def frozen_running_state(params: Iterable[Tensor]) -> Iterator[None]:
         yield
     finally:
         frozen.stop()
-
-
-def _writable(buffer: Tensor) -> bool:
-    """Whether every element has memory of its own."""
-    return not any(stride == 0 and size > 1 for stride, size in zip(buffer.stride(), buffer.shape, strict=True))

@@ -19,14 +19,10 @@ from vlls._compiled import capturing, drop_cached_casts
 from vlls._locks import holding
 from vlls._names import kind_of
 from vlls._warnings import warn_caller
-from vlls.optim._checkpoints import only_makes_state
 from vlls.optim._running import FrozenRunningState
-from vlls.optim._wrapped import on_itself
+from vlls.optim._wrapped import on_itself, only_makes_state
 
-__all__ = ["SAM"]
-
-SKIPS = 25
-"""SAM warns after so many skipped steps in a row; a GradScaler needs fewer to find its scale."""
+SKIPS = 25  # skipped steps in a row after which SAM warns; a GradScaler needs fewer to find its scale
 
 
 # ---------------------------------------------------------------------- the mathematics
@@ -36,7 +32,7 @@ def _wide(tensors: list[Tensor]) -> list[Tensor]:
 
 
 def _mesh(tensor: Tensor) -> Any:
-    """Return the mesh of processes that share a DTensor, None for a plain tensor: no operation takes both kinds."""
+    """Return the mesh of processes that share a DTensor, None for a plain tensor: no operation takes both."""
     return getattr(tensor, "device_mesh", None)
 
 

@@ -1,4 +1,8 @@
-"""Wrappers that imitate an optimizer's class, as Lightning's do, and hand only reads of attributes on to it."""
+"""Optimizers inside other tools.
+
+Wrappers that imitate an optimizer's class, as Lightning's do, hand only reads of attributes on to it, and
+torch.distributed.checkpoint has the state made by a step that changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-__all__ = ["itself", "on_itself"]
+from torch.optim import Optimizer
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -27,3 +31,11 @@ def on_itself(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S,
         return method(itself(self), *args, **kwargs)
 
     return call
+
+
+def only_makes_state(optimizer: Optimizer) -> bool:
+    """Whether a step without a closure is torch.distributed.checkpoint's: learning rates and gradients are zero."""
+    if any(float(group["lr"]) != 0.0 for group in optimizer.param_groups):
+        return False
+    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return bool(grads) and not any(bool(grad.any()) for grad in grads)

@@ -1,4 +1,4 @@
-"""Checks of what is passed to :class:`.IVON`: each names the argument, its value, what is allowed and what to do."""
+"""Checks of the input of :class:`.IVON`, whose errors name argument, value and remedy; advice after the first steps."""
 
 from __future__ import annotations
 
@@ -12,19 +12,11 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from vlls._compiled import capturing
 from vlls._names import kind_of
 from vlls._validation import check_generator, check_whole_number
 from vlls._warnings import warn_caller
-
-__all__ = [
-    "check_generator_state",
-    "check_group",
-    "check_keys",
-    "check_keywords",
-    "check_options",
-    "check_parameters",
-    "check_state_dict",
-]
+from vlls.optim.ivon._state import ParameterState
 
 # hyperparameter -> (lower, lower allowed, upper, upper allowed, what to do)
 RANGES: dict[str, tuple[float, bool, float, bool, str]] = {
@@ -37,6 +29,7 @@ RANGES: dict[str, tuple[float, bool, float, bool, str]] = {
     "clip_radius": (0.0, False, math.inf, True, "1e-3 is strong clipping, math.inf none"),
 }
 
+# IVON's counterparts of other optimizers' keywords
 INSTEAD = {
     "betas": "beta1=... for the gradient and beta2=... for the Hessian",
     "eps": "hess_init=..., which with weight_decay keeps the division safe",
@@ -46,10 +39,8 @@ INSTEAD = {
     "N": "ess=...",
     "hess_decay": "beta2=...",
 }
-"""What IVON has in the place of other optimizers' keywords."""
-
-OF_ALL = ("mc_samples", "sync", "generator", "foreach", "fused")
-"""Options that no group has of its own."""
+OF_ALL = ("mc_samples", "sync", "generator", "foreach", "fused")  # options that no group has of its own
+IN_GROUPS = (*RANGES, "hess_approx", "debias", "rescale_lr")
 
 
 def _number(value: Any) -> float | None:
@@ -80,9 +71,9 @@ def check_group(group: dict[str, Any]) -> None:
 def check_keywords(unknown: dict[str, Any]) -> None:
     """Raise a ValueError for the first keyword that IVON does not have."""
     for name, value in unknown.items():
-        close = difflib.get_close_matches(name, [*RANGES, "hess_approx", "debias", "rescale_lr", *OF_ALL], n=1)
-        known = ", ".join([*RANGES, "hess_approx", "debias", "rescale_lr", *OF_ALL])
-        instead = INSTEAD.get(name) or (f"{close[0]}=..." if close else f"one of {known}")
+        known = (*IN_GROUPS, *OF_ALL)
+        close = difflib.get_close_matches(name, known, n=1)
+        instead = INSTEAD.get(name) or (f"{close[0]}=..." if close else f"one of {', '.join(known)}")
         raise ValueError(f"IVON has no {name}={value!r}; pass {instead}")
 
 
@@ -98,6 +89,13 @@ def check_keys(group: dict[str, Any], known: Iterable[str]) -> None:
             raise ValueError(f"IVON has no {key}={group[key]!r} in a group; pass {INSTEAD[key]}")
         if close := difflib.get_close_matches(key, known, n=1, cutoff=0.8):
             raise ValueError(f"a group has the unknown key {key!r}; did you mean {close[0]!r}?")
+
+
+def saved_generator(state_dict: dict[str, Any]) -> Tensor | None:
+    """The generator's state in a saved one, also where a tool has kept the parameters' state only."""
+    states = [state_dict, *state_dict["state"].values()]
+    found: list[Tensor] = [state["generator"] for state in states if state and "generator" in state]
+    return found[0].cpu() if found else None
 
 
 def check_generator_state(state: Tensor | None, generator: torch.Generator | None) -> None:
@@ -147,11 +145,8 @@ def check_parameters(params: Sequence[Any]) -> None:
 
 def check_options(*, params: Any, mc_samples: int, generator: Any, foreach: bool | None, fused: bool | None) -> None:
     """Raise a ValueError if an option of the whole optimizer is out of range."""
-    if isinstance(params, Iterable) and not isinstance(params, (Tensor, dict)):
-        groups = list(params)
-        empty = all(isinstance(g, dict) and not _has_params(g) for g in groups)
-        if empty:
-            raise ValueError("params is empty; pass model.parameters() of a model that has some")
+    if isinstance(params, list) and all(isinstance(group, dict) and not _has_params(group) for group in params):
+        raise ValueError("params is empty; pass model.parameters() of a model that has some")
     check_whole_number(mc_samples, "mc_samples", 1)
     check_generator(generator)
     if foreach and fused:
@@ -174,7 +169,7 @@ def check_state_dict(state_dict: dict[str, Any], groups: list[dict[str, Any]]) -
             "make the optimizer with the groups it was saved with"
         )
     for g, (theirs, ours) in enumerate(zip(saved, groups, strict=True)):
-        missing = sorted({*RANGES, "hess_approx", "debias", "rescale_lr", "params"} - theirs.keys())
+        missing = sorted({*IN_GROUPS, "params"} - theirs.keys())
         if missing:
             raise ValueError(f"group {g} of the saved state lacks {missing}; it was not saved by IVON")
         if len(theirs["params"]) != len(ours["params"]):
@@ -204,3 +199,61 @@ def _check_state(state: Any, param: Tensor, which: str) -> None:
                 f"{name} of {which} has shape {tuple(state[name].shape)} in the saved state, "
                 f"the parameter {tuple(param.shape)}; the models differ"
             )
+
+
+# ---------------------------------------------------------------------- the first steps
+STEPS = 100
+LOUD = 3.0  # root mean square of the noise over that of the weights, beyond which a network hardly trains
+STILL = 0.02  # root mean square of the first steps' sum over that of the weights, below which it has hardly moved
+ENTRIES = 256  # of a parameter that are looked at
+
+
+class FirstSteps:
+    """Looks at the noise before the first step, and at how far the mean has gone after the first hundred.
+
+    Parameters that start at zero (biases, a linear model's weights) say nothing about their scale and are left out.
+    """
+
+    def __init__(self, states: Sequence[ParameterState]) -> None:
+        self.steps = 0
+        self._states = [state for state in states if bool(_some(state.mean).any())]
+        self._start = [_some(state.mean).clone() for state in self._states]
+        self._size = self._rms(self._start)
+        self._rates = [float(state.group["lr"]) for state in self._states]
+        noise = self._rms([_some(state.std()) for state in self._states])
+        if noise > LOUD * self._size > 0:
+            ess, first = (float(self._states[0].group[name]) for name in ("ess", "hess_init"))
+            warn_caller(
+                f"the noise is {noise / self._size:.1f} times as large as the weights, too much for most networks to "
+                f"learn; let ess be the number of training examples (it is {ess:g}), and if it is, raise hess_init "
+                f"above {first:g}"
+            )
+
+    def ended(self) -> bool:
+        """Look at the mean, where the parameters are, once there were steps enough; True if that was all."""
+        if self.steps < STEPS or capturing(state.param for state in self._states):
+            return False
+        moved = self._rms([_some(state.mean) - start for state, start in zip(self._states, self._start, strict=True)])
+        rates = [float(state.group["lr"]) for state in self._states]
+        if moved < STILL * self._size and rates == self._rates:  # a warm-up goes on to larger steps
+            warn_caller(
+                f"the first {self.steps} steps have moved the weights by {moved / self._size:.1%} of their size, too "
+                f"little to learn from scratch; IVON's lr is SGD's, not Adam's: try lr=0.1 (it is {rates[0]:g})"
+            )
+        return True
+
+    def _rms(self, parts: Sequence[Tensor]) -> float:
+        """Root mean square over all entries of the parameters, of each of which ``parts`` has some."""
+        sizes = [state.param.numel() for state in self._states]
+        squares = [n * float(part.double().square().mean()) for n, part in zip(sizes, parts, strict=True)]
+        return math.sqrt(sum(squares) / max(1, sum(sizes)))
+
+
+def _some(tensor: Tensor) -> Tensor:
+    flat = tensor.detach().flatten()
+    return flat[:: max(1, len(flat) // ENTRIES)]
+
+
+def can_look(states: Sequence[ParameterState]) -> bool:
+    """Whether numbers can be read now, and training begins."""
+    return not capturing(state.param for state in states) and all(float(state.step) == 0 for state in states[:1])

@@ -21,38 +21,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from vlls.optim.ivon._executors import (
-    EXCHANGE,
-    SAVE_AND_SAMPLE,
-    UPDATE,
-    Fused,
-    States,
-    in_order,
-    new_key,
-    supports_kernel,
-)
+from vlls.optim.ivon._executors import EXCHANGE, SAVE_AND_SAMPLE, UPDATE, Fused, States
 from vlls.optim.ivon._state import ParameterState
-
-__all__ = ["FusedCPU", "available", "compiler"]
 
 TILE = 4096  # of _ivon.c
 SOURCE = Path(__file__).with_name("_ivon.c")
 FLAGS = ["-O3", "-std=c11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"]
 
-_POINTERS = ("param", "other", "grad", "statistic", "momentum", "hess")
-_FLOATS = ("lr", "ess", "weight_decay", "beta1", "rate1", "rate2", "inverse_bias", "clip")
+_COLUMNS = (
+    (ctypes.c_void_p, "param other grad statistic momentum hess"),
+    (ctypes.c_int64, "numel stream"),
+    (ctypes.c_float, "lr ess weight_decay beta1 rate1 rate2 inverse_bias clip"),
+    (ctypes.c_int64, "gradsq"),
+)
 
 
-class _Row(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in _POINTERS),
-        ("numel", ctypes.c_int64),
-        ("stream", ctypes.c_int64),
-        *((name, ctypes.c_float) for name in _FLOATS),
-        ("gradsq", ctypes.c_int64),
-    ]
+class _Row(ctypes.Structure):  # of _ivon.c
+    _fields_ = [(name, dtype) for dtype, names in _COLUMNS for name in names.split()]
 
 
 def compiler() -> list[str] | None:
@@ -62,11 +49,6 @@ def compiler() -> list[str] | None:
         return command if shutil.which(command[0]) else None
     found = next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
     return [found] if found else None
-
-
-def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "vlls"
 
 
 def _processor() -> str:
@@ -90,7 +72,7 @@ def _library() -> ctypes.CDLL:
     build = [*command, *FLAGS, native, "-x", "c", "-"]
     source = SOURCE.read_bytes()
     name = hashlib.sha256(b"\0".join([source, repr(build).encode(), _processor().encode()])).hexdigest()[:16]
-    folder = _cache_folder()
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "vlls")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         writable = os.access(folder, os.W_OK)
@@ -110,13 +92,7 @@ def _library() -> ctypes.CDLL:
         partial.replace(path)  # at once whole, also beside another process that builds it
     library = ctypes.CDLL(str(path))
     library.ivon_run.restype = None
-    library.ivon_run.argtypes = [
-        ctypes.c_int,
-        ctypes.c_void_p,
-        *[ctypes.c_int64] * 4,
-        ctypes.c_int,
-        ctypes.c_int,
-    ]
+    library.ivon_run.argtypes = [ctypes.c_int, ctypes.c_void_p, *[ctypes.c_int64] * 4, ctypes.c_int, ctypes.c_int]
     return library
 
 
@@ -142,7 +118,7 @@ class FusedCPU(Fused):
 
     @classmethod
     def supports(cls, param: Tensor) -> bool:
-        return param.device.type == "cpu" and supports_kernel(param)
+        return param.device.type == "cpu" and cls.takes(param)
 
     @classmethod
     def label(cls) -> str:
@@ -153,16 +129,9 @@ class FusedCPU(Fused):
         _library()  # builds the kernel
         super().save(states)
 
-    def _run(
-        self,
-        mode: int,
-        states: States,
-        generator: torch.Generator | None,
-        at_sample: bool = False,
-        resample: bool = False,
-    ) -> None:
+    def _run(self, mode: int, states: States, generator: Generator | None, at_sample: bool, resample: bool) -> None:
         library = _library()
-        key = int(new_key(generator)) if mode == SAVE_AND_SAMPLE or resample else 0
+        key = int(self.new_key(generator)) if mode == SAVE_AND_SAMPLE or resample else 0
         keep: list[Tensor] = []  # tensors made here live until the kernel is done
         if mode == EXCHANGE and self._last is not None and self._last[0] is states:
             table = self._last[1]  # of the draw that is taken back: the same addresses
@@ -202,9 +171,9 @@ def _fill(row: _Row, state: ParameterState, mode: int, keep: list[Tensor]) -> No
     row.ess, row.weight_decay = group["ess"], group["weight_decay"]
     if mode != UPDATE:
         return
-    row.grad = in_order(state.grad, state, keep)
+    row.grad = FusedCPU.address(state.grad, state, keep)
     if state.statistic is not None:
-        row.statistic = in_order(state.statistic, state, keep)
+        row.statistic = FusedCPU.address(state.statistic, state, keep)
     row.momentum = state.momentum.data_ptr()
     row.lr, row.clip = float(state.lr), group["clip_radius"]
     row.beta1, row.rate1, row.rate2 = group["beta1"], 1.0 - group["beta1"], 1.0 - group["beta2"]

@@ -16,23 +16,12 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from vlls.optim.ivon._executors import (
-    EXCHANGE,
-    SAVE_AND_SAMPLE,
-    UPDATE,
-    Fused,
-    States,
-    in_order,
-    new_key,
-    supports_kernel,
-)
+from vlls.optim.ivon._executors import EXCHANGE, SAVE_AND_SAMPLE, UPDATE, Fused, States
 from vlls.optim.ivon._state import ParameterState
 
-__all__ = ["LANES", "FusedCUDA"]
-
-Launch = tuple[torch.device, bool, bool, Tensor, Tensor, Tensor]  # gradsq, averaged; rows, numbers, tiles
+Launch = tuple[torch.device, dict[str, Any], Tensor, Tensor, Tensor]  # constants; rows, numbers, tiles
 
 LANES = 1024  # normal numbers of one of Philox's four words
 TILE = 4 * LANES
@@ -97,40 +86,23 @@ class FusedCUDA(Fused):
         if param.device.type == "cpu" and not INTERPRETED:
             return False
         _kernel()  # an error if Triton is not installed
-        return (param.is_cuda or INTERPRETED) and supports_kernel(param)
+        return (param.is_cuda or INTERPRETED) and cls.takes(param)
 
     @classmethod
     def label(cls) -> str:
         return f"cuda triton {version('triton')}"
 
-    def _run(
-        self,
-        mode: int,
-        states: States,
-        generator: torch.Generator | None,
-        at_sample: bool = False,
-        resample: bool = False,
-    ) -> None:
+    def _run(self, mode: int, states: States, generator: Generator | None, at_sample: bool, resample: bool) -> None:
         kernel = _kernel()
         keep: list[Tensor] = []  # tensors made here live until the kernel is in the queue
         if mode != EXCHANGE or self._last is None or self._last[0] is not states:
             self._last = states, list(self._prepare(mode, states, keep))
-        for device, gradsq, averaged, rows, numbers, tiles in self._last[1]:
+        for device, constants, rows, numbers, tiles in self._last[1]:
             sampling = mode == SAVE_AND_SAMPLE or resample
-            key = new_key(generator, device).to(device) if sampling else numbers
+            key = self.new_key(generator, device).to(device) if sampling else numbers
+            constants |= {"MODE": mode, "AT_SAMPLE": at_sample, "RESAMPLE": resample}
             with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-                kernel[(len(tiles),)](
-                    rows,
-                    numbers,
-                    tiles,
-                    key,
-                    MODE=mode,
-                    AT_SAMPLE=at_sample,
-                    RESAMPLE=resample,
-                    AVERAGED=averaged,
-                    GRADSQ=gradsq,
-                    LANES=LANES,
-                )
+                kernel[(len(tiles),)](rows, numbers, tiles, key, **constants)
 
     def _prepare(self, mode: int, states: States, keep: list[Tensor]) -> Iterator[Launch]:
         """The tables of each launch: one for each device and, in an update, Hessian approximation."""
@@ -139,18 +111,16 @@ class FusedCUDA(Fused):
             gradsq = mode == UPDATE and state.group["hess_approx"] == "gradsq"
             parts.setdefault((state.param.device, gradsq), []).append(state)
         for (device, gradsq), members in parts.items():
-            name = (device, mode, gradsq)
-            rows = self._table(
-                (*name, "rows"), torch.int64, [_addresses(state, mode, keep) for state in members], device
-            )
-            numbers = self._table((*name, "numbers"), torch.float32, [_numbers(state) for state in members], device)
-            _write_device_lr(numbers, members)
-            tiles = self._table((*name, "tiles"), torch.int32, _tiles(tuple(s.param.numel() for s in members)), device)
-            averaged = mode == UPDATE and members[0].statistic is not None
-            yield device, gradsq, averaged, rows, numbers, tiles
 
-    def _table(self, name: Any, dtype: torch.dtype, rows: list[Any], device: torch.device) -> Tensor:
-        return self._tables.setdefault(name, _Table(dtype)).send(rows, device)
+            def send(name: str, dtype: torch.dtype, rows: list[Any], at: Any = (device, mode, gradsq)) -> Tensor:
+                return self._tables.setdefault((*at, name), _Table(dtype)).send(rows, at[0])
+
+            rows = send("rows", torch.int64, [_addresses(state, mode, keep) for state in members])
+            numbers = send("numbers", torch.float32, [_numbers(state) for state in members])
+            _write_device_lr(numbers, members)
+            tiles = send("tiles", torch.int32, _tiles(tuple(state.param.numel() for state in members)))
+            averaged = mode == UPDATE and members[0].statistic is not None
+            yield device, {"AVERAGED": averaged, "GRADSQ": gradsq, "LANES": LANES}, rows, numbers, tiles
 
 
 def _addresses(state: ParameterState, mode: int, keep: list[Tensor]) -> list[int]:
@@ -158,7 +128,7 @@ def _addresses(state: ParameterState, mode: int, keep: list[Tensor]) -> list[int
         state.step = state.lasting["step"] = state.step.to(state.param.device, torch.float32)
     read: tuple[int | None, ...] = (None, None, None)
     if mode == UPDATE:
-        grad, statistic = in_order(state.grad, state, keep), in_order(state.statistic, state, keep)
+        grad, statistic = FusedCUDA.address(state.grad, state, keep), FusedCUDA.address(state.statistic, state, keep)
         read = (grad, statistic, state.momentum.data_ptr())
     row = (state.param.data_ptr(), state.other.data_ptr(), *read, state.hess.data_ptr(), state.step.data_ptr())
     return [*(address or 0 for address in row), state.param.numel(), state.index]

@@ -1,4 +1,4 @@
-"""What an executor does: draw a sample into the parameters, take it back, apply Alg. 1.
+"""The interface of executors, which draw a sample into the parameters, take it back and apply Alg. 1.
 
 Executors differ in the memory and in the number of passes over it that they need. Those of
 :mod:`vlls.optim.ivon._tensors` take any tensor; the fused ones (:mod:`vlls.optim.ivon._cpu`,
@@ -12,25 +12,22 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from vlls.optim.ivon._state import ParameterState
 
-__all__ = ["Fused", "States", "StepExecutor", "in_order", "new_key", "supports_kernel"]
-
 States = Sequence[ParameterState]
 
-SAVE_AND_SAMPLE, EXCHANGE, UPDATE = 0, 1, 2
-"""The modes of the kernels."""
+SAVE_AND_SAMPLE, EXCHANGE, UPDATE = 0, 1, 2  # the modes of the kernels
 
 
 class StepExecutor(ABC):
     """Draws, takes back and updates."""
 
+    # the option of the optimizer that asks for it; "single" if neither of the others is set
     option: ClassVar[Literal["fused", "foreach", "single"]]
-    """The option of the optimizer that asks for it; "single" if neither of the others is set."""
+    # whether save() holds the mean already, so that restore() is right at any time after it
     saves_first: ClassVar[bool]
-    """Whether :meth:`save` holds the mean already, so that :meth:`restore` is right at any time after it."""
 
     @classmethod
     @abstractmethod
@@ -47,7 +44,7 @@ class StepExecutor(ABC):
         """Make all memory that :meth:`draw` needs; the parameters do not change."""
 
     @abstractmethod
-    def draw(self, states: States, generator: torch.Generator | None) -> None:
+    def draw(self, states: States, generator: Generator | None) -> None:
         """Write a sample of the posterior into each parameter, after :meth:`save`; the mean is kept."""
 
     @abstractmethod
@@ -59,7 +56,7 @@ class StepExecutor(ABC):
         """The sample minus the mean, of the last draw."""
 
     @abstractmethod
-    def update(self, states: States, generator: torch.Generator | None, at_sample: bool, resample: bool) -> None:
+    def update(self, states: States, generator: Generator | None, at_sample: bool, resample: bool) -> None:
         """Apply Alg. 1 where the parameters hold the sample or the mean; leave the mean, or the next sample.
 
         Only parameters that hold a sample (``at_sample``) can be left at another one (``resample``).
@@ -76,50 +73,40 @@ class Fused(StepExecutor):
         for state in states:
             _ = state.other
 
-    def draw(self, states: States, generator: torch.Generator | None) -> None:
-        self._run(SAVE_AND_SAMPLE, states, generator)
+    def draw(self, states: States, generator: Generator | None) -> None:
+        self._run(SAVE_AND_SAMPLE, states, generator, False, False)
 
     def restore(self, states: States) -> None:
-        self._run(EXCHANGE, states, None)
+        self._run(EXCHANGE, states, None, False, False)
 
     def noise(self, state: ParameterState, at_sample: bool) -> Tensor:
         gap = state.param.detach() - state.other
         return gap if at_sample else gap.neg_()
 
-    def update(self, states: States, generator: torch.Generator | None, at_sample: bool, resample: bool) -> None:
+    def update(self, states: States, generator: Generator | None, at_sample: bool, resample: bool) -> None:
         self._run(UPDATE, states, generator, at_sample, resample)
 
     @abstractmethod
-    def _run(
-        self,
-        mode: int,
-        states: States,
-        generator: torch.Generator | None,
-        at_sample: bool = False,
-        resample: bool = False,
-    ) -> None:
+    def _run(self, mode: int, states: States, generator: Generator | None, at_sample: bool, resample: bool) -> None:
         """Run the kernel over all parameters."""
 
+    @staticmethod
+    def takes(param: Tensor) -> bool:
+        """Whether a parameter has the dtype and layout of the kernels."""
+        return param.dtype == torch.float32 and bool(torch.ops.aten.is_non_overlapping_and_dense(param))
 
-def new_key(generator: torch.Generator | None, device: torch.device | str | None = None) -> Tensor:
-    """A fresh 63-bit key for a counter-based draw, from ``generator`` or torch's own."""
-    device = generator.device if generator is not None else device
-    return torch.empty((), dtype=torch.int64, device=device).random_(generator=generator)
+    @staticmethod
+    def new_key(generator: Generator | None, device: torch.device | str | None = None) -> Tensor:
+        """A fresh 63-bit key for a counter-based draw, from ``generator`` or torch's own."""
+        device = generator.device if generator is not None else device
+        return torch.empty((), dtype=torch.int64, device=device).random_(generator=generator)
 
-
-def in_order(tensor: Tensor | None, state: ParameterState, keep: list[Tensor]) -> int | None:
-    """The address of a float32 tensor in the parameter's own order of elements, None for none.
-
-    If that takes a copy, ``keep`` holds it alive for the kernel.
-    """
-    if tensor is None:
-        return None
-    if tensor.stride() != state.param.stride() or tensor.dtype != torch.float32:
-        tensor = state.empty().copy_(tensor)
-        keep.append(tensor)
-    return tensor.data_ptr()
-
-
-def supports_kernel(param: Tensor) -> bool:
-    """Whether a parameter has the dtype and layout that the kernels take."""
-    return param.dtype == torch.float32 and bool(torch.ops.aten.is_non_overlapping_and_dense(param))
+    @staticmethod
+    def address(tensor: Tensor | None, state: ParameterState, keep: list[Tensor]) -> int | None:
+        """The address of a tensor in the parameter's dtype and order of elements; ``keep`` holds a copy made for it."""
+        if tensor is None:
+            return None
+        if tensor.stride() != state.param.stride() or tensor.dtype != torch.float32:
+            tensor = state.empty().copy_(tensor)
+            keep.append(tensor)
+        return tensor.data_ptr()

@@ -16,12 +16,12 @@ from torch.optim import Optimizer
 from vlls._compiled import uncompiled
 from vlls._locks import holding
 from vlls._names import kind_of
-from vlls.optim._checkpoints import only_makes_state, saved_generator
 from vlls.optim._protocol import VariationalOptimizer
 from vlls.optim._running import frozen_running_state
-from vlls.optim._wrapped import on_itself
-from vlls.optim.ivon._advice import FirstSteps, can_look
+from vlls.optim._wrapped import on_itself, only_makes_state
 from vlls.optim.ivon._checks import (
+    FirstSteps,
+    can_look,
     check_generator_state,
     check_group,
     check_keys,
@@ -29,6 +29,7 @@ from vlls.optim.ivon._checks import (
     check_options,
     check_parameters,
     check_state_dict,
+    saved_generator,
 )
 from vlls.optim.ivon._processes import (
     LocalGradients,
@@ -43,8 +44,6 @@ from vlls.optim.ivon._state import ParameterState
 from vlls.optim.ivon._weights import Weights, Where
 from vlls.optim.ivon.alg1 import HessApprox
 from vlls.posterior import DiagonalPosterior
-
-__all__ = ["IVON"]
 
 
 class IVON(Optimizer, Joinable):

@@ -11,10 +11,8 @@ from vlls.optim.ivon._cuda import FusedCUDA
 from vlls.optim.ivon._executors import StepExecutor
 from vlls.optim.ivon._tensors import Foreach, SingleTensor
 
-__all__ = ["EXECUTORS", "executors_of"]
-
+# each parameter is taken by the first that supports it, of those that the options allow
 EXECUTORS: list[type[StepExecutor]] = [FusedCPU, FusedCUDA, Foreach, SingleTensor]
-"""Each parameter is taken by the first that supports it, of those that the options allow."""
 
 
 def executors_of(params: Sequence[Tensor], *, fused: bool | None, foreach: bool | None) -> list[type[StepExecutor]]:
@@ -23,11 +21,4 @@ def executors_of(params: Sequence[Tensor], *, fused: bool | None, foreach: bool 
         foreach = all(param.is_cuda for param in params)
     options = {"foreach" if foreach else "single"} | ({"fused"} if fused else set())
     allowed = [kind for kind in EXECUTORS if kind.option in options]
-    return [_first(allowed, param) for param in params]
-
-
-def _first(allowed: list[type[StepExecutor]], param: Tensor) -> type[StepExecutor]:
-    for kind in allowed:
-        if kind.supports(param):
-            return kind
-    raise LookupError(f"no executor takes a parameter of {param.dtype} on {param.device}")
+    return [next(kind for kind in allowed if kind.supports(param)) for param in params]  # a plain one takes any tensor

@@ -9,34 +9,23 @@ from torch import Tensor
 
 from vlls.optim.ivon.alg1 import posterior_std
 
-__all__ = ["ParameterState", "Scratch"]
-
 
 class Scratch:
-    """An attribute of a :class:`ParameterState`: a tensor of the parameter's layout, in the state's dtype.
+    """A tensor of the parameter's layout in the state's dtype, made when a :class:`ParameterState` first reads it.
 
-    It is made when it is first read, and again if the parameter has moved or changed its layout since.
+    Without ``__set__``: once made it is an attribute like any other, until :meth:`ParameterState.refresh` drops it.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
     def __get__(self, state: ParameterState, owner: type | None = None) -> Tensor:
-        found: Tensor | None = state.__dict__.get(self._name)
-        if found is None or not state.fits(found):
-            found = state.__dict__[self._name] = state.empty()
-        return found
-
-    def __set__(self, state: ParameterState, tensor: Tensor) -> None:
-        state.__dict__[self._name] = tensor
+        made = state.__dict__[self._name] = state.empty()
+        return made
 
 
 class ParameterState:
-    """One parameter with its hyperparameters, its lasting state and its scratch memory.
-
-    ``lasting`` is the optimizer's own dictionary for the parameter, which is saved and restored: step, momentum, hess,
-    and for half-precision parameters the mean in float32.
-    """
+    """One parameter with its hyperparameters, its lasting state and its scratch memory."""
 
     step: Tensor  # the number t of steps, a scalar
     momentum: Tensor  # g, the running average of gradients
@@ -53,8 +42,10 @@ class ParameterState:
     def __init__(self, param: Tensor) -> None:
         self.param = param
         self.group: dict[str, Any] = {}
+        # the optimizer's dictionary, which is saved: step, momentum, hess, for half precision the mean in float32
         self.lasting: dict[str, Any] = {}
         self.dtype = torch.float32  # of the state: the parameter's, or float32 if that has fewer bits
+        self._layout: Any = None  # of the parameter at the last refresh
         self.index = 0  # position among all parameters: the stream of its noise
         self.aliases: list[Tensor] = []  # other Parameters on the very same memory
         self.held: Tensor | None = None  # the gradient at the end of the block, in case zero_grad() drops it
@@ -65,13 +56,18 @@ class ParameterState:
     def refresh(self, group: dict[str, Any], lasting: dict[str, Any], index: int) -> None:
         """Bring the state to the parameter's device, dtype and layout; make it on the first call."""
         param, self.group, self.lasting, self.index, self.aliases = self.param, group, lasting, index, []
-        self.dtype = torch.promote_types(param.dtype, torch.float32)
+        layout = param.device, param.dtype, param.stride()
+        moved = layout != self._layout  # model.to(...) was called since
+        if moved:
+            self._layout, self.dtype = layout, torch.promote_types(param.dtype, torch.float32)
+            for name in [name for name in self.__dict__ if isinstance(vars(ParameterState).get(name), Scratch)]:
+                del self.__dict__[name]
         if "hess" not in lasting:
             lasting["step"] = torch.zeros((), dtype=torch.float32)
             lasting["momentum"] = self.empty().zero_()
             lasting["hess"] = self.empty().fill_(group["hess_init"])
         for name in ("momentum", "hess"):
-            if not self.fits(lasting[name]):  # model.to(...) was called since
+            if (moved or lasting[name] is not getattr(self, name)) and not self._fits(lasting[name]):
                 lasting[name] = self.empty().copy_(lasting[name])
         self.step, self.momentum, self.hess = (lasting[name] for name in ("step", "momentum", "hess"))
         if self.keeps_master:
@@ -82,13 +78,12 @@ class ParameterState:
         else:
             lasting.pop("mean", None)
 
-    # ------------------------------------------------------------------ layout
     @property
     def keeps_master(self) -> bool:
         """Whether the mean has more bits than the parameter can hold."""
         return self.param.dtype != self.dtype
 
-    def fits(self, tensor: Tensor) -> bool:
+    def _fits(self, tensor: Tensor) -> bool:
         """Whether a tensor has the parameter's device and order of elements, and the state's dtype."""
         param = self.param
         if tensor.device != param.device or tensor.dtype != self.dtype:
@@ -99,7 +94,6 @@ class ParameterState:
         """New memory of the parameter's layout in the state's dtype."""
         return torch.empty_like(self.param, dtype=self.dtype, requires_grad=False)
 
-    # ------------------------------------------------------------------ Alg. 1's quantities
     @property
     def mean(self) -> Tensor:
         """The mean m, where it is stored between samples."""
@@ -125,21 +119,14 @@ class ParameterState:
         """The posterior's standard deviation, a new tensor."""
         return posterior_std(self.hess, ess=self.group["ess"], weight_decay=self.group["weight_decay"])
 
-    # ------------------------------------------------------------------ gradients
     @property
     def has_gradient(self) -> bool:
         """Whether param.grad, or that of an alias, holds one."""
         return any(param.grad is not None for param in (self.param, *self.aliases))
 
     def gradient(self, *, or_held: bool = False) -> Tensor | None:
-        """The gradient in param.grad plus those of aliases.
-
-        Args:
-            or_held: take the gradient of the end of the block if param.grad has been cleared since.
-        """
-        grad = self.param.grad
-        if grad is None and or_held:
-            grad = self.held
+        """The gradient in param.grad plus those of aliases, or the held one if param.grad has been cleared since."""
+        grad = self.held if or_held and self.param.grad is None else self.param.grad
         for alias in self.aliases:
             if alias.grad is not None:
                 grad = alias.grad if grad is None else grad + alias.grad

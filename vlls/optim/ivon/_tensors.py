@@ -12,13 +12,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from vlls.optim.ivon._executors import States, StepExecutor
 from vlls.optim.ivon._state import ParameterState
 from vlls.optim.ivon.alg1 import hess_estimate, ivon_update, posterior_noise, sample_statistic
-
-__all__ = ["Foreach", "SingleTensor", "round_at_random"]
 
 PIECE = 2**17  # elements: long enough for the threads, short enough for the caches
 
@@ -40,12 +38,12 @@ class Stored(StepExecutor):
             if not state.keeps_master:
                 state.saved_mean.copy_(state.param)
 
-    def draw(self, states: States, generator: torch.Generator | None) -> None:
+    def draw(self, states: States, generator: Generator | None) -> None:
         for key, part in _alike(states, lambda state: state.dtype).items():
             self._standard_normal(key, part, generator)
         self._perturb(states, generator)
 
-    def _standard_normal(self, key: Any, states: States, generator: torch.Generator | None) -> None:
+    def _standard_normal(self, key: Any, states: States, generator: Generator | None) -> None:
         device, dtype = states[0].param.device, states[0].dtype
         sizes = [state.param.numel() for state in states]
         flat = self._draws.get(key)
@@ -60,7 +58,7 @@ class Stored(StepExecutor):
             state.noise = noise if noise.stride() == state.param.stride() else state.empty().copy_(noise)
 
     @abstractmethod
-    def _perturb(self, states: States, generator: torch.Generator | None) -> None:
+    def _perturb(self, states: States, generator: Generator | None) -> None:
         """Scale the standard normal numbers in ``noise`` and add them to the parameters."""
 
     def restore(self, states: States) -> None:
@@ -70,7 +68,7 @@ class Stored(StepExecutor):
     def noise(self, state: ParameterState, at_sample: bool) -> Tensor:
         return state.noise
 
-    def update(self, states: States, generator: torch.Generator | None, at_sample: bool, resample: bool) -> None:
+    def update(self, states: States, generator: Generator | None, at_sample: bool, resample: bool) -> None:
         if at_sample:
             self.restore(states)
         self._update(states)
@@ -91,7 +89,7 @@ def _alike(states: States, dtype: Callable[[ParameterState], Any]) -> dict[Any, 
     return parts
 
 
-def round_at_random(values: Tensor, dtype: torch.dtype, generator: torch.Generator | None) -> Tensor:
+def round_at_random(values: Tensor, dtype: torch.dtype, generator: Generator | None) -> Tensor:
     r"""Round to the numbers of a half-precision dtype, up or down at random so that the mean is the value itself.
 
     Rounding to the nearest would lose noise below the resolution, and with it the curvature: :math:`\hat g` would no
@@ -123,7 +121,7 @@ class SingleTensor(Stored):
 
     option = "single"
 
-    def _perturb(self, states: States, generator: torch.Generator | None) -> None:
+    def _perturb(self, states: States, generator: Generator | None) -> None:
         for state in states:
             group = state.group
             tensors = [state.param.detach(), state.mean_at_sample, state.noise, state.hess]
@@ -164,7 +162,7 @@ class Foreach(Stored):
         for part in self._parts(states):
             torch._foreach_copy_([state.param for state in part], [state.mean_at_sample for state in part])
 
-    def _perturb(self, states: States, generator: torch.Generator | None) -> None:
+    def _perturb(self, states: States, generator: Generator | None) -> None:
         for part in self._parts(states):
             group = part[0].group
             params = [state.param for state in part]

@@ -15,8 +15,6 @@ except ImportError as error:  # a torch without Triton: Windows, macOS, CPU-only
         "pip install triton, or leave fused=None"
     ) from error
 
-__all__ = ["ivon_kernel"]
-
 
 @triton.jit
 def _tensor(row, column: tl.constexpr):  # type: ignore[no-untyped-def]
@@ -66,14 +64,7 @@ def ivon_kernel(  # type: ignore[no-untyped-def]
         inside = at < numel
         held = tl.load(param + at, mask=inside)
         if (MODE == 0) or RESAMPLE:
-            if part == 0:
-                e = e0
-            elif part == 1:
-                e = e1
-            elif part == 2:
-                e = e2
-            else:
-                e = e3
+            e = e0 if part == 0 else e1 if part == 1 else e2 if part == 2 else e3
         if MODE == 0:
             h = tl.load(hess_ + at, mask=inside, other=1.0)
             tl.store(other + at, held, mask=inside)

@@ -1,8 +1,8 @@
-"""The parameters of IVON: whether they are the mean or a sample, and the executors that move them."""
+"""The parameters of IVON: whether they are the mean or a sample, the executors, and the samples of a step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum, auto
 from typing import Any
 
@@ -13,10 +13,8 @@ from vlls._compiled import drop_cached_casts
 from vlls.optim.ivon._executors import StepExecutor
 from vlls.optim.ivon._processes import LocalGradients
 from vlls.optim.ivon._registry import executors_of
-from vlls.optim.ivon._samples import Samples
 from vlls.optim.ivon._state import ParameterState
-
-__all__ = ["Weights", "Where"]
+from vlls.optim.ivon.alg1 import sample_statistic
 
 Plan = list[tuple[StepExecutor, list[ParameterState]]]
 
@@ -30,12 +28,90 @@ class Where(Enum):
     KEPT = auto()  # inside keep_sampled()
 
 
-class Weights:
-    """Moves all parameters from the mean to a sample, back, and on by a step of Alg. 1.
+class Samples:
+    """The samples taken since the last step; true if there are any.
 
-    Args:
-        optimizer: with its groups, state, options and generator.
+    One sample costs no memory: its gradient stays in ``param.grad``, where it may still be clipped or unscaled, and its
+    noise in the executor's memory. Only when a second one comes are gradient and statistic averaged in memory of their
+    own; the average gradient is then shown in ``param.grad``, and the step follows what is done to it there.
     """
+
+    def __init__(self, noise: Callable[[list[ParameterState]], Iterable[Tensor]]) -> None:
+        self._noise = noise  # the perturbation of each parameter in the last draw
+        self._states: list[ParameterState] = []
+        self._count = 0
+        self._averaged = False
+
+    def __bool__(self) -> bool:
+        return self._count > 0
+
+    def discard(self) -> None:
+        """Forget the samples."""
+        for state in self._states:
+            state.held = state.grad = state.statistic = state.norm = None
+        self._states, self._count, self._averaged = [], 0, False
+
+    def add(self, states: list[ParameterState], *, local: bool = False) -> None:
+        """Count the gradients in ``param.grad`` as one sample; with ``local``, its statistic is that of local_grad."""
+        grads = [state.gradient() for state in states]
+        if not self and not local:
+            self._states, self._count = states, 1
+            for state, grad in zip(states, grads, strict=True):
+                state.held = grad
+            return
+        if not self:
+            for state in states:
+                state.grad = state.statistic = None
+        self._states, self._averaged = states, True
+        self._count += 1
+        for state, grad, noise in zip(states, grads, self._noise(states), strict=True):
+            self._average(state, grad, state.local_grad if local and grad is not None else grad, noise)
+            state.show_average()
+
+    def keep_average(self) -> None:
+        """Turn the one sample that waits into averages, so that its noise and param.grad may be overwritten."""
+        if self._averaged or not self:
+            return
+        self._averaged = True
+        for state, noise in zip(self._states, self._noise(self._states), strict=True):
+            state.grad = state.statistic = None
+            grad = state.gradient(or_held=True)
+            self._average(state, grad, grad, noise)
+            state.norm = None if state.param.grad is None else state.param.grad.norm(dtype=state.dtype)
+
+    def take_from_grads(self) -> None:
+        """Detach the averages from ``param.grad``: it is about to be cleared, or to hold another sample."""
+        self.keep_average()
+        for state in self._states:
+            state.norm = None
+
+    def finish(self, inverse_scale: float | None) -> list[ParameterState]:
+        """Set ``grad`` and ``statistic`` of every parameter for the step; ``inverse_scale`` is the GradScaler's."""
+        for state in self._states:
+            if self._averaged:
+                state.follow_shown_average()
+            else:
+                state.grad, state.statistic = state.gradient(or_held=True), None
+            if inverse_scale is not None:
+                state.rescale(inverse_scale)
+        return self._states
+
+    def _average(self, state: ParameterState, grad: Tensor | None, local: Tensor | None, noise: Tensor) -> None:
+        """Update the running means of gradient and statistic; a missing gradient is a zero."""
+        if grad is None and state.grad is None:
+            return
+        mean, statistic = state.averages()
+        if grad is None or local is None:
+            mean.mul_(1.0 - 1.0 / self._count)
+            statistic.mul_(1.0 - 1.0 / self._count)
+        else:
+            seen = sample_statistic(local.to(state.dtype), noise, hess_approx=state.group["hess_approx"])
+            mean.add_((grad.to(state.dtype) - mean) / self._count)
+            statistic.add_((seen - statistic) / self._count)
+
+
+class Weights:
+    """Moves all parameters from the mean to a sample, back, and on by a step of Alg. 1."""
 
     def __init__(self, optimizer: Any) -> None:
         self.where = Where.MEAN
@@ -65,7 +141,7 @@ class Weights:
         """The state of every trainable parameter, made or moved to where the parameter is now."""
         states: list[ParameterState] = []
         owners: dict[Any, ParameterState] = {}
-        index = 0
+        index = 0  # of every parameter, trainable or not
         for group in self._optimizer.param_groups:
             for param in group["params"]:
                 index += 1
@@ -92,9 +168,10 @@ class Weights:
         """The executors and the parameters that each takes: as at the last plan, or anew for some of them."""
         if states is self.planned:
             return self._planned[1]
-        options = {name: getattr(self._optimizer, name) for name in ("fused", "foreach")}
+        optimizer = self._optimizer
+        chosen = executors_of([s.param for s in states], fused=optimizer.fused, foreach=optimizer.foreach)
         parts: dict[type[StepExecutor], list[ParameterState]] = {}
-        for state, kind in zip(states, executors_of([s.param for s in states], **options), strict=True):
+        for state, kind in zip(states, chosen, strict=True):
             parts.setdefault(kind, []).append(state)
         for kind in parts.keys() - self._executors.keys():
             self._executors[kind] = kind()
@@ -105,7 +182,6 @@ class Weights:
         of = {state: executor for executor, members in self._plan(states) for state in members}
         return (of[state].noise(state, self.at_sample) for state in states)
 
-    # ------------------------------------------------------------------ from one place to another
     @torch.inference_mode(False)
     @torch.no_grad()
     def draw(self, states: list[ParameterState], *, keep: bool = False) -> None:
