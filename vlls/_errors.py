@@ -41,13 +41,13 @@ def reading(path: Path, read: Callable[[], T], form: str) -> T:
         ) from error
 
 
-def needs(module: str, purpose: str, extra: str | None = None) -> Any:
+def needs(module: str, purpose: str) -> Any:
     """Import a module that the core of ``vlls`` does without; raise an error with the pip command if it is missing."""
     try:
         return import_module(module)
     except ImportError as error:
-        library, command = library_of(module), pip_command(module, extra)
-        raise MissingDataError(f"{purpose} needs {library} ({one_line(error)}); {command}") from error
+        reason = f"{purpose} needs {library_of(module)} ({one_line(error)})"
+        raise MissingDataError(f"{reason}; {pip_command(module)}") from error
     except (RuntimeError, OSError) as error:  # torchvision's operators are compiled for one version of torch
         raise MissingDataError(
             f"{purpose} needs {library_of(module)}, which is installed and cannot be imported ({one_line(error)}); "

@@ -15,19 +15,18 @@ import torch
 from torch import Tensor
 
 _BLOCK = 1 << 17  # elements of one (nodes, rows) temporary: about a megabyte, which stays in cache
+_TOLERANCE = 1e-13  # largest accepted change of the last halving, relative to max(1, |value|)
+_MOST_NODES = 1 << 16
 _CROSSOVER = 2.5  # std above which the logistic density is the narrower of the two factors
 _LOG_2PI = math.log(2 * math.pi)
 
 
 # --------------------------------------------------------------------------------------- any analytic function
-def gaussian_expectation(
-    function: Callable[[Tensor], Tensor], mean: Tensor, std: Tensor, *, tol: float = 1e-13, max_nodes: int = 1 << 16
-) -> Tensor:
+def gaussian_expectation(function: Callable[[Tensor], Tensor], mean: Tensor, std: Tensor) -> Tensor:
     """Return E[function(mean + std e)], e ~ N(0, 1), elementwise, for an analytic ``function``.
 
-    The range is widened until both ends are negligible and the step halved until the sum changes by no more than
-    ``tol``, relative to max(1, |value|). If it does not settle with ``max_nodes`` nodes, a ValueError says so. ``mean``
-    and ``std`` are float64 and broadcast.
+    The range is widened until both ends are negligible and the step halved until the sum stands still; if it does not,
+    a ValueError says so. ``mean`` and ``std`` are float64 and broadcast.
     """
     mean, std = torch.broadcast_tensors(mean, std)
     shape = mean.shape
@@ -61,11 +60,11 @@ def gaussian_expectation(
         total = total + weighted_sum(midpoints)
         step /= 2
         previous, value = value, step * total
-        if bool(((value - previous).abs() <= tol * value.abs().clamp_min(1.0)).all()):
+        if bool(((value - previous).abs() <= _TOLERANCE * value.abs().clamp_min(1.0)).all()):
             return value.reshape(shape)
-        if 4 * half_width / step > max_nodes:
+        if 4 * half_width / step > _MOST_NODES:
             raise ValueError(
-                f"the Gaussian expectation did not settle with {max_nodes} nodes: the function is not smooth at the "
+                f"the Gaussian expectation did not settle with {_MOST_NODES} nodes: the function is not smooth at the "
                 "scale of the variance, or the expectation is infinite; give the family its closed-form expectation"
             )
 

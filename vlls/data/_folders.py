@@ -181,11 +181,6 @@ def _files(root: Path, classes: Sequence[str], there: Sequence[str], walk: _Walk
     return ImageFiles(root, np.concatenate(paths), labels)
 
 
-def _holds_runs(folder: Path) -> bool:
-    """Tell whether ``vlls train`` wrote runs to this folder: they may lie inside the data set that it trains on."""
-    return any(next(folder.glob(f"*/{name}"), None) for name in ("checkpoint.pt", "record.json"))
-
-
 def _above(folder: Path) -> frozenset[str]:
     """Return the folder and those above it, with links resolved."""
     real = Path(os.path.realpath(folder))
@@ -203,10 +198,13 @@ class _Walk:
     def folders(self, root: Path) -> list[str]:
         """Return the names of the folders in a folder, except those that ``vlls train`` made."""
         found = list(self._entries(root, _above(root)))
-        runs = [name for name, is_folder in found if is_folder and _holds_runs(root / name)]
+        folders = [name for name, is_folder in found if is_folder]
+        # runs may lie inside the data set that they train on
+        marks = ("*/checkpoint.pt", "*/record.json")
+        runs = [name for name in folders if any(next((root / name).glob(mark), None) for mark in marks)]
         loose = sum(not is_folder and name.lower().endswith(EXTENSIONS) for name, is_folder in found)
         self.left_out += Counter({"folders of runs": len(runs), "images in no folder of a class": loose})
-        return [name for name, is_folder in found if is_folder and name not in runs]
+        return [name for name in folders if name not in runs]
 
     def images(self, root: Path, name: str) -> list[bytes]:
         """Return the paths of the images in a folder and those below it, relative to ``root``, each image once."""
