@@ -17,7 +17,7 @@ from vlls.data._rates import check_errors
 from vlls.models import NAMES as MODELS
 from vlls.train._keys import run_key
 from vlls.train._presets import settings
-from vlls.train.methods import METHODS, Method, record_of_outside, register_if_unknown, unread_by
+from vlls.train.methods import METHODS, OURS, Method, register, unread_by
 
 __all__ = ["ResolvedConfig", "RunConfig"]
 
@@ -234,8 +234,8 @@ class RunConfig:
         return hash(tuple(value for name, value in self._values().items() if name != "options"))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        values = {**self._values(), "options": dict(self.options)}
-        return _unpickled, (type(self), values, record_of_outside(self.method))
+        values, method = {**self._values(), "options": dict(self.options)}, METHODS[self.method]
+        return _unpickled, (type(self), values, None if self.method in OURS else method)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them; ``options`` only if there are any."""
@@ -344,7 +344,8 @@ _NUMBERS = {  # of each field that holds a number: the type to accept, and the o
 
 def _unpickled(cls: type[C], values: dict[str, Any], method: Method | None) -> C:
     """Make a config of another process, and register its method if this process does not know it."""
-    register_if_unknown(method)
+    if method is not None and method.name not in METHODS:
+        register(method)
     return cls(**values)
 
 

@@ -58,7 +58,11 @@ def predict_probabilities(
     total = torch.zeros(len(images), trainer.data.num_classes)
     read = torch.ones(len(images), dtype=torch.bool)
     at, last = (len(images) * rank // trainer.world for rank in (trainer.rank, trainer.rank + 1))
-    with _evaluating(trainer):
+    if trainer.world > 1:  # running statistics differ between processes until the next forward pass
+        for buffer in trainer.model.buffers():
+            dist.broadcast(buffer, 0)
+    trainer.model.eval()
+    try:
         for batch, ok in _batches(trainer, images, at, last):
             rows = slice(at, at + len(batch))
             for i in range(max(samples, 1)):
@@ -66,24 +70,14 @@ def predict_probabilities(
                     total[rows] += trainer.logits(trainer.model, batch).softmax(dim=1).cpu()
             read[rows] = ok
             at = rows.stop
+    finally:
+        trainer.model.train()
     if trainer.world > 1:
         total, readable = total.to(trainer.device), read.int().to(trainer.device)
         dist.all_reduce(total)
         dist.all_reduce(readable, dist.ReduceOp.MIN)
         total, read = total.cpu(), readable.bool().cpu()
     return total / max(samples, 1), read
-
-
-@contextmanager
-def _evaluating(trainer: Trainer) -> Iterator[None]:
-    if trainer.world > 1:  # running statistics differ between processes until the next forward pass
-        for buffer in trainer.model.buffers():
-            dist.broadcast(buffer, 0)
-    trainer.model.eval()
-    try:
-        yield
-    finally:
-        trainer.model.train()
 
 
 @contextmanager

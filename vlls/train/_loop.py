@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Interrupted", "Reporter", "RunResult", "run"]
 
+_ENTRIES = ("status", "reason", "counts", "labels", "epochs", "final", "machine")  # of a record
 AGREE_EVERY = 10  # steps between the moments at which processes agree to stop or to save
 
 
@@ -140,8 +141,7 @@ class RunResult:
 
     def record(self) -> dict[str, Any]:
         """Return the JSON record; on a CPU all but ``machine`` follows from the config."""
-        names = ("status", "reason", "counts", "labels", "epochs", "final", "machine")
-        entries = {name: getattr(self, name) for name in names}
+        entries = {name: getattr(self, name) for name in _ENTRIES}
         return {"key": self.config.key, "config": self.config.to_dict(), **entries}
 
 
@@ -214,8 +214,8 @@ def run(
 def finished_run(folder: Path, config: RunConfig) -> RunResult:
     """Return the result of a run that is over, from its record."""
     record, found = load_run_record(folder / RECORD, config)
-    values = {name: record[name] for name in ("status", "reason", "counts", "epochs", "final", "machine")}
-    return RunResult(found.resolved(), **values, labels=record.get("labels", {}), folder=folder)
+    values = {name: record[name] for name in _ENTRIES if name in record}  # older records have no labels
+    return RunResult(found.resolved(), **values, folder=folder)
 
 
 class _Run:

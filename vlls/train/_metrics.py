@@ -90,10 +90,7 @@ def import_torchmetrics() -> Any:
 
 @torch.no_grad()
 def memorisation(predicted: Tensor, given: Tensor, clean: Tensor) -> dict[str, float]:
-    """Return the shares of the training images with wrong and with right labels that are predicted as labelled.
-
-    ``recovered`` is the share of the wrongly labelled ones that are predicted as the images they are.
-    """
+    """Return the shares of rightly and wrongly labelled images predicted as labelled, and of wrong ones as they are."""
     predicted, given, clean = (whole_labels(labels) for labels in (predicted, given, clean))
     wrong = given != clean
     found = {"clean_part_accuracy": _share((predicted == given)[~wrong])}

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from vlls._errors import missing
 from vlls._files import make_folder
@@ -168,7 +169,7 @@ class TensorBoard(Reporter):
         self.folder = Path(folder).expanduser()
         make_folder(self.folder)
         self._make = SummaryWriter
-        self._writer: SummaryWriter | None = None
+        self._writer: Any = None
 
     def start(self, config: ResolvedConfig, step: int, steps_per_epoch: int, images: dict[str, int]) -> None:
         """Open the run's file and write its config as text."""
@@ -180,13 +181,10 @@ class TensorBoard(Reporter):
 
     def note(self, text: str) -> None:
         """Write the line as text."""
-        if self._writer is not None:
-            self._writer.add_text("note", text)
+        self._writer.add_text("note", text)
 
     def epoch(self, metrics: dict[str, float]) -> None:
         """Write the epoch's metrics."""
-        if self._writer is None:
-            return
         epoch = int(metrics["epoch"])
         for name, value in metrics.items():
             if name != "epoch":
@@ -196,6 +194,6 @@ class TensorBoard(Reporter):
 
     def close(self) -> None:
         """Close the file."""
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

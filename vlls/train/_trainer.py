@@ -256,10 +256,16 @@ def seen_size(config: ResolvedConfig, data: RunData) -> int:
 
 def pixel_moments(train: Images, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the mean and the standard deviation of each channel, (C,) and (C,); ImageNet's for images in files."""
-    if isinstance(train.images, np.ndarray):
-        mean, std = _moments(train.images)
-    else:
-        mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
+    mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
+    if isinstance(images := train.images, np.ndarray):  # exact: from the counts of the 256 values
+        values, counts = np.arange(256), np.zeros((images.shape[3], 256), dtype=np.int64)
+        for start in range(0, len(images), 4096):  # counting makes each byte eight
+            for channel, count in enumerate(counts):
+                count += np.bincount(images[start : start + 4096, ..., channel].ravel(), minlength=256)
+        total = counts.sum(axis=1)
+        mean = (counts * values).sum(axis=1) / total
+        variance = (counts * (values - mean[:, None]) ** 2).sum(axis=1) / total
+        std = np.maximum(np.sqrt(variance), 1.0)
     options: Any = {"dtype": torch.float32, "device": device}
     return torch.tensor(mean, **options), torch.tensor(std, **options)
 
@@ -278,15 +284,3 @@ def make_model(
         shape: Any = {"in_channels": channels, "image_size": seen_size(config, data)}
         model = build(config.model, data.num_classes, pretrained=pretrained, **shape)
     return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-
-def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel, exact: from the counts of the 256 values."""
-    values, counts = np.arange(256), np.zeros((images.shape[3], 256), dtype=np.int64)
-    for start in range(0, len(images), 4096):  # counting makes each byte eight
-        for channel, count in enumerate(counts):
-            count += np.bincount(images[start : start + 4096, ..., channel].ravel(), minlength=256)
-    total = counts.sum(axis=1)
-    mean = (counts * values).sum(axis=1) / total
-    variance = (counts * (values - mean[:, None]) ** 2).sum(axis=1) / total
-    return mean, np.maximum(np.sqrt(variance), 1.0)

@@ -296,7 +296,7 @@ PROPOSED = "ivon"
 SGD = "sgd"
 """The method that others are at their ``sgd_value``."""
 
-_OURS = frozenset(_METHODS)
+OURS = frozenset(_METHODS)  # not registered from outside, so every process knows them
 _READ_BY_SOME = frozenset(name for method in _METHODS.values() for name in method.reads)
 
 
@@ -323,17 +323,6 @@ def register(method: Method) -> None:
     if method.shares_presets_of:
         check_known(method.shares_presets_of, _METHODS, "shares_presets_of")
     _METHODS[method.name] = method
-
-
-def record_of_outside(name: str) -> Method | None:
-    """Return the record of a method that was registered from outside, for a process that may not know it."""
-    return None if name in _OURS else _METHODS[name]
-
-
-def register_if_unknown(method: Method | None) -> None:
-    """Register a method that came with a config from another process."""
-    if method is not None and method.name not in _METHODS:
-        register(method)
 
 
 def unread_by(name: str) -> set[str]:
