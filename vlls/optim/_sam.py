@@ -102,8 +102,9 @@ def _checked_group(group: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(p, Tensor):
             raise ValueError(f"params holds {kind_of(p)} at {i}; pass tensors, as model.parameters() does")
         if not p.is_floating_point() or p.layout != torch.strided:
-            kind = f"{p.dtype}, {p.layout}"
-            raise ValueError(f"params holds a tensor of {kind} at {i}; pass dense real floating-point ones")
+            raise ValueError(
+                f"params holds a tensor of {p.dtype}, {p.layout} at {i}; pass dense real floating-point ones"
+            )
         if getattr(p, "_fsdp_flattened", False):
             raise ValueError(
                 f"params holds a shard of FullyShardedDataParallel at {i}, whose gradient's norm is not that of all; "
@@ -270,8 +271,8 @@ class SAM(Optimizer):
                     where = f"the gradient of params[{j}] in group {i} is sparse ({p.grad.layout})"
                     raise ValueError(f"{where}; SAM needs dense ones, as sparse=False in torch.nn.Embedding gives")
                 foreach = p.is_cuda if self.foreach is None else self.foreach
-                where_and_what = p.device, p.dtype, _mesh(p)
-                params, grads = alike.setdefault((rho, group["adaptive"], foreach, where_and_what), ([], []))
+                key = rho, group["adaptive"], foreach, (p.device, p.dtype, _mesh(p))
+                params, grads = alike.setdefault(key, ([], []))
                 params.append(p)
                 grads.append(p.grad)
 
@@ -359,25 +360,24 @@ class SAM(Optimizer):
             RuntimeError: without a closure, or between :meth:`first_step` and :meth:`second_step`.
         """
         with self._alone():
-            return self._step(closure)
-
-    def _step(self, closure: Callable[[], Any] | None) -> Any:
-        self._check_at_theta("step")
-        if closure is None and only_makes_state(self):
-            return self.base_optimizer.step()
-        if closure is None:
-            raise RuntimeError("step was called without a closure; call step(closure), or first_step and second_step")
-        with torch.enable_grad():
-            loss = closure()
-        self.first_step(zero_grad=True)
-        try:
+            self._check_at_theta("step")
+            if closure is None and only_makes_state(self):
+                return self.base_optimizer.step()
+            if closure is None:
+                raise RuntimeError(
+                    "step was called without a closure; call step(closure), or first_step and second_step"
+                )
             with torch.enable_grad():
-                closure()
-        except BaseException:
-            self._restore()
-            raise
-        self.second_step()
-        return loss
+                loss = closure()
+            self.first_step(zero_grad=True)
+            try:
+                with torch.enable_grad():
+                    closure()
+            except BaseException:
+                self._restore()
+                raise
+            self.second_step()
+            return loss
 
     @torch.no_grad()
     def _put_back(self) -> None:

@@ -19,26 +19,8 @@ from vlls._names import kind_of
 from vlls.optim._protocol import VariationalOptimizer
 from vlls.optim._running import frozen_running_state
 from vlls.optim._wrapped import on_itself, only_makes_state
-from vlls.optim.ivon._checks import (
-    FirstSteps,
-    can_look,
-    check_generator_state,
-    check_group,
-    check_keys,
-    check_keywords,
-    check_options,
-    check_parameters,
-    check_state_dict,
-    saved_generator,
-)
-from vlls.optim.ivon._processes import (
-    LocalGradients,
-    average_over_processes,
-    count_stepping,
-    several_processes,
-    take_over_from_last,
-    warn_of_equal_samples,
-)
+from vlls.optim.ivon import _checks as checks
+from vlls.optim.ivon import _processes as processes
 from vlls.optim.ivon._registry import executors_of
 from vlls.optim.ivon._state import ParameterState
 from vlls.optim.ivon._weights import Weights, Where
@@ -132,12 +114,10 @@ class IVON(Optimizer, Joinable):
         fused: bool | None = None,
         **unknown: Any,
     ) -> None:
-        check_keywords(unknown)
+        checks.check_keywords(unknown)
         params = list(params) if not isinstance(params, (Tensor, dict)) else params
-        check_options(params=params, mc_samples=mc_samples, generator=generator, foreach=foreach, fused=fused)
-        self.mc_samples = mc_samples
-        self.sync = bool(sync)
-        self.generator = generator
+        checks.check_options(params=params, mc_samples=mc_samples, generator=generator, foreach=foreach, fused=fused)
+        self.mc_samples, self.sync, self.generator = mc_samples, bool(sync), generator
         self.foreach, self.fused = foreach, fused
         self._reset()
         defaults = {
@@ -152,7 +132,7 @@ class IVON(Optimizer, Joinable):
             "debias": debias,
             "rescale_lr": rescale_lr,
         }
-        check_group(defaults)
+        checks.check_group(defaults)
         super().__init__(params, defaults)
 
     def _reset(self) -> None:
@@ -160,9 +140,8 @@ class IVON(Optimizer, Joinable):
         self._weights = Weights(self)
         self._seeds_checked = False
         self._begun = False  # with the first sample to train at
-        self._first_steps: FirstSteps | None = None
+        self._first_steps: checks.FirstSteps | None = None
 
-    # ------------------------------------------------------------------ parameters and executors
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, with their own hyperparameters if given, also after training has begun.
 
@@ -177,9 +156,9 @@ class IVON(Optimizer, Joinable):
             params = param_group.get("params", [])
             params = [params] if isinstance(params, Tensor) else list(params)
             param_group = {**param_group, "params": params}
-            check_parameters(params)
-            check_keys(param_group, self.defaults)
-            check_group({**self.defaults, **param_group})
+            checks.check_parameters(params)
+            checks.check_keys(param_group, self.defaults)
+            checks.check_group({**self.defaults, **param_group})
         with self._alone():
             self._refuse_inside("add_param_group()")
             super().add_param_group(param_group)
@@ -200,7 +179,6 @@ class IVON(Optimizer, Joinable):
         """Whether a CUDA graph can hold the steps, which with ``fused`` read no number from the device."""
         return bool(self.fused)
 
-    # ------------------------------------------------------------------ sampling
     @on_itself
     @contextmanager
     def sampled_params(self, train: bool = False) -> Iterator[None]:
@@ -259,7 +237,7 @@ class IVON(Optimizer, Joinable):
                     f"keep_sampled() holds one sample at a time but mc_samples={self.mc_samples}; "
                     "set mc_samples=1 or use step(closure) without it"
                 )
-            if self.sync and several_processes():
+            if self.sync and processes.several_processes():
                 raise RuntimeError(
                     "keep_sampled() cannot separate this process's gradient from the average of all; "
                     "use sampled_params(train=True) or step(closure) with sync=True"
@@ -274,7 +252,6 @@ class IVON(Optimizer, Joinable):
             self._look_back()
 
     def _look_back(self) -> None:
-        """Look at the effect of the first steps, if the parameters are the mean."""
         if self._first_steps is not None and not self._weights.kept and self._first_steps.ended():
             self._first_steps = None
 
@@ -295,20 +272,21 @@ class IVON(Optimizer, Joinable):
 
     @torch.inference_mode(False)  # the state outlives the block in which it is made
     @torch.no_grad()
-    def _begin(self, train: bool) -> tuple[list[ParameterState], LocalGradients | None]:
+    def _begin(self, train: bool) -> tuple[list[ParameterState], processes.LocalGradients | None]:
         """Prepare another sample, which overwrites the last one's noise and, if it trains, ``param.grad``."""
         states = self._weights.plan()
         if train and not self._begun and not torch.compiler.is_compiling():
             self._begun = True
-            self._first_steps = FirstSteps(states) if can_look(states) else None
+            self._first_steps = checks.FirstSteps(states) if checks.can_look(states) else None
         self._weights.samples.keep_average()
         if self._weights.samples and train:
             self._weights.samples.take_from_grads()
             for state in states:
                 state.param.grad = None
-        return states, LocalGradients(states) if train and self.sync and several_processes() else None
+        return states, processes.LocalGradients(
+            states
+        ) if train and self.sync and processes.several_processes() else None
 
-    # ------------------------------------------------------------------ the step
     @overload
     def step(self, closure: None = None) -> None: ...
 
@@ -330,39 +308,35 @@ class IVON(Optimizer, Joinable):
             RuntimeError: without a sample to learn from, inside a sample, with a closure while a sample waits, or if a
                 gradient is sparse. Nothing has changed then.
         """
-        with self._alone():
-            return self._step(closure)
-
-    def _step(self, closure: Callable[[], Any] | None) -> Any:
         weights, loss = self._weights, None
-        if weights.kept:
-            loss = _call(closure) if closure is not None else None
-            weights.count_sample(weights.planned)
-        elif closure is not None:
-            self._refuse_inside("step(closure)")
-            if weights.where is Where.WAITING:
-                raise RuntimeError(
-                    "step(closure) samples by itself, but a gradient of sampled_params(train=True) waits for its step; "
-                    "call step() without a closure to learn from it"
-                )
-            loss = self._sample_closure(closure)
-        else:
-            self._refuse_inside("step()")
-            if weights.where is Where.MEAN and only_makes_state(self):
-                weights.refresh()
-                self._store_generator()
-                return None
-            if weights.where is Where.MEAN:
-                raise RuntimeError(
-                    "step() has no sample to learn from; compute the loss and call backward() inside "
-                    "`with optimizer.sampled_params(train=True):`, or call step(closure)"
-                )
-        try:
-            self._update()
-        finally:
-            weights.discard()
-            if not weights.kept:
-                weights.restore()
+        with self._alone():
+            if weights.kept:
+                loss = _call(closure) if closure is not None else None
+                weights.count_sample(weights.planned)
+            elif closure is not None:
+                self._refuse_inside("step(closure)")
+                if weights.where is Where.WAITING:
+                    raise RuntimeError(
+                        "step(closure) samples by itself, but a gradient of sampled_params(train=True) waits for its "
+                        "step; call step() without a closure to learn from it"
+                    )
+                loss = self._sample_closure(closure)
+            else:
+                self._refuse_inside("step()")
+                if weights.where is Where.MEAN:
+                    if only_makes_state(self):
+                        weights.refresh()
+                        return self._store_generator()
+                    raise RuntimeError(
+                        "step() has no sample to learn from; compute the loss and call backward() inside "
+                        "`with optimizer.sampled_params(train=True):`, or call step(closure)"
+                    )
+            try:
+                self._update()
+            finally:
+                weights.discard()
+                if not weights.kept:
+                    weights.restore()
         return loss
 
     def _sample_closure(self, closure: Callable[[], Any]) -> Any:
@@ -390,7 +364,7 @@ class IVON(Optimizer, Joinable):
     def _update(self) -> None:
         """Lines 3 to 8 of Alg. 1 for every parameter that has a gradient."""
         found_inf, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
-        together = self.sync and several_processes()
+        together = self.sync and processes.several_processes()
         if not together and found_inf is not None and float(found_inf) != 0.0:
             return  # GradScaler's step with an infinity or a NaN: as if it had not been
         states = self._weights.samples.finish(None if scale is None else 1.0 / float(scale))
@@ -401,23 +375,24 @@ class IVON(Optimizer, Joinable):
             self._first_steps.steps += 1
             self._look_back()
 
-    # ------------------------------------------------------------------ several processes
     def _average(self, states: list[ParameterState], found_inf: Tensor | None) -> bool:
         """Average over the processes; return False where one has found an infinity."""
         Join.notify_join_context(self)
         world = dist.get_world_size()
-        stepping = count_stepping(self.join_device, stepping=True)
+        stepping = processes.count_stepping(self.join_device, stepping=True)
         if stepping < world and not self._join_config.enable:
             raise RuntimeError(
                 f"{world - stepping} of {world} processes ran out of batches and do not step; "
                 "use `with Join([model, optimizer]):`, or give all of them as many"
             )
         if stepping == world and not self._seeds_checked:
-            warn_of_equal_samples(next(self._weights.noise(states[:1])))
+            processes.warn_of_equal_samples(next(self._weights.noise(states[:1])))
             self._seeds_checked = True
         # DistributedDataParallel, joined before, has divided the sum of all gradients in the same way
         by_world = self._by_world and not self._join_config.is_first_joinable
-        return average_over_processes(states, found_inf, stepping=stepping, divisor=world if by_world else stepping)
+        return processes.average_over_processes(
+            states, found_inf, stepping=stepping, divisor=world if by_world else stepping
+        )
 
     def join_hook(self, **options: Any) -> JoinHook:
         """Allow processes to have different numbers of batches: ``with Join([model, optimizer]):``, the model first.
@@ -438,15 +413,13 @@ class IVON(Optimizer, Joinable):
     @property
     def join_device(self) -> torch.device:
         """The device of the parameters."""
-        device: torch.device = self._params()[0].device
-        return device
+        return self._params()[0].device
 
     @property
     def join_process_group(self) -> Any:
         """All processes."""
         return dist.group.WORLD
 
-    # ------------------------------------------------------------------ gradients, results, persistence
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients, but keep the samples that wait for the next :meth:`step`.
 
@@ -535,8 +508,8 @@ class IVON(Optimizer, Joinable):
         loaded: dict[str, Any] = {}
 
         def check(_: Optimizer, given: dict[str, Any]) -> None:
-            check_state_dict(given, self.param_groups)
-            check_generator_state(saved_generator(given), self.generator)
+            checks.check_state_dict(given, self.param_groups)
+            checks.check_generator_state(checks.saved_generator(given), self.generator)
             loaded.update(given)
 
         def take_over(_: Optimizer) -> None:
@@ -546,7 +519,7 @@ class IVON(Optimizer, Joinable):
                     device = value.device if name == "step" else param.device
                     self.state[param][name] = value.detach().to(device, copy=True)
                 self.state.get(param, {}).pop("generator", None)
-            state = saved_generator(loaded)
+            state = checks.saved_generator(loaded)
             if self.generator is not None and state is not None:
                 self.generator.set_state(state)
             self._reset()
@@ -566,8 +539,7 @@ class IVON(Optimizer, Joinable):
     def __getstate__(self) -> dict[str, Any]:
         with self._alone():
             self._refuse_inside("copying or pickling the optimizer")
-            options = ("mc_samples", "sync", "foreach", "fused")
-            own: dict[str, Any] = {name: getattr(self, name) for name in options}
+            own: dict[str, Any] = {name: getattr(self, name) for name in ("mc_samples", "sync", "foreach", "fused")}
             if self.generator is not None:
                 own["generator_state"] = (str(self.generator.device), self.generator.get_state())
             return {**super().__getstate__(), **own}  # type: ignore[no-untyped-call]
@@ -593,15 +565,15 @@ class _OutOfBatches(JoinHook):
     @torch.no_grad()
     def main_hook(self) -> None:
         """Take part in a step of the others, with no gradient."""
-        optimizer = self._optimizer
+        optimizer, weights = self._optimizer, self._optimizer._weights
         if not optimizer.sync:
             return
         with optimizer._alone():
             optimizer._refuse_inside("Join")
-            optimizer._weights.discard()
-            states = optimizer._weights.refresh()
-            count = count_stepping(optimizer.join_device, stepping=False)
-            average_over_processes(states, stepping=count, divisor=count)
+            weights.discard()
+            states = weights.refresh()
+            count = processes.count_stepping(optimizer.join_device, stepping=False)
+            processes.average_over_processes(states, stepping=count, divisor=count)
             for state in states:
                 state.grad = state.statistic = None
 
@@ -610,9 +582,9 @@ class _OutOfBatches(JoinHook):
         """Go on from the state of a process that had the most batches."""
         optimizer = self._optimizer
         optimizer._join_config = _JoinConfig.construct_disabled_join_config()
-        if optimizer.sync and several_processes():
+        if optimizer.sync and processes.several_processes():
             with optimizer._alone():
-                take_over_from_last(optimizer._weights.refresh(), is_last_joiner)
+                processes.take_over_from_last(optimizer._weights.refresh(), is_last_joiner)
 
 
 def _call(closure: Callable[[], Any]) -> Any:

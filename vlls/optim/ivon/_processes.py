@@ -12,17 +12,7 @@ from torch import Tensor
 from vlls._warnings import warn_caller
 from vlls.optim.ivon._state import ParameterState
 
-__all__ = [
-    "LocalGradients",
-    "average_over_processes",
-    "count_stepping",
-    "several_processes",
-    "take_over_from_last",
-    "warn_of_equal_samples",
-]
-
-STEP = 4096.0
-"""A process that makes a step adds this, many times the 1 that it adds in a forward pass under ``Join``."""
+STEP = 4096.0  # what a process that makes a step adds: many times the 1 that it adds in a forward pass under ``Join``
 
 
 def several_processes() -> bool:
@@ -36,10 +26,7 @@ class LocalGradients:
     The curvature needs each process's gradient times its own noise; the average times the noise would halve it. What
     autograd adds to ``param.grad`` is added to ``local_grad`` of the parameter as well. If ``param.grad`` is changed
     between two backward passes, or after the last, ``local_grad`` follows: a factor (clipping, unscaling) scales it, a
-    cleared gradient clears it. :meth:`settle` ends the recording.
-
-    Args:
-        states: the parameters, before the first backward pass of a sample.
+    cleared gradient clears it. It is made before the first backward pass of a sample; :meth:`settle` ends it.
     """
 
     def __init__(self, states: list[ParameterState]) -> None:
@@ -110,9 +97,6 @@ def count_stepping(device: torch.device, *, stepping: bool) -> int:
 
     It is the first exchange of a step, and one float that all add up is also the first of each round in which such a
     process waits (a process that goes on then adds 1): where only the model was joined, it finds that out here.
-
-    Raises:
-        RuntimeError: if a process is in its next forward pass already.
     """
     count = torch.full((1,), STEP * stepping, device=device)
     dist.all_reduce(count)
@@ -125,16 +109,10 @@ def count_stepping(device: torch.device, *, stepping: bool) -> int:
 def average_over_processes(
     states: list[ParameterState], found_inf: Tensor | None = None, *, stepping: int, divisor: int
 ) -> bool:
-    """Average gradient and statistic over the processes, with zeros where one has no gradient.
+    """Average over the processes, with zeros where one has no gradient; False, and nothing, where one has an infinity.
 
-    Args:
-        states: the parameters.
-        found_inf: GradScaler's, which becomes that of all.
-        stepping: the number of processes that have gradients, by which their sum is divided.
-        divisor: the same for the statistics.
-
-    Returns:
-        Whether no process has found an infinity; nothing is averaged where one has.
+    ``stepping`` divides the sum of the gradients, ``divisor`` that of the statistics; GradScaler's ``found_inf``
+    becomes that of all.
     """
     device = states[0].param.device
     present = torch.tensor([state.grad is not None for state in states], dtype=torch.float32, device=device)
@@ -147,11 +125,10 @@ def average_over_processes(
         return False
     waits = []
     for state, has_gradient in zip(states, anywhere, strict=True):
-        if not has_gradient:
-            continue
-        grad, statistic = state.averages()
-        waits.append(dist.all_reduce(grad.div_(stepping), async_op=True))
-        waits.append(dist.all_reduce(statistic.div_(divisor), async_op=True))
+        if has_gradient:
+            grad, statistic = state.averages()
+            waits.append(dist.all_reduce(grad.div_(stepping), async_op=True))
+            waits.append(dist.all_reduce(statistic.div_(divisor), async_op=True))
     for wait in waits:
         wait.wait()
     return True

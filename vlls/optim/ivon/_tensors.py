@@ -40,22 +40,19 @@ class Stored(StepExecutor):
 
     def draw(self, states: States, generator: Generator | None) -> None:
         for key, part in _alike(states, lambda state: state.dtype).items():
-            self._standard_normal(key, part, generator)
+            device, dtype = part[0].param.device, part[0].dtype
+            sizes = [state.param.numel() for state in part]
+            flat = self._draws.get(key)
+            if flat is None or flat.numel() != sum(sizes):
+                flat = self._draws[key] = torch.empty(sum(sizes), device=device, dtype=dtype)
+            if generator is None or generator.device.type == device.type:
+                flat.normal_(generator=generator)
+            else:  # a generator of another device: its numbers, copied
+                flat.copy_(torch.randn(len(flat), dtype=dtype, device=generator.device, generator=generator))
+            for state, piece in zip(part, flat.split(sizes), strict=True):
+                noise = piece.view(state.param.shape)
+                state.noise = noise if noise.stride() == state.param.stride() else state.empty().copy_(noise)
         self._perturb(states, generator)
-
-    def _standard_normal(self, key: Any, states: States, generator: Generator | None) -> None:
-        device, dtype = states[0].param.device, states[0].dtype
-        sizes = [state.param.numel() for state in states]
-        flat = self._draws.get(key)
-        if flat is None or flat.numel() != sum(sizes):
-            flat = self._draws[key] = torch.empty(sum(sizes), device=device, dtype=dtype)
-        if generator is None or generator.device.type == device.type:
-            flat.normal_(generator=generator)
-        else:  # a generator of another device: its numbers, copied
-            flat.copy_(torch.randn(len(flat), dtype=dtype, device=generator.device, generator=generator))
-        for state, part in zip(states, flat.split(sizes), strict=True):
-            noise = part.view(state.param.shape)
-            state.noise = noise if noise.stride() == state.param.stride() else state.empty().copy_(noise)
 
     @abstractmethod
     def _perturb(self, states: States, generator: Generator | None) -> None:

@@ -119,7 +119,8 @@ class Weights:
         self._optimizer = optimizer
         self._states: dict[Tensor, ParameterState] = {}
         self._executors: dict[type[StepExecutor], StepExecutor] = {}
-        self._planned: tuple[list[ParameterState], Plan] = ([], [])
+        self.planned: list[ParameterState] = []  # all trainable parameters at the last plan()
+        self._last_plan: Plan = []
         self._drawn: Plan = []  # the part of the plan whose parameters hold a sample
 
     @property
@@ -131,11 +132,6 @@ class Weights:
     def kept(self) -> bool:
         """Whether they stay at a sample from step to step."""
         return self.where is Where.KEPT
-
-    @property
-    def planned(self) -> list[ParameterState]:
-        """All trainable parameters at the last :meth:`plan`."""
-        return self._planned[0]
 
     def refresh(self) -> list[ParameterState]:
         """The state of every trainable parameter, made or moved to where the parameter is now."""
@@ -161,13 +157,14 @@ class Weights:
     def plan(self) -> list[ParameterState]:
         """Refresh, and choose the executors until the next plan."""
         states = self.refresh()
-        self._planned = states, self._plan(states)
+        self._last_plan = self._plan(states)
+        self.planned = states
         return states
 
     def _plan(self, states: list[ParameterState]) -> Plan:
         """The executors and the parameters that each takes: as at the last plan, or anew for some of them."""
         if states is self.planned:
-            return self._planned[1]
+            return self._last_plan
         optimizer = self._optimizer
         chosen = executors_of([s.param for s in states], fused=optimizer.fused, foreach=optimizer.foreach)
         parts: dict[type[StepExecutor], list[ParameterState]] = {}
