@@ -164,14 +164,9 @@ def logistic_moments(mean: Tensor, var: Tensor, *names: str) -> tuple[Tensor, ..
     """
     std = var.sqrt()
     wide = std > _CROSSOVER
-    share = int(wide.sum())
-    if mean.numel() == 0 or share == mean.numel():
-        out = _wide_moments(mean, std, names)
-    elif share == 0:
-        out = _narrow_moments(mean, std, names)
-    else:
-        out = {name: torch.empty_like(mean) for name in names}
-        for mask, rule in ((~wide, _narrow_moments), (wide, _wide_moments)):
+    out = {name: torch.empty_like(mean) for name in names}
+    for mask, rule in ((~wide, _narrow_moments), (wide, _wide_moments)):
+        if bool(mask.any()):
             for name, value in rule(mean[mask], std[mask], names).items():
                 out[name][mask] = value
     return tuple(out[name] for name in names)

@@ -65,11 +65,7 @@ class GLM:
     """
 
     def __init__(
-        self,
-        family: Family,
-        features: Any,
-        targets: Any,
-        regularizer: Ridge | Callable[[Tensor], Tensor] | None = None,
+        self, family: Family, features: Any, targets: Any, regularizer: Ridge | Callable[[Tensor], Tensor] | None = None
     ) -> None:
         if not isinstance(family, Family):
             made = family.__name__ if isinstance(family, type) and issubclass(family, Family) else "Bernoulli"
