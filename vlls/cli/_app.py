@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -12,12 +13,10 @@ from typer.core import TyperGroup
 
 import vlls
 from vlls._errors import missing
-from vlls.cli._errors import Failed, one_line, rank
-from vlls.cli._import import import_from_here
-from vlls.cli._migrate import migrate
 from vlls.cli._noise import noise
-from vlls.cli._results import figure, results
+from vlls.cli._results import figure, migrate, results
 from vlls.cli._sweep import sweep
+from vlls.cli._terminal import Failed, one_line, rank
 from vlls.cli._train import EXAMPLES, train
 
 
@@ -62,6 +61,26 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
+def import_from_here(name: str) -> None:
+    """Import a module of the user, which is installed or lies in the current folder."""
+    if not all(part.isidentifier() for part in name.split(".")) or name.endswith(".py"):
+        raise ValueError(f"--import {name} is no name of a module; pass my_methods for the file my_methods.py")
+    if os.getcwd() not in sys.path:  # processes of a sweep inherit it
+        sys.path.insert(0, os.getcwd())
+    try:
+        import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise ValueError(
+                f"--import {name} needs the module {error.name}, which is not there; install it"
+            ) from error
+        raise ValueError(
+            f"--import {name}: there is no such module, neither installed nor in {os.getcwd()}; change to its folder"
+        ) from error
+    except Exception as error:
+        raise ValueError(f"--import {name} failed: {type(error).__name__}: {error}") from error
+
+
 @app.callback(invoke_without_command=True)
 def _vlls(
     context: typer.Context,
@@ -82,9 +101,5 @@ def _vlls(
         raise typer.Exit
 
 
-app.command(name="train", rich_help_panel="Commands")(train)
-app.command(name="noise", rich_help_panel="Commands")(noise)
-app.command(name="sweep", rich_help_panel="Commands")(sweep)
-app.command(name="results", rich_help_panel="Commands")(results)
-app.command(name="figure", rich_help_panel="Commands")(figure)
-app.command(name="migrate", rich_help_panel="Commands")(migrate)
+for command in (train, noise, sweep, results, figure, migrate):
+    app.command(name=command.__name__, rich_help_panel="Commands")(command)

@@ -21,29 +21,17 @@ DECADES = 8  # of the histogram's axis, at most
 
 @dataclass(frozen=True)
 class GalleryExample:
-    """An example of the gallery.
+    """An example of the gallery, with the names of its labels."""
 
-    Args:
-        pixels: (H, W, C) uint8, of one or three channels.
-        index: of the example.
-        given: name of the label that it was given.
-        predicted: name of the class that the network predicts.
-        noise: size of its label noise.
-        disagreement: probability that the network gives to other classes than ``given``.
-        clean: name of the correct label, if it is known.
-        file: path of the image, if it has a file of its own.
-        part: of the data, in words, if there are several.
-    """
-
-    pixels: np.ndarray
+    pixels: np.ndarray  # (H, W, C) uint8, of one or three channels
     index: int
     given: str
     predicted: str
     noise: float
-    disagreement: float
-    clean: str | None = None
+    disagreement: float  # probability that the network gives to other classes than the given one
+    clean: str | None = None  # the correct label, if it is known
     file: str | None = None
-    part: str | None = None
+    part: str | None = None  # of the data, in words, if there are several
 
     @property
     def wrong(self) -> bool:
@@ -93,25 +81,8 @@ def gallery(
 ) -> str:
     """Return the page as HTML, with images and styles in it.
 
-    Args:
-        title: heading.
-        facts: about the run and the noise, as pairs of a term and a text.
-        noise: of all examples, (N,).
-        highest: examples of the most noise, in the order in which they are shown.
-        lowest: examples of the least.
-        disputed: examples whose given label the posterior disagrees with most: where to look for wrong labels
-            (Chapter 7). They come first.
-        wrong: whether the given label of each example is wrong, (N,) in the order of ``noise``; None if not known.
-        caution: a note above everything else; empty for none.
-
-    Raises:
-        ValueError: if Pillow or Jinja is not installed.
-
-    Example:
-        >>> seven = GalleryExample(np.zeros((8, 8, 1), np.uint8), 5, "seven", "one", 0.31, 0.9, clean="one")
-        >>> page = gallery("Noise", [("method", "SGD")], np.array([0.31, 0.02]), [seven], [])
-        >>> page.startswith("<!doctype html>"), 'alt="example 5, labelled seven, predicted one' in page
-        (True, True)
+    ``facts`` are terms and texts about the run; ``noise``, and ``wrong`` if the correct labels are known, are of all
+    examples, (N,). Disputed labels, where to look for wrong ones (Chapter 7), come first; ``caution`` above everything.
     """
     jinja2 = needs("jinja2", "a gallery")
     sections = [
@@ -119,17 +90,13 @@ def gallery(
         ("most", "Most label noise", "the most first: ambiguous or atypical images, whatever their label", highest),
         ("least", "Least label noise", "the least first: easy images", lowest),
     ]
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    loader, undefined = jinja2.FileSystemLoader(Path(__file__).parent), jinja2.StrictUndefined
     environment = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=undefined
     )
-    return environment.get_template("gallery.html").render(
-        title=title,
-        caution=caution,
-        facts=facts,
-        plot=_histogram(noise, wrong),
-        sections=[section for section in sections if section[3]],
-    )
+    page = environment.get_template("gallery.html")
+    shown = [section for section in sections if section[3]]
+    return page.render(title=title, caution=caution, facts=facts, plot=_histogram(noise, wrong), sections=shown)
 
 
 def _histogram(noise: np.ndarray, wrong: np.ndarray | None) -> dict[str, Any] | None:
@@ -149,25 +116,18 @@ def _histogram(noise: np.ndarray, wrong: np.ndarray | None) -> dict[str, Any] | 
     most = int(counts.max())
     width, height, left, right, base = 720, 260, 72, 712, 200
     step, scale = (right - left) / BINS, (base - 14) / max(most, 1)
+    ticks = [(left + (math.log10(mark) - low) / (high - low) * (right - left), mark) for mark in _marks(low, high)]
     median = f"{np.median(noise):.3g}"
 
     def bars(counts: np.ndarray) -> list[tuple[str, str]]:
         return [(f"{left + i * step + 0.5:.1f}", f"{n * scale:.2f}") for i, n in enumerate(counts.tolist()) if n]
 
     return {
-        "width": width,
-        "height": height,
-        "left": left,
-        "right": right,
-        "base": base,
-        "bar": f"{step - 1:.2f}",
+        **{"width": width, "height": height, "left": left, "right": right, "base": base, "bar": f"{step - 1:.2f}"},
         "all": bars(counts),
         "wrong": bars(wrong_counts),
         "lines": [(round(base - count * scale, 1), count) for count in _round_steps(most)],
-        "ticks": [
-            (round(left + (math.log10(mark) - low) / (high - low) * (right - left), 1), mark)
-            for mark in _marks(low, high)
-        ],
+        "ticks": [(round(at, 1), mark) for at, mark in ticks],
         "known": wrong is not None,
         "median": median,
         "alt": f"histogram of the label noise of {len(noise):,} examples: from {noise.min():.3g} to {top:.3g}, "

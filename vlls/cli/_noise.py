@@ -18,16 +18,15 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from vlls._errors import needs
 from vlls._files import make_folder, write_atomically
 from vlls._names import check_known
-from vlls.cli._errors import Failed
 from vlls.cli._noise_report import ALL, CSV, HTML, Asked, NoiseReport, name_options, name_parts, rank_parts
 from vlls.cli._options import DATA_HELP, DEVICE_HELP, option
-from vlls.cli._terminal import note, say, signal_of, terminable, threads_of, warnings_noted
+from vlls.cli._terminal import Failed, note, tell_stopped, terminable, threads_of, warnings_noted
 
 if TYPE_CHECKING:
     from vlls.posterior import Posterior
     from vlls.train import LoadedRun
 
-_PARAGRAPH = (
+_PARAGRAPH = (  # on one line, which the help wraps
     "The noise of an example is how far its prediction strays over the posterior: much for ambiguous and atypical "
     "images, little for easy ones. Beside it stands how much the posterior disagrees with the given label, which is "
     f"what wrong labels show by. Two files are written: {CSV}, all examples in the order of their noise, and {HTML}, "
@@ -126,9 +125,7 @@ def noise(
     except torch.cuda.OutOfMemoryError as error:
         raise Failed("the GPU has not enough memory; choose a smaller --memory") from error
     except KeyboardInterrupt as stopped:
-        signum = signal_of(stopped)
-        say(f"stopped by {signum.name}; {CSV} and {HTML} are as they were")
-        raise typer.Exit(128 + signum) from None
+        raise tell_stopped(stopped, f"; {CSV} and {HTML} are as they were") from None
     if as_json:
         print(json.dumps(summary, indent=1))
     elif not quiet:

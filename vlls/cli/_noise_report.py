@@ -31,12 +31,7 @@ PART_NAMES = {"train": "training", "test": "test", "validation": "validation"}
 
 
 def name_parts(parts: Iterable[str]) -> str:
-    """Parts of a run's data in words.
-
-    Example:
-        >>> name_parts(["train", "test", "validation"])
-        'training, test and validation'
-    """
+    """Return parts of a run's data in words, as "training, test and validation"."""
     *names, last = (PART_NAMES[part] for part in parts)
     return f"{', '.join(names)} and {last}" if names else last
 
@@ -107,18 +102,8 @@ def rank_parts(
 ) -> tuple[ExampleRanking, np.ndarray]:
     """Rank the images of parts of a run's data by label noise, those that can be read.
 
-    Args:
-        run: whose network it is.
-        posterior: over the network's weights.
-        parts: images by the name of their part.
-        asked: how the noise is to be computed.
-        progress: called with the numbers of images done and in all.
-
-    Returns:
-        The ranking of all, whose ``index`` counts within a part, and the part of each example, (N,) of str.
-
-    Raises:
-        ValueError: if no image can be read, or as :func:`.rank_examples` does.
+    Return the ranking of all, whose ``index`` counts within a part, and the part of each example, (N,) of str;
+    ``progress`` is called with the numbers of images done and in all.
     """
     from vlls.noise import ExampleRanking, rank_examples  # late: they need torch
 
@@ -155,27 +140,16 @@ def name_options(message: str) -> str:
 
 @dataclass(frozen=True)
 class NoiseReport:
-    """Reports of a ranking.
-
-    Args:
-        run: whose images were ranked.
-        name: of the part that was asked for, or ``"all"``.
-        asked: how the noise was computed.
-        posterior: over the network's weights.
-        images: by the name of their part.
-        ranking: of all, as :func:`rank_parts` returns it.
-        part: of each example of the ranking, (N,) of str.
-        seconds: that it took.
-    """
+    """Reports of a ranking."""
 
     run: LoadedRun
-    name: str
+    name: str  # of the part that was asked for, or "all"
     asked: Asked
     posterior: Posterior
-    images: Mapping[str, RunImages]
-    ranking: ExampleRanking
-    part: np.ndarray
-    seconds: float
+    images: Mapping[str, RunImages]  # by the name of their part
+    ranking: ExampleRanking  # of all parts
+    part: np.ndarray  # of each example of the ranking, (N,) of str
+    seconds: float  # that it took
 
     @cached_property
     def clean(self) -> np.ndarray | None:
@@ -189,7 +163,7 @@ class NoiseReport:
             clean[rows] = images.clean.numpy()[self.ranking.index[rows]]
         return clean
 
-    @cached_property
+    @property
     def unreadable(self) -> int:
         """Number of images that could not be read."""
         return sum(len(images.unreadable) for images in self.images.values())
@@ -239,18 +213,11 @@ class NoiseReport:
 
     def page(self, show: int) -> bytes:
         """The gallery as HTML."""
-        highest, lowest = self._ends(show)
         title = f"Label noise of the {name_parts(self.images)} images: {describe(self.run.config)}"
-        page = gallery(
-            title,
-            self._facts(),
-            self.ranking.noise,
-            [self._example(row) for row in highest],
-            [self._example(row) for row in lowest],
-            [self._example(row) for row in self._disputed(show)],
-            self.wrong if self.wrong is not None and self.wrong.any() else None,
-            self.chance,
-        )
+        rows = (*self._ends(show), self._disputed(show))
+        highest, lowest, disputed = ([self._example(row) for row in part] for part in rows)
+        wrong = self.wrong if self.wrong is not None and self.wrong.any() else None
+        page = gallery(title, self._facts(), self.ranking.noise, highest, lowest, disputed, wrong, self.chance)
         return page.encode(errors="backslashreplace")
 
     def _ends(self, show: int) -> tuple[range, range]:
@@ -376,14 +343,11 @@ class NoiseReport:
         """Return the lines that are printed."""
         found = self.summary(show, place)
         values, number = found["noise"], found["examples"]
-        first = (
-            f"{number:,} {name_parts(self.images)} images in {self.seconds:.1f} s: label noise from {values['max']:.3g}"
-        )
-        lines = [f"{first} to {values['min']:.3g}, median {values['median']:.3g}"]
+        spread = f"from {values['max']:.3g} to {values['min']:.3g}, median {values['median']:.3g}"
+        lines = [f"{number:,} {name_parts(self.images)} images in {self.seconds:.1f} s: label noise {spread}"]
         if self.chance:
             lines.append(f"note: {self.chance}")
-        if found["unreadable"]:
-            left = found["unreadable"]
+        if left := self.unreadable:
             lines.append(f"{left:,} image{'s' if left > 1 else ''} could not be read: left out of the ranking")
         if found["wrong_labels"] and found["shown"]:
             lines.append(

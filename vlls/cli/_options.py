@@ -39,24 +39,12 @@ F = TypeVar("F", bound=Callable[..., None])
 
 
 def option(panel: str | None, text: str, metavar: str | None = None, *flags: str, **more: Any) -> Any:
-    """Return an option for an annotation.
-
-    Args:
-        panel: of the help that it stands in.
-        text: its help.
-        metavar: the word for its value in the help.
-        flags: its names; none for that of the parameter.
-        more: what else :func:`typer.Option` takes.
-    """
+    """Return an option for an annotation, in a panel of the help; ``flags`` are its names, if not the parameter's."""
     return typer.Option(*flags, help=text, metavar=metavar, rich_help_panel=panel, **more)
 
 
 def with_run_options(command: F) -> F:
-    """Give a command an option for every field of :class:`.RunConfig`; None stands for those that are not given.
-
-    Args:
-        command: takes its own options by keyword, and those of the config as ``**fields``.
-    """
+    """Give a command, which takes ``**fields``, an option for every field of :class:`.RunConfig`; None if not given."""
     hints, helps = get_type_hints(RunConfig), run_config_help()
     defaults = {field.name: None if field.default is MISSING else field.default for field in fields(RunConfig)}
     parameters = []
@@ -69,7 +57,8 @@ def with_run_options(command: F) -> F:
             flags = f"{flag}/--no-{flag[2:]}" if type_ is bool else flag
             taken: Any = str if type_ is tuple else list[str] if type_ is Mapping else type_
             annotation = Annotated[taken | None, option(panel, text, _METAVAR.get(type_), flags, show_default=False)]
-            parameters.append(_keyword(name, annotation))
+            keyword = inspect.Parameter.KEYWORD_ONLY
+            parameters.append(inspect.Parameter(name, keyword, default=None, annotation=annotation))
     own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
     signature = inspect.Signature([*parameters, *own])
     command.__signature__ = signature  # type: ignore[attr-defined]
@@ -84,17 +73,8 @@ def _type(hint: Any) -> type:
     return get_origin(found) or found
 
 
-def _keyword(name: str, annotation: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-
-
 def run_config_help() -> dict[str, str]:
-    """What the docstring of :class:`.RunConfig` says of each field, as plain text.
-
-    Example:
-        >>> run_config_help()["weight_decay"]
-        'of SGD and SAM; δ of IVON'
-    """
+    """Return the text on each field in the docstring of :class:`.RunConfig`, without markup."""
     document = inspect.getdoc(RunConfig) or ""
     arguments = document.partition("\nArgs:\n")[2].partition("\nRaises:")[0]
     found = dict.fromkeys((field.name for field in fields(RunConfig)), "")  # no docstrings under python -OO

@@ -31,18 +31,9 @@ _LABELS = {  # of the training images, at the mean
 }
 
 
-def _name(method: str) -> str:
-    return METHODS[method].label
-
-
 def describe(config: RunConfig) -> str:
-    """Describe a run in a few words.
-
-    Example:
-        >>> describe(RunConfig(dataset="digits", corruption="pair_flip", rate=0.2, epochs=1))
-        'IVON on digits, 20 % pair flip label errors, 1 epoch, seed 0'
-    """
-    parts = [f"{_name(config.method)} on {config.dataset}"]
+    """Describe a run in a few words, as 'IVON on digits, 20 % pair flip label errors, 1 epoch, seed 0'."""
+    parts = [f"{METHODS[config.method].label} on {config.dataset}"]
     if config.labels:
         parts.append(f"labels {config.labels}")
     if config.corruption != "none":
@@ -62,11 +53,10 @@ def results_table(results: Sequence[RunResult]) -> Table:
         prefixes = [prefix for prefix in _PREDICTIONS if f"{prefix}_accuracy" in result.final] or ["test"]
         for prefix in prefixes:
             columns.append((result, prefix))
-            way = _PREDICTIONS[prefix]
-            if prefix == "test" and "posterior" not in prefixes:
-                way = ""
-            head = "\n".join(part for part in (_name(result.config.method) if together else "", way) if part)
-            table.add_column(head or _name(result.config.method), justify="right")
+            way = "" if prefix == "test" and "posterior" not in prefixes else _PREDICTIONS[prefix]
+            name = METHODS[result.config.method].label
+            heads = [name, way] if together else [way or name]
+            table.add_column("\n".join(filter(None, heads)), justify="right")
     held_out = any(prefix == "validation" for _, prefix in columns)
     for score, (label, unit) in _SCORES.items():
         label = label.replace("test accuracy", "accuracy") if held_out else label
@@ -107,18 +97,16 @@ def _seconds(seconds: float) -> str:
 def comparison(ours: RunResult, plain: RunResult) -> str:
     """Compare two runs on the same wrong labels, in words that follow from their numbers."""
     (high, first), (low, second) = sorted(
-        ((r.final["test_accuracy"], _name(r.config.method)) for r in (plain, ours)), reverse=True
+        ((r.final["test_accuracy"], METHODS[r.config.method].label) for r in (plain, ours)), reverse=True
     )
     ahead = round(100 * high, 2) - round(100 * low, 2)
-    errors = f"Trained with {100 * ours.config.rate:g} % of the labels wrong"
+    right = f"{100 * high:.2f} % of the clean test images right"
+    text = f"Trained with {100 * ours.config.rate:g} % of the labels wrong, {first}"
     if ahead < 0.005:
-        text = f"{errors}, {first} and {second} name {100 * high:.2f} % of the clean test images right, both alike."
+        text += f" and {second} name {right}, both alike."
     else:
-        text = (
-            f"{errors}, {first} names {100 * high:.2f} % of the clean test images right and {second} "
-            f"{100 * low:.2f} %: {first} is ahead by {ahead:.2f} points."
-        )
-    learned = [(r.final.get("memorised"), _name(r.config.method)) for r in (plain, ours)]
+        text += f" names {right} and {second} {100 * low:.2f} %: {first} is ahead by {ahead:.2f} points."
+    learned = [(r.final.get("memorised"), METHODS[r.config.method].label) for r in (plain, ours)]
     known = sorted(((share, name) for share, name in learned if share is not None), reverse=True)
     if len(known) < 2:
         return text
@@ -128,19 +116,13 @@ def comparison(ours: RunResult, plain: RunResult) -> str:
 
 # ---------------------------------------------------------------------- runs to come
 def plan(config: RunConfig, given: set[str]) -> Table:
-    """Return each field of a run that has a value, and which of them were asked for.
-
-    Args:
-        config: resolved.
-        given: names of the fields that the user set.
-    """
+    """Return each field of a resolved config that has a value, and which of them, ``given``, the user set."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for panel, names in PANELS.items():
-        rows = [(name, getattr(config, name)) for name in names.split()]
-        rows = [(name, value) for name, value in rows if value not in (None, {})]
         table.add_row(f"[bold]{panel}[/bold]")
-        for name, value in rows:
-            table.add_row(f"  {name}", Text(_in_words(value)), "given" if name in given else "")
+        for name in names.split():
+            if (value := getattr(config, name)) not in (None, {}):
+                table.add_row(f"  {name}", Text(_in_words(value)), "given" if name in given else "")
     return table
 
 

@@ -1,8 +1,7 @@
-"""``vlls results`` and ``vlls figure``."""
+"""``vlls results``, ``vlls figure`` and ``vlls migrate``."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +11,9 @@ from rich.table import Table
 
 from vlls._names import check_known
 from vlls.cli._options import option
-from vlls.cli._terminal import console_of_tables, note, warnings_noted
+from vlls.cli._terminal import console_of_tables, note, say, warnings_noted
 from vlls.experiments import EXPERIMENTS, choose, collate, collate_labels, experiment, load_table, protocol, save_table
+from vlls.experiments import migrate as migrate_path
 
 RESULTS_HELP = """Make one table of all finished runs, or show the best of each method.
 
@@ -34,6 +34,19 @@ FIGURE_HELP = """Draw a figure of the paper from the runs there are.
   [cyan]vlls figure fig5 --protocol reduced --output fig5.pdf[/cyan]
 From a table that vlls results wrote:
   [cyan]vlls figure fig5 --table book/results/fig5.csv[/cyan]
+"""
+RENAME_HELP = """Rename the runs of an older version of vlls, so that this one finds them and trains none of them again.
+
+Only names and keys change. A migration that was stopped goes on with the same command; one that is done does nothing.
+
+[bold]Examples[/bold]
+
+The results of vlls sweep, and the runs of vlls train:
+  [cyan]vlls migrate results runs[/cyan]
+A table that vlls results wrote:
+  [cyan]vlls migrate fig5.csv[/cyan]
+
+[bold]Exit codes[/bold]: 0 done; 1 some runs were left as they were; 2 wrong use.
 """
 ENDINGS = (".png", ".svg", ".pdf")
 
@@ -107,10 +120,33 @@ def figure(
         drawn.savefig(path)
     except OSError as error:
         raise OSError(error.errno, f"{path} could not be written ({error.strerror}); choose another name") from error
-    print(path, file=sys.stdout)
+    print(path)
 
 
 figure.__doc__ = FIGURE_HELP
+
+
+def migrate(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="results folders, folders of runs, or CSV tables")
+    ],
+) -> None:
+    """Migrate each, and say what came of it."""
+    console, whole = Console(), True
+    for path in paths:
+        with warnings_noted(Console(stderr=True)):
+            done = migrate_path(path)
+        what = "row" if path.suffix == ".csv" else "run"
+        note(console, f"{path}: {done.runs} {what}{'s' * (done.runs != 1)} renamed")
+        for folder in done.aside:
+            note(console, f"two folders are of the same run; the one that is older or not finished is {folder}")
+        for reason in done.left.values():
+            say(f"left as it was: {reason}")
+        whole &= not done.left
+    raise typer.Exit(0 if whole else 1)
+
+
+migrate.__doc__ = RENAME_HELP
 
 
 def _check(name: str | None, size: str | None) -> None:
@@ -121,22 +157,16 @@ def _check(name: str | None, size: str | None) -> None:
 
 
 def _best(rows, title: str) -> Table:  # type: ignore[no-untyped-def]  # pandas is not imported here
-    table = Table(title=title)
-    for column in ("panel", "method"):
-        table.add_column(column)
+    table = Table("panel", "method", title=title)
     for column in ("chosen", "test accuracy, %", "seeds", "chosen without the test images", "its test accuracy, %"):
         table.add_column(column, justify="right")
     methods = list(dict.fromkeys(rows["method"]))
     fair = choose(rows, how="validation", methods=methods).set_index(["panel", "method"])
     for row in choose(rows, methods=methods).itertuples():
-        at = (row.panel, row.method)
-        other = fair.loc[at] if at in fair.index else None
-        table.add_row(
-            row.panel,
-            row.method,
-            *(_value(row.value), _percent(row.accuracy, row.std), str(row.seeds)),
-            *(("", "") if other is None else (_value(other["value"]), _percent(other["accuracy"], other["std"]))),
-        )
+        at, texts = (row.panel, row.method), ["", ""]
+        if at in fair.index:
+            texts = [_value(fair.loc[at, "value"]), _percent(fair.loc[at, "accuracy"], fair.loc[at, "std"])]
+        table.add_row(*at, _value(row.value), _percent(row.accuracy, row.std), str(row.seeds), *texts)
     return table
 
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vlls.cli._options import DATA_HELP, DEVICE_HELP, option
-from vlls.cli._terminal import console_of_tables, note, say, signal_of, terminable, warnings_noted
+from vlls.cli._terminal import console_of_tables, note, say, tell_stopped, terminable, warnings_noted
 from vlls.experiments import (
     EXPERIMENTS,
     PROTOCOLS,
@@ -61,6 +61,7 @@ class ExecutorName(str, Enum):
 
 
 WHAT, WHERE, OUTPUT = "What", "Where", "Output"
+_TUNE_HELP = "with runs at seed 0 that hold images out, to choose hyperparameters without the test images"
 
 
 def sweep(
@@ -74,12 +75,7 @@ def sweep(
     ] = None,
     tune: Annotated[
         bool,
-        option(
-            WHAT,
-            "with runs at seed 0 that hold images out, to choose hyperparameters without the test images",
-            None,
-            "--tune/--no-tune",
-        ),
+        option(WHAT, _TUNE_HELP, None, "--tune/--no-tune"),
     ] = True,
     data: Annotated[Path | None, option(WHAT, DATA_HELP, "DIR", envvar="VLLS_DATA")] = None,
     executor: Annotated[
@@ -121,9 +117,8 @@ def sweep(
     notes = Console(stderr=True, quiet=quiet)
     cells(name, protocol, seeds=seeds, tune=tune)  # what is wrong with them is told before a process or cluster begins
     where = _executor(executor, device, workers_per_device, threads, address)
-    began = _Watch(notes)
     try:
-        with terminable(), began as watch:
+        with terminable(), _Watch(notes) as watch:
             result = run_sweep(
                 name,
                 protocol=protocol,
@@ -138,9 +133,8 @@ def sweep(
                 reporters=[watch],
             )
     except KeyboardInterrupt as stopped:
-        signum = signal_of(stopped)
-        say(f"stopped by {signum.name}; runs under way were saved to {results}: go on with the same command")
-        raise typer.Exit(128 + signum) from None
+        then = f"; runs under way were saved to {results}: go on with the same command"
+        raise tell_stopped(stopped, then) from None
     raise typer.Exit(_tell(result, name, results, notes))
 
 
@@ -148,15 +142,7 @@ sweep.__doc__ = HELP
 
 
 def seconds_of(text: str) -> float:
-    """A duration such as ``90s``, ``9m`` or ``1h30m`` in seconds; a number alone is seconds.
-
-    Raises:
-        ValueError: for anything else, or nothing.
-
-    Example:
-        >>> seconds_of("9m"), seconds_of("1h30m"), seconds_of("90")
-        (540.0, 5400.0, 90.0)
-    """
+    """Return a duration such as ``90s``, ``9m`` or ``1h30m`` in seconds; a number alone is seconds."""
     match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
     parts = [float(part or 0) for part in match.groups()] if match else []
     total = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
@@ -179,9 +165,7 @@ def _executor(name: ExecutorName, device: str, workers: int | None, threads: int
 
 # ---------------------------------------------------------------------- what is told
 def _all_sweeps() -> Table:
-    table = Table(title="Sweeps, and the number of their runs at each protocol")
-    for column in ("name", "what it is about"):
-        table.add_column(column)
+    table = Table("name", "what it is about", title="Sweeps, and the number of their runs at each protocol")
     for protocol in PROTOCOLS.values():
         table.add_column(f"{protocol.name} ({protocol.seeds} seed{'s' if protocol.seeds > 1 else ''})", justify="right")
     for entry in EXPERIMENTS.values():
@@ -206,8 +190,7 @@ def _tell(result: SweepResult, name: str, results: Path, notes: Console) -> int:
     done = len(result.before) + len(result.finished)
     text = f"{done} of {len(result.cells)} runs are done"
     if result.finished:
-        pace = f"{result.runs_per_hour:.0f} an hour"
-        text += f", {len(result.finished)} of them now, in {clock(result.seconds)} ({pace})"
+        text += f", {len(result.finished)} of them now, in {clock(result.seconds)} ({result.runs_per_hour:.0f} an hour)"
     if result.reason and result.left:
         text += f"; {result.reason}, {len(result.left)} are left: go on with the same command"
     note(notes, text)
@@ -222,12 +205,7 @@ def _tell(result: SweepResult, name: str, results: Path, notes: Console) -> int:
 
 
 def clock(seconds: float) -> str:
-    """A duration for people.
-
-    Example:
-        >>> clock(3725)
-        '1:02:05'
-    """
+    """Return a duration as hours, minutes and seconds, such as 1:02:05."""
     minutes, whole = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{whole:02d}"
 
@@ -239,9 +217,6 @@ class TimeLeft:
     runs have not. So a run is timed from when it first told of a step. Methods differ, and a sweep does them one after
     the other: each run that is left takes as long as those of its method. Where none of them is over, it takes as long
     as all others, for each of the passes through the network that its method makes in a step.
-
-    Args:
-        clock: seconds, of any beginning.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -251,12 +226,10 @@ class TimeLeft:
         self._together = 1
 
     def begin(self, cell: Cell) -> None:
-        """Note that a run begins."""
         self._began[cell] = (self._clock(), None)
         self._together = max(self._together, len(self._began))
 
     def progress(self, cell: Cell, done: float) -> None:
-        """Note the share of a run that is done."""
         if self._began[cell][1] is None:
             self._began[cell] = (self._clock(), done)
 
@@ -268,12 +241,7 @@ class TimeLeft:
             self._times.setdefault(cell.config.method, []).append(seconds)
 
     def seconds(self, waiting: Sequence[Cell], running: Mapping[Cell, float]) -> float | None:
-        """Return the seconds that are left, or None before any run is over.
-
-        Args:
-            waiting: runs that have not begun.
-            running: those under way, and the share of each that is done.
-        """
+        """Return the seconds that are left, or None before any run is over; ``running`` has the share that is done."""
         a_pass = [seconds / METHODS[method].passes for method, times in self._times.items() for seconds in times]
         if not a_pass:
             return None
@@ -300,9 +268,8 @@ class _Watch(SweepReporter):
         return self
 
     def __exit__(self, *_: object) -> None:
-        live, self._live = self._live, None
-        if live is not None:
-            live.stop()
+        if self._live is not None:
+            self._live.stop()
 
     def start(self, result: SweepResult, where: str) -> None:
         self.total, self.over = len(result.cells), len(result.before)
@@ -333,10 +300,10 @@ class _Watch(SweepReporter):
         self.over += 1
         accuracy = ((outcome.record or {}).get("final") or {}).get("test_accuracy")
         text = outcome.status if accuracy is None else f"test {100 * accuracy:.2f} %"
-        if outcome.record and at_chance(outcome.record.get("labels", {}), outcome.record.get("epochs", [])):
-            text += ", at chance"
         if outcome.status != "finished":
             text = f"{outcome.status}: {outcome.reason}"
+        elif outcome.record and at_chance(outcome.record.get("labels", {}), outcome.record.get("epochs", [])):
+            text += ", at chance"
         self.failed += outcome.status == "failed"
         note(self.console, f"{self.over}/{self.total} {cell.label}: {text}{self._left()}")
 

@@ -1,7 +1,8 @@
-"""Functions that the commands share: for output, threads and signals."""
+"""Functions that the commands share: for output, errors, threads and signals."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -10,9 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import typer
 from rich.console import Console
-
-from vlls.cli._errors import rank
 
 
 @contextmanager
@@ -33,9 +33,11 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, outside of a run, which handles it itself."""
 
 
-def signal_of(stopped: KeyboardInterrupt) -> signal.Signals:
-    """Return the signal that stopped this process."""
-    return signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT
+def tell_stopped(stopped: KeyboardInterrupt, then: str) -> typer.Exit:
+    """Say which signal stopped this process, and what follows from it; return the exit."""
+    signum = signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT
+    say(f"stopped by {signum.name}{then}")
+    return typer.Exit(128 + signum)
 
 
 @contextmanager
@@ -89,3 +91,25 @@ def say(line: str) -> None:
     """Print a line on stderr, from the first process of a run only."""
     if rank() == 0:
         print(line, file=sys.stderr)
+
+
+class Failed(Exception):
+    """A run that this process could not do; printed by whichever process of a ``torchrun`` it is."""
+
+
+def rank() -> int:
+    """The number of this process among those that ``torchrun`` started; the first one speaks for all."""
+    try:
+        return int(os.environ.get("RANK", 0))
+    except ValueError:
+        return 0
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error on one line."""
+    text = str(error)
+    if hasattr(error, "format_message"):  # wrong use, found by typer
+        text = error.format_message()
+    elif isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(text.split()) or type(error).__name__

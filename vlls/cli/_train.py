@@ -12,10 +12,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from vlls.cli._errors import Failed, one_line, rank
 from vlls.cli._options import DATA_HELP, DEVICE_HELP, option, with_run_options
 from vlls.cli._report import comparison, describe, plan, results_table
-from vlls.cli._terminal import console_of_tables, note, say, signal_of, terminable, threads_of, warnings_noted
+from vlls.cli._terminal import (
+    Failed,
+    console_of_tables,
+    note,
+    one_line,
+    rank,
+    say,
+    tell_stopped,
+    terminable,
+    threads_of,
+    warnings_noted,
+)
 from vlls.data._known import check_dataset, in_memory
 from vlls.train._chance import tell_chance
 from vlls.train._config import RunConfig
@@ -43,7 +53,7 @@ A method of your own, which the module my_methods registers (vlls.train.register
 Two GPUs, or processes, that share each batch:
   [cyan]torchrun --nproc-per-node=2 -m vlls.cli train --dataset cifar10[/cyan]
 """
-_PARAGRAPH = (
+_PARAGRAPH = (  # on one line, which the help wraps
     "An option that is left out takes the paper's value for the data set, the method and the label errors; --dry-run "
     "shows them. Without any that says what to train, IVON and plain SGD are trained on digits with 40 % of the labels "
     "wrong. A run that is finished is not trained again."
@@ -200,11 +210,9 @@ def _train(config: RunConfig, output: Path, notes: Console, **options: Any) -> R
         say(f"{stopped}; go on with the same command and --resume")
         raise typer.Exit(128 + stopped.signum) from None
     except KeyboardInterrupt as stopped:
-        signum = signal_of(stopped)
         kept = (run_folder(output, config) / CHECKPOINT).exists()
         then = "go on from the last checkpoint with the same command and --resume" if kept else "nothing was saved"
-        say(f"stopped by {signum.name} at once; {then}")
-        raise typer.Exit(128 + signum) from None
+        raise tell_stopped(stopped, f" at once; {then}") from None
     if result.model is None:
         was = "was finished" if result.status == "finished" else "had diverged"
         note(notes, f"{config.name} {was} before and is not trained again (--overwrite trains it anew)")

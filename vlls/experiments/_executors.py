@@ -183,8 +183,7 @@ def _serve(connection: Connection) -> None:
 
 def _end_with_parent() -> None:
     """End at once when the sweep's process is gone, however it went: its next start goes on from the checkpoints."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+    parent: Any = multiprocessing.parent_process()
 
     def watch() -> None:
         wait([parent.sentinel])

@@ -152,10 +152,7 @@ _ALL = (
         candidates=(IVON, SGD, LS, SAM),
     ),
     Experiment(
-        "fig9",
-        "Clothing1M: label errors from the web",
-        panels=(clean("clothing1m"),),
-        candidates=(IVON, SGD, LS, SAM),
+        "fig9", "Clothing1M: label errors from the web", panels=(clean("clothing1m"),), candidates=(IVON, SGD, LS, SAM)
     ),
     Experiment(
         "fig10",

@@ -158,14 +158,11 @@ def save_table(table: DataFrame, path: str | os.PathLike[str]) -> None:
     if path.suffix == ".csv":
         write_atomically(path, table.to_csv(index=False, lineterminator="\n").encode())
         return
-    import io
-
-    buffer = io.BytesIO()
     try:
-        table.to_parquet(buffer, index=False)
+        content = table.to_parquet(index=False)
     except ImportError as error:
         raise ValueError(f"{path} needs pyarrow, which is not installed: pip install pyarrow, or write .csv") from error
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, content)
 
 
 def load_table(path: str | os.PathLike[str]) -> DataFrame:
@@ -251,8 +248,7 @@ def choose(table: DataFrame, *, how: str = "test", methods: Sequence[str] | None
     for panel in table["panel"].unique():
         of_panel = table[table["panel"] == panel]
         for method in methods:
-            best = best_runs(of_panel, method, how)
-            if len(best):
+            if len(best := best_runs(of_panel, method, how)):
                 rows.append({"panel": panel, "method": method, **_summary(best)})
     names = ["panel", "method", "value", "accuracy", "std", "seeds", "diverged"]
     return pd.DataFrame(rows, columns=names)
@@ -264,7 +260,7 @@ def _summary(runs: DataFrame) -> dict[str, Any]:
     return {
         "value": None if math.isnan(value) else value,
         "accuracy": float(accuracy.mean()),
-        "std": float(accuracy.std(ddof=1)) if len(accuracy) > 1 else float("nan"),
+        "std": float(accuracy.std()),  # NaN with one seed
         "seeds": len(accuracy),
         "diverged": int((runs["status"] == "diverged").sum()),
     }

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vlls.noise import label_noise_moments
+from vlls.posterior import Posterior
 from vlls.train._files import load_checkpoint
 from vlls.train._loop import CHECKPOINT
 from vlls.train._restore import LoadedRun
@@ -48,7 +49,7 @@ def smoothed_labels(loaded: LoadedRun, *, images: int = IMAGES) -> dict[str, Any
         criterion.load_state_dict(state["criterion"])
         found["smoothed"] = record.smoothed_labels(criterion, classes)
     elif loaded.posterior is not None:
-        smoothed, mean = _of_posterior(loaded, images)
+        smoothed, mean = _of_posterior(loaded, loaded.posterior, images)
         found |= {"smoothed": smoothed, "mean_noise": mean.tolist()}
     else:
         others = [name for name, other in METHODS.items() if other.smoothed_labels is not None or other.variational]
@@ -57,17 +58,16 @@ def smoothed_labels(loaded: LoadedRun, *, images: int = IMAGES) -> dict[str, Any
     return found
 
 
-def _of_posterior(loaded: LoadedRun, images: int) -> tuple[Tensor, Tensor]:
+def _of_posterior(loaded: LoadedRun, posterior: Posterior, images: int) -> tuple[Tensor, Tensor]:
     """(K, K) tables: the smoothed label with the noise's size in it, and the noise's mean."""
     train = loaded.images("train")
     rows = _evenly(train.given.numpy(), images)
-    assert loaded.posterior is not None
     classes = loaded.data.num_classes
     square, mean = torch.zeros(classes, classes).double(), torch.zeros(classes, classes).double()
     count = torch.zeros(classes).double()
     for at in range(0, len(rows), 250):
         part = rows[at : at + 250]
-        noise = label_noise_moments(loaded.model, loaded.posterior, train.batch(part.tolist()), method="rank")
+        noise = label_noise_moments(loaded.model, posterior, train.batch(part.tolist()), method="rank")
         given = train.given[part]
         shift, spread = noise.mean_shift.double().cpu(), noise.std.double().cpu()
         square.index_add_(0, given, shift.square() + spread.square())

@@ -14,13 +14,13 @@ except ModuleNotFoundError as error:
 from vlls.plots._confusion import plot_confusion
 from vlls.plots._experiments import (
     plot_calibration,
+    plot_experiment,
     plot_fixed_variance,
     plot_hessian_init,
     plot_memorisation,
     plot_noise_levels,
     plot_sensitivity,
 )
-from vlls.plots._figure import plot_experiment
 from vlls.plots._ranking import plot_noise_order
 from vlls.plots._smoothed_labels import plot_smoothed_labels
 from vlls.plots._style import styled

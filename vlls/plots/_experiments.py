@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from pandas import DataFrame
 
+from vlls.experiments import experiment, highest_protocol
 from vlls.experiments._choice import best_runs, compared, finished, methods_in, sgd_last, tried
 from vlls.plots._runs import (
     ACCURACY,
@@ -35,7 +36,32 @@ from vlls.plots._runs import (
     within,
 )
 from vlls.plots._style import PALETTE, WIDTH, styled
-from vlls.train.methods import METHODS, Method
+from vlls.train.methods import METHODS
+
+
+def plot_experiment(name: str, runs: DataFrame, labels: DataFrame | None = None) -> Figure:
+    """Draw an experiment as the paper's figure, from its runs at the highest protocol that there is.
+
+    Args:
+        name: a key of :data:`.EXPERIMENTS`.
+        runs: table of :func:`.collate` or :func:`.load_table`; without rows, the figure says how to make them.
+        labels: table of :func:`.collate_labels`, for an experiment that computes smoothed labels, such as ``fig4``.
+
+    Raises:
+        ValueError: for an unknown experiment, or a table that lacks columns.
+
+    Example:
+        >>> from vlls.experiments import load_table
+        >>> plot_experiment("fig5", load_table("nothing.csv")).axes[0].texts[0].get_text()
+        'No runs yet: vlls sweep fig5'
+    """
+    import vlls.plots  # late: it imports this module
+
+    what = experiment(name)
+    draw = what.figure if callable(what.figure) else getattr(vlls.plots, what.figure)
+    table = labels if what.also and labels is not None else runs
+    figure: Figure = draw(highest_protocol(table), name=name)
+    return figure
 
 
 # ---------------------------------------------------------------------- accuracies
@@ -74,17 +100,12 @@ def plot_sensitivity(table: DataFrame, *, panels: Sequence[str] | None = None, n
     figure, axes = grid_of_panels(shown, deep=len(methods))
     for row, method in enumerate(methods):
         positions = _positions(sorted(tried(rows, method.name)["value"].dropna().unique()))
+        xlabel = method.axis or f"{method.symbol or method.tuned} of {method.label}"
         for column, of_panel in zip(axes, shown.values(), strict=True):
             _sensitivity(column[row], of_panel, method.name, positions)
-            xlabel = _axis(method)
             last = method is methods[-1]
             column[row].set_xlabel(with_diverged(xlabel, of_panel) if last else xlabel, fontsize=9)
     return finish(figure, rows)
-
-
-def _axis(method: Method) -> str:
-    """The words under an axis of a method's values."""
-    return method.axis or f"{method.symbol or method.tuned} of {method.label}"
 
 
 def _positions(values: Sequence[float]) -> dict[float, float]:
@@ -149,9 +170,8 @@ def plot_noise_levels(
     best = {method: _best_of_panels(shown.values(), method) for method in methods}
     drawn = [draw_curve(ax, runs, x, method) for method, runs in best.items()]
     points = pd.concat(drawn, ignore_index=True)
-    tops = (
-        points["mean"].add(points["std"], fill_value=0).clip(upper=100).groupby(points[x]).max()
-    )  # free: accuracies fall
+    ends = points["mean"].add(points["std"], fill_value=0).clip(upper=100)
+    tops = ends.groupby(points[x]).max()  # free above them: accuracies fall
     with_values = [METHODS[method] for method in methods if METHODS[method].symbol]
     for i, method in enumerate(reversed(with_values)):
         for at, value in best[method.name].groupby(x)["value"].first().dropna().items():

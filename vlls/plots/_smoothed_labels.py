@@ -12,12 +12,7 @@ from matplotlib.figure import Figure, SubFigure
 from pandas import DataFrame
 
 from vlls.experiments._choice import methods_in
-from vlls.plots._runs import (
-    by_panel,
-    check_table,
-    finish,
-    no_runs,
-)
+from vlls.plots._runs import by_panel, check_table, finish, no_runs
 from vlls.plots._style import WIDTH, styled
 from vlls.train.methods import METHODS, PROPOSED
 

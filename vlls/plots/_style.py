@@ -49,24 +49,19 @@ def _plain(text: str) -> str:
 def description(figure: Figure, first: str) -> str:
     """Describe a figure in words, for readers who cannot see it.
 
-    Args:
-        figure: a drawn figure.
-        first: the sentence to begin with.
-
-    Returns:
-        That sentence, then the figure's title and, each once, the titles, axis labels and legends of its panels.
+    After the sentence ``first`` come its title and, each once, the titles, axis labels and legends of its panels.
     """
     panels = figure.axes
-    parts: list[tuple[str, list[str]]] = [
-        ("Title", [figure.get_suptitle()]),
-        ("Panels", [axes.get_title(loc) for axes in panels for loc in ("left", "center", "right")]),
-        ("Horizontal axis", [figure.get_supxlabel(), *(axes.get_xlabel() for axes in panels)]),
-        ("Vertical axis", [figure.get_supylabel(), *(axes.get_ylabel() for axes in panels)]),
-    ]
     legends = [*figure.legends, *(axes.get_legend() for axes in panels)]
-    parts.append(("Legend", [text.get_text() for legend in legends if legend for text in legend.get_texts()]))
+    parts: dict[str, list[str]] = {
+        "Title": [figure.get_suptitle()],
+        "Panels": [axes.get_title(loc) for axes in panels for loc in ("left", "center", "right")],
+        "Horizontal axis": [figure.get_supxlabel(), *(axes.get_xlabel() for axes in panels)],
+        "Vertical axis": [figure.get_supylabel(), *(axes.get_ylabel() for axes in panels)],
+        "Legend": [text.get_text() for legend in legends if legend for text in legend.get_texts()],
+    }
     sentences = [first]
-    for name, texts in parts:
+    for name, texts in parts.items():
         if found := list(dict.fromkeys(filter(None, map(_plain, texts)))):
             sentences.append(f"{name}: {'; '.join(found)}.")
     return " ".join(sentences)
