@@ -43,13 +43,11 @@ OF_ALL = ("mc_samples", "sync", "generator", "foreach", "fused")  # options that
 IN_GROUPS = (*RANGES, "hess_approx", "debias", "rescale_lr")
 
 
-def _number(value: Any) -> float | None:
-    """``value`` as a float, or None if it is no real number."""
+def _number(value: Any) -> float:
+    """``value`` as a float, NaN if it is no real number."""
     if isinstance(value, Tensor):
-        return float(value) if value.numel() == 1 and not value.is_complex() else None
-    if isinstance(value, bool) or (not isinstance(value, (int, float)) and not hasattr(value, "__float__")):
-        return None
-    return None if isinstance(value, str) else float(value)
+        return float(value) if value.numel() == 1 and not value.is_complex() else math.nan
+    return math.nan if isinstance(value, bool) or not hasattr(value, "__float__") else float(value)
 
 
 def check_group(group: dict[str, Any]) -> None:
@@ -60,8 +58,8 @@ def check_group(group: dict[str, Any]) -> None:
         if isinstance(value, Tensor) and value.is_cuda and value.numel() == 1:
             continue  # a scheduler's tensor: reading it would wait for the device
         number = _number(value)
-        above = number is not None and (number > lower or (with_lower and number == lower))
-        below = number is not None and (number < upper or (with_upper and number == upper))
+        above = number > lower or (with_lower and number == lower)
+        below = number < upper or (with_upper and number == upper)
         if not (above and below):
             raise ValueError(f"{name}={value!r} is outside {allowed}; {advice}")
     if group["hess_approx"] not in ("price", "gradsq"):
@@ -100,22 +98,20 @@ def saved_generator(state_dict: dict[str, Any]) -> Tensor | None:
 
 def check_generator_state(state: Tensor | None, generator: torch.Generator | None) -> None:
     """Raise a ValueError where a saved state of a generator fits no such generator; warn where one of them lacks."""
-    if state is None and generator is None:
-        return
-    if state is None or generator is None:
+    if state is not None and generator is not None:
+        try:
+            torch.Generator(generator.device).set_state(state)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"the saved generator is none of device {generator.device} ({error}); make the optimizer with a "
+                "generator of the device it was saved with"
+            ) from None
+    elif state is not generator:
         has, lacks = ("the saved state", "this optimizer")[:: -1 if state is None else 1]
         warn_caller(
             f"{has} has a generator and {lacks} has none, so the samples will not be those that would have followed; "
             "give both a generator=torch.Generator(), or neither"
         )
-        return
-    try:
-        torch.Generator(generator.device).set_state(state)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(
-            f"the saved generator is none of device {generator.device} ({error}); make the optimizer with a generator "
-            "of the device it was saved with"
-        ) from None
 
 
 def check_parameters(params: Sequence[Any]) -> None:

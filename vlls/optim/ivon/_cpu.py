@@ -171,9 +171,7 @@ def _fill(row: _Row, state: ParameterState, mode: int, keep: list[Tensor]) -> No
     row.ess, row.weight_decay = group["ess"], group["weight_decay"]
     if mode != UPDATE:
         return
-    row.grad = FusedCPU.address(state.grad, state, keep)
-    if state.statistic is not None:
-        row.statistic = FusedCPU.address(state.statistic, state, keep)
+    row.grad, row.statistic = (Fused.address(tensor, state, keep) for tensor in (state.grad, state.statistic))
     row.momentum = state.momentum.data_ptr()
     row.lr, row.clip = float(state.lr), group["clip_radius"]
     row.beta1, row.rate1, row.rate2 = group["beta1"], 1.0 - group["beta1"], 1.0 - group["beta2"]

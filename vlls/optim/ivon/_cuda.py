@@ -128,7 +128,7 @@ def _addresses(state: ParameterState, mode: int, keep: list[Tensor]) -> list[int
         state.step = state.lasting["step"] = state.step.to(state.param.device, torch.float32)
     read: tuple[int | None, ...] = (None, None, None)
     if mode == UPDATE:
-        grad, statistic = FusedCUDA.address(state.grad, state, keep), FusedCUDA.address(state.statistic, state, keep)
+        grad, statistic = Fused.address(state.grad, state, keep), Fused.address(state.statistic, state, keep)
         read = (grad, statistic, state.momentum.data_ptr())
     row = (state.param.data_ptr(), state.other.data_ptr(), *read, state.hess.data_ptr(), state.step.data_ptr())
     return [*(address or 0 for address in row), state.param.numel(), state.index]

@@ -308,8 +308,8 @@ class IVON(Optimizer, Joinable):
             RuntimeError: without a sample to learn from, inside a sample, with a closure while a sample waits, or if a
                 gradient is sparse. Nothing has changed then.
         """
-        weights, loss = self._weights, None
         with self._alone():
+            weights, loss = self._weights, None
             if weights.kept:
                 loss = _call(closure) if closure is not None else None
                 weights.count_sample(weights.planned)
@@ -389,10 +389,8 @@ class IVON(Optimizer, Joinable):
             processes.warn_of_equal_samples(next(self._weights.noise(states[:1])))
             self._seeds_checked = True
         # DistributedDataParallel, joined before, has divided the sum of all gradients in the same way
-        by_world = self._by_world and not self._join_config.is_first_joinable
-        return processes.average_over_processes(
-            states, found_inf, stepping=stepping, divisor=world if by_world else stepping
-        )
+        divisor = world if self._by_world and not self._join_config.is_first_joinable else stepping
+        return processes.average_over_processes(states, found_inf, stepping=stepping, divisor=divisor)
 
     def join_hook(self, **options: Any) -> JoinHook:
         """Allow processes to have different numbers of batches: ``with Join([model, optimizer]):``, the model first.
