@@ -26,22 +26,22 @@ def methods_in(rows: DataFrame) -> list[str]:
 
 
 def compared() -> list[str]:
-    """The methods that the paper compares: its own, SGD, and those that are SGD at one of their values."""
+    """Return the methods that the paper compares: its own, SGD, and those that are SGD at one of their values."""
     return [name for name, method in METHODS.items() if name in (PROPOSED, SGD) or method.sgd_value is not None]
 
 
 def sgd_last(methods: Iterable[str]) -> list[str]:
-    """The same methods, SGD behind those that have it as one of their values."""
+    """Return the methods with SGD last, behind those that are SGD at one of their values."""
     return sorted(methods, key=lambda name: name == SGD)
 
 
 def finished(rows: DataFrame) -> DataFrame:
-    """The runs that came to their end."""
+    """Return the runs that finished."""
     return rows[rows["status"] == "finished"]
 
 
 def tried(rows: DataFrame, method: str) -> DataFrame:
-    """The runs of a method, and SGD's with the value at which the method is SGD; ``value`` is a float."""
+    """Return the runs of a method, and SGD's with the value at which the method is SGD; ``value`` is a float."""
     sgd_value = METHODS[method].sgd_value
     names = [method] if sgd_value is None else [method, SGD]
     rows = rows[rows["method"].isin(names)]

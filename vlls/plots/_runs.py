@@ -44,7 +44,7 @@ def check_table(table: DataFrame, *needed: str) -> None:
 
 
 def by_panel(rows: DataFrame, panels: Sequence[str] | None = None) -> dict[str, DataFrame]:
-    """The rows of each panel, in the order of first appearance or the one that is asked for."""
+    """Return the rows of each panel, in the order of first appearance or the one that is asked for."""
     there = dict(iter(rows.groupby("panel", sort=False)))
     for panel in panels or ():
         check_known(panel, there, "panel")
@@ -61,7 +61,7 @@ def no_runs(name: str) -> Figure:
 
 
 def grid_of_panels(panels: Iterable[str], deep: int) -> tuple[Figure, list[list[Axes]]]:
-    """Axes of accuracies for each panel: ``deep`` of them one under the other, at most three panels side by side."""
+    """Make axes of accuracies for each panel: ``deep`` of them in a column, at most three panels side by side."""
     titles = list(panels)
     blocks = -(-len(titles) // 3)
     columns = -(-len(titles) // blocks)
@@ -100,7 +100,7 @@ def draw_level(ax: Axes, rows: DataFrame, method: str = PROPOSED, about: str = "
 
 
 def within(mean: Any, std: Any, top: float = 100.0) -> np.ndarray:
-    """Lengths of error bars below and above a mean, (2, ...), cut at 0 and at ``top``."""
+    """Return the lengths of error bars below and above a mean, (2, ...), cut at 0 and at ``top``."""
     return np.maximum([np.minimum(std, mean), np.minimum(std, top - mean)], 0.0)
 
 
@@ -112,7 +112,7 @@ def limit_accuracy(ax: Axes) -> None:
 
 
 def with_diverged(label: str, rows: DataFrame) -> str:
-    """A label with the number of runs that diverged under it."""
+    """Return a label with the number of runs that diverged under it."""
     count = int((rows["status"] == "diverged").sum())
     return f"{label}\n{count} run{'s' * (count != 1)} diverged" if count else label
 
