@@ -14,8 +14,7 @@ from vlls._compiled import capturing
 from vlls._names import kind_of
 from vlls._validation import check_rate
 
-_SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
-_INTEGERS = (torch.uint8, torch.uint16, torch.uint32, torch.uint64, *_SIGNED)
+_INTEGERS = (torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def smooth_labels(labels: Tensor, smoothing: float, num_classes: int | None = None) -> Tensor:
@@ -154,11 +153,9 @@ def _as_probabilities(labels: Tensor, num_classes: int, validate: bool = True) -
 def check_probabilities(values: Tensor, num_classes: int, validate: bool, name: str) -> None:
     """Raise a ValueError unless the rows of ``values`` (N, K) are probabilities."""
     if not values.is_floating_point() or values.ndim != 2 or values.shape[1] != num_classes:
-        raise ValueError(
-            f"{name} of dtype {_name(values.dtype)} and shape {tuple(values.shape)} cannot be used; pass "
-            f"probabilities as floats of shape (N, {num_classes})"
-            + (", or classes as integers of shape (N,)" if name == "labels" else "")
-        )
+        advice = f"pass probabilities as floats of shape (N, {num_classes})"
+        advice += ", or classes as integers of shape (N,)" if name == "labels" else ""
+        raise ValueError(f"{name} {describe(values)} cannot be used; {advice}")
     if not validate:
         return
     bad = ~(values >= 0)  # true for NaN
@@ -194,11 +191,7 @@ def readable(tensor: Tensor) -> bool:
 
 
 def describe(value: object) -> str:
-    """Say what ``value`` is, for an error message."""
+    """Return the dtype and shape of a tensor, or the type of another value, for an error message."""
     if isinstance(value, Tensor):
-        return f"of dtype {_name(value.dtype)} and shape {tuple(value.shape)}"
+        return f"of dtype {str(value.dtype).removeprefix('torch.')} and shape {tuple(value.shape)}"
     return kind_of(value)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
