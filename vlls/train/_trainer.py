@@ -103,6 +103,9 @@ class Trainer:
             else:
                 group["lr"] = lr
         self.batches.fill()
+        if self._graph is not None:
+            self._graph.replay()
+            return
         # cuDNN tries its algorithms once for each shape, which pays because the shapes stay the same
         before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
         try:
@@ -116,8 +119,7 @@ class Trainer:
                 current.wait_stream(self._stream)
                 self._warm += 1
             else:
-                if self._graph is None:
-                    self._graph = self._captured_step()
+                self._graph = self._captured_step()
                 self._graph.replay()
         finally:
             torch.backends.cudnn.benchmark = before
