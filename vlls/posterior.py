@@ -272,13 +272,11 @@ class GaussianPosterior:
             >>> float(q.kl(p))
             0.5
         """
-        if other.mean.shape != self.mean.shape:
-            raise ValueError(
-                f"means have shapes {tuple(self.mean.shape)} and {tuple(other.mean.shape)}; both must agree"
-            )
+        shapes = tuple(self.mean.shape), tuple(other.mean.shape)
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"means have shapes {shapes[0]} and {shapes[1]}; both must agree")
         shift = (self.mean - other.mean).reshape(-1, 1)
-        columns = other._times_root(torch.cat([self._root, shift], 1), of_covariance=False)
-        distance = columns.square().sum()
+        distance = other._times_root(torch.cat([self._root, shift], 1), of_covariance=False).square().sum()
         return 0.5 * (distance - self.num_parameters + other.log_det_covariance - self.log_det_covariance)
 
     def __repr__(self) -> str:
@@ -362,10 +360,6 @@ class DiagonalPosterior:
 
     def scale(self, name: str, gradients: Tensor) -> Tensor:
         """Turn (R, B, ...) gradients with respect to a parameter into (R, B, Q) rows; see :meth:`Posterior.scale`.
-
-        Args:
-            name: of the parameter.
-            gradients: (R, B, ...) with the parameter's shape behind.
 
         Example:
             >>> q = DiagonalPosterior({"bias": torch.zeros(2)}, {"bias": torch.tensor([0.5, 2.0])})

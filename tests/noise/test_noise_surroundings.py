@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vlls import IVON, DiagonalPosterior, label_noise, label_noise_moments, rank_examples
 from vlls.noise import METHODS, logit_covariance, sam_label_noise
-from vlls.noise._modes import differentiable
+from vlls.noise._call import differentiable
 
 HALVES = (torch.float16, torch.bfloat16)
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])

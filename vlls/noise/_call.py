@@ -2,17 +2,52 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vlls._locks import holding_model
 from vlls.noise._checks import check_logits, passes
+
+_lock = threading.Lock()
+_inside = 0  # blocks of all threads, for the switches are the process's
+_switches = ExitStack()
+_loaded = False
+
+
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """Attention by kernels that can be differentiated in every way.
+
+    The switches are those of the process: the first block of all threads turns them and the last one turns them back.
+    """
+    global _inside, _loaded
+    with _lock:
+        if not _loaded:  # torch's forward derivatives, without its notice about its own internals
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
+            _loaded = True
+        if _inside == 0:  # a whole Transformer layer in one operation is not differentiable
+            _switches.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+            torch.backends.mha.set_fastpath_enabled(False)
+            _switches.enter_context(sdpa_kernel(SDPBackend.MATH))
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                _switches.close()
 
 
 class Call:
@@ -116,18 +151,14 @@ def borrowed(model: nn.Module) -> Iterator[None]:
             for module in lookups:
                 del module.forward
             for module, before in zip(modules, found, strict=True):
-                _put_back(vars(module), before)
+                own = vars(module)
+                for name in own.keys() | before.keys():
+                    if isinstance(own.get(name), Tensor) or isinstance(before.get(name), Tensor):
+                        if name in before:
+                            own[name] = before[name]
+                        else:
+                            del own[name]
             torch.clear_autocast_cache()
-
-
-def _put_back(own: dict[str, Any], before: dict[str, Any]) -> None:
-    """Undo what was done to attributes that are, or were, tensors."""
-    for name in own.keys() | before.keys():
-        if isinstance(own.get(name), Tensor) or isinstance(before.get(name), Tensor):
-            if name in before:
-                own[name] = before[name]
-            else:
-                del own[name]
 
 
 def _is_lookup(module: nn.Module) -> bool:

@@ -82,12 +82,11 @@ def monte_carlo_label_noise(
         True
     """
     check_whole_number(num_samples, "num_samples", 2)  # a standard error needs two
-    count, mean, square = 0, torch.zeros_like(glm.targets), torch.zeros_like(glm.targets)
-    for theta in q.sample(num_samples, generator=generator):
-        count += 1
+    mean, square = torch.zeros_like(glm.targets), torch.zeros_like(glm.targets)
+    for count, theta in enumerate(q.sample(num_samples, generator=generator), 1):
         value = glm.family.mean(glm.features @ theta)
         delta = value - mean
         mean = mean + delta / count
         square = square + delta * (value - mean)
-    error = (square / (count - 1)).sqrt() / math.sqrt(count)
+    error = (square / (num_samples - 1)).sqrt() / math.sqrt(num_samples)
     return glm.family.mean(glm.features @ q.mean) - mean, error

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vlls._warnings import warn_caller
-from vlls.noise._call import borrowed
+from vlls.noise._call import borrowed, differentiable
 from vlls.noise._checks import MEBIBYTE, available_memory, check_logits, memory_aim
-from vlls.noise._modes import differentiable
 from vlls.noise._posterior import gram
-from vlls.noise._setting import prepare
 from vlls.noise._trace import Pass, Seen, Site, backward_once, contribution, forward, gradients, sites_of
-from vlls.noise._trial import Trials
+from vlls.noise._trial import Trials, prepare
 from vlls.posterior import Posterior
 
 _warned: set[str] = set()
@@ -40,8 +38,7 @@ def logit_covariance(
 
     Args:
         model: the network, in evaluation mode, compiled or not; (B, ...) inputs to (B, K) logits.
-        posterior: any :class:`.Posterior` over some or all of its parameters, or an object whose ``posterior(model)``
-            returns one, such as :class:`.IVON` or :class:`.GaussianPosterior`; the others stay as they are.
+        posterior: over some or all of its parameters, as :func:`.label_noise_moments` takes it.
         x: a batch of inputs, (B, ...), on the model's device.
         memory_limit: MiB that temporaries may take; 64 on a CPU and 2048 on a GPU if left out.
 
@@ -49,10 +46,7 @@ def logit_covariance(
         (B, K, K) symmetric positive semi-definite matrices, in the dtype of the logits.
 
     Raises:
-        ValueError: if the posterior does not fit the model or breaks its protocol, a standard deviation is negative or
-            NaN, the batch is empty, the model is in training mode where that matters, the logits of an example depend
-            on the others of its batch or move otherwise than autograd says (``no_grad``, ``detach``, straight-through
-            rounding), or the memory does not suffice.
+        ValueError: as :func:`.label_noise_moments` does.
 
     Example:
         >>> from vlls import DiagonalPosterior
@@ -66,16 +60,6 @@ def logit_covariance(
         line = Linearization(model, posterior, x, memory_limit=memory_limit)
         line.setting.warn()
         return line.covariances(x)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    sites: list[Site]
-    others: tuple[str, ...]  # parameters without a site
-    uses: dict[str, int]  # how often each parameter enters the logits
-    num_outputs: int
-    sizes: tuple[int, int]  # elements of all outputs of modules for one example, and of the largest
-    itemsize: int
 
 
 class Linearization:
@@ -98,43 +82,37 @@ class Linearization:
         self.setting, trials = prepare(model, posterior, x, memory_limit)
         self.posterior = self.setting.posterior
         self._grown = {name: mean.requires_grad_() for name, mean in self.posterior.mean.items()}
-        self._plan = self._look(x, trials, instead)
-        self.num_directions = min(num_directions or self._plan.num_outputs, self._plan.num_outputs)
-        sites = [name for site in self._plan.sites if not site.variances for name in site.names]
-        names = (*sites, *(name for name in self._plan.others if name not in self.posterior.std))
+        self._look(x, trials, instead)
+        self.num_directions = min(num_directions or self.setting.num_outputs, self.setting.num_outputs)
+        names = [name for site in self._sites if not site.variances for name in site.names]
+        names += [name for name in self._others if name not in self.posterior.std]
         # how many parts of the network add rows to each basis of the posterior that is not independent
         self._shared = Counter(self.posterior.basis(name) for name in names)
         self._batch, self._block = self._divide(memory_limit, x.device)
 
     # ------------------------------------------------------------------ what is where
-    def _look(self, x: Tensor, trials: Trials, instead: str) -> _Plan:
+    def _look(self, x: Tensor, trials: Trials, instead: str) -> None:
         """Run one and two examples, to see which axis is the batch and which parameters are used how often."""
         moving = self.posterior.moving()
         sites = sites_of(self.setting.model, self.posterior)
         with differentiable():
             one = forward(self.setting.call, self._grown, x[:1], sites)
             two = forward(self.setting.call, self._grown, x[[0, 0]], sites)
-        logits = check_logits(one.logits, 1)
-        uses = _uses(two, self._grown)
+        self._itemsize = check_logits(one.logits, 1).element_size()
+        self._sizes = sum(one.sizes), max(one.sizes, default=1)  # of one example, in elements
+        self._uses = _uses(two, self._grown)  # how often each parameter enters the logits
         pairs = zip(one.seen, two.seen, strict=True) if len(one.seen) == len(two.seen) else ()
         found = [replace(a.site, axis=axis) for a, b in pairs if (axis := _batch_axis(a, b)) is not None]
-        once = {name for name, number in uses.items() if number == 1}
         needed = Counter(name for site in sites for name in site.names)  # three share an attention's weight
         seen = Counter(name for site in found for name in site.names)
-        sound = {name for name in once if seen[name] == needed[name]}
+        sound = {name for name, number in self._uses.items() if number == 1 and seen[name] == needed[name]}
         found = [site for site in found if site.names <= sound]
         misread = trials.gradients(found, instead) if moving else set()
-        found = [site for site in found if site.module not in misread]
-        covered = {name for site in found for name in site.names}
-        others = tuple(name for name in uses if name in moving - covered and uses[name])
-        self._warn(others)
-        sizes = sum(one.sizes), max(one.sizes, default=1)
-        return _Plan(found, others, uses, logits.shape[1], sizes, logits.element_size())
-
-    def _warn(self, names: tuple[str, ...]) -> None:
-        modules = dict(self.setting.model.named_modules())
-        for name in names:
-            kind = type(modules[name.rpartition(".")[0]]).__name__
+        self._sites = [site for site in found if site.module not in misread]
+        moving -= {name for site in self._sites for name in site.names}
+        self._others = [name for name, number in self._uses.items() if name in moving and number]  # without a site
+        for name in self._others:
+            kind = type(self.setting.model.get_submodule(name.rpartition(".")[0])).__name__
             if kind not in _warned:
                 _warned.add(kind)
                 warn_caller(
@@ -147,20 +125,18 @@ class Linearization:
     def _divide(self, memory_limit: float | None, device: torch.device) -> tuple[int, int]:
         """Examples of a part, and bytes of a block of one layer's weight gradients."""
         aim = memory_aim(memory_limit, device)
-        r, k = self.num_directions, self._plan.num_outputs
-        total, largest = self._plan.sizes
-        own = sum(self.posterior.mean[name].numel() for name in self._plan.others)
-        one = self._plan.itemsize * (3 * total + (4 * r + 9) * largest + r * (own + self._held()) + 3 * k * k)
+        r, k = self.num_directions, self.setting.num_outputs
+        total, largest = self._sizes
+        own = sum(self.posterior.mean[name].numel() for name in self._others)
+        one = self._itemsize * (3 * total + (4 * r + 9) * largest + r * (own + self._held()) + 3 * k * k)
         block = aim / 8
-        if one + block > aim:
-            allowed = aim if memory_limit is not None else available_memory(device)
-            if one + block > allowed:
-                fewer = "" if r == 1 else "use method='rank' with a small rank, "
-                raise ValueError(
-                    f"one example's {r} gradient(s) need {_mebibytes(one + block)} MiB and "
-                    f"{_mebibytes(allowed)} are allowed; raise memory_limit, {fewer}or use method='monte_carlo', "
-                    "which needs no gradients"
-                )
+        allowed = aim if memory_limit is not None or one + block <= aim else available_memory(device)
+        if one + block > allowed:
+            fewer = "" if r == 1 else "use method='rank' with a small rank, "
+            raise ValueError(
+                f"one example's {r} gradient(s) need {_mebibytes(one + block)} MiB and {_mebibytes(allowed)} are "
+                f"allowed; raise memory_limit, {fewer}or use method='monte_carlo', which needs no gradients"
+            )
         return max(1, int((aim - block) / one)), int(block)
 
     def _held(self) -> int:
@@ -182,13 +158,13 @@ class Linearization:
         self._total: Tensor | None = None
         self._rows: dict[str, Tensor] = {}
         with differentiable():
-            done = forward(self.setting.call, self._grown, x, self._plan.sites, self._consume)
+            done = forward(self.setting.call, self._grown, x, self._sites, self._consume)
         check_logits(done.logits, len(x))
         uses = _uses(done, self._grown)
-        if uses != self._plan.uses:
-            name = next(name for name in uses if uses[name] != self._plan.uses[name])
+        if uses != self._uses:
+            name = next(name for name in uses if uses[name] != self._uses[name])
             raise ValueError(
-                f"the model uses {name!r} {uses[name]} times for these examples and {self._plan.uses[name]} times for "
+                f"the model uses {name!r} {uses[name]} times for these examples and {self._uses[name]} times for "
                 "the first one, so its way depends on its input (a mixture of experts, a branch); use "
                 "method='monte_carlo'"
             )
@@ -229,7 +205,7 @@ class Linearization:
         pulled = directions.to(logits.dtype).permute(2, 0, 1)  # (R, B, K)
         with differentiable():
             backward_once(done, pulled)
-        if self._plan.others:
+        if self._others:
             self._of_others(x, pulled.transpose(0, 1))
         for rows in self._rows.values():
             self._add(gram(rows))
@@ -247,14 +223,10 @@ class Linearization:
     def _of_others(self, x: Tensor, directions: Tensor) -> None:
         """Add the contribution of parameters without a rule: their gradients for each example, (B, R, K) directions."""
         mean = {name: m.detach() for name, m in self.posterior.mean.items()}
-        chosen = {name: mean[name] for name in self._plan.others}
-        fixed = {name: m for name, m in mean.items() if name not in chosen}
+        chosen = {name: mean[name] for name in self._others}
 
         def rows(example: Tensor, of_example: Tensor) -> dict[str, Tensor]:
-            def logits(parameters: dict[str, Tensor]) -> Tensor:
-                return self.setting.call({**fixed, **parameters}, example[None])[0]
-
-            pull = torch.func.vjp(logits, chosen)[1]
+            pull = torch.func.vjp(lambda moving: self.setting.call({**mean, **moving}, example[None])[0], chosen)[1]
             # one direction after the other: torch's derivative of PReLU is wrong within two vmaps
             pulled = [pull(direction)[0] for direction in of_example]
             return {name: torch.stack([row[name] for row in pulled]) for name in chosen}
@@ -276,13 +248,13 @@ class Linearization:
         self._add(total if self._total is None else total.to(self._total.dtype))
 
     def _row_by_row(self, example: Tensor, directions: Tensor) -> dict[str, Tensor]:
-        call, chosen = self.setting.call, [self._grown[name] for name in self._plan.others]
+        call, chosen = self.setting.call, [self._grown[name] for name in self._others]
         how: Any = {"retain_graph": True, "materialize_grads": True, "allow_unused": True}
         with torch.enable_grad():
             logits = call(self._grown, example[None])[0]
         with call.carrying(self._grown):  # a checkpoint runs again
             rows = [torch.autograd.grad(logits, chosen, direction, **how) for direction in directions]
-        columns = zip(self._plan.others, zip(*rows, strict=True), strict=True)
+        columns = zip(self._others, zip(*rows, strict=True), strict=True)
         return {name: torch.stack([row.to_dense() for row in column]) for name, column in columns}
 
 
@@ -298,15 +270,13 @@ def differentiable_input(x: Tensor) -> Tensor:
 
 def _batch_axis(one: Seen, two: Seen) -> int | None:
     """The axis along which two examples are twice one, in what goes in and what comes out alike."""
-    axes = []
+    axes = set()
     for small, large in ((one.input.shape, two.input.shape), (one.output_shape, two.output_shape)):
-        if len(small) != len(large):
+        differ = [i for i, (a, b) in enumerate(zip(small, large, strict=False)) if a != b]
+        if len(small) != len(large) or len(differ) != 1 or small[differ[0]] != 1:
             return None
-        differ = [i for i, (a, b) in enumerate(zip(small, large, strict=True)) if a != b]
-        if len(differ) != 1 or small[differ[0]] != 1:
-            return None
-        axes.append(differ[0])
-    return axes[0] if axes[0] == axes[1] else None
+        axes.add(differ[0])
+    return axes.pop() if len(axes) == 1 else None
 
 
 def _uses(done: Pass, parameters: dict[str, Tensor]) -> dict[str, int]:

@@ -14,13 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlls.noise._call import borrowed
+from vlls.noise._call import borrowed, differentiable
 from vlls.noise._checks import available_memory, check_logits, forward_derivatives, memory_aim
 from vlls.noise._linearization import Linearization, differentiable_input
-from vlls.noise._modes import differentiable
 from vlls.noise._options import NoiseOptions, keywords
 from vlls.noise._push import curvature, mean_curvature, push, symmetric_root, the_family
-from vlls.noise._setting import Setting, prepare
+from vlls.noise._trial import Setting, prepare
 from vlls.posterior import Posterior
 
 _INSTEAD = "use method='rank' or 'monte_carlo'"
@@ -228,7 +227,7 @@ class Estimator:
         centre = logits.double()
         mean = centre if moved is None else centre + moved[0]
         moments = push(self.family, mean, root)
-        shift, spread, error = moments.shift, moments.covariance, moments.error
+        shift, spread, error = moments
         if moved is not None:
             shift = shift + self.family.mean(centre) - self.family.mean(mean)
             slope = mean_curvature(self.family, mean, root, moments)
@@ -326,28 +325,15 @@ class _Sums:
 
 
 def _result(
-    logits: Tensor,
-    shift: Tensor,
-    covariance: Tensor,
-    error: Tensor,
-    magnitude_error: Tensor | None,
-    logit_covariance: Tensor | None,
-    *,
-    linear: bool = False,
+    logits: Tensor, shift: Tensor, covariance: Tensor, error: Tensor, *others: Tensor | None, linear: bool = False
 ) -> LabelNoise:
+    """The noise of given moments; the others are the standard error of the magnitude and the logits' covariance."""
     variance = covariance.diagonal(dim1=-2, dim2=-1).clamp_min(0)
     square = variance.sum(1) + (0 if linear else shift.square().sum(1))
+    columns = (shift, covariance, variance.sqrt(), square.sqrt(), error, *others)
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    return LabelNoise(
-        logits=logits,
-        mean_shift=shift.to(dtype),
-        covariance=covariance.to(dtype),
-        std=variance.sqrt().to(dtype),
-        magnitude=square.sqrt().to(dtype),
-        standard_error=error.to(dtype),
-        magnitude_error=None if magnitude_error is None else magnitude_error.to(dtype),
-        logit_covariance=None if logit_covariance is None else logit_covariance.to(dtype),
-    )
+    cast: Any = (None if column is None else column.to(dtype) for column in columns)
+    return LabelNoise(logits, *cast)
 
 
 def _layout(setting: Setting, x: Tensor) -> Callable[[Tensor], Tensor]:

@@ -22,7 +22,7 @@ class ModelPosterior:
     std: dict[str, Tensor]  # of the parameters whose weights are independent, alike
     source: Posterior | None = None  # scales the other parameters and draws them; None if there are none
     theirs: dict[str, str] = field(default_factory=dict)  # the source's names for the model's
-    lengths: dict[str, int] = field(default_factory=dict)  # of a row, Q, for each parameter that the source scales
+    lengths: dict[str, int] = field(default_factory=dict)  # Q, of a row of each parameter that the source scales
     joint: bool = False  # rows of the source have one basis, so that they are added up
 
     def map(self, change: Callable[[Tensor], Tensor]) -> ModelPosterior:
@@ -106,7 +106,15 @@ def posterior_of(model: nn.Module, posterior: Any) -> ModelPosterior:
     posterior = _as_posterior(model, posterior)
     parameters = dict(model.named_parameters())
     theirs = {name.removeprefix(PREFIX): name for name in posterior.mean}
-    _check_names(theirs, list(parameters))
+    if not theirs:
+        raise ValueError("the posterior has no names left; pass one with the model's parameters, at least one")
+    foreign = [name for name in theirs if name not in parameters]
+    if foreign:
+        shown, own = (", ".join(repr(name) for name in names[:3]) for names in (foreign, list(parameters)))
+        raise ValueError(
+            f"the posterior has {len(foreign)} name(s) that the model has not ({shown}), and the model has "
+            f"{own}, ...; pass the model whose posterior it is, as optimizer.posterior(model) names it"
+        )
     mean, std = {}, {}
     independent = getattr(posterior, "independent_std", None)
     for name, alias in theirs.items():
@@ -166,18 +174,6 @@ def _as_posterior(model: nn.Module, posterior: Any) -> Posterior:
             f"the posterior's mean is {kind_of(posterior.mean)}; it has to be a dict of tensors by parameter name"
         )
     return posterior  # type: ignore[no-any-return]
-
-
-def _check_names(theirs: Mapping[str, str], have: list[str]) -> None:
-    if not theirs:
-        raise ValueError("the posterior has no names left; pass one with the model's parameters, at least one")
-    foreign = [name for name in theirs if name not in have]
-    if foreign:
-        shown, own = (", ".join(repr(name) for name in names[:3]) for names in (foreign, have))
-        raise ValueError(
-            f"the posterior has {len(foreign)} name(s) that the model has not ({shown}), and the model has "
-            f"{own}, ...; pass the model whose posterior it is, as optimizer.posterior(model) names it"
-        )
 
 
 def _check_sample(posterior: Posterior, device: torch.device) -> None:

@@ -6,7 +6,7 @@ No pass through the network is needed, and the curvature of A' is not linearised
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,8 +19,7 @@ _POINTS = Categorical(2)  # the points of a family that brings none
 _ROOM = 1 << 19  # numbers of one temporary
 
 
-@dataclass(frozen=True)
-class Moments:
+class Moments(NamedTuple):
     """Of the noise A'(mu) - A'(f): mean (B, K), covariance (B, K, K), standard error of the mean (B, K), float64."""
 
     shift: Tensor

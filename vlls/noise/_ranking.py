@@ -84,8 +84,7 @@ def rank_examples(
 
     Args:
         model: the network, in evaluation mode; (B, ...) inputs to (B, K) logits.
-        posterior: any :class:`.Posterior` over its parameters, or an object whose ``posterior(model)`` returns one,
-            such as :class:`.IVON` or :class:`.GaussianPosterior`.
+        posterior: over its parameters, as :func:`.label_noise_moments` takes it.
         dataset: (N, ...) inputs as the network takes them, or a ``torch.utils.data.Dataset`` whose items are an input
             or a tuple that starts with it.
         labels: the given labels, (N,) integers from 0 to K - 1: a tensor or array of any integer dtype, a list or a

@@ -12,14 +12,12 @@ from torch import Tensor, nn
 from vlls._compiled import uncompiled
 from vlls._validation import as_float64, is_number, whole_labels
 from vlls.families import Family
-from vlls.noise._call import borrowed
+from vlls.noise._call import borrowed, differentiable
 from vlls.noise._checks import check_batch, check_labels, check_logits, check_mode, forward_derivatives
 from vlls.noise._linearization import Linearization, differentiable_input
-from vlls.noise._modes import differentiable
 from vlls.noise._posterior import ModelPosterior
 from vlls.noise._push import curvature, the_family
-from vlls.noise._setting import trials_of
-from vlls.noise._trial import Trials
+from vlls.noise._trial import Trials, trials_of
 from vlls.posterior import DiagonalPosterior
 
 
@@ -148,6 +146,6 @@ def _targets(family: Family, labels: Any, logits: Tensor) -> Tensor:
 
 def _dimensions(labels: Any) -> int:
     try:
-        return labels.ndim if isinstance(labels, Tensor) else np.ndim(labels)
+        return np.ndim(labels)
     except ValueError:  # a ragged list
         return 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -108,10 +109,7 @@ class _Take(torch.autograd.Function):
 
 
 def contribution(site: Site, a: Tensor, g: Tensor, block: int) -> Tensor:
-    """The covariance (B, R, R) that independent weights add, from a site's input and (R, ...) gradients of its output.
-
-    Temporaries may take ``block`` bytes.
-    """
+    """What independent weights add, (B, R, R), from a site's input and (R, ...) gradients of its output."""
     a, g = _accurate(site, a, g)
     variances = {name: variance.to(g.dtype) for name, variance in site.variances.items()}
     return site.rule.covariance(a, g, variances, block)
@@ -184,6 +182,9 @@ def _watching(
     def layer(site: Site) -> Callable[..., None]:
         return lambda module, inputs, z: note(site, inputs[0] if inputs else None, z)
 
+    def tap(parts: dict[str, Site]) -> Callable[[str, Tensor, Tensor], None]:
+        return lambda part, a, z: note(parts[part], a, z) if part in parts else None
+
     def measure(module: nn.Module, inputs: Any, z: Any) -> None:
         if isinstance(z, Tensor):
             sizes.append(z.numel())
@@ -199,7 +200,7 @@ def _watching(
             # before the user's own hooks, which may change what the layer returned
             handles += [module.register_forward_hook(layer(site), prepend=True) for site in here if not site.part]
             if parts:
-                module.forward = _Attention(module, parts, note)  # type: ignore[method-assign]
+                module.forward = partial(attend, module, tap(parts))  # type: ignore[arg-type, assignment]
                 replaced.append(module)
         yield
     finally:
@@ -207,20 +208,6 @@ def _watching(
             handle.remove()
         for module in replaced:
             del module.forward
-
-
-class _Attention:
-    """Stands in for an attention's ``forward`` while it is watched."""
-
-    def __init__(self, module: Any, parts: dict[str, Site], note: Callable[[Site, Any, Any], None]) -> None:
-        self.module, self.parts, self.note = module, parts, note
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return attend(self.module, self._tap, *args, **kwargs)
-
-    def _tap(self, part: str, a: Tensor, z: Tensor) -> None:
-        if part in self.parts:
-            self.note(self.parts[part], a, z)
 
 
 def backward_once(done: Pass, directions: Tensor) -> None:

@@ -12,16 +12,25 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vlls.noise._call import Call
-from vlls.noise._checks import TOGETHER, available_memory, check_logits, forward_derivatives, memory_aim
-from vlls.noise._modes import differentiable
-from vlls.noise._posterior import ModelPosterior, sum_of
+from vlls._compiled import uncompiled
+from vlls.noise._call import Call, call_of, differentiable, is_narrow
+from vlls.noise._checks import (
+    TOGETHER,
+    available_memory,
+    check_batch,
+    check_logits,
+    check_memory_limit,
+    check_mode,
+    forward_derivatives,
+    memory_aim,
+    warn_of_resolution,
+)
+from vlls.noise._posterior import ModelPosterior, posterior_of, sum_of
 from vlls.noise._trace import Pass, Site, backward_once, contribution, forward, gradients, replayed
 
 Weights = Mapping[str, Tensor]
@@ -44,6 +53,15 @@ class _Stage(NamedTuple):
 _FINE = _Stage(1e-8, 1e-3, 1e-12, 1e-4, 1)
 _SINGLE = _Stage(5e-4, 0.05, 1e-5, 100.0, 6)  # also of a float64 model that rounds to float32 somewhere
 _HALF = _Stage(0.2, 0.2, 0.02, 100.0, 6)
+
+
+class _Slope(NamedTuple):
+    """How functions of the logits move along a step, as a derivative tells."""
+
+    look: Callable[[Tensor], Tensor]  # the functions
+    logits: Tensor
+    slope: Tensor
+    size: float  # the usual movement under the posterior
 
 
 @dataclass(frozen=True)
@@ -160,8 +178,7 @@ class Trials:
             for _, name, gradient in gradients(site, a, g, 1):
                 own[name] = own[name] + gradient[0, 0] if name in own else gradient[0, 0]
 
-        def agrees(x: Tensor, stage: _Stage) -> bool | None:
-            at, step = self._weights(arithmetic), arithmetic.posterior.step(self._generator)
+        def slope(x: Tensor, stage: _Stage, at: Weights, step: Weights) -> _Slope:
             with differentiable(), _reachable(instead):
                 done = forward(arithmetic.call, at, x, [] if wrong else sites, sink)
                 z = done.logits
@@ -178,13 +195,9 @@ class Trials:
             unreached[:] = [name for name in at if not any(bool(g[name].any()) for g in pulled)]
             along = torch.stack([sum_of((g[name] * step[name]).sum() for name in at) for g in pulled])
             spread = torch.stack([arithmetic.posterior.variance(g) for g in pulled])
+            return _Slope(lambda logits: (u * logits).flatten(1).sum(1), z, along, float(spread.mean().sqrt()))
 
-            def look(logits: Tensor) -> Tensor:
-                return (u * logits).flatten(1).sum(1)
-
-            return self._agrees(arithmetic, stage, at, step, x, look, z, along, float(spread.mean().sqrt()))
-
-        if not all(_confirmed(arithmetic, partial(agrees, x)) for x in self._chosen(arithmetic)):
+        if not self._holds(arithmetic, slope):
             named = f", and no gradient reaches {unreached[0]!r}" if unreached else ""
             raise ValueError(
                 f"the logits move with the weights otherwise than autograd says{named} (a part under torch.no_grad, a "
@@ -199,61 +212,54 @@ class Trials:
 
     @torch.no_grad()
     def _slopes(self, arithmetic: _Arithmetic, instead: str) -> None:
-        def agrees(x: Tensor, stage: _Stage) -> bool | None:
-            at = {name: w.detach() for name, w in self._weights(arithmetic).items()}
-            step = arithmetic.posterior.step(self._generator)
+        def slope(x: Tensor, stage: _Stage, at: Weights, step: Weights) -> _Slope:
+            start = {name: w.detach() for name, w in at.items()}
             with differentiable(), forward_derivatives(instead):
-                logits, slope = torch.func.jvp(lambda weights: arithmetic.call(weights, x), (at,), (step,))[:2]
-            return self._agrees(arithmetic, stage, at, step, x, torch.flatten, logits, slope.flatten(), _size(slope))
+                logits, slope = torch.func.jvp(lambda weights: arithmetic.call(weights, x), (start,), (step,))[:2]
+            return _Slope(torch.flatten, logits, slope.flatten(), _size(slope))
 
-        if not all(_confirmed(arithmetic, partial(agrees, x)) for x in self._chosen(arithmetic)):
+        if not self._holds(arithmetic, slope):
             raise ValueError(
                 "the logits move with the weights otherwise than their forward derivative says (a part under "
                 f"torch.no_grad, a detach, rounding with a straight-through gradient); {instead}"
             )
 
     # ------------------------------------------------------------------ both
-    @torch.no_grad()
-    def _agrees(
-        self,
-        arithmetic: _Arithmetic,
-        stage: _Stage,
-        at: Weights,
-        step: Weights,
-        x: Tensor,
-        look: Callable[[Tensor], Tensor],
-        logits: Tensor,
-        told: Tensor,
-        size: float,
-    ) -> bool | None:
-        """Whether functions of the logits move along a step as told, or None where rounding may hide it.
+    def _holds(self, arithmetic: _Arithmetic, slope: Callable[[Tensor, _Stage, Weights, Weights], _Slope]) -> bool:
+        """Whether the logits move as told along one of two directions: at a kink they do not along one in a million."""
 
-        ``size`` is the usual movement under the posterior. A step 64 times as long moves the logits 64 times as far,
-        unless rounding does; it is not cut to ``longest``, for one too short for float32 moves nothing.
-        """
-        base = _size(look(logits))
-        wanted = stage.movement * max(1.0, base / size) if size > 0 else 1.0
-        length = min(stage.longest, wanted)
+        def agrees(x: Tensor, stage: _Stage) -> bool | None:
+            at, step = self._weights(arithmetic), arithmetic.posterior.step(self._generator)
+            return _agrees(arithmetic, stage, at, step, x, slope(x, stage, at, step))
 
-        def slope(length: float) -> Tensor:
-            ends = [arithmetic.call({name: at[name] + end * step[name] for name in at}, x) for end in (length, -length)]
-            return (look(ends[0]).double() - look(ends[1]).double()) / (2 * length)
+        def confirmed(x: Tensor) -> bool | None:
+            return next((found for stage in arithmetic.stages if (found := agrees(x, stage)) is not None), None)
 
-        with differentiable():
-            found = slope(length)
-            error = _size(found - told.double())
-            if not error > stage.share * size + stage.rounding * max(base, size) / length:
-                return True
-            rough = stage is _FINE and _size(slope(64 * wanted) - found) > error / 10
-        return None if rough else False
+        return all(any(confirmed(x) for _ in range(2)) for x in self._chosen(arithmetic))
 
 
-def _confirmed(arithmetic: _Arithmetic, agrees: Callable[[_Stage], bool | None]) -> bool:
-    """Whether the logits move as told along one of two directions: at a kink they do not along one in a million."""
-    for _ in range(2):
-        if next((found for stage in arithmetic.stages if (found := agrees(stage)) is not None), False):
+@torch.no_grad()
+def _agrees(arithmetic: _Arithmetic, stage: _Stage, at: Weights, step: Weights, x: Tensor, told: _Slope) -> bool | None:
+    """Whether functions of the logits move along a step as told, or None where rounding may hide it.
+
+    A step 64 times as long moves the logits 64 times as far, unless rounding does; it is not cut to ``longest``, for
+    one too short for float32 moves nothing.
+    """
+    base, size = _size(told.look(told.logits)), told.size
+    wanted = stage.movement * max(1.0, base / size) if size > 0 else 1.0
+    length = min(stage.longest, wanted)
+
+    def slope(length: float) -> Tensor:
+        ends = [arithmetic.call({name: at[name] + end * step[name] for name in at}, x) for end in (length, -length)]
+        return (told.look(ends[0]).double() - told.look(ends[1]).double()) / (2 * length)
+
+    with differentiable():
+        found = slope(length)
+        error = _size(found - told.slope.double())
+        if not error > stage.share * size + stage.rounding * max(base, size) / length:
             return True
-    return False
+        rough = stage is _FINE and _size(slope(64 * wanted) - found) > error / 10
+    return None if rough else False
 
 
 def _size(values: Tensor) -> float:
@@ -292,13 +298,12 @@ def _reachable(instead: str) -> Iterator[None]:
 
 def _pull(done: Pass, direction: Tensor) -> dict[str, Tensor]:
     """The gradient of a function of the logits, with zeros where none arrives."""
-    nothing = {name: torch.zeros_like(w) for name, w in done.parameters.items()}
     if not done.logits.requires_grad:
-        return nothing
+        return {name: torch.zeros_like(w) for name, w in done.parameters.items()}
     with replayed(done):
-        chosen = list(done.parameters.values())
-        found = torch.autograd.grad(done.logits, chosen, direction, retain_graph=True, allow_unused=True)
-    return {name: nothing[name] if g is None else g.to_dense() for name, g in zip(nothing, found, strict=True)}
+        how: Any = {"retain_graph": True, "materialize_grads": True, "allow_unused": True}
+        found = torch.autograd.grad(done.logits, list(done.parameters.values()), direction, **how)
+    return {name: g.to_dense() for name, g in zip(done.parameters, found, strict=True)}
 
 
 def _companions(x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -322,3 +327,44 @@ def _companions(x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
 def _differ(one: Tensor, two: Tensor, resolution: float) -> bool:
     one, two = one.double(), two.double()
     return not bool((one - two).abs().max() <= resolution * two.abs().max().clamp_min(1e-9))
+
+
+# ---------------------------------------------------------------------- where every estimator begins
+@dataclass(frozen=True)
+class Setting:
+    """A network that is not compiled, and a posterior over its weights."""
+
+    model: nn.Module
+    call: Call
+    posterior: ModelPosterior
+    dtype: torch.dtype  # of the logits that the network itself returns
+    num_outputs: int  # K
+    arithmetic: torch.dtype  # of a call
+
+    def warn(self) -> None:
+        """Warn if weights in half precision cannot show the noise."""
+        if any(is_narrow(p) for p in self.model.parameters()):
+            std = self.posterior.deviations()
+            warn_of_resolution(self.model, self.posterior.mean, std, lost=self.call.dtype is None)
+
+
+def prepare(model: nn.Module, posterior: Any, x: Tensor, memory_limit: float | None) -> tuple[Setting, Trials]:
+    """Check an estimator's arguments, and that no example changes the logits of another; more trials may follow."""
+    check_batch(x)
+    check_memory_limit(memory_limit)
+    model = uncompiled(model)
+    check_mode(model)
+    return trials_of(model, posterior_of(model, posterior), x, memory_limit)
+
+
+def trials_of(
+    model: nn.Module, posterior: ModelPosterior, x: Tensor, memory_limit: float | None
+) -> tuple[Setting, Trials]:
+    """The setting of a checked posterior, and its trials, of which the first was passed."""
+    call, logits = call_of(model, posterior.mean, x)
+    arithmetic = call.dtype or logits.dtype
+    if call.dtype is None and any(is_narrow(p) for p in model.parameters()):
+        arithmetic = torch.float16
+    trials = Trials(call, posterior, x, arithmetic, memory_limit)
+    trials.examples()
+    return Setting(model, call, posterior, logits.dtype, logits.shape[1], arithmetic), trials
