@@ -153,6 +153,49 @@ def test_type_hints_reach_those_who_import_the_package(wheel, tmp_path):
     assert "Found 1 error in 1 file" in done.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
+def test_the_protocols_are_checked_by_mypy(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    (tmp_path / "theirs.py").write_text(
+        """\
+import torch
+import vlls
+from vlls.optim import VariationalOptimizer
+from vlls.posterior import DiagonalPosterior, GaussianPosterior, Posterior
+
+class Theirs:
+    def __init__(self, mean: dict[str, torch.Tensor]) -> None:
+        self.mean = mean
+    def sample(self, generator: torch.Generator | None = None) -> dict[str, torch.Tensor]:
+        return self.mean
+
+class Complete(Theirs):
+    def scale(self, name: str, gradients: torch.Tensor) -> torch.Tensor:
+        return gradients.flatten(2)
+
+model, x = torch.nn.Linear(2, 3), torch.randn(4, 2)
+mean = dict(model.named_parameters())
+optimizer = vlls.IVON(model.parameters(), 0.1, 10)
+learns: VariationalOptimizer = optimizer
+one: Posterior = Complete({})
+two: Posterior = DiagonalPosterior({}, {})
+for q in (one, two, optimizer, GaussianPosterior(torch.zeros(9), 1.0)):
+    vlls.label_noise(model, q, x)
+vlls.label_noise(model, one, x, method="rank", rank=2)
+vlls.label_noise(model, Theirs({}), x)  # no scale
+vlls.label_noise(model, one, x, rank="two")
+vlls.predict(model, torch.optim.SGD(model.parameters(), 0.1), x)
+wrong: VariationalOptimizer = torch.optim.SGD(model.parameters(), 0.1)
+"""
+    )
+    command = [sys.executable, "-m", "mypy", "--ignore-missing-imports", "--follow-imports=silent", "theirs.py"]
+    environment = {**os.environ, "MYPYPATH": str(tmp_path / "installed")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    lines = [int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error: " in line]
+    assert lines == [25, 26, 27, 28], done.stdout
+
+
 # ------------------------------------------------------------------ docstrings
 @pytest.mark.parametrize("module", PUBLIC)
 def test_public_names_exist_and_are_documented(module):

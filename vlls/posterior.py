@@ -23,7 +23,7 @@ from vlls._compiled import uncompiled
 from vlls._names import kind_of
 from vlls._validation import as_float64, check_finite, check_symmetric, check_whole_number
 
-__all__ = ["DiagonalPosterior", "GaussianPosterior", "Posterior"]
+__all__ = ["DiagonalPosterior", "GaussianPosterior", "LearnsPosterior", "Posterior"]
 
 
 @runtime_checkable
@@ -84,6 +84,13 @@ class Posterior(Protocol):
         Returns:
             (R, B, Q) rows of any length Q, in the dtype of the gradients.
         """
+
+
+class LearnsPosterior(Protocol):
+    """An object that names its posterior by a model's parameters: :class:`.IVON`, or :class:`GaussianPosterior`."""
+
+    def posterior(self, model: torch.nn.Module) -> Posterior:
+        """The posterior under the names of a model's parameters."""
 
 
 class GaussianPosterior:

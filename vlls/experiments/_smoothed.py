@@ -10,8 +10,7 @@ from torch import Tensor
 
 from vlls.noise import label_noise_moments
 from vlls.posterior import Posterior
-from vlls.train._files import load_checkpoint
-from vlls.train._loop import CHECKPOINT
+from vlls.train._files import CHECKPOINT, load_checkpoint
 from vlls.train._restore import LoadedRun
 from vlls.train.methods import METHODS
 

@@ -144,7 +144,7 @@ def borrowed(model: nn.Module) -> Iterator[None]:
         found = [dict(vars(module)) for module in modules]
         lookups = [module for module in modules if _is_lookup(module)]
         for module in lookups:
-            module.forward = Lookup(module)  # type: ignore[assignment, arg-type]
+            module.forward = Lookup(module)  # type: ignore[arg-type]
         try:
             yield
         finally:

@@ -6,14 +6,14 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar, get_type_hints
+from typing import Concatenate, ParamSpec, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
 from vlls._validation import check_generator, check_known, check_whole_number
 from vlls.families import Family
-from vlls.posterior import Posterior
+from vlls.posterior import LearnsPosterior, Posterior
 
 P = ParamSpec("P")
 Options = TypeVar("Options")
@@ -79,16 +79,18 @@ class NoiseOptions:
 def keywords(
     options: Callable[P, Options],
 ) -> Callable[
-    [Callable[[nn.Module, Posterior | Any, Tensor, Options], T]],
-    Callable[Concatenate[nn.Module, Posterior | Any, Tensor, P], T],
+    [Callable[[nn.Module, Posterior | LearnsPosterior, Tensor, Options], T]],
+    Callable[Concatenate[nn.Module, Posterior | LearnsPosterior, Tensor, P], T],
 ]:
     """Let a function of a model, a posterior, a batch and options take the fields of the options as its keywords."""
 
     def decorate(
-        function: Callable[[nn.Module, Posterior | Any, Tensor, Options], T],
-    ) -> Callable[Concatenate[nn.Module, Posterior | Any, Tensor, P], T]:
+        function: Callable[[nn.Module, Posterior | LearnsPosterior, Tensor, Options], T],
+    ) -> Callable[Concatenate[nn.Module, Posterior | LearnsPosterior, Tensor, P], T]:
         @wraps(function)
-        def call(model: nn.Module, posterior: Posterior | Any, x: Tensor, *args: P.args, **kwargs: P.kwargs) -> T:
+        def call(
+            model: nn.Module, posterior: Posterior | LearnsPosterior, x: Tensor, *args: P.args, **kwargs: P.kwargs
+        ) -> T:
             return function(model, posterior, x, options(*args, **kwargs))
 
         hints = {**get_type_hints(function), **get_type_hints(options)}

@@ -173,7 +173,7 @@ def _as_posterior(model: nn.Module, posterior: Any) -> Posterior:
         raise ValueError(
             f"the posterior's mean is {kind_of(posterior.mean)}; it has to be a dict of tensors by parameter name"
         )
-    return posterior  # type: ignore[no-any-return]
+    return posterior
 
 
 def _check_sample(posterior: Posterior, device: torch.device) -> None:

@@ -24,7 +24,7 @@ from vlls.noise._checks import check_labels
 from vlls.noise._linearization import differentiable_input
 from vlls.noise._network import Estimator, LabelNoise
 from vlls.noise._options import NoiseOptions
-from vlls.posterior import Posterior
+from vlls.posterior import LearnsPosterior, Posterior
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class ExampleRanking:
 @torch.inference_mode(False)
 def rank_examples(
     model: nn.Module,
-    posterior: Posterior | Any,
+    posterior: Posterior | LearnsPosterior,
     dataset: Any,
     labels: Any,
     *,

@@ -200,7 +200,7 @@ def _watching(
             # before the user's own hooks, which may change what the layer returned
             handles += [module.register_forward_hook(layer(site), prepend=True) for site in here if not site.part]
             if parts:
-                module.forward = partial(attend, module, tap(parts))  # type: ignore[arg-type, assignment]
+                module.forward = partial(attend, module, tap(parts))
                 replaced.append(module)
         yield
     finally:

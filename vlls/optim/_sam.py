@@ -347,7 +347,7 @@ class SAM(Optimizer):
             self.zero_grad()
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         r"""Take both steps with the gradients that ``closure`` computes.
 
         Args:

@@ -20,7 +20,7 @@ T = TypeVar("T")
 def itself(optimizer: S) -> S:
     """Return the optimizer inside of such a wrapper, or the optimizer as it is."""
     inner: Any = optimizer
-    return optimizer if "param_groups" in optimizer.__dict__ else inner.optimizer  # type: ignore[no-any-return]
+    return optimizer if "param_groups" in optimizer.__dict__ else inner.optimizer
 
 
 def on_itself(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:

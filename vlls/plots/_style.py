@@ -11,6 +11,7 @@ from typing import Any, ParamSpec
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from cycler import cycler
 from matplotlib.figure import Figure
 
 PALETTE = sns.color_palette("colorblind")
@@ -18,7 +19,7 @@ WIDTH = 7.0  # inches: 700 px in the book
 STYLE: Any = {  # matplotlib's type for it is a list of all its settings
     "axes.facecolor": "white",
     "axes.grid": True,
-    "axes.prop_cycle": plt.cycler(color=PALETTE),
+    "axes.prop_cycle": cycler(color=PALETTE),
     "axes.spines.right": False,
     "axes.spines.top": False,
     "figure.constrained_layout.use": True,
@@ -67,7 +68,9 @@ def description(figure: Figure, first: str) -> str:
     return " ".join(sentences)
 
 
-def _mimebundle(figure: Figure, text: str, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
+def _mimebundle(
+    figure: Figure, text: str, include: Any = None, exclude: Any = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a PNG for notebooks, at twice the pixels so that it is sharp, with its description as metadata."""
     buffer = io.BytesIO()
     with plt.rc_context(STYLE):

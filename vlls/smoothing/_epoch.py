@@ -48,11 +48,11 @@ class _EpochSmoothing(SmoothingLoss):
 
     def _save_to_state_dict(self, *args: Any) -> None:
         with self._statistics_as_buffers():
-            super()._save_to_state_dict(*args)  # type: ignore[no-untyped-call]
+            super()._save_to_state_dict(*args)
 
     def _load_from_state_dict(self, *args: Any) -> None:
         with self._statistics_as_buffers():
-            super()._load_from_state_dict(*args)  # type: ignore[no-untyped-call]
+            super()._load_from_state_dict(*args)
 
     def _apply(self: _Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Self:
         """Move the statistics, but never cast them to 16 bits, in which sums stop growing."""

@@ -85,7 +85,7 @@ class Trainer:
         half = precision == "bfloat16" or (precision == "auto" and self.device.type == "cuda")
         with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False) if half else nullcontext():
             logits = net(normalize(images, self.mean, self.std))
-        return logits.float()  # type: ignore[no-any-return]
+        return logits.float()
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step of the run."""
@@ -135,7 +135,7 @@ class Trainer:
             self.optimizer.zero_grad()
             loss = self._loss(images, labels, count=first)
             first = False  # SAM calls a second time, at other weights
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             return loss
 
         self.optimizer.step(closure)  # type: ignore[arg-type]
@@ -148,7 +148,7 @@ class Trainer:
             rows = slice(i * self.rows_per_sample, (i + 1) * self.rows_per_sample)
             self.optimizer.generator = sampler
             with self.optimizer.sampled_params(train=True):
-                self._loss(images[rows], labels[rows]).backward()  # type: ignore[no-untyped-call]
+                self._loss(images[rows], labels[rows]).backward()
         self.optimizer.step()
 
     def _loss(self, images: Tensor, labels: Tensor, count: bool = True) -> Tensor:
@@ -285,4 +285,4 @@ def make_model(
         pretrained = config.pretrained if pretrained is None else pretrained
         shape: Any = {"in_channels": channels, "image_size": seen_size(config, data)}
         model = build(config.model, data.num_classes, pretrained=pretrained, **shape)
-    return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return model.to(device).to(memory_format=torch.channels_last)

@@ -106,7 +106,7 @@ def check_generator_state(state: Tensor | None, generator: torch.Generator | Non
                 f"the saved generator is none of device {generator.device} ({error}); make the optimizer with a "
                 "generator of the device it was saved with"
             ) from None
-    elif state is not generator:
+    elif state is not None or generator is not None:
         has, lacks = ("the saved state", "this optimizer")[:: -1 if state is None else 1]
         warn_caller(
             f"{has} has a generator and {lacks} has none, so the samples will not be those that would have followed; "

@@ -540,7 +540,7 @@ class IVON(Optimizer, Joinable):
             own: dict[str, Any] = {name: getattr(self, name) for name in ("mc_samples", "sync", "foreach", "fused")}
             if self.generator is not None:
                 own["generator_state"] = (str(self.generator.device), self.generator.get_state())
-            return {**super().__getstate__(), **own}  # type: ignore[no-untyped-call]
+            return {**super().__getstate__(), **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)

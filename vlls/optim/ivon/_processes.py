@@ -83,7 +83,7 @@ class LocalGradients:
 
 def _at_the_end(call: Callable[[], None]) -> None:
     """Let autograd call this when the backward pass that runs now has ended, after what it was asked before."""
-    torch.autograd.Variable._execution_engine.queue_callback(call)  # type: ignore[attr-defined]
+    torch.autograd.Variable._execution_engine.queue_callback(call)
 
 
 def _norm(state: ParameterState) -> Tensor:

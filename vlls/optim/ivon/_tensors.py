@@ -110,7 +110,7 @@ def _pieces(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
         yield tensors
         return
     flat = [t.as_strided((t.numel(),), (1,)) for t in tensors]
-    yield from zip(*(t.split(PIECE) for t in flat), strict=True)  # type: ignore[misc]
+    yield from zip(*(t.split(PIECE) for t in flat), strict=True)
 
 
 class SingleTensor(Stored):
