@@ -299,7 +299,7 @@ class NoiseReport:
         moved = ", as at the start" if abs(middle - start) < 0.01 * start else ""
         return f"{said}{moved}: not learned yet; {share}, and more with more steps or a smaller --beta2"
 
-    def summary(self, show: int, place: Path) -> dict[str, Any]:
+    def summary(self, show: int, folder: Path) -> dict[str, Any]:
         """Return the summary that ``--json`` prints."""
         asked, values, wrong = self.asked, self.ranking.noise, self.wrong
         highest = self._ends(show)[0]
@@ -323,8 +323,8 @@ class NoiseReport:
             "wrong_labels_in_most_disagreeing": None if wrong is None else int(wrong[disputed].sum()),
             "most_disputed": [self._dispute(row) for row in disputed],
             "seconds": round(self.seconds, 3),
-            "csv": str(place / CSV),
-            "html": str(place / HTML),
+            "csv": str(folder / CSV),
+            "html": str(folder / HTML),
         }
 
     def _dispute(self, row: int) -> dict[str, Any]:
@@ -339,9 +339,9 @@ class NoiseReport:
             "disagreement": round(float(ranking.disagreement[row]), 6),
         }
 
-    def sentences(self, show: int, place: Path) -> list[str]:
+    def sentences(self, show: int, folder: Path) -> list[str]:
         """Return the lines that are printed."""
-        found = self.summary(show, place)
+        found = self.summary(show, folder)
         values, number = found["noise"], found["examples"]
         spread = f"from {values['max']:.3g} to {values['min']:.3g}, median {values['median']:.3g}"
         lines = [f"{number:,} {name_parts(self.images)} images in {self.seconds:.1f} s: label noise {spread}"]

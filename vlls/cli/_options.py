@@ -59,8 +59,8 @@ def with_run_options(command: F) -> F:
             annotation = Annotated[taken | None, option(panel, text, _METAVAR.get(type_), flags, show_default=False)]
             keyword = inspect.Parameter.KEYWORD_ONLY
             parameters.append(inspect.Parameter(name, keyword, default=None, annotation=annotation))
-    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    signature = inspect.Signature([*parameters, *own])
+    of_command = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    signature = inspect.Signature([*parameters, *of_command])
     command.__signature__ = signature  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
     return command

@@ -134,14 +134,14 @@ def load_npz(path: Path, name: str, known_classes: tuple[str, ...]) -> ImageArra
     return assemble(path, name, arrays, names)
 
 
-def assemble(place: Path, name: str, arrays: dict[str, np.ndarray], classes: tuple[str, ...]) -> ImageArrays:
-    """Return the data set of arrays read from a place, which an error names; images (N, H, W) get a channel."""
+def assemble(source: Path, name: str, arrays: dict[str, np.ndarray], classes: tuple[str, ...]) -> ImageArrays:
+    """Return the data set of arrays read from a source that errors name; images (N, H, W) get a channel."""
     images = {key: array[..., None] if array.ndim == 3 else array for key, array in arrays.items() if key[-1] == "x"}
     labels = {key: array for key, array in arrays.items() if key[-1] == "y"}
     try:
         return ImageArrays(name, **images, **labels, classes=classes, clean_train_y=labels["train_y"].copy())
     except DataError as error:
-        raise DataError(f"{place}, {error}") from None
+        raise DataError(f"{source}, {error}") from None
 
 
 def read_arrays(dataset: Dataset, root: Path, download: bool) -> ImageArrays:

@@ -151,13 +151,13 @@ def borrowed(model: nn.Module) -> Iterator[None]:
             for module in lookups:
                 del module.forward
             for module, before in zip(modules, found, strict=True):
-                own = vars(module)
-                for name in own.keys() | before.keys():
-                    if isinstance(own.get(name), Tensor) or isinstance(before.get(name), Tensor):
+                attributes = vars(module)
+                for name in attributes.keys() | before.keys():
+                    if isinstance(attributes.get(name), Tensor) or isinstance(before.get(name), Tensor):
                         if name in before:
-                            own[name] = before[name]
+                            attributes[name] = before[name]
                         else:
-                            del own[name]
+                            del attributes[name]
             torch.clear_autocast_cache()
 
 

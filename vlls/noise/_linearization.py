@@ -112,11 +112,11 @@ class Linearization:
         moving -= {name for site in self._sites for name in site.names}
         self._others = [name for name, number in self._uses.items() if name in moving and number]  # without a site
         for name in self._others:
-            kind = type(self.setting.model.get_submodule(name.rpartition(".")[0])).__name__
-            if kind not in _warned:
-                _warned.add(kind)
+            layer = type(self.setting.model.get_submodule(name.rpartition(".")[0])).__name__
+            if layer not in _warned:
+                _warned.add(layer)
                 warn_caller(
-                    f"{name!r} of a {kind} has no rule of its own here, is used more than once, or is changed on its "
+                    f"{name!r} of a {layer} has no rule of its own here, is used more than once, or is changed on its "
                     "way (pruned, reparametrized, by a hook): its part of the label noise is exact but comes from "
                     "per-example gradients, which is slower"
                 )
@@ -127,8 +127,8 @@ class Linearization:
         aim = memory_aim(memory_limit, device)
         r, k = self.num_directions, self.setting.num_outputs
         total, largest = self._sizes
-        own = sum(self.posterior.mean[name].numel() for name in self._others)
-        one = self._itemsize * (3 * total + (4 * r + 9) * largest + r * (own + self._held()) + 3 * k * k)
+        ungrouped = sum(self.posterior.mean[name].numel() for name in self._others)
+        one = self._itemsize * (3 * total + (4 * r + 9) * largest + r * (ungrouped + self._held()) + 3 * k * k)
         block = aim / 8
         allowed = aim if memory_limit is not None or one + block <= aim else available_memory(device)
         if one + block > allowed:

@@ -110,10 +110,10 @@ def posterior_of(model: nn.Module, posterior: Any) -> ModelPosterior:
         raise ValueError("the posterior has no names left; pass one with the model's parameters, at least one")
     foreign = [name for name in theirs if name not in parameters]
     if foreign:
-        shown, own = (", ".join(repr(name) for name in names[:3]) for names in (foreign, list(parameters)))
+        shown, known = (", ".join(repr(name) for name in names[:3]) for names in (foreign, list(parameters)))
         raise ValueError(
             f"the posterior has {len(foreign)} name(s) that the model has not ({shown}), and the model has "
-            f"{own}, ...; pass the model whose posterior it is, as optimizer.posterior(model) names it"
+            f"{known}, ...; pass the model whose posterior it is, as optimizer.posterior(model) names it"
         )
     mean, std = {}, {}
     independent = getattr(posterior, "independent_std", None)

@@ -139,7 +139,7 @@ def rank_examples(
                 done += len(part)
         if progress is not None:
             progress(done, num)
-    predicted, noise, own, disagreement, error = (torch.cat(column).numpy() for column in zip(*found, strict=True))
+    predicted, noise, on_label, disagreement, error = (torch.cat(column).numpy() for column in zip(*found, strict=True))
     if (uncertain := int((error > 0.05).sum())) > num / 20:
         more = "more num_samples" if method == "monte_carlo" else "curvature_pairs=64 or method='monte_carlo'"
         warn_caller(
@@ -147,7 +147,7 @@ def rank_examples(
             f"for the posterior is wide; pass {more}"
         )
     order = np.argsort(-noise, kind="stable")
-    columns = (labels.numpy(), predicted, noise, own, disagreement)
+    columns = (labels.numpy(), predicted, noise, on_label, disagreement)
     return ExampleRanking(order, *(column[order] for column in columns))
 
 
@@ -157,12 +157,12 @@ def _describe(estimator: Estimator, part: LabelNoise, given: Tensor) -> tuple[Te
     single = logits.shape[1] == 1  # logit: classes 0 and 1
     at = torch.zeros_like(given) if single else given
     columns = (part.mean_shift.double(), estimator.family.mean(logits), part.standard_error)
-    own, p, error = (column.gather(1, at[:, None])[:, 0] for column in columns)
+    on_label, p, error = (column.gather(1, at[:, None])[:, 0] for column in columns)
     if single:
-        own = (2 * given - 1).double() * own
+        on_label = (2 * given - 1).double() * on_label
         p = torch.where(given == 1, p, 1 - p)
     predicted = (logits[:, 0] > 0).long() if single else logits.argmax(1)
-    return predicted, part.magnitude.double(), own, 1 - (p - own), error
+    return predicted, part.magnitude.double(), on_label, 1 - (p - on_label), error
 
 
 def _batches(dataset: Any, batch_size: int) -> Iterator[Tensor]:

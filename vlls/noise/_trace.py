@@ -82,8 +82,8 @@ def sites_of(model: nn.Module, posterior: ModelPosterior) -> list[Site]:
             continue
         rule = rule_for(module)
         if rule is not None:
-            own = {local for local, _ in module.named_parameters(recurse=False)}
-            add(prefix, rule, "", {local: (local, slice(None)) for local in READ if local in own})
+            direct = {local for local, _ in module.named_parameters(recurse=False)}
+            add(prefix, rule, "", {local: (local, slice(None)) for local in READ if local in direct})
         for part, slices in projections(module).items():
             add(prefix, Linear(), part, slices)
     return sites

@@ -174,9 +174,9 @@ class Trials:
             if site.variances:
                 of_rules[site.module] += float(contribution(site, a, g, int(self._limit / 8)).sum())
                 return
-            own = formed[site.module]
+            summed = formed[site.module]
             for _, name, gradient in gradients(site, a, g, 1):
-                own[name] = own[name] + gradient[0, 0] if name in own else gradient[0, 0]
+                summed[name] = summed[name] + gradient[0, 0] if name in summed else gradient[0, 0]
 
         def slope(x: Tensor, stage: _Stage, at: Weights, step: Weights) -> _Slope:
             with differentiable(), _reachable(instead):
@@ -187,8 +187,8 @@ class Trials:
                 if not wrong:
                     backward_once(done, u[:1])
                 told = dict(of_rules)  # before the hooks see other passes
-                for module, own in formed.items():
-                    told[module] = told.get(module, 0.0) + float(arithmetic.posterior.variance(own))
+                for module, summed in formed.items():
+                    told[module] = told.get(module, 0.0) + float(arithmetic.posterior.variance(summed))
                 pulled = [_pull(done, direction) for direction in u]
             if not wrong:
                 wrong.append(_misread(sites, told, pulled[0], arithmetic))

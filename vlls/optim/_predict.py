@@ -124,12 +124,12 @@ def _probabilities(logits: Any) -> Tensor:
 @contextmanager
 def _drawing_from(optimizer: VariationalOptimizer, generator: torch.Generator | None) -> Iterator[None]:
     """Let the optimizer draw from a generator, if one is given."""
-    own = optimizer.generator
-    optimizer.generator = own if generator is None else generator
+    before = optimizer.generator
+    optimizer.generator = before if generator is None else generator
     try:
         yield
     finally:
-        optimizer.generator = own
+        optimizer.generator = before
 
 
 @contextmanager

@@ -51,9 +51,9 @@ class FrozenRunningState:
             return
         self._seen.add(module)
         model = uncompiled(module)
-        own = [id(p) in self._params for p in model.parameters()]
+        trained = [id(p) in self._params for p in model.parameters()]
         # a module without any parameter, called by itself, is taken for a part of the model of the thread that samples
-        if not any(own) and (own or threading.get_ident() != self._thread):
+        if not any(trained) and (trained or threading.get_ident() != self._thread):
             return
         for part in model.modules():  # compiled parts call no hooks
             if part is not module and part in self._seen:

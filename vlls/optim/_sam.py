@@ -216,11 +216,11 @@ class SAM(Optimizer):
             raise ValueError(f"base_optimizer={name} needs a closure in step; pass another, as SGD") from error
         if not isinstance(foreach, bool | None):
             raise ValueError(f"foreach={foreach!r}; choose True, False or None")
-        own = {"rho": rho, "adaptive": adaptive}
-        base = base_optimizer(_checked_groups(params, own), **kwargs)
-        if clash := sorted(own.keys() & base.defaults.keys()):
+        options = {"rho": rho, "adaptive": adaptive}
+        base = base_optimizer(_checked_groups(params, options), **kwargs)
+        if clash := sorted(options.keys() & base.defaults.keys()):
             raise ValueError(f"base_optimizer={name} has an option {clash[0]!r} of its own; choose another optimizer")
-        super().__init__(base.param_groups, {**base.defaults, **own})
+        super().__init__(base.param_groups, {**base.defaults, **options})
         self.base_optimizer, self.state, self.foreach = base, base.state, foreach
         self._share()
 
@@ -234,8 +234,8 @@ class SAM(Optimizer):
             ValueError: as the constructor does.
         """
         if "base_optimizer" in self.__dict__:
-            own = {name: self.defaults[name] for name in ("rho", "adaptive")}
-            self.base_optimizer.add_param_group(_checked_group({**own, **param_group}))
+            defaults = {name: self.defaults[name] for name in ("rho", "adaptive")}
+            self.base_optimizer.add_param_group(_checked_group({**defaults, **param_group}))
         else:  # torch's constructor hands on the groups that the base optimizer has already
             super().add_param_group(param_group)
 
@@ -429,14 +429,17 @@ class SAM(Optimizer):
                 check.remove()
 
     def _check_matches(self, saved: dict[str, Any]) -> None:
-        own = type(self.base_optimizer).__name__
+        base_name = type(self.base_optimizer).__name__
         if any(isinstance(name, str) for group in saved.get("param_groups", ()) for name in group["params"]):
-            saved = {"base_optimizer": own, **saved}  # torch.distributed.checkpoint names parameters, and keeps no more
+            saved = {
+                "base_optimizer": base_name,
+                **saved,
+            }  # torch.distributed.checkpoint names parameters, and keeps no more
         if missing := [key for key in ("state", "param_groups", "base_optimizer") if key not in saved]:
             raise ValueError(f"state_dict has no {missing[0]!r}; pass what SAM's state_dict() returned")
         theirs, ours = ([group["params"] for group in groups] for groups in (saved["param_groups"], self.param_groups))
         for what, their, our in (
-            ("base_optimizer", saved["base_optimizer"], own),
+            ("base_optimizer", saved["base_optimizer"], base_name),
             ("numbers of parameters by group", [len(ps) for ps in theirs], [len(ps) for ps in ours]),
         ):
             if their != our:

@@ -257,9 +257,9 @@ class RunConfig:
             >>> RunConfig.of({"method": "ls", "smoothing": 0.3}).smoothing
             0.3
         """
-        own = METHODS[values["method"]].reads if values.get("method") in METHODS else {}
+        reads = METHODS[values["method"]].reads if values.get("method") in METHODS else {}
         for name in values:
-            check_known(name, dict.fromkeys((*(entry.name for entry in fields(cls)), *own)), "field")
+            check_known(name, dict.fromkeys((*(entry.name for entry in fields(cls)), *reads)), "field")
         given = {name: value for name, value in values.items() if name in _FIELDS}
         options = {name: value for name, value in values.items() if name not in _FIELDS}
         return cls(**{**given, "options": {**given.get("options", {}), **options}})

@@ -102,8 +102,8 @@ def prepare(config: RunConfig, root: str | os.PathLike[str] | None = None) -> Ru
     if isinstance(data, ImageStream):
         margin = (config.image_size or FILE_IMAGE_SIZE) * 8 // 7  # 256 pixels for crops of 224
         test = Images(data.test.resized(margin), data.test.labels, data.test.labels)
-        own = data.val  # images that the data set holds out itself
-        validation = None if own is None else Images(own.resized(margin), own.labels, own.labels)
+        checked = data.val  # images that the data set holds out itself
+        validation = None if checked is None else Images(checked.resized(margin), checked.labels, checked.labels)
         images, labels, skipped = data.train.resized(margin), data.train.labels, sum(data.missing_labels.values())
         # the labels of files are as they are found: right only where the corruption is ours
         clean = labels if config.corruption != "none" else None

@@ -537,10 +537,10 @@ class IVON(Optimizer, Joinable):
     def __getstate__(self) -> dict[str, Any]:
         with self._alone():
             self._refuse_inside("copying or pickling the optimizer")
-            own: dict[str, Any] = {name: getattr(self, name) for name in ("mc_samples", "sync", "foreach", "fused")}
+            options: dict[str, Any] = {name: getattr(self, name) for name in ("mc_samples", "sync", "foreach", "fused")}
             if self.generator is not None:
-                own["generator_state"] = (str(self.generator.device), self.generator.get_state())
-            return {**super().__getstate__(), **own}
+                options["generator_state"] = (str(self.generator.device), self.generator.get_state())
+            return {**super().__getstate__(), **options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
