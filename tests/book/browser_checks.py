@@ -45,6 +45,11 @@ TOO_WIDE = """
             found.push(tag.tagName + '.' + tag.className + ': ' + tag.textContent.trim().slice(0, 80));
     return ['the page is ' + document.documentElement.scrollWidth + ' pixels wide', ...found.slice(0, 8)];
 """
+# Formulas that a browser with visible scroll bars gives one, though there is room for them.
+SCROLLED = """
+    return [...document.querySelectorAll('.bd-content span.math')].filter(tag => tag.scrollWidth > tag.clientWidth
+        && tag.clientWidth < tag.parentElement.clientWidth - 8).map(tag => tag.textContent.slice(0, 80));
+"""
 # Contrast of texts by WCAG 2: at least 4.5, of large ones 3. Only what can be seen counts.
 CONTRAST = """
     const parse = text => (text.match(/[\\d.]+/g) || []).map(Number);
@@ -91,6 +96,7 @@ def test_page_in_a_browser(browser, path):
     assert browser.execute_script(UNRENDERED) == []
     assert browser.execute_async_script(BROKEN_IMAGES) == []
     assert browser.execute_script(TOO_WIDE) == []
+    assert browser.execute_script(SCROLLED) == []
     for name in ("light", "dark"):
         theme(browser, name)
         assert browser.execute_script(CONTRAST) == [], name

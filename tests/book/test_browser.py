@@ -15,7 +15,8 @@ GOOD = """<!doctype html><html data-theme="light"><head><meta name="viewport" co
 <style>html { background: #fff; color: #222 } [data-theme=dark] { background: #111; color: #ddd }</style></head><body>
 <main><img src="pixel.png" width="300"><p>Some text.</p><div style="overflow-x: auto"><pre>A line that is long enough to
 reach beyond the right edge of a phone, aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa</pre></div>
-<span class="math"><mjx-container>x</mjx-container></span></main></body></html>"""
+<p class="bd-content"><span class="math" style="display: inline-flex; overflow: auto hidden">
+<mjx-container>x</mjx-container></span></p></main></body></html>"""
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,7 @@ def found(browser, tmp_path):
         browser.get((tmp_path / "page.html").as_uri())
         browser.execute_async_script(checks.SETTLED)
         names = {"formula"} if browser.execute_script(checks.UNRENDERED) else set()
+        names |= {"scroll bar"} if browser.execute_script(checks.SCROLLED) else set()
         names |= {"image"} if browser.execute_async_script(checks.BROKEN_IMAGES) else set()
         for name in ("light", "dark"):
             theme(browser, name)
@@ -56,6 +58,7 @@ def test_a_page_without_faults_passes(found):
     [
         ("formula", "<mjx-container>x</mjx-container>", "$x$"),
         ("formula", "<mjx-container>x</mjx-container>", "<mjx-container><mjx-merror>x</mjx-merror></mjx-container>"),
+        ("scroll bar", "<mjx-container>x", "<mjx-container style='width: 1px'>xxx"),
         ("width", "overflow-x: auto", ""),
         ("light", "color: #222", "color: #999"),
         ("dark", "background: #111; color: #ddd", "background: #444; color: #777"),
