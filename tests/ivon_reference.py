@@ -11,7 +11,7 @@ import numpy as np
 class ReferenceIVON:
     """One parameter vector; `samples` of a step are pairs (theta, gradient of the mean loss at theta).
 
-    The operations are in the order of :mod:`vlls.optim.ivon.alg1`: in float64, from the same noise, the numbers are the
+    The operations are in the order of :mod:`vlls.optim.alg1`: in float64, from the same noise, the numbers are the
     optimizer's bit for bit.
     """
 

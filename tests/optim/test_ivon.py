@@ -23,7 +23,7 @@ from ivon_reference import ReferenceIVON
 
 import vlls
 from vlls import IVON
-from vlls.optim.ivon import alg1
+from vlls.optim import alg1
 
 
 # ---------------------------------------------------------------------------------------------- Alg. 1

@@ -10,7 +10,7 @@ import torch
 from sklearn.datasets import load_breast_cancer
 
 from vlls import GLM, IVON, Bernoulli, GaussianPosterior, Ridge, variational_gd_step
-from vlls.optim.ivon.alg1 import hess_estimate, ivon_update, sample_statistic
+from vlls.optim.alg1 import hess_estimate, ivon_update, sample_statistic
 
 N = 569
 DELTA = 1 / N  # ess * weight_decay = 1, the ridge of the GLM

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import vlls
 from vlls import IVON
-from vlls.optim.ivon import alg1
+from vlls.optim import alg1
 
 
 # ---------------------------------------------------------------------------------------------- GradScaler

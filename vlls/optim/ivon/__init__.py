@@ -1,6 +1,6 @@
 r"""IVON, the improved variational online Newton method (Alg. 1 of the paper; Shen et al., 2024), for any network.
 
-:class:`IVON` checks input and keeps state. The mathematics is in :mod:`vlls.optim.ivon.alg1`, and executors apply it to
+:class:`IVON` checks input and keeps state. The mathematics is in :mod:`vlls.optim.alg1`, and executors apply it to
 lists of parameters. Chapter 5 derives the algorithm from VON; the page on gotchas answers common questions.
 """
 

@@ -19,12 +19,12 @@ from vlls._names import kind_of
 from vlls.optim._protocol import VariationalOptimizer
 from vlls.optim._running import frozen_running_state
 from vlls.optim._wrapped import on_itself, only_makes_state
+from vlls.optim.alg1 import HessApprox
 from vlls.optim.ivon import _checks as checks
 from vlls.optim.ivon import _processes as processes
 from vlls.optim.ivon._registry import executors_of
 from vlls.optim.ivon._state import ParameterState
 from vlls.optim.ivon._weights import Weights, Where
-from vlls.optim.ivon.alg1 import HessApprox
 from vlls.posterior import DiagonalPosterior
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlls.optim.ivon.alg1 import posterior_std
+from vlls.optim.alg1 import posterior_std
 
 
 class Scratch:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from vlls.optim.alg1 import hess_estimate, ivon_update, posterior_noise, sample_statistic
 from vlls.optim.ivon._executors import States, StepExecutor
 from vlls.optim.ivon._state import ParameterState
-from vlls.optim.ivon.alg1 import hess_estimate, ivon_update, posterior_noise, sample_statistic
 
 PIECE = 2**17  # elements: long enough for the threads, short enough for the caches
 

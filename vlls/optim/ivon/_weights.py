@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from vlls._compiled import drop_cached_casts
+from vlls.optim.alg1 import sample_statistic
 from vlls.optim.ivon._executors import StepExecutor
 from vlls.optim.ivon._processes import LocalGradients
 from vlls.optim.ivon._registry import executors_of
 from vlls.optim.ivon._state import ParameterState
-from vlls.optim.ivon.alg1 import sample_statistic
 
 Plan = list[tuple[StepExecutor, list[ParameterState]]]
 
