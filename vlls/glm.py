@@ -105,6 +105,8 @@ class GLM:
     def _posterior(self, q: GaussianPosterior) -> GaussianPosterior:
         if not isinstance(q, GaussianPosterior):
             raise ValueError(f"the posterior is {kind_of(q)}; pass GaussianPosterior(mean, covariance)")
+        if isinstance(q.mean, dict):
+            raise ValueError("the posterior's mean is a dict, of a network; pass a tensor of the model's parameters")
         if tuple(q.mean.shape) != self.parameter_shape:
             raise ValueError(f"the posterior's mean has shape {tuple(q.mean.shape)}; needs {self.parameter_shape}")
         return q
@@ -287,9 +289,7 @@ def variational_gd_step(glm: GLM, q: GaussianPosterior, lr: float) -> GaussianPo
     """
     _check_lr(lr)
     q = glm._posterior(q)
-    moved = object.__new__(GaussianPosterior)  # with the same covariance, which need not be factorized again
-    moved.__dict__ = {**q.__dict__, "mean": q.mean - lr * glm.expected_gradient(q)}
-    return moved
+    return q._moved(q.mean - lr * glm.expected_gradient(q), {})
 
 
 def newton_step(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, overload, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -96,12 +96,13 @@ class LearnsPosterior(Protocol):
 class GaussianPosterior:
     r"""A Gaussian over all parameters with a full covariance, in float64.
 
-    Of a network, the parameters are one vector, in the order of ``torch.nn.utils.parameters_to_vector``; pass this
-    posterior to the functions of :mod:`vlls.noise` as it is, or :meth:`posterior` of the model.
+    For a GLM the mean is a tensor. For a network it is a dict of tensors by parameter name, and this is a
+    :class:`Posterior`; or it is one vector, in the order of ``torch.nn.utils.parameters_to_vector``, and
+    :meth:`posterior` gives it a model's names, which the functions of :mod:`vlls.noise` do themselves.
 
     Args:
         mean: (P,) parameters of a scalar family or of a network, or (P, K) of a vector family; or a dict of tensors by
-            parameter name, which stand one after the other.
+            parameter name, whose entries stand one after the other in the covariance.
         covariance: (D, D) for D = P or P K (row-major, as ``mean.flatten()``); a number stands for that multiple
             of the identity.
         precision: the inverse of the covariance, in the same forms; give one of the two.
@@ -121,24 +122,28 @@ class GaussianPosterior:
         >>> q = GaussianPosterior(torch.nn.utils.parameters_to_vector(model.parameters()).detach(), 0.1)
         >>> label_noise(model, q, x).shape
         torch.Size([4, 3])
+        >>> isinstance(q.posterior(model), Posterior), list(q.posterior(model).mean)
+        (True, ['weight', 'bias'])
     """
 
+    joint = True  # as a Posterior: the parameters are correlated
+
     def __init__(self, mean: Any, covariance: Any = None, *, precision: Any = None) -> None:
-        self._shapes: dict[str, torch.Size] | None = None
+        self._shapes: dict[str, torch.Size] = {}  # of the parameters, by name; empty if the mean is a tensor
         if isinstance(mean, Mapping):
             named = _weights(mean, "mean")
             self._shapes = {name: tensor.shape for name, tensor in named.items()}
             mean = torch.cat([tensor.flatten() for tensor in named.values()]) if named else torch.zeros(0)
-        self.mean: Tensor = as_float64(mean, "mean")
-        if self.mean.ndim not in (1, 2) or self.mean.numel() == 0:
-            raise ValueError(f"mean has shape {tuple(self.mean.shape)}; pass (P,) or (P, K) parameters, P, K >= 1")
-        check_finite(self.mean, "mean", "look at how it was made")
+        self._mean: Tensor = as_float64(mean, "mean")
+        if self._mean.ndim not in (1, 2) or self._mean.numel() == 0:
+            raise ValueError(f"mean has shape {tuple(self._mean.shape)}; pass (P,) or (P, K) parameters, P, K >= 1")
+        check_finite(self._mean, "mean", "look at how it was made")
         if (covariance is None) == (precision is None):
             given = "neither" if covariance is None else "both"
             raise ValueError(f"{given} of covariance and precision given; pass exactly one of them")
         name, matrix = ("covariance", covariance) if precision is None else ("precision", precision)
         self._holds_precision = precision is not None
-        matrix = as_float64(matrix, name).to(self.mean.device)
+        matrix = as_float64(matrix, name).to(self._mean.device)
         if matrix.ndim == 0:
             matrix = matrix * self._identity()
         check_symmetric(matrix, name, self.num_parameters)
@@ -150,14 +155,29 @@ class GaussianPosterior:
                 "check how it was made, or add a small multiple of the identity"
             )
 
+    def _moved(self, mean: Tensor, shapes: dict[str, torch.Size]) -> GaussianPosterior:
+        """This Gaussian around another mean or under names; its covariance need not be factorized again."""
+        moved = object.__new__(GaussianPosterior)
+        moved.__dict__ = {**self.__dict__, "_mean": mean, "_shapes": shapes}
+        return moved
+
+    def _named(self, vector: Tensor) -> dict[str, Tensor]:
+        parts = vector.split([shape.numel() for shape in self._shapes.values()])
+        return {name: part.reshape(shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)}
+
+    @property
+    def mean(self) -> Any:
+        """The mean in the form in which it was given: a (P,) or (P, K) tensor, or a dict of tensors by name."""
+        return self._named(self._mean) if self._shapes else self._mean
+
     def _identity(self) -> Tensor:
-        return torch.eye(self.num_parameters, dtype=torch.float64, device=self.mean.device)
+        return torch.eye(self.num_parameters, dtype=torch.float64, device=self._mean.device)
 
     # ------------------------------------------------------------------ the two forms of the matrix
     @property
     def num_parameters(self) -> int:
         """Number D of parameters."""
-        return self.mean.numel()
+        return self._mean.numel()
 
     @property
     def covariance(self) -> Tensor:
@@ -175,8 +195,8 @@ class GaussianPosterior:
 
     @property
     def variance(self) -> Tensor:
-        """Marginal variances of the parameters, in the shape of the mean."""
-        return self._root.square().sum(1).reshape(self.mean.shape)
+        """Marginal variances of the parameters, in the shape of the mean; (P,) if that is a dict."""
+        return self._root.square().sum(1).reshape(self._mean.shape)
 
     @property
     def log_det_covariance(self) -> Tensor:
@@ -209,60 +229,94 @@ class GaussianPosterior:
             ValueError: if ``features`` is not (N, P).
         """
         features = as_float64(features, "features")
-        p = self.mean.shape[0]
+        p = self._mean.shape[0]
         if features.ndim != 2 or features.shape[1] != p:
             raise ValueError(f"features have shape {tuple(features.shape)}; this posterior needs (N, {p})")
-        means = features @ self.mean
-        if self.mean.ndim == 1:
+        means = features @ self._mean
+        if self._mean.ndim == 1:
             return means, self._times_root(features.T, of_covariance=True).square_().sum(0)
-        k, d = self.mean.shape[1], self.num_parameters
+        k, d = self._mean.shape[1], self.num_parameters
         jacobian = (features @ self._root.reshape(p, k * d)).reshape(-1, k, d)
         return means, jacobian @ jacobian.mT
 
     # ------------------------------------------------------------------ draws and divergences
-    def sample(self, num_samples: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """Draw parameters: (num_samples, P) or (num_samples, P, K).
+    @overload
+    def sample(self, generator: torch.Generator | None = None) -> dict[str, Tensor]: ...
+    @overload
+    def sample(self, num_samples: int, *, generator: torch.Generator | None = None) -> Tensor: ...
+    def sample(self, num_samples: Any = None, generator: Any = None) -> Any:  # type: ignore[misc]  # either is first
+        """Draw parameters.
 
         Args:
-            num_samples: number of independent draws, at least 1.
-            generator: torch random generator, for reproducible draws.
+            num_samples: number of independent draws, at least 1: (num_samples, P) or (num_samples, P, K). Leave it out
+                if the mean is a dict, for one draw with a tensor for each name, as of any :class:`Posterior`.
+            generator: torch random generator, for reproducible draws; of a dict it may be the first argument.
         """
+        if self._shapes:
+            given = generator if num_samples is None else num_samples
+            if not isinstance(given, torch.Generator | None):
+                raise ValueError(f"num_samples is {given!r}; a posterior with names draws one set of weights a call")
+            return self._named(self._draws(1, given)[0])
         check_whole_number(num_samples, "num_samples", 1)
-        shape = (self.num_parameters, num_samples)
-        noise = torch.randn(shape, dtype=torch.float64, device=self.mean.device, generator=generator)
+        return self._draws(num_samples, generator)
+
+    def _draws(self, number: int, generator: torch.Generator | None) -> Tensor:
+        shape = (self.num_parameters, number)
+        noise = torch.randn(shape, dtype=torch.float64, device=self._mean.device, generator=generator)
         return self.from_standard_normal(noise.T)
 
     def from_standard_normal(self, noise: Tensor) -> Tensor:
-        """Map (S, D) standard normal numbers to S draws of the posterior, in the shape of the mean."""
+        """Map (S, D) standard normal numbers to S draws, in the shape of the mean; (S, P) if that is a dict."""
         if self._holds_precision:
             deviation = torch.linalg.solve_triangular(self._cholesky.T, noise.T, upper=True).T
         else:
             deviation = noise @ self._cholesky.T
-        return self.mean + deviation.reshape(-1, *self.mean.shape)
+        return self._mean + deviation.reshape(-1, *self._mean.shape)
 
-    def posterior(self, model: torch.nn.Module) -> Posterior:
-        """Return this Gaussian under the names of a model's parameters, with their correlations.
+    def scale(self, name: str, gradients: Tensor) -> Tensor:
+        """Turn (R, B, ...) gradients with respect to a parameter into (R, B, P) rows; see :meth:`Posterior.scale`.
+
+        Example:
+            >>> covariance = torch.tensor([[4.0, 2.0], [2.0, 5.0]])
+            >>> q = GaussianPosterior({"a": torch.zeros(1), "b": torch.zeros(1)}, covariance)
+            >>> g = torch.ones(1, 1, 1, dtype=torch.float64)
+            >>> (q.scale("a", g) + q.scale("b", g)).square().sum()                   # the variance of a + b
+            tensor(13., dtype=torch.float64)
+        """
+        if not self._shapes:
+            raise ValueError(f"this posterior has no names, so no {name!r}; pass posterior(model) of it")
+        return gradients.reshape(*gradients.shape[:2], -1) @ self._roots[name]
+
+    @cached_property
+    def _roots(self) -> dict[str, Tensor]:
+        sizes = [shape.numel() for shape in self._shapes.values()]
+        return dict(zip(self._shapes, self._root.split(sizes), strict=True))
+
+    def posterior(self, model: torch.nn.Module) -> GaussianPosterior:
+        """Return this Gaussian with its mean as a dict, under the names of a model's parameters.
 
         Args:
             model: a network, compiled or not, whose ``parameters_to_vector`` has the mean's length; its names do not
-                matter if the mean was a dict.
+                matter if the mean is a dict already.
 
         Raises:
             ValueError: if the number of parameters is another one, or the mean is (P, K).
         """
-        if self.mean.ndim == 2:
+        if self._shapes:
+            return self
+        if self._mean.ndim == 2:
             raise ValueError(
-                f"the posterior's mean has shape {tuple(self.mean.shape)}, of a GLM; a network needs one vector of all "
-                "parameters, in the order of torch.nn.utils.parameters_to_vector"
+                f"the posterior's mean has shape {tuple(self._mean.shape)}, of a GLM; a network needs one vector of "
+                "all parameters, in the order of torch.nn.utils.parameters_to_vector"
             )
-        shapes = self._shapes or {name: parameter.shape for name, parameter in uncompiled(model).named_parameters()}
+        shapes = {name: parameter.shape for name, parameter in uncompiled(model).named_parameters()}
         number = sum(shape.numel() for shape in shapes.values())
         if number != self.num_parameters:
             raise ValueError(
                 f"the posterior has {self.num_parameters} parameters and the model {number}; pass the vector of "
                 "all its parameters, as torch.nn.utils.parameters_to_vector makes it, or a dict of some by name"
             )
-        return _Joint(self, shapes)
+        return self._moved(self._mean, shapes)
 
     def entropy(self) -> Tensor:
         """Return the differential entropy in nats, a scalar."""
@@ -279,40 +333,17 @@ class GaussianPosterior:
             >>> float(q.kl(p))
             0.5
         """
-        shapes = tuple(self.mean.shape), tuple(other.mean.shape)
+        shapes = tuple(self._mean.shape), tuple(other._mean.shape)
         if shapes[0] != shapes[1]:
             raise ValueError(f"means have shapes {shapes[0]} and {shapes[1]}; both must agree")
-        shift = (self.mean - other.mean).reshape(-1, 1)
+        shift = (self._mean - other._mean).reshape(-1, 1)
         distance = other._times_root(torch.cat([self._root, shift], 1), of_covariance=False).square().sum()
         return 0.5 * (distance - self.num_parameters + other.log_det_covariance - self.log_det_covariance)
 
     def __repr__(self) -> str:
         form = "precision" if self._holds_precision else "covariance"
-        return f"GaussianPosterior(mean: {tuple(self.mean.shape)}, {form}: ({self.num_parameters},) * 2)"
-
-
-class _Joint:
-    """A full covariance over the parameters of a network, by their names: a :class:`Posterior`."""
-
-    joint = True
-
-    def __init__(self, flat: GaussianPosterior, shapes: Mapping[str, torch.Size]) -> None:
-        self._flat, self._shapes = flat, shapes
-        self.mean = self._named(flat.mean)
-        self._roots = dict(zip(shapes, self._split(flat._root), strict=True))
-
-    def _split(self, rows: Tensor) -> tuple[Tensor, ...]:
-        return rows.split([shape.numel() for shape in self._shapes.values()])
-
-    def _named(self, vector: Tensor) -> dict[str, Tensor]:
-        parts = zip(self._shapes.items(), self._split(vector), strict=True)
-        return {name: part.reshape(shape) for (name, shape), part in parts}
-
-    def sample(self, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        return self._named(self._flat.sample(1, generator=generator)[0])
-
-    def scale(self, name: str, gradients: Tensor) -> Tensor:
-        return gradients.reshape(*gradients.shape[:2], -1) @ self._roots[name]
+        mean = f"{len(self._shapes)} names" if self._shapes else tuple(self._mean.shape)
+        return f"GaussianPosterior(mean: {mean}, {form}: ({self.num_parameters},) * 2)"
 
 
 class DiagonalPosterior:

@@ -21,7 +21,8 @@ from cases import (
 from torch.func import functional_call
 
 import vlls
-from vlls import GaussianPosterior
+from vlls import GLM, Bernoulli, GaussianPosterior
+from vlls.glm import variational_gd_step
 from vlls.noise import (
     METHODS,
     NoiseOptions,
@@ -176,13 +177,24 @@ def test_the_two_of_the_package_implement_the_protocol():
     model = mlp()
     flat = GaussianPosterior(vector(weights_of(model)), 0.01)
     g = torch.randn(2, 5, 6, 4)
-    for q in (flat.posterior(model), posterior_of(model, 0.1)):
-        assert isinstance(q, Posterior)
+    named = GaussianPosterior(weights_of(model), 0.01)
+    for q in (named, flat.posterior(model), posterior_of(model, 0.1)):
+        assert isinstance(q, Posterior) and q.mean["0.weight"].shape == model[0].weight.shape
         rows = q.scale("0.weight", g.to(q.mean["0.weight"]))
         product = 0.01 * g.flatten(2).transpose(0, 1) @ g.flatten(2).transpose(0, 1).mT
         assert torch.allclose((rows.transpose(0, 1) @ rows.transpose(0, 1).mT).float(), product, rtol=1e-4, atol=1e-6)
         assert q.sample(seeded())["2.bias"].shape == (3,)
         assert torch.equal(q.sample(seeded())["2.bias"], q.sample(generator=seeded())["2.bias"])
+    assert named.posterior(model) is named and "6 names" not in repr(flat) and "4 names" in repr(named)
+    assert torch.equal(vector(named.sample(seeded())), flat.sample(1, generator=seeded())[0])
+    with pytest.raises(ValueError, match="num_samples is 5; a posterior with names draws one set of weights a call"):
+        named.sample(5)
+    with pytest.raises(ValueError, match="this posterior has no names, so no '0.weight'; pass posterior"):
+        flat.scale("0.weight", g)
+    with pytest.raises(ValueError, match="mean is a dict, of a network; pass a tensor"):
+        variational_gd_step(
+            GLM(Bernoulli(), torch.randn(3, 2), torch.ones(3)), GaussianPosterior({"w": torch.zeros(2)}, 1.0), 0.1
+        )
     assert not isinstance(torch.optim.SGD(model.parameters(), lr=0.1), Posterior)
 
 
