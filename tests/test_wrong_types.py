@@ -22,7 +22,6 @@ from vlls import (
     variational_gd_step,
     von_step,
 )
-from vlls.noise import monte_carlo_label_noise
 from vlls.smoothing import LabelSmoothingLoss
 
 ONES = torch.ones(2)
@@ -88,12 +87,11 @@ def test_a_posterior_is_saved_and_loaded_as_its_docstring_says(tmp_path):
     "call",
     [
         lambda n: GaussianPosterior([0.0], 1.0).sample(n),
-        lambda n: monte_carlo_label_noise(glm(), GaussianPosterior([0.0, 0.0], 1.0), n),
         lambda n: fit(glm(), newton_step, max_iter=n),
         Categorical,
         Binomial,
     ],
-    ids=["sample", "noise", "fit", "categorical", "binomial"],
+    ids=["sample", "fit", "categorical", "binomial"],
 )
 def test_a_number_of_things_is_whole(call, value):
     with pytest.raises(ValueError, match=rf"={value!r} is not allowed; choose a whole number >= [12]"):

@@ -23,7 +23,7 @@ from vlls._compiled import uncompiled
 from vlls._names import kind_of
 from vlls._validation import as_float64, check_finite, check_symmetric, check_whole_number
 
-__all__ = ["DiagonalPosterior", "GaussianPosterior", "LearnsPosterior", "Posterior"]
+__all__ = ["DiagonalPosterior", "GaussianPosterior", "Posterior"]
 
 
 @runtime_checkable
@@ -86,7 +86,7 @@ class Posterior(Protocol):
         """
 
 
-class LearnsPosterior(Protocol):
+class _LearnsPosterior(Protocol):
     """An object that names its posterior by a model's parameters: :class:`.IVON`, or :class:`GaussianPosterior`."""
 
     def posterior(self, model: torch.nn.Module) -> Posterior:

@@ -13,7 +13,8 @@ from torch import nn
 from torch.func import functional_call, jacrev
 
 from vlls import GLM, Bernoulli, Binomial, Categorical, DiagonalPosterior, Gaussian, GaussianPosterior, Poisson
-from vlls.noise import METHODS, _push, label_noise, label_noise_moments
+from vlls.noise import _push, label_noise, label_noise_moments
+from vlls.noise._options import METHODS
 from vlls.noise._push import curvature, mean_curvature, push
 
 

@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from vlls import IVON
-from vlls.noise import METHODS, label_noise, label_noise_moments, logit_covariance, rank_examples, sam_label_noise
+from vlls.noise import label_noise, label_noise_moments, logit_covariance, rank_examples, sam_label_noise
+from vlls.noise._options import METHODS
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])

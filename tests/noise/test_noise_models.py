@@ -7,7 +7,8 @@ from cases import covariance_of, posterior_of
 from torch import nn
 
 from vlls import label_noise, label_noise_moments, rank_examples
-from vlls.noise import METHODS, logit_covariance, sam_label_noise
+from vlls.noise import logit_covariance, sam_label_noise
+from vlls.noise._options import METHODS
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*per-example gradients:UserWarning")
 

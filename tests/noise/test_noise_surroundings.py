@@ -14,8 +14,9 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vlls import IVON, DiagonalPosterior, label_noise, label_noise_moments, rank_examples
-from vlls.noise import METHODS, logit_covariance, sam_label_noise
+from vlls.noise import logit_covariance, sam_label_noise
 from vlls.noise._call import differentiable
+from vlls.noise._options import METHODS
 
 HALVES = (torch.float16, torch.bfloat16)
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])

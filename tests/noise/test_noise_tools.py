@@ -13,7 +13,8 @@ from torch.func import functional_call, jacrev
 from torch.utils.data import Dataset, TensorDataset
 
 from vlls import SAM, Bernoulli, Categorical
-from vlls.noise import METHODS, label_noise, label_noise_moments, logit_covariance, rank_examples, sam_label_noise
+from vlls.noise import label_noise, label_noise_moments, logit_covariance, rank_examples, sam_label_noise
+from vlls.noise._options import METHODS
 from vlls.noise._push import curvature
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

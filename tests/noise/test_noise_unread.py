@@ -16,7 +16,8 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 from torch.utils.checkpoint import checkpoint
 
 from vlls import DiagonalPosterior, label_noise, label_noise_moments, rank_examples
-from vlls.noise import METHODS, logit_covariance, sam_label_noise
+from vlls.noise import logit_covariance, sam_label_noise
+from vlls.noise._options import METHODS
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 

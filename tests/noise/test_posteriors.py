@@ -24,14 +24,13 @@ import vlls
 from vlls import GLM, Bernoulli, GaussianPosterior
 from vlls.glm import variational_gd_step
 from vlls.noise import (
-    METHODS,
-    NoiseOptions,
     label_noise,
     label_noise_moments,
     logit_covariance,
     rank_examples,
 )
 from vlls.noise._linearization import Linearization
+from vlls.noise._options import METHODS, NoiseOptions
 from vlls.noise._push import curvature
 from vlls.posterior import Posterior
 

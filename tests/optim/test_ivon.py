@@ -57,7 +57,7 @@ def test_the_update_is_alg_1_symbolically():
 
         __radd__, __rmul__ = __add__, __mul__
 
-    std = alg1.posterior_std(Symbol(h), ess=ess, weight_decay=delta).e
+    std = alg1.posterior_noise(1, Symbol(h), ess=ess, weight_decay=delta).e
     assert sympy.simplify(std - 1 / sympy.sqrt(ess * (h + delta))) == 0
     seen = alg1.sample_statistic(Symbol(ghat), Symbol(noise), hess_approx="price")
     price = alg1.hess_estimate(seen, Symbol(h), ess=ess, weight_decay=delta, hess_approx="price").e

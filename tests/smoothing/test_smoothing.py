@@ -16,9 +16,9 @@ from vlls.families import Categorical
 from vlls.smoothing import (
     EntropySmoothing,
     LabelSmoothingLoss,
-    entropy_rate,
     smooth_labels,
 )
+from vlls.smoothing._example import entropy_rate
 
 
 # ------------------------------------------------------------------ Eq. 1

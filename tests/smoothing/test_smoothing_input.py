@@ -14,7 +14,6 @@ from vlls.smoothing import (
     LabelSmoothingLoss,
     MeanPredictionSmoothing,
     OnlineLabelSmoothing,
-    entropy_rate,
     smooth_labels,
 )
 
@@ -183,7 +182,7 @@ BAD_INPUT = {
     "infinite row": (lambda: smooth_labels(ROWS / 0, 0.1), r"do not sum to 1 in 3 of 3 rows \(row 0 sums to inf\)"),
     "logits integers": (lambda: ACLS()(LOGITS.long(), CLASSES), r"logits are of dtype int64 and shape \(3, 4\)"),
     "logits 3-D": (lambda: ACLS()(LOGITS[None], CLASSES), r"logits are .*shape \(1, 3, 4\); pass floats of shape"),
-    "logits one column": (lambda: entropy_rate(LOGITS[:, :1]), r"number of columns of logits is 1"),
+    "logits one column": (lambda: ACLS()(LOGITS[:, :1], CLASSES), r"number of columns of logits is 1"),
     "logits NaN": (lambda: ACLS().label_noise(LOGITS * nan, CLASSES), r"logits hold NaN or infinity in 3 of 3 rows"),
     "OLS soft labels": (
         lambda: OnlineLabelSmoothing(0.5, 4)(LOGITS, ROWS),

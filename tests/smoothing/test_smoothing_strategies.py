@@ -24,8 +24,8 @@ from vlls.smoothing import (
     EntropySmoothing,
     MeanPredictionSmoothing,
     OnlineLabelSmoothing,
-    entropy_rate,
 )
+from vlls.smoothing._example import entropy_rate
 
 
 # ------------------------------------------------------------------ online label smoothing

@@ -47,7 +47,7 @@ class Asked:
     memory: float | None
 
     def __post_init__(self) -> None:
-        from vlls.noise import METHODS  # late: it needs torch
+        from vlls.noise._options import METHODS  # late: it needs torch
 
         check_known(self.method, METHODS, "method")
         readers = {"rank": ("rank",), "samples": ("direction", "monte_carlo")}

@@ -1,4 +1,4 @@
-r"""Label noise of a generalized linear model: the paper's approximations of it and a Monte-Carlo reference.
+r"""Label noise of a generalized linear model: the paper's approximations of it.
 
 The exact noise (Eqs. 10, 13, 16, 26) is :meth:`vlls.glm.GLM.label_noise` for a model and
 :meth:`vlls.families.Family.label_noise` for a Gaussian over the natural parameter. Chapter 2 compares them.
@@ -6,15 +6,10 @@ The exact noise (Eqs. 10, 13, 16, 26) is :meth:`vlls.glm.GLM.label_noise` for a 
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from vlls._validation import check_whole_number
 from vlls.families import Family
-from vlls.glm import GLM
-from vlls.posterior import GaussianPosterior
 
 
 def taylor_label_noise(family: Family, mean: Tensor, var: Tensor, e: Tensor) -> Tensor:
@@ -54,39 +49,3 @@ def second_order_label_noise(family: Family, mean: Tensor, var: Tensor) -> Tenso
     """
     third = torch.func.grad(lambda t: family.curvature(t).sum())(mean)
     return -0.5 * third * var
-
-
-def monte_carlo_label_noise(
-    glm: GLM, q: GaussianPosterior, num_samples: int = 1000, *, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor]:
-    """Return the label noise by drawing parameters, and its standard error: the reference for the exact noise.
-
-    Args:
-        glm: the model.
-        q: posterior over its parameters.
-        num_samples: draws of the parameters, at least 2.
-        generator: torch random generator.
-
-    Returns:
-        Noise and standard error, each in the shape of the targets.
-
-    Raises:
-        ValueError: for fewer than 2 samples.
-
-    Example:
-        >>> from vlls import Bernoulli
-        >>> glm = GLM(Bernoulli(), torch.ones(1, 1), torch.ones(1))
-        >>> q = GaussianPosterior([1.0], 1.0)
-        >>> noise, error = monte_carlo_label_noise(glm, q, 4000, generator=torch.Generator().manual_seed(0))
-        >>> bool((noise - glm.label_noise(q)).abs() < 4 * error)
-        True
-    """
-    check_whole_number(num_samples, "num_samples", 2)  # a standard error needs two
-    mean, square = torch.zeros_like(glm.targets), torch.zeros_like(glm.targets)
-    for count, theta in enumerate(q.sample(num_samples, generator=generator), 1):
-        value = glm.family.mean(glm.features @ theta)
-        delta = value - mean
-        mean = mean + delta / count
-        square = square + delta * (value - mean)
-    error = (square / (num_samples - 1)).sqrt() / math.sqrt(num_samples)
-    return glm.family.mean(glm.features @ q.mean) - mean, error

@@ -20,7 +20,7 @@ from vlls.noise._linearization import Linearization, differentiable_input
 from vlls.noise._options import NoiseOptions, keywords
 from vlls.noise._push import curvature, mean_curvature, push, symmetric_root, the_family
 from vlls.noise._trial import Setting, prepare
-from vlls.posterior import LearnsPosterior, Posterior
+from vlls.posterior import Posterior, _LearnsPosterior
 
 _INSTEAD = "use method='rank' or 'monte_carlo'"
 
@@ -67,13 +67,13 @@ class LabelNoise:
 
 @torch.inference_mode(False)
 @keywords(NoiseOptions)
-def label_noise(model: nn.Module, posterior: Posterior | LearnsPosterior, x: Tensor, options: NoiseOptions) -> Tensor:
+def label_noise(model: nn.Module, posterior: Posterior | _LearnsPosterior, x: Tensor, options: NoiseOptions) -> Tensor:
     r"""Return the label noise of every example and class, to be **added** to the label.
 
     For ``exact``, ``rank`` and ``monte_carlo`` it is the deterministic noise :math:`A'(f(m)) - \mathbb E_q[A'(f)]`
     (Eq. 16). For ``direction`` it is one draw of Eq. 20, :math:`-A''(f) J \Sigma^{1/2} e`, which averages to zero; the
     sign is that of the Taylor step, which the paper drops. Arguments and errors are those of
-    :func:`label_noise_moments`; the keywords are explained at :class:`.NoiseOptions`.
+    :func:`label_noise_moments`.
 
     Returns:
         (B, K), in the dtype of the logits, or float32 where theirs is smaller.
@@ -97,11 +97,11 @@ def label_noise(model: nn.Module, posterior: Posterior | LearnsPosterior, x: Ten
 @torch.inference_mode(False)
 @keywords(NoiseOptions)
 def label_noise_moments(
-    model: nn.Module, posterior: Posterior | LearnsPosterior, x: Tensor, options: NoiseOptions
+    model: nn.Module, posterior: Posterior | _LearnsPosterior, x: Tensor, options: NoiseOptions
 ) -> LabelNoise:
     r"""Return mean, covariance and magnitude of every example's label noise (Chapter 6).
 
-    There are four methods; :class:`.NoiseOptions` explains the other keywords.
+    There are four methods.
 
     ==================  ========================================================================================
     ``exact``           the covariance V of the linearised network's logits, all of it, then logits from N(f(m), V)
@@ -117,13 +117,31 @@ def label_noise_moments(
         posterior: any :class:`.Posterior` over its parameters, or an object whose ``posterior(model)`` returns one,
             such as :class:`.IVON` or :class:`.GaussianPosterior`.
         x: a batch of inputs, (B, ...), on the model's device; of any size, it is cut to what fits in memory.
+        method: one of the four.
+        family: of the labels; :class:`.Categorical` if left out, :class:`.Bernoulli` for a single logit. A family with
+            one natural parameter applies to each logit by itself.
+        rank: directions of ``rank``, at least 1.
+        num_samples: draws of the weights for ``monte_carlo`` (at least 2), of directions for ``direction``.
+        antithetic: draw weights of ``monte_carlo`` in pairs m + d, m - d: the first-order part of the noise cancels
+            from ``mean_shift``, whose error falls by orders of magnitude for a sharp posterior; that of ``magnitude``
+            grows by up to a factor of 1.4.
+        curvature_pairs: pairs of draws m + d, m - d with which ``exact`` and ``rank`` move the mean of the logits from
+            f(m) to :math:`\mathbb E_q[f]`. In a linearised network the two are equal, in a real one they are not, and
+            for ``mean_shift`` the difference is of the leading order (Chapter 6). Each pair costs two passes forward.
+            A few do for ``magnitude``, whose order of the examples 0 pairs hardly change; ``mean_shift`` under a wide
+            posterior takes 64, or ``monte_carlo``: ``standard_error`` tells.
+        linear: give ``covariance`` and with it ``std`` and ``magnitude`` as Eq. 20 has them, :math:`A'' V A''`, without
+            the curvature of A'. ``direction`` always does.
+        memory_limit: MiB that temporaries may take; 64 on a CPU and 2048 on a GPU if left out.
+        generator: for the draws, on the model's device. Without one ``exact`` and ``rank`` draw the same pairs in every
+            call, the others go on from torch's global state.
 
     Raises:
-        ValueError: if the posterior does not fit the model or breaks its protocol, a standard deviation is negative or
-            NaN, the batch is empty, the model is in training mode with BatchNorm or Dropout, the logits of an example
-            depend on the others of its batch or move otherwise than autograd says (``no_grad``, ``detach``,
-            straight-through rounding; ``monte_carlo`` needs no gradient), or the memory does not suffice; each says how
-            to fix it.
+        ValueError: if a value is not allowed, the posterior does not fit the model or breaks its protocol, a standard
+            deviation is negative or NaN, the batch is empty, the model is in training mode with BatchNorm or Dropout,
+            the logits of an example depend on the others of its batch or move otherwise than autograd says
+            (``no_grad``, ``detach``, straight-through rounding; ``monte_carlo`` needs no gradient), or the memory does
+            not suffice; each says how to fix it.
 
     Warns:
         UserWarning: if standard deviations are below the resolution of weights in half precision. A model in half
@@ -152,7 +170,7 @@ class Estimator:
     line: Linearization  # of exact and rank
 
     def __init__(
-        self, model: nn.Module, posterior: Posterior | LearnsPosterior, x: Tensor, options: NoiseOptions
+        self, model: nn.Module, posterior: Posterior | _LearnsPosterior, x: Tensor, options: NoiseOptions
     ) -> None:
         self.options, method, limit = options, options.method, options.memory_limit
         if method in ("exact", "rank"):

@@ -13,48 +13,18 @@ from torch import Tensor, nn
 
 from vlls._validation import check_generator, check_known, check_whole_number
 from vlls.families import Family
-from vlls.posterior import LearnsPosterior, Posterior
+from vlls.posterior import Posterior, _LearnsPosterior
 
 P = ParamSpec("P")
 Options = TypeVar("Options")
 T = TypeVar("T")
 
 METHODS = ("exact", "rank", "direction", "monte_carlo")
-"""The estimators by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseOptions:
-    r"""How label noise is estimated: the keywords of :func:`.label_noise` and :func:`.label_noise_moments`.
-
-    Args:
-        method: ``exact``, ``rank``, ``direction`` or ``monte_carlo``; :func:`.label_noise_moments` describes them.
-        family: of the labels; :class:`.Categorical` if left out, :class:`.Bernoulli` for a single logit. A family with
-            one natural parameter applies to each logit by itself.
-        rank: directions of ``rank``, at least 1.
-        num_samples: draws of the weights for ``monte_carlo`` (at least 2), of directions for ``direction``.
-        antithetic: draw weights of ``monte_carlo`` in pairs m + d, m - d: the first-order part of the noise cancels
-            from ``mean_shift``, whose error falls by orders of magnitude for a sharp posterior; that of ``magnitude``
-            grows by up to a factor of 1.4.
-        curvature_pairs: pairs of draws m + d, m - d with which ``exact`` and ``rank`` move the mean of the logits from
-            f(m) to :math:`\mathbb E_q[f]`. In a linearised network the two are equal, in a real one they are not, and
-            for ``mean_shift`` the difference is of the leading order (Chapter 6). Each pair costs two passes forward.
-            A few do for ``magnitude``, whose order of the examples 0 pairs hardly change; ``mean_shift`` under a wide
-            posterior takes 64, or ``monte_carlo``: ``standard_error`` tells.
-        linear: give ``covariance`` and with it ``std`` and ``magnitude`` as Eq. 20 has them, :math:`A'' V A''`, without
-            the curvature of A'. ``direction`` always does.
-        memory_limit: MiB that temporaries may take; 64 on a CPU and 2048 on a GPU if left out.
-        generator: for the draws, on the model's device. Without one ``exact`` and ``rank`` draw the same pairs in every
-            call, the others go on from torch's global state.
-
-    Raises:
-        ValueError: if a value is not allowed.
-
-    Example:
-        >>> NoiseOptions(method="monte_carlo", num_samples=5, antithetic=True)
-        Traceback (most recent call last):
-        ValueError: num_samples=5; antithetic draws need an even number from 4
-    """
+    """The keywords of :func:`.label_noise_moments`, which explains them."""
 
     method: str = "exact"
     family: Family | None = None
@@ -79,17 +49,17 @@ class NoiseOptions:
 def keywords(
     options: Callable[P, Options],
 ) -> Callable[
-    [Callable[[nn.Module, Posterior | LearnsPosterior, Tensor, Options], T]],
-    Callable[Concatenate[nn.Module, Posterior | LearnsPosterior, Tensor, P], T],
+    [Callable[[nn.Module, Posterior | _LearnsPosterior, Tensor, Options], T]],
+    Callable[Concatenate[nn.Module, Posterior | _LearnsPosterior, Tensor, P], T],
 ]:
     """Let a function of a model, a posterior, a batch and options take the fields of the options as its keywords."""
 
     def decorate(
-        function: Callable[[nn.Module, Posterior | LearnsPosterior, Tensor, Options], T],
-    ) -> Callable[Concatenate[nn.Module, Posterior | LearnsPosterior, Tensor, P], T]:
+        function: Callable[[nn.Module, Posterior | _LearnsPosterior, Tensor, Options], T],
+    ) -> Callable[Concatenate[nn.Module, Posterior | _LearnsPosterior, Tensor, P], T]:
         @wraps(function)
         def call(
-            model: nn.Module, posterior: Posterior | LearnsPosterior, x: Tensor, *args: P.args, **kwargs: P.kwargs
+            model: nn.Module, posterior: Posterior | _LearnsPosterior, x: Tensor, *args: P.args, **kwargs: P.kwargs
         ) -> T:
             return function(model, posterior, x, options(*args, **kwargs))
 

@@ -24,7 +24,7 @@ from vlls.noise._checks import check_labels
 from vlls.noise._linearization import differentiable_input
 from vlls.noise._network import Estimator, LabelNoise
 from vlls.noise._options import NoiseOptions
-from vlls.posterior import LearnsPosterior, Posterior
+from vlls.posterior import Posterior, _LearnsPosterior
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class ExampleRanking:
 @torch.inference_mode(False)
 def rank_examples(
     model: nn.Module,
-    posterior: Posterior | LearnsPosterior,
+    posterior: Posterior | _LearnsPosterior,
     dataset: Any,
     labels: Any,
     *,
@@ -92,8 +92,7 @@ def rank_examples(
         method: how the noise is computed; see :func:`.label_noise_moments`.
         batch_size: examples at a time; their (B, K, K) covariances are held.
         progress: called with the numbers of examples done and in all, after each batch.
-        **options: other fields of :class:`.NoiseOptions`, such as ``rank``, ``num_samples``, ``memory_limit`` and
-            ``generator``.
+        **options: other keywords of :func:`.label_noise_moments`, such as ``rank``, ``num_samples`` and ``generator``.
 
     Raises:
         ValueError: if labels and examples differ in number, a label is out of range, or as

@@ -16,13 +16,13 @@ from vlls._names import kind_of
 from vlls._validation import check_generator, check_whole_number
 from vlls.optim._protocol import VariationalOptimizer
 from vlls.optim._wrapped import itself
-from vlls.posterior import LearnsPosterior, Posterior
+from vlls.posterior import Posterior, _LearnsPosterior
 
 
 @torch.no_grad()
 def predict(
     model: torch.nn.Module,
-    posterior: VariationalOptimizer | Posterior | LearnsPosterior,
+    posterior: VariationalOptimizer | Posterior | _LearnsPosterior,
     x: Any,
     num_samples: int = 32,
     *,

@@ -12,20 +12,14 @@ from typing import Literal
 
 from torch import Tensor
 
-__all__ = ["HessApprox", "hess_estimate", "ivon_update", "posterior_noise", "posterior_std", "sample_statistic"]
+__all__ = ["hess_estimate", "ivon_update", "posterior_noise", "sample_statistic"]
 
-HessApprox = Literal["price", "gradsq"]
-"""An estimator of the Hessian by name; ``price`` is line 3 of Alg. 1, ``gradsq`` squares gradients (Chapter 5)."""
+HessApprox = Literal["price", "gradsq"]  # line 3 of Alg. 1, or squared gradients (Chapter 5)
 
 
 def posterior_noise(normal: Tensor | float, hess: Tensor, *, ess: float, weight_decay: float) -> Tensor:
-    r""":math:`\theta - m = e / \sqrt{\lambda (h + \delta)}` for standard normal e, of the shape of ``hess``."""
+    r""":math:`\theta - m = e / \sqrt{\lambda (h + \delta)}` for normal e; at e = 1 the deviation of line 8."""
     return normal / (ess * (hess + weight_decay)).sqrt()
-
-
-def posterior_std(hess: Tensor, *, ess: float, weight_decay: float) -> Tensor:
-    r""":math:`\sigma = 1 / \sqrt{\lambda (h + \delta)}`, line 8 of Alg. 1, of the shape of ``hess``."""
-    return posterior_noise(1.0, hess, ess=ess, weight_decay=weight_decay)
 
 
 def sample_statistic(grad: Tensor, noise: Tensor, *, hess_approx: HessApprox) -> Tensor:

@@ -25,7 +25,7 @@ tensor([[-0.1500,  0.0500,  0.0500,  0.0500]])
 
 from vlls.smoothing._base import SmoothingLoss, smooth_labels
 from vlls.smoothing._epoch import MeanPredictionSmoothing, OnlineLabelSmoothing
-from vlls.smoothing._example import ACLS, EntropySmoothing, LabelSmoothingLoss, entropy_rate
+from vlls.smoothing._example import ACLS, EntropySmoothing, LabelSmoothingLoss
 
 __all__ = [
     "ACLS",
@@ -34,6 +34,5 @@ __all__ = [
     "MeanPredictionSmoothing",
     "OnlineLabelSmoothing",
     "SmoothingLoss",
-    "entropy_rate",
     "smooth_labels",
 ]

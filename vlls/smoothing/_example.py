@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlls._validation import check_rate, is_number
-from vlls.smoothing._base import SmoothingLoss, check_logits, check_probabilities, describe, readable
+from vlls.smoothing._base import SmoothingLoss, check_probabilities, describe, readable
 
 
 class LabelSmoothingLoss(SmoothingLoss):
@@ -17,10 +17,17 @@ class LabelSmoothingLoss(SmoothingLoss):
 
     The value is that of ``F.cross_entropy(logits, labels, label_smoothing=smoothing)`` (Szegedy et al., 2016;
     Chapter 1). A class masked by a logit of -inf is refused unless ``validate=False``; then the loss is finite at a
-    rate of 0, if the label is another class, and infinite at a higher rate, which gives the masked class a share.
+    rate of 0, if the label is another class, and infinite at other rates, which give the masked class a share.
+
+    A rate below 0 is *negative label smoothing* (J. Wei, H. Liu, T. Liu, G. Niu, M. Sugiyama, Y. Liu, "To smooth or
+    not? When label smoothing meets noisy labels", ICML 2022): the given label weighs more than 1 and the others less
+    than 0. Symmetric errors of rate r smooth the labels at a = rK/(K - 1) on average, and the rate -a/(1 - a) undoes
+    that: -0.8 for 40 % of errors among ten classes. It falls without bound as the errors take over, hence there is no
+    lower bound here (Wei et al. try down to -8). Above 1 a label would weigh less than the other classes.
+    The loss itself is not bounded below at negative rates: weight decay or few epochs must hold the logits.
 
     Args:
-        smoothing: the rate α in [0, 1].
+        smoothing: the rate α, a finite number of at most 1.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         validate: see :class:`SmoothingLoss`.
 
@@ -34,39 +41,25 @@ class LabelSmoothingLoss(SmoothingLoss):
 
     def __init__(self, smoothing: float, *, reduction: str = "mean", validate: bool = True) -> None:
         super().__init__(reduction=reduction, validate=validate)
-        check_rate(smoothing, "smoothing", include_zero=True)
+        if not is_number(smoothing) or not -math.inf < smoothing <= 1:
+            raise ValueError(
+                f"smoothing={smoothing!r} is not allowed; choose a finite number of at most 1, above which the given "
+                "label would weigh less than the other classes"
+            )
         self.smoothing = smoothing
 
     def _noise(self, logits: Tensor, targets: Tensor) -> Tensor:
         return self.smoothing * (1 / targets.shape[1] - targets)
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
-        if self.smoothing > 0:  # every class has a share of the label
+        if self.smoothing != 0:  # every class has a share of the label
             return super()._cross_entropy(logits, targets)
         log_probabilities = logits.log_softmax(dim=1).masked_fill(targets == 0, 0)  # 0 times -inf is to be 0
         return self._reduce(-(log_probabilities * targets).sum(dim=1))
 
 
 def entropy_rate(logits: Tensor) -> Tensor:
-    r"""Return the smoothing rate :math:`1 - H(p)/\log K` of each example, p being the softmax of its logits.
-
-    This is the rate of Lee et al. (2022): 0 for a uniform prediction, which needs no smoothing, and 1 for a
-    one-hot prediction (Chapter 1).
-
-    Args:
-        logits: floats of shape (N, K), K at least 2.
-
-    Returns:
-        Rates in [0, 1], shape (N,), the dtype of ``logits``.
-
-    Raises:
-        ValueError: if ``logits`` are not floats of shape (N, K).
-
-    Example:
-        >>> entropy_rate(torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, -99.0, -99.0], [99.0, 0, 0, 0]]))
-        tensor([0.0000, 0.5000, 1.0000])
-    """
-    check_logits(logits)
+    r"""Return the rate :math:`1 - H(p)/\log K` of each example, (N,), p being the softmax of its (N, K) logits."""
     entropy = torch.special.entr(logits.softmax(dim=1)).sum(dim=1)
     return (1 - entropy / math.log(logits.shape[1])).clamp(0, 1)
 
@@ -74,8 +67,8 @@ def entropy_rate(logits: Tensor) -> Tensor:
 class EntropySmoothing(SmoothingLoss):
     r"""Smoothing at a rate set by the entropy of each prediction: more for confident ones (Lee et al., 2022).
 
-    The noise is :math:`\epsilon = \alpha(p)\,(u - y)` with the rate :math:`\alpha(p) = 1 - H(p)/\log K` of
-    :func:`entropy_rate`, which is held constant in the gradient. The prior u is uniform, or the
+    The noise is :math:`\epsilon = \alpha(p)\,(u - y)` with the rate :math:`\alpha(p) = 1 - H(p)/\log K`, which is 0 for
+    a uniform prediction, 1 for a one-hot one, and held constant in the gradient. The prior u is uniform, or the
     self-knowledge of the paper: the prediction of an earlier, better-generalising checkpoint of the same
     model (D. Lee, K. C. Cheung, N. L. Zhang, "Adaptive label smoothing with self-knowledge in natural
     language generation", EMNLP 2022; Chapter 1).
@@ -176,10 +169,7 @@ class ACLS(SmoothingLoss):
         validate: bool = True,
     ) -> None:
         super().__init__(reduction=reduction, validate=validate)
-        settings = {"alpha": alpha, "margin": margin, "pos_weight": pos_weight, "neg_weight": neg_weight}
-        for name, value in settings.items():
-            if not is_number(value) or not 0 <= value < math.inf:
-                raise ValueError(f"{name}={value!r} is not allowed; choose a finite number that is 0 or more")
+        check_weights(alpha=alpha, margin=margin, pos_weight=pos_weight, neg_weight=neg_weight)
         self.alpha, self.margin, self.pos_weight, self.neg_weight = alpha, margin, pos_weight, neg_weight
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlls.optim.alg1 import posterior_std
+from vlls.optim.alg1 import posterior_noise
 
 
 class Scratch:
@@ -117,7 +117,7 @@ class ParameterState:
 
     def std(self) -> Tensor:
         """The posterior's standard deviation, a new tensor."""
-        return posterior_std(self.hess, ess=self.group["ess"], weight_decay=self.group["weight_decay"])
+        return posterior_noise(1.0, self.hess, ess=self.group["ess"], weight_decay=self.group["weight_decay"])
 
     @property
     def has_gradient(self) -> bool:
