@@ -137,9 +137,9 @@ def test_type_hints_reach_those_who_import_the_package(wheel, tmp_path):
         "optimizer = vlls.IVON(torch.nn.Linear(2, 2).parameters(), lr=0.1, ess=10)\n"
         "reveal_type(optimizer)\n"
         "vlls.IVON(torch.nn.Linear(2, 2).parameters(), lr='fast', ess=10)\n"
-        "from vlls.data.corruption import symmetric\n"
-        "reveal_type(symmetric([0, 1], rate=0.4, num_classes=2, seed=0))\n"
-        "reveal_type(symmetric(torch.tensor([0, 1]), rate=0.4, num_classes=2, seed=0))\n"
+        "from vlls.data.corruption import corrupt\n"
+        "reveal_type(corrupt([0, 1], 'symmetric', rate=0.4, num_classes=2, seed=0))\n"
+        "reveal_type(corrupt(torch.tensor([0, 1]), 'symmetric', rate=0.4, num_classes=2, seed=0))\n"
     )
     command = [sys.executable, "-m", "mypy", "--ignore-missing-imports", "--follow-imports=silent", "theirs.py"]
     environment = {**os.environ, "MYPYPATH": str(tmp_path / "installed")}

@@ -21,10 +21,12 @@ def check_known(value: object, known: Iterable[str], name: str, others: str = ""
     raise ValueError(f"{name}={value!r} is unknown{hint}; choose one of {', '.join(known)}{others}")
 
 
-def check_whole_number(value: Any, name: str, least: int) -> None:
-    """Raise a ValueError unless ``value`` is a whole number from ``least`` on."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{name}={value!r} is not allowed; choose a whole number >= {least}")
+def check_whole_number(value: Any, name: str, least: int, most: int | None = None) -> None:
+    """Raise a ValueError unless ``value`` is a whole number from ``least`` on, to ``most`` if it is given."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        allowed = f">= {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name}={value!r} is not allowed; choose a whole number {allowed}")
 
 
 def kind_of(value: object) -> str:

@@ -8,7 +8,7 @@ from chapters import ROOT
 from typer.testing import CliRunner
 
 from vlls.cli._app import app
-from vlls.data.corruption import CORRUPTIONS
+from vlls.data._rates import CORRUPTIONS
 from vlls.train import METHODS, RunConfig, run
 
 PAGE = (ROOT / "book" / "training.md").read_text(encoding="utf-8")

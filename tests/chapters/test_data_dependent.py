@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vlls.data.corruption import class_dependent, transition_matrix
+from vlls.data.corruption import corrupt, transition_matrix
 from vlls.smoothing import LabelSmoothingLoss
 
 SETTINGS = [(10, 0.1, 0.05), (10, 0.4, 0.05), (10, 0.5, 0.05), (3, 0.0, 0.3), (7, 0.3, 0.1), (10, 0.6, 0.0)]
@@ -87,7 +87,7 @@ def test_the_papers_setting_loses_one_class_at_0_4_and_three_at_0_5():
 def test_drawn_labels_keep_to_the_threshold_and_to_the_share_of_correct_ones():
     number = 20_000
     labels = np.repeat(np.arange(10), number)
-    given = class_dependent(labels, 0.5, 0.05, 10, seed=0)
+    given = corrupt(labels, "class_dependent", rate=0.5, rate_step=0.05, num_classes=10, seed=0)
     counts = np.zeros((10, 10))
     np.add.at(counts, (labels, given), 1)
     p = matrix_of(10, 0.5, 0.05)

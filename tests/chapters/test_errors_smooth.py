@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from vlls.data.corruption import symmetric, transition_matrix
+from vlls.data.corruption import corrupt, transition_matrix
 from vlls.smoothing import LabelSmoothingLoss, smooth_labels
 
 SETTINGS = [(2, 0.1), (2, 0.5), (3, 0.6), (10, 0.2), (10, 0.4), (10, 0.9), (100, 0.4)]
@@ -43,7 +43,7 @@ def test_drawn_errors_have_this_loss_within_the_standard_error(k, rate):
     number = 50_000
     loss = LabelSmoothingLoss(rate * k / (k - 1), reduction="none")(logits, one_hot(labels, k))
     for i in range(4):
-        drawn = symmetric(labels[i].repeat(number), rate, k, seed=i)
+        drawn = corrupt(labels[i].repeat(number), "symmetric", rate=rate, num_classes=k, seed=i)
         losses = -logits[i].log_softmax(0)[drawn]
         assert abs(float(losses.mean() - loss[i])) < 4.5 * float(losses.std()) / number**0.5
 

@@ -8,7 +8,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import cross_entropy
 
 from vlls import DiagonalPosterior
-from vlls.data.corruption import pair_flip, transition_matrix
+from vlls.data.corruption import corrupt, transition_matrix
 from vlls.noise import label_noise_moments
 from vlls.optim import IVON
 from vlls.smoothing import smooth_labels
@@ -237,7 +237,10 @@ def test_a_certain_class_is_lost_at_one_half(k, rate):
     assert (matrix.argmax(1) == torch.arange(k)).all() == (rate < 0.5)
     even = torch.tensor(transition_matrix("symmetric", k, rate))
     assert float(even[0, 0] - even[0, 1]) == pytest.approx(1 - rate * k / (k - 1), abs=1e-14)
-    drawn = pair_flip([k - 1] * 20_000, rate, k, seed=0)  # the last class is followed by the first
+    # the last class is followed by the first
+    drawn = corrupt(
+        [k - 1] * 20_000, "pair_flip", rate=rate, num_classes=k, seed=0
+    )  # the last class is followed by the first
     share = float((drawn == 0).mean())
     assert abs(share - rate) < 4.5 * math.sqrt(rate * (1 - rate) / 20_000)
     assert set(drawn.tolist()) == {0, k - 1}

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from vlls.data.corruption import symmetric, transition_matrix
+from vlls.data.corruption import corrupt, transition_matrix
 
 
 def agreement(pi, matrix, answers):
@@ -129,6 +129,6 @@ def test_drawn_labels_agree_within_the_standard_error():
     random, k, number, rate, a = np.random.default_rng(3), 10, 50_000, 0.4, 0.7
     labels = random.integers(k, size=number)
     answers = np.where(random.random(number) < a, labels, (labels + 1) % k)
-    agrees = answers == symmetric(labels, rate, k, seed=5)
+    agrees = answers == corrupt(labels, "symmetric", rate=rate, num_classes=k, seed=5)
     expected = a * (1 - rate) + (1 - a) * rate / (k - 1)
     assert abs(agrees.mean() - expected) < 4 * np.sqrt(expected * (1 - expected) / number)

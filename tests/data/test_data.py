@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlls.data import DATASETS, DataError, ImageArrays, ImageFiles, corruption, default_root, load
+from vlls.data import DATASETS, DataError, ImageArrays, ImageFiles, default_root, load
 
 datasets = pytest.importorskip("torchvision.datasets")
 
@@ -441,8 +441,6 @@ def test_labels_of_any_integer_type_are_read_as_int64(tmp_path, dtype):
     assert data.num_classes == classes
     for found in (data.train_y, data.clean_train_y, data.test_y):
         assert found.dtype == np.int64 and found.tolist() == labels.tolist()
-    wrong = corruption.symmetric(labels, rate=0.4, num_classes=classes, seed=0)
-    assert np.array_equal(wrong, corruption.symmetric(data.train_y, rate=0.4, num_classes=classes, seed=0))
     assert ImageFiles("photos", ["a.png"] * classes, labels).labels.tolist() == labels.tolist()
 
 

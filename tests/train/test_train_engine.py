@@ -14,7 +14,8 @@ from torchvision.transforms import functional as tv
 from training import StopAt, differences, photographs, saved, tiny
 
 import vlls
-from vlls.data import ImageArrays, corruption, load
+from vlls.data import ImageArrays, load
+from vlls.data.corruption import corrupt
 from vlls.train import METHODS, Reporter, RunConfig, _metrics, run
 from vlls.train._batches import crop_flip, draw, normalize, pad
 from vlls.train._machine import pick_device
@@ -177,7 +178,7 @@ def test_every_epoch_has_an_order_of_its_own():
 def test_labels_are_corrupted_in_the_data_sets_order_before_the_subset_is_drawn():
     config = tiny(rate=0.4, seed=3).resolved()
     data, digits = prepare(config), load("digits")
-    everything = corruption.symmetric(digits.train_y, 0.4, 10, seed=3)
+    everything = corrupt(digits.train_y, "symmetric", rate=0.4, num_classes=10, seed=3)
     where = [int(np.flatnonzero((digits.train_x == image).all(axis=(1, 2, 3)))[0]) for image in data.train.images]
     assert len(set(where)) == 300 and where == sorted(where)
     assert np.array_equal(data.train.given, everything[where])

@@ -9,7 +9,7 @@ the label errors of Section 4.3.
 >>> data = load("digits")
 >>> data.train_x.shape, data.num_classes
 ((1437, 8, 8, 1), 10)
->>> noisy = corruption.pair_flip(data.train_y, rate=0.2, num_classes=10, seed=0)
+>>> noisy = corruption.corrupt(data.train_y, "pair_flip", rate=0.2, num_classes=10, seed=0)
 >>> round(float((noisy != data.clean_train_y).mean()), 3)
 0.209
 """

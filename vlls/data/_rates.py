@@ -12,15 +12,15 @@ ROUNDING = 1e-12  # by so much may the sum κ + βK, rounded, miss the 1 that it
 
 
 def check_errors(
-    corruption: str, rate: float, rate_step: float = 0.0, num_classes: int | None = None, argument: str = "rate"
+    corruption: str, rate: float, rate_step: float = 0.0, num_classes: int | None = None
 ) -> tuple[float, float]:
     """Return the rate (r, or κ of Eq. 21) and the rate step (β) of label errors as floats, after checking them.
 
-    ``"none"`` goes with zeros only. K is None if it is not known yet; ``argument`` is the rate's name in an error.
+    ``"none"`` goes with zeros only. K is None if it is not known yet.
     """
     check_known(corruption, ("none", *CORRUPTIONS), "corruption")
     if not _is_number(rate) or not 0 <= rate < 1:
-        raise ValueError(f"{argument}={rate!r} is outside [0, 1); choose the share of wrong labels, such as 0.4")
+        raise ValueError(f"rate={rate!r} is outside [0, 1); choose the share of wrong labels, such as 0.4")
     if not _is_number(rate_step) or not 0 <= rate_step < math.inf:
         raise ValueError(f"rate_step={rate_step!r} is not allowed; choose a finite number of 0 or more, such as 0.05")
     if corruption == "none" and (rate or rate_step):
@@ -30,7 +30,7 @@ def check_errors(
         raise ValueError(f"rate_step={rate_step!r} goes with corruption='class_dependent' only; leave it out")
     if num_classes is not None and rate + rate_step * num_classes > 1 + ROUNDING:
         raise ValueError(
-            f"{argument}={rate:g} and rate_step={rate_step:g} give class {num_classes} the rate "
+            f"rate={rate:g} and rate_step={rate_step:g} give class {num_classes} the rate "
             f"{rate + rate_step * num_classes:g}, which is above 1; choose a rate_step of at most "
             f"{(1 - rate) / num_classes:g}"
         )
