@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from html import escape
 from importlib.resources import files
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from PIL import Image
 
 from vlls.plots._style import PALETTE
 
-__all__ = ["COLOURS", "InteractiveFigure", "alpha_png"]
+__all__ = ["COLOURS", "InteractiveFigure", "alpha_png", "inside", "sliders"]
 
 COLOURS = {
     "blue": PALETTE[0],
@@ -96,6 +97,38 @@ def alpha_png(values: np.ndarray, colour: tuple[float, float, float]) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True, transparency=bytes(range(256)))
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def sliders(*rows: tuple[str, str, str, float, float, float, float]) -> str:
+    """Return sliders: a row is name, label and unit (HTML), lowest and highest value, step, and where it starts.
+
+    Its input is the part ``<name>``, the text beside it ``<name>-value``.
+
+    Example:
+        >>> "data-part" in sliders(("mean", "mean", "", -8.0, 8.0, 0.1, 1.0))
+        True
+    """
+    return "".join(
+        f'<div><label for="{ID}-{name}">{label}</label>'
+        f'<span><output for="{ID}-{name}" data-part="{name}-value"></output>{unit}</span>'
+        f'<input type="range" id="{ID}-{name}" data-part="{name}" min="{low:g}" max="{high:g}" step="{step}" '
+        f'value="{value:g}" autocomplete="off"></div>'
+        for name, label, unit, low, high, step, value in rows
+    )
+
+
+def inside(value: float, name: str, low: float, high: float) -> None:
+    """Raise a ValueError unless a value is a number from ``low`` to ``high``.
+
+    Example:
+        >>> inside(1.0, "mean", 0.0, 2.0)
+    """
+    if (
+        not isinstance(value, Real) or isinstance(value, bool) or not low <= float(value) <= high
+    ):  # a NaN is outside
+        raise ValueError(
+            f"{name}={value!r} is not allowed; choose a number from {low:g} to {high:g}"
+        )
 
 
 @cache

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 
 import torch
 
-from figures.interactive.html import ID, InteractiveFigure
+from figures.interactive.html import InteractiveFigure, inside, sliders
 from vlls.families import Bernoulli
 
 __all__ = ["explore_label_noise"]
@@ -42,10 +41,10 @@ def explore_label_noise(
         >>> "aria-label" in figure._repr_html_()
         True
     """
-    _inside(limit, "limit", 1.0, 30.0)
-    _inside(largest_variance, "largest_variance", 1.0, 100.0)
-    _inside(mean, "mean", -limit, limit)
-    _inside(variance, "variance", 0.05, largest_variance)
+    inside(limit, "limit", 1.0, 30.0)
+    inside(largest_variance, "largest_variance", 1.0, 100.0)
+    inside(mean, "mean", -limit, limit)
+    inside(variance, "variance", 0.05, largest_variance)
     family, axis = Bernoulli(), math.ceil(limit) + BEYOND
     # One more row and column than is shown: the cubic needs a value on either side.
     means = STEP * torch.arange(round(axis / STEP) + 3, dtype=torch.float64)
@@ -64,16 +63,10 @@ def explore_label_noise(
         "top": max(1.05 * largest, tick),
         "tick": tick,
     }
-    sliders = "".join(
-        f'<div><label for="{ID}-{name}">{label}</label>'
-        f'<span><output for="{ID}-{name}" data-part="{name}-value"></output>{unit}</span>'
-        f'<input type="range" id="{ID}-{name}" data-part="{name}" min="{low:g}" max="{high:g}" step="{step}" '
-        f'value="{value:g}" autocomplete="off"></div>'
-        for name, label, unit, low, high, step, value in (
-            ("mean", "mean f<sub>t</sub>", ' <span class="vlls-unit">logits</span>', -limit, limit, 0.1, mean),
-            ("variance", "variance v of f", ' <span class="vlls-unit">logits²</span>', 0.05, largest_variance, 0.05,
-             variance),
-        )
+    moved = sliders(
+        ("mean", "mean f<sub>t</sub>", ' <span class="vlls-unit">logits</span>', -limit, limit, 0.1, mean),
+        ("variance", "variance v of f", ' <span class="vlls-unit">logits²</span>', 0.05, largest_variance, 0.05,
+         variance),
     )  # fmt: skip
     numbers = "".join(
         f"<div{' class=vlls-wide' if name == 'noise' else ''}>"
@@ -87,7 +80,7 @@ def explore_label_noise(
         )
     )
     body = (
-        f'<div class="vlls-sliders">{sliders}</div>\n'
+        f'<div class="vlls-sliders">{moved}</div>\n'
         '<svg class="vlls-plot" data-part="plot" role="img" aria-label="Above: the Gaussian of f and the sigmoid. '
         'Below: the label noise against the mean, with the chosen point on it."></svg>\n'
         f'<dl>{numbers}</dl>\n<p class="vlls-says" data-part="says"></p>'
@@ -104,12 +97,3 @@ def explore_label_noise(
 
 def _key(colour: str) -> str:
     return f'<span class="vlls-key" style="--c: var(--vlls-{colour})"></span>' if colour else ""
-
-
-def _inside(value: float, name: str, low: float, high: float) -> None:
-    if (
-        not isinstance(value, Real) or isinstance(value, bool) or not low <= float(value) <= high
-    ):  # a NaN is outside
-        raise ValueError(
-            f"{name}={value!r} is not allowed; choose a number from {low:g} to {high:g}"
-        )

@@ -1,0 +1,103 @@
+"""The mean noise and the sampled noise of a label, side by side (the front page and Chapter 2)."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+from figures.interactive.html import ID, InteractiveFigure, inside, sliders
+
+__all__ = ["explore_two_noises"]
+
+LARGEST_LOGIT, SMALLEST_VARIANCE, LARGEST_VARIANCE = 6.0, 0.05, 9.0
+DRAWS = (
+    40  # of the weights, equally likely; an even number, so that half of them are on either side
+)
+
+
+def explore_two_noises(logit: float = 1.5, variance: float = 2.0) -> InteractiveFigure:
+    r"""Show the two noises of a label, of two classes or of three, with sliders for the logits and their variance.
+
+    Left is the mean noise :math:`A'(f_t) - \mathbb E_q[A'(f)]` of Theorem 1, right the sampled noise
+    :math:`A'(f_t) - A'(f)` of draws f from q, its size :math:`\sqrt{\mathbb E_q[\epsilon^2]}` and the first order of
+    that, :math:`A''(f_t) V^{1/2} e` of Eqs. 14 and 20. The page integrates both by the trapezoid rule, within 1e-6 of
+    :meth:`.Family.label_noise`. The variance v is that of a difference of two logits: with two classes that of f, with
+    three :math:`V = \tfrac v2 I`.
+
+    Args:
+        logit: where the first slider starts: f with two classes, the first of three logits, whose last is 0.
+        variance: where the slider of the variance v starts.
+
+    Raises:
+        ValueError: for a number that is not finite, or outside the sliders.
+
+    Example:
+        >>> explore_two_noises(logit=0.0)  # at a tie: no mean noise, and much of the other
+        InteractiveFigure('Mean noise and sampled noise of a label, side by side')
+    """
+    inside(logit, "logit", -LARGEST_LOGIT, LARGEST_LOGIT)
+    inside(variance, "variance", SMALLEST_VARIANCE, LARGEST_VARIANCE)
+    unit = ' <span class="vlls-unit">logits</span>'
+    limits = -LARGEST_LOGIT, LARGEST_LOGIT, 0.1
+    moved = sliders(
+        ("first", '<span data-part="first-name"></span>', unit, *limits, logit),
+        ("second", "logit of B", unit, *limits, 0.0),
+        ("variance", '<span data-part="variance-name"></span>', unit.replace("logits", "logits²"),
+         SMALLEST_VARIANCE, LARGEST_VARIANCE, 0.05, variance),
+    )  # fmt: skip
+    choices = "".join(
+        f'<label><input type="radio" name="{ID}-classes" data-part="{name}-classes" autocomplete="off"'
+        f"{' checked' if name == 'two' else ''}> {name} classes</label>"
+        for name in ("two", "three")
+    )
+    panels = "".join(
+        f'<div><p><b style="color: var(--vlls-{colour})">{title}</b> {formula}</p><p class="vlls-facts">{text}</p>'
+        f'<svg data-part="{name}-plot" role="img" aria-label="{drawing}"></svg></div>'
+        for name, colour, title, formula, text, drawing in (
+            ("mean", "noise", "Mean noise", "A′(f<sub>t</sub>) − E<sub>q</sub>[A′(f)]",
+             "The noise of Theorem 1, in each step on the expected loss. Of two classes it takes the model’s side. It is "
+             "zero at a tie and always less than ½.",
+             "Above: the labels with the mean noise. Below: the mean noise against the logit."),
+            ("sampled", "blue", "Sampled noise", "A′(f<sub>t</sub>) − A′(f), with f drawn from q",
+             "The noise of one draw of the weights, as in each step of IVON. It goes to both sides, on average by the "
+             "mean noise, and may be close to 1.",
+             f"Above: the labels with the noise of {DRAWS} draws. Below: the size of the sampled noise against the logit."),
+        )
+    )  # fmt: skip
+    numbers = "".join(
+        f"<div><dt>{term}</dt><dd data-part={name}></dd></div>"
+        for name, term in (
+            ("mean", "mean noise"),
+            ("size", "size of the sampled noise"),
+            ("order", "its first order (Eq. 20)"),
+        )
+    )
+    return InteractiveFigure(
+        kind="two_noises",
+        name="Mean noise and sampled noise of a label, side by side",
+        instead="Two noises of a label have one name. The mean noise A′(f) − E[A′(f)] is that of Theorem 1: of two classes "
+        "it takes the model’s side, is zero at a tie and always less than ½. The sampled noise, of one draw of the weights "
+        "as in each step of IVON, goes to both sides and takes one of the labels 0 and 1 beyond 0 or 1 in every draw. "
+        "The figure that shows both with sliders needs JavaScript (in Jupyter, run the cell or trust the notebook).",
+        body=f'<fieldset class="vlls-legend"><legend>Labels of</legend>{choices}</fieldset>\n'
+        f'<div class="vlls-sliders">{moved}</div>\n<div class="vlls-courses">{panels}</div>\n<dl>{numbers}</dl>\n'
+        '<p class="vlls-says" data-part="says"></p>',
+        data={"draws": [_draws(2), _draws(3)]},
+    )
+
+
+def _draws(classes: int) -> list[list[float]]:
+    """Return equally likely standard normal points in one dimension fewer than there are classes.
+
+    Example:
+        >>> _draws(2)[:2], len(_draws(3)[0])
+        ([[-2.2414], [-1.7805]], 2)
+    """
+    chances = [(i + 0.5) / DRAWS for i in range(DRAWS)]
+    if classes == 2:
+        return [[round(NormalDist().inv_cdf(p), 4)] for p in chances]
+    points = []
+    for i, p in enumerate(chances):  # a sunflower: radii are quantiles, angles the golden one
+        radius, angle = math.sqrt(-2 * math.log1p(-p)), math.pi * (3 - math.sqrt(5)) * i
+        points.append([round(radius * math.cos(angle), 4), round(radius * math.sin(angle), 4)])
+    return points
