@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from vlls.models import build
+from vlls.models._networks import build
 from vlls.train._config import RunConfig
 from vlls.train._machine import synchronize
 from vlls.train._prepare import Images, RunData

@@ -238,9 +238,7 @@ def test_a_certain_class_is_lost_at_one_half(k, rate):
     even = torch.tensor(transition_matrix("symmetric", k, rate))
     assert float(even[0, 0] - even[0, 1]) == pytest.approx(1 - rate * k / (k - 1), abs=1e-14)
     # the last class is followed by the first
-    drawn = corrupt(
-        [k - 1] * 20_000, "pair_flip", rate=rate, num_classes=k, seed=0
-    )  # the last class is followed by the first
+    drawn = corrupt([k - 1] * 20_000, "pair_flip", rate=rate, num_classes=k, seed=0)
     share = float((drawn == 0).mean())
     assert abs(share - rate) < 4.5 * math.sqrt(rate * (1 - rate) / 20_000)
     assert set(drawn.tolist()) == {0, k - 1}

@@ -8,7 +8,7 @@ import pytest
 
 import vlls
 from vlls import _errors
-from vlls.data import DataError
+from vlls._errors import DataError
 
 COMMANDS = ("train", "noise", "sweep", "results", "figure")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlls.data import DataError, load
+from vlls.data import load
 from vlls.data._folders import EXTENSIONS
 
 
@@ -91,7 +91,7 @@ def test_parts_that_would_pass_for_classes_are_refused(tmp_path, parts, message)
     if "Train" in parts and (tmp_path / "TRAIN").exists():
         pytest.skip("a system that does not tell capitals")
     fill(tmp_path, *parts, number=5)
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(ValueError, match=message) as caught:
         load(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -100,16 +100,16 @@ def test_a_part_whose_other_part_is_not_to_be_told_is_refused(tmp_path):
     fill(tmp_path, "train", number=5)
     for i in range(5):
         save(tmp_path / "holdout" / f"{i}.png")
-    with pytest.raises(DataError, match=r"train looks like a part of a split, with folders in it \(cat, dog\)"):
+    with pytest.raises(ValueError, match=r"train looks like a part of a split, with folders in it \(cat, dog\)"):
         load(tmp_path)
-    with pytest.raises(DataError, match=r"holds 1 folder\(s\) of images \(train\).* beside test/<class>"):
+    with pytest.raises(ValueError, match=r"holds 1 folder\(s\) of images \(train\).* beside test/<class>"):
         fill(tmp_path / "one", "train")
         load(tmp_path / "one")
 
 
 def test_one_class_is_no_data_set(tmp_path):
     fill(tmp_path, "train", "test", classes=("images",))
-    with pytest.raises(DataError, match="train holds one class, images; it needs a folder for each of two or more"):
+    with pytest.raises(ValueError, match="train holds one class, images; it needs a folder for each of two or more"):
         load(tmp_path)
 
 
@@ -210,14 +210,14 @@ def test_an_image_that_is_there_twice_by_a_link(tmp_path):
         data = load(tmp_path)
     assert len(data.train) + len(data.test) == 10 and "cat/again.png" not in names(data.train) + names(data.test)
     (tmp_path / "dog" / "wrong.png").symlink_to(tmp_path / "cat" / "0.png")  # with two labels
-    with pytest.raises(DataError, match=r"cat/0\.png and .*dog/wrong\.png are one image, by a link; remove one"):
+    with pytest.raises(ValueError, match=r"cat/0\.png and .*dog/wrong\.png are one image, by a link; remove one"):
         load(tmp_path)
 
 
 def test_an_image_is_not_for_training_and_testing(tmp_path):
     fill(tmp_path, "train", number=2)
     (tmp_path / "test").symlink_to(tmp_path / "train")
-    with pytest.raises(DataError, match=r"test/cat/0\.png are one image, by a link; remove one of them"):
+    with pytest.raises(ValueError, match=r"test/cat/0\.png are one image, by a link; remove one of them"):
         load(tmp_path)
 
 
@@ -226,7 +226,7 @@ def test_a_folder_that_may_not_be_looked_into(tmp_path):
     fill(tmp_path, "", number=5)
     (tmp_path / "cat").chmod(0)
     try:
-        with pytest.raises(DataError, match="Permission denied"):
+        with pytest.raises(ValueError, match="Permission denied"):
             load(tmp_path)
     finally:
         (tmp_path / "cat").chmod(0o755)

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vlls.cli._app import app
-from vlls.data import DATASETS, NAMES, Dataset, ImageArrays, _known, load, register
+from vlls.data import DATASETS, Dataset, ImageArrays, _known, load, register
 from vlls.train import RunConfig, run
 
 
@@ -75,7 +75,7 @@ def test_what_is_refused(stripes):
         register(Dataset(name="one", classes=("a",)))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DATASETS)
 def test_each_record_of_the_book_names_a_reader(name):
     dataset = DATASETS[name]
     assert dataset.name == name and len(set(dataset.classes)) == len(dataset.classes) >= 2

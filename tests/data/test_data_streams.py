@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from vlls.data import DataError, ImageArrays, ImageFiles, ImageStream, load
+from vlls.data import ImageArrays, ImageFiles, ImageStream, load
 from vlls.data._clothing1m import _CHUNK
 from vlls.data._known import CLOTHES
 
@@ -123,7 +123,7 @@ def test_grey_values_of_no_known_range_are_unreadable(tmp_path, values, message)
     Image.fromarray(values).save(tmp_path / "0.tif")
     save(tmp_path / "1.png")
     assert ImageFiles(tmp_path, ["0.tif", "1.png"], [0, 1], 8)[0][1:] == (1, 1, True)
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(ValueError, match=message) as caught:
         ImageFiles(tmp_path, ["0.tif"], [0], 8)[0]
     assert one_line(caught)
 
@@ -208,11 +208,11 @@ def test_after_a_hundred_unreadable_images_it_is_no_accident(tmp_path):
     names = [f"{i}.png" for i in range(99)]
     assert ImageFiles(tmp_path, [*names, "good.png"], np.arange(100), 4)[0][1:] == (99, 99, True)
     files = ImageFiles(tmp_path, [*names, "99.png", "good.png"], np.arange(101), 4)
-    with pytest.raises(DataError, match=r"0\.png and the 99 images after it cannot be read .*No such file") as caught:
+    with pytest.raises(ValueError, match=r"0\.png and the 99 images after it cannot be read .*No such file") as caught:
         files[0]
     assert one_line(caught)
     assert files[1][1:] == (100, 100, True)
-    with pytest.raises(DataError, match=r"and the 2 images after it cannot be read"):
+    with pytest.raises(ValueError, match=r"and the 2 images after it cannot be read"):
         ImageFiles(tmp_path, names[:3], [0, 1, 2], 4)[2]
 
 
@@ -353,7 +353,7 @@ def test_bad_folders(tmp_path, files, empty, message):
         save(root / name)
     for name in empty:
         (root / name).mkdir(parents=True)
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(ValueError, match=message) as caught:
         load(root, fallback="digits")
     assert str(root) in str(caught.value)
     assert one_line(caught)
@@ -458,7 +458,7 @@ def test_bad_clothing1m(tmp_path, file, text, message):
         (tmp_path / file).unlink()
     else:
         (tmp_path / file).write_text(text)
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(ValueError, match=message) as caught:
         load("clothing1m", tmp_path, fallback="digits")
     assert str(tmp_path) in str(caught.value)
     assert one_line(caught)
@@ -471,14 +471,14 @@ def test_clothing1m_names_the_line_beyond_the_first_chunk(tmp_path):
     assert load("clothing1m", tmp_path).train.labels.tolist() == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
     lines[_CHUNK + 4] = "broken\n"
     (tmp_path / "noisy_label_kv.txt").write_text("".join(lines))
-    with pytest.raises(DataError, match=rf"noisy_label_kv.txt, line {_CHUNK + 5}: 'broken'"):
+    with pytest.raises(ValueError, match=rf"noisy_label_kv.txt, line {_CHUNK + 5}: 'broken'"):
         load("clothing1m", tmp_path)
 
 
 def test_clothing1m_without_its_images(tmp_path):
     write_clothing(tmp_path)
     (tmp_path / "images").rename(tmp_path / "pictures")
-    with pytest.raises(DataError, match=r"none of the first images of .*noisy_train.* exists, such as .*; unpack"):
+    with pytest.raises(ValueError, match=r"none of the first images of .*noisy_train.* exists, such as .*; unpack"):
         load("clothing1m", tmp_path)
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from vlls.data import DataError, ImageStream, _miniature, load, plan_miniature
+from vlls.data import ImageStream, _miniature, load, plan_miniature
 from vlls.data._garments import GARMENTS, draw_garment
 from vlls.data._known import CLOTHES
 from vlls.train import RunConfig, run
@@ -210,7 +210,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, small, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "save", full)
     message = rf"{NAME} could not be made in .* \(.*No space left on device\); make room, or choose a folder"
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(ValueError, match=message) as caught:
         load(NAME, tmp_path)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -236,7 +236,9 @@ def test_a_folder_without_permission(tmp_path):
 def test_a_folder_that_is_not_whole(tmp_path, small):
     (tmp_path / NAME).mkdir()
     (tmp_path / NAME / "notes.txt").write_text("mine")
-    with pytest.raises(DataError, match=r"is there but has no noisy_train_key_list.txt, so it is not whole; remove it"):
+    with pytest.raises(
+        ValueError, match=r"is there but has no noisy_train_key_list.txt, so it is not whole; remove it"
+    ):
         load(NAME, tmp_path)
     assert contents(tmp_path) == {f"{NAME}/notes.txt": b"mine"}
 

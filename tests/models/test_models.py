@@ -5,6 +5,7 @@ import torch
 import torchvision
 
 from vlls import models
+from vlls.models._networks import build
 
 
 @pytest.mark.parametrize(
@@ -19,7 +20,7 @@ from vlls import models
     ],
 )
 def test_sizes_and_shapes(name, classes, channels, size, parameters):
-    model = models.build(name, classes, in_channels=channels, image_size=size).eval()
+    model = build(name, classes, in_channels=channels, image_size=size).eval()
     assert sum(p.numel() for p in model.parameters()) == parameters
     with torch.no_grad():
         assert model(torch.randn(2, channels, size, size)).shape == (2, classes)
@@ -72,4 +73,4 @@ def test_pretrained_weights_that_cannot_be_had(monkeypatch, tmp_path):
 def test_errors(arguments, message):
     name = arguments.pop("name")
     with pytest.raises(ValueError, match=message):
-        models.build(name, 10, **arguments)
+        build(name, 10, **arguments)

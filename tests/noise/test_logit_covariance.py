@@ -9,7 +9,8 @@ from cases import covariance_of, posterior_of
 from torch import nn
 from torch.func import jacfwd, jacrev
 
-from vlls import DiagonalPosterior, models
+from vlls import DiagonalPosterior
+from vlls.models._networks import build
 from vlls.noise import _layers, _linearization, logit_covariance
 from vlls.noise._attention import attend
 from vlls.noise._linearization import Linearization
@@ -422,7 +423,7 @@ def test_the_warning_comes_once_for_a_kind_of_module(monkeypatch):
 @pytest.mark.parametrize("name", ["cnn3", pytest.param("resnet18", marks=pytest.mark.slow)])
 def test_networks_of_the_paper(name, no_fallback):
     pytest.importorskip("torchvision")
-    model = models.build(name, 3, image_size=8).double().eval()
+    model = build(name, 3, image_size=8).double().eval()
     for tensor in model.buffers():
         if tensor.is_floating_point():  # running means and variances
             nn.init.uniform_(tensor, 0.5, 2.0)

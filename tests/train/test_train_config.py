@@ -8,7 +8,7 @@ import pickle
 
 import pytest
 
-from vlls.data import NAMES
+from vlls.data import DATASETS
 from vlls.train import METHODS, ResolvedConfig, RunConfig, hyperparameters
 from vlls.train._trainer import learning_rate
 
@@ -83,7 +83,7 @@ def test_hyperparameters_of_a_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("dataset", NAMES)
+@pytest.mark.parametrize("dataset", DATASETS)
 def test_every_method_is_complete_on_every_data_set(dataset, method):
     config = RunConfig(dataset=dataset, method=method).resolved()
     decided_by_data = {"labels", "train_size", "image_size", "ess", "clip_radius", "augment"}

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from vlls.data import DataError, load
+from vlls._errors import DataError
+from vlls.data import load
 from vlls.train import RunConfig, run
 
 RECORD = Path(__file__).resolve().parents[2] / "benchmarks" / "records" / "label-errors.json"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from training import StopAt, differences, tiny
 
-from vlls.data import DataError
+from vlls._errors import DataError
 from vlls.train import Interrupted, LoadedRun, RunConfig, load_run, run
 from vlls.train._evaluate import predict_probabilities
 from vlls.train._prepare import prepare

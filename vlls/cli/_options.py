@@ -11,8 +11,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import typer
 from rich.markup import escape
 
-from vlls.data import NAMES as DATASETS
-from vlls.models import NAMES as MODELS
+from vlls.data import DATASETS
 from vlls.train._config import RunConfig
 from vlls.train.methods import METHODS
 
@@ -29,7 +28,7 @@ _listed = " ".join(PANELS.values()).split()
 if _others := [field.name for field in fields(RunConfig) if field.name not in _listed]:
     PANELS["Further"] = " ".join(_others)  # a new field has its option at once, and its place later
 _METAVAR = {int: "N", float: "X", str: "NAME", tuple: "X,...", Mapping: "NAME=VALUE"}
-_LISTS = {"load": DATASETS, "METHODS": tuple(METHODS), "NAMES": MODELS}  # what the docstring refers to
+_LISTS = {"load": DATASETS, "METHODS": METHODS}  # what the docstring refers to
 _SYMBOLS = {"kappa": "κ", "beta": "β", "delta": "δ", "lambda": "λ", "sigma": "σ"}
 _SMALL = str.maketrans("012", "₀₁₂")
 

@@ -16,27 +16,22 @@ the label errors of Section 4.3.
 
 from typing import TYPE_CHECKING
 
-from vlls._errors import DataError
 from vlls._lazy import lazy
-from vlls.data._known import DATASETS, NAMES, Dataset, default_root, register
+from vlls.data._known import DATASETS, Dataset, register
 
 __all__ = [
     "DATASETS",
-    "NAMES",
-    "DataError",
     "Dataset",
     "ImageArrays",
     "ImageFiles",
     "ImageStream",
-    "corruption",
-    "default_root",
     "load",
     "plan_miniature",
     "register",
 ]
 
 if TYPE_CHECKING:
-    from vlls.data import corruption
+    from vlls.data import corruption as corruption
     from vlls.data._arrays import ImageArrays
     from vlls.data._load import load
     from vlls.data._miniature import plan_miniature

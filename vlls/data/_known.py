@@ -93,9 +93,6 @@ _DATASETS = {entry.name: entry for entry in _TABLE}
 DATASETS: Mapping[str, Dataset] = MappingProxyType(_DATASETS)
 """The data sets by name, those that were registered included."""
 
-NAMES = tuple(DATASETS)
-"""The names of the data sets that come with the package."""
-
 
 def register(dataset: Dataset) -> None:
     """Add a data set: :func:`.load`, configs and the command line know it from then on, in this process.

@@ -8,12 +8,11 @@ from torch import nn
 
 from vlls._errors import needs
 from vlls._names import check_known
-from vlls.models import NAMES
 
 if TYPE_CHECKING:
     from torchvision.models import ResNet
 
-__all__ = ["build", "cnn3", "resnet18", "resnet34", "resnet50"]
+__all__ = ["cnn3", "resnet18", "resnet34", "resnet50"]
 
 
 def build(
@@ -22,7 +21,7 @@ def build(
     """Make a network by name for images of (``in_channels``, ``image_size``, ``image_size``).
 
     Args:
-        name: one of :data:`~vlls.models.NAMES`.
+        name: of one of the functions below.
         num_classes: K, the number of logits.
         in_channels: 1 for grey images, 3 for colours.
         image_size: height and width in pixels; only ``cnn3`` depends on it.
@@ -36,7 +35,7 @@ def build(
         >>> sum(parameter.numel() for parameter in model.parameters())
         82858
     """
-    check_known(name, NAMES, "model")
+    check_known(name, __all__, "model")
     if pretrained and name != "resnet50":
         raise ValueError(f"model={name!r} has no pretrained weights here; pass pretrained=False, or model='resnet50'")
     if name == "cnn3":

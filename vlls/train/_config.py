@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from vlls._names import check_known, check_whole_number, kind_of
 from vlls.data import _known
 from vlls.data._rates import check_errors
-from vlls.models import NAMES as MODELS
+from vlls.models import __all__ as MODELS
 from vlls.train._keys import run_key
 from vlls.train._presets import settings
 from vlls.train.methods import METHODS, OURS, Method, register, unread_by
@@ -56,7 +56,7 @@ class RunConfig:
             :math:`\kappa` of Eq. 21 for class-dependent errors.
         rate_step: :math:`\beta` of Eq. 21; for class-dependent errors only.
         method: a key of :data:`~vlls.train.methods.METHODS`.
-        model: a name of :data:`vlls.models.NAMES`.
+        model: ``"cnn3"``, ``"resnet18"``, ``"resnet34"`` or ``"resnet50"`` (:mod:`vlls.models`).
         pretrained: whether ``resnet50`` starts from ImageNet's weights.
         epochs: passes over the training images.
         batch_size: images a step, of all processes together.

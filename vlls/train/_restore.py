@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from vlls._errors import one_line
 from vlls._validation import check_known
-from vlls.data import NAMES, ImageFiles
+from vlls.data import DATASETS, ImageFiles
 from vlls.data._streams import decode_whole
 from vlls.optim import VariationalOptimizer
 from vlls.posterior import Posterior
@@ -269,7 +269,7 @@ def _data(
 
 def _candidates(folder: Path, dataset: str, root: str | os.PathLike[str] | None) -> list[str]:
     """Return the name of a run's data set, or the folders that may hold its images."""
-    if dataset in NAMES:
+    if dataset in DATASETS:
         return [dataset]
     given = Path(dataset).expanduser()
     # runs of older versions were told a path relative to where they were started, which is often above their folder

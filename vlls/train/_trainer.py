@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from vlls._errors import one_line
-from vlls.models import build
+from vlls.models._networks import build
 from vlls.optim import VariationalOptimizer
 from vlls.train._batches import Batches, DeviceBatches, FileBatches, normalize
 from vlls.train._config import ResolvedConfig
