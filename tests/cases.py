@@ -65,6 +65,24 @@ def tokens():
     return Net(lambda m, t: m.out(m.embed(t).cumsum(1).tanh().sum(1)), embed=nn.Embedding(6, 4), out=nn.Linear(4, 3))
 
 
+def linear():
+    return nn.Linear(4, 4)
+
+
+def chain(*layers):
+    """Layers and three logits of what they return, not linear."""
+    return nn.Sequential(*layers, nn.Flatten(), nn.Tanh(), nn.LazyLinear(3))
+
+
+def hidden(call, **modules):
+    """A body whose four outputs three logits look at."""
+    return Net(lambda m, x: m.out(torch.tanh(call(m, x))), out=nn.Linear(4, 3), **modules)
+
+
+def embedding(change=lambda module: module, **options):
+    return hidden(lambda m, t: m.a(t).cumsum(1).tanh().sum(1), a=change(nn.Embedding(6, 4, **options)))
+
+
 def without_rules():
     """A weight that is used twice, a transposed convolution, and raw parameters, one of them a single number."""
 
@@ -266,6 +284,23 @@ def covariance_of(model, posterior, x, how=jacrev):
     """J Sigma J^T of a diagonal posterior, by Jacobians."""
     rows = jacobian(model, posterior.mean, x, how) * vector(posterior.std)
     return rows @ rows.mT
+
+
+def by_differences(model, posterior, x, size=1e-5):
+    """J Sigma J^T of a diagonal posterior, from how the logits of each example move with each weight."""
+    rows = []
+    with torch.no_grad():
+        for name, std in posterior.std.items():
+            for i in range(std.numel()):
+                step = torch.zeros_like(std).flatten()
+                step[i] = size
+                ends = []
+                for sign in (1, -1):
+                    moved = {**posterior.mean, name: posterior.mean[name] + sign * step.reshape(std.shape)}
+                    ends.append(torch.cat([functional_call(model, moved, (one[None],)) for one in x]))
+                rows.append(std.flatten()[i] * (ends[0] - ends[1]) / (2 * size))
+    jacobian = torch.stack(rows, -1)
+    return jacobian @ jacobian.mT
 
 
 @dataclass
