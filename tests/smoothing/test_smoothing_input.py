@@ -145,8 +145,9 @@ nan = math.nan
 
 
 BAD_INPUT = {
-    "rate above 1": (lambda: LabelSmoothingLoss(1.5), r"smoothing=1\.5 is outside \[0, 1\]"),
-    "rate NaN": (lambda: LabelSmoothingLoss(nan), r"smoothing=nan is outside \[0, 1\]"),
+    "rate above 1": (lambda: LabelSmoothingLoss(1.5), r"smoothing=1\.5 is not allowed; .* at most 1, above which the"),
+    "rate NaN": (lambda: LabelSmoothingLoss(nan), r"smoothing=nan is not allowed; choose a finite number"),
+    "rate -inf": (lambda: LabelSmoothingLoss(-math.inf), r"smoothing=-inf is not allowed; choose a finite number"),
     "negative rate": (lambda: smooth_labels(CLASSES, -0.1, 4), r"smoothing=-0\.1 is outside \[0, 1\]"),
     "alpha": (lambda: OnlineLabelSmoothing(2, 4), r"alpha=2 is outside \[0, 1\]"),
     "first epoch's rate": (lambda: OnlineLabelSmoothing(0.5, 4, smoothing=-1), r"smoothing=-1 is outside"),

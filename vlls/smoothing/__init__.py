@@ -1,8 +1,7 @@
-r"""Label smoothing and the adaptive strategies of Section 2, each stated as the noise it adds to the label.
+r"""Label smoothing, the adaptive strategies of Section 2 and losses for wrong labels, each stated as its label noise.
 
-A strategy replaces the label :math:`y_i` by :math:`y_i + \epsilon_{i|t}` (Eq. 2). For the four whose noise
-sums to zero the loss *is* the cross-entropy with that label, so a class here needs to state its noise and
-nothing else:
+A strategy replaces the label :math:`y_i` by :math:`y_i + \epsilon_{i|t}` (Eq. 2). For the first four of Section 2 the
+loss *is* the cross-entropy with that label, so a class needs to state its noise and nothing else:
 
 ================================  ==================================  ==================================
 loss                              noise ε                             adapts to
@@ -14,6 +13,17 @@ loss                              noise ε                             adapts to
 :class:`ACLS`                     linear in the logits past a margin  logits
 ================================  ==================================  ==================================
 
+The losses that people train with where labels are wrong have the gradient of a cross-entropy with a noisy label too:
+
+====================================  =============================  ==================================
+loss                                  noise ε                        adapts to
+====================================  =============================  ==================================
+:class:`LabelSmoothingLoss`, α < 0    α (1/K − y)                    nothing (negative label smoothing)
+:class:`GeneralizedCrossEntropy`      (1 − p_y^q) (p − y)            probability of the label
+:class:`SymmetricCrossEntropy`        (1 − α + βA p_y) (p − y)       probability of the label
+:class:`EarlyLearningRegularization`  λ p (t − ⟨p,t⟩) / (1 − ⟨p,t⟩)  mean prediction t of the example
+====================================  =============================  ==================================
+
 Sign, here and everywhere in ``vlls``: the gradient of the summed loss with respect to the logits is
 ``softmax(logits) - (labels + noise)``. Chapter 1 of the book shows the strategies side by side.
 
@@ -24,15 +34,20 @@ tensor([[-0.1500,  0.0500,  0.0500,  0.0500]])
 """
 
 from vlls.smoothing._base import SmoothingLoss, smooth_labels
+from vlls.smoothing._early import EarlyLearningRegularization
 from vlls.smoothing._epoch import MeanPredictionSmoothing, OnlineLabelSmoothing
 from vlls.smoothing._example import ACLS, EntropySmoothing, LabelSmoothingLoss
+from vlls.smoothing._robust import GeneralizedCrossEntropy, SymmetricCrossEntropy
 
 __all__ = [
     "ACLS",
+    "EarlyLearningRegularization",
     "EntropySmoothing",
+    "GeneralizedCrossEntropy",
     "LabelSmoothingLoss",
     "MeanPredictionSmoothing",
     "OnlineLabelSmoothing",
     "SmoothingLoss",
+    "SymmetricCrossEntropy",
     "smooth_labels",
 ]

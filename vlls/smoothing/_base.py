@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from numbers import Integral
 from typing import ClassVar
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 
 from vlls._compiled import capturing
 from vlls._names import kind_of
-from vlls._validation import check_rate
+from vlls._validation import check_rate, is_number
 
-_INTEGERS = (torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.int16, torch.int32, torch.int64)
+INTEGERS = (torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def smooth_labels(labels: Tensor, smoothing: float, num_classes: int | None = None) -> Tensor:
@@ -136,7 +137,7 @@ def _as_probabilities(labels: Tensor, num_classes: int, validate: bool = True) -
     if not isinstance(labels, Tensor):
         raise ValueError(f"labels are {describe(labels)}; pass a tensor: torch.as_tensor(labels)")
     validate = validate and readable(labels)
-    if labels.dtype not in _INTEGERS:
+    if labels.dtype not in INTEGERS:
         check_probabilities(labels, num_classes, validate, "labels")
         return labels
     if labels.ndim != 1:
@@ -183,6 +184,13 @@ def check_num_classes(value: int, name: str) -> None:
     """Raise a ValueError unless ``value`` is a whole number of classes, at least 2."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 2:
         raise ValueError(f"{name} is {value!r}; pass the number of classes, an integer of 2 or more")
+
+
+def check_not_negative(**values: float) -> None:
+    """Raise a ValueError unless all are finite numbers of 0 or more."""
+    for name, value in values.items():
+        if not is_number(value) or not 0 <= value < math.inf:
+            raise ValueError(f"{name}={value!r} is not allowed; choose a finite number that is 0 or more")
 
 
 def readable(tensor: Tensor) -> bool:

@@ -14,11 +14,11 @@ from torch import Tensor
 from vlls._validation import check_rate
 from vlls.smoothing._base import SmoothingLoss, check_num_classes, describe
 
-_Self = TypeVar("_Self", bound="_EpochSmoothing")
+_Self = TypeVar("_Self", bound="LossWithMemory")
 
 
-class _EpochSmoothing(SmoothingLoss):
-    """Base class of the two strategies that make the labels of an epoch from the predictions of the one before.
+class LossWithMemory(SmoothingLoss):
+    """Base class of the losses that remember predictions.
 
     All state changes in place, and no value is read: ``state_dict`` resumes in the middle of an epoch, ``.to(device)``
     moves the state, and a CUDA graph can capture the step. The labels in use are a buffer, the same on every rank. The
@@ -66,19 +66,6 @@ class _EpochSmoothing(SmoothingLoss):
         with self._statistics_as_buffers():
             return super()._apply(accurate, recurse)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss and, in training mode, add the predictions to the statistics of this epoch."""
-        if self.training and getattr(self, "_is_replica", False):
-            raise RuntimeError(
-                "torch.nn.DataParallel throws away the statistics that its replicas of this loss take; apply the loss "
-                "to what the DataParallel module returns, or use DistributedDataParallel"
-            )
-        logits, targets = self._inputs(logits, labels)
-        if self.training:
-            with torch.no_grad():
-                self._accumulate(logits.softmax(dim=1).to(self._prob_sum.dtype), targets)
-        return self._cross_entropy(logits, targets + self._noise(logits.detach(), targets))
-
     @torch.no_grad()
     def _next_epoch(self, current: Tensor) -> None:
         """Replace ``current`` by the epoch's means, where there are any, and start the statistics anew."""
@@ -91,6 +78,11 @@ class _EpochSmoothing(SmoothingLoss):
         self._count.zero_()
 
     def _inputs(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        if self.training and getattr(self, "_is_replica", False):
+            raise RuntimeError(
+                "torch.nn.DataParallel throws away the statistics that its replicas of this loss take; apply the loss "
+                "to what the DataParallel module returns, or use DistributedDataParallel"
+            )
         logits, targets = super()._inputs(logits, labels)
         if logits.shape[1] != self.n_classes:
             raise ValueError(
@@ -103,6 +95,18 @@ class _EpochSmoothing(SmoothingLoss):
                 f"call criterion.to({str(logits.device)!r}) once after making it"
             )
         return logits, targets
+
+
+class _EpochSmoothing(LossWithMemory):
+    """Base class of the two strategies that make the labels of an epoch from the predictions of the one before."""
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss and, in training mode, add the predictions to the statistics of this epoch."""
+        logits, targets = self._inputs(logits, labels)
+        if self.training:
+            with torch.no_grad():
+                self._accumulate(logits.softmax(dim=1).to(self._prob_sum.dtype), targets)
+        return self._cross_entropy(logits, targets + self._noise(logits.detach(), targets))
 
     @abstractmethod
     def _accumulate(self, probabilities: Tensor, targets: Tensor) -> None:

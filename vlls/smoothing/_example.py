@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlls._validation import check_rate, is_number
-from vlls.smoothing._base import SmoothingLoss, check_probabilities, describe, readable
+from vlls._validation import is_number
+from vlls.smoothing._base import SmoothingLoss, check_not_negative, check_probabilities, describe, readable
 
 
 class LabelSmoothingLoss(SmoothingLoss):
@@ -169,7 +169,7 @@ class ACLS(SmoothingLoss):
         validate: bool = True,
     ) -> None:
         super().__init__(reduction=reduction, validate=validate)
-        check_weights(alpha=alpha, margin=margin, pos_weight=pos_weight, neg_weight=neg_weight)
+        check_not_negative(alpha=alpha, margin=margin, pos_weight=pos_weight, neg_weight=neg_weight)
         self.alpha, self.margin, self.pos_weight, self.neg_weight = alpha, margin, pos_weight, neg_weight
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -71,6 +71,7 @@ class Batches(ABC):
     """
 
     image_size: int
+    index: Tensor  # of this process's images among the training images, (B,), in a buffer too
 
     def __init__(
         self, count: int, batch_size: int, rows: slice, device: torch.device, seed: int, room: int, augment: bool
@@ -118,20 +119,20 @@ class DeviceBatches(Batches):
         self.image_size = images.shape[1]
         self.images = (pad(images, PADDING) if augment else images).to(self.device)
         self.labels = torch.from_numpy(data.given).to(self.device)
-        self._index = torch.zeros(self.rows.stop - self.rows.start, dtype=torch.int64, device=self.device)
+        self.index = torch.zeros(self.rows.stop - self.rows.start, dtype=torch.int64, device=self.device)
 
     def start(self, epoch: int, step: int) -> None:
         self._order, self._next = self.order(epoch)[:, self.rows].to(self.device), step
 
     def fill(self) -> None:
-        self._index.copy_(self._order[self._next])
+        self.index.copy_(self._order[self._next])
         self._next += 1
 
     def batch(self) -> tuple[Tensor, Tensor]:
-        labels = self.labels[self._index]
+        labels = self.labels[self.index]
         if (how := self._draw()) is None:
-            return self.images[self._index], labels
-        return crop_flip(self.images, self._index, self.image_size, how), labels
+            return self.images[self.index], labels
+        return crop_flip(self.images, self.index, self.image_size, how), labels
 
 
 class FileBatches(Batches):
@@ -145,6 +146,7 @@ class FileBatches(Batches):
         shape = (self.rows.stop - self.rows.start, self.files.size, self.files.size, 3)
         self._images = torch.zeros(shape, dtype=torch.uint8, device=self.device)
         self._labels = torch.zeros(shape[0], dtype=torch.int64, device=self.device)
+        self.index = torch.zeros_like(self._labels)
         self._loaded: Iterator[Any] = iter(())
 
     def start(self, epoch: int, step: int) -> None:
@@ -157,6 +159,7 @@ class FileBatches(Batches):
         self.unreadable.update(i for i, bad in zip(next(self._asked), failed.tolist(), strict=True) if bad)
         self._images.copy_(images, non_blocking=True)
         self._labels.copy_(self.given[index], non_blocking=True)
+        self.index.copy_(index, non_blocking=True)
 
     def batch(self) -> tuple[Tensor, Tensor]:
         if (how := self._draw()) is None:

@@ -31,7 +31,7 @@ _LEAST = {"image_size": 8, "train_size": 1, "validation_size": 0, "epochs": 1, "
 _LEAST |= {"eval_every": 1, "thorough_every": 1, "eval_samples": 0, "seed": 0}
 _NOT_NEGATIVE = ("lr", "rho", "warmup_epochs", "weight_decay", "margin")
 _POSITIVE = ("ess", "hess_init", "clip_radius")
-_FRACTIONS = ("momentum", "smoothing", "alpha", "beta2")
+_FRACTIONS = ("momentum", "alpha", "beta2")
 
 C = TypeVar("C", bound="RunConfig")
 
@@ -66,7 +66,8 @@ class RunConfig:
         milestones: fractions of the run after which the ``"step"`` schedule multiplies by 0.1.
         momentum: of SGD and SAM; :math:`\beta_1` of IVON.
         weight_decay: of SGD and SAM; :math:`\delta` of IVON.
-        smoothing: rate of Eq. 1 (``ls``, ``mean_prediction``), or of the first epoch (``ols``).
+        smoothing: rate of Eq. 1 (``ls``, ``ivon_ls``, ``mean_prediction``), or of the first epoch (``ols``); of at most
+            1. Below 0 ``ls`` and ``ivon_ls`` are negative label smoothing.
         alpha: weight of the hard label (``ols``) or of the penalty (``acls``).
         margin: of ``acls``.
         rho: radius of SAM.
@@ -198,6 +199,9 @@ class RunConfig:
         for name, value in given(*_FRACTIONS).items():
             if not isinstance(value, float) or not 0 <= value <= 1:
                 raise ValueError(f"{name}={value!r} is outside [0, 1]; choose a number in [0, 1]")
+        smoothing = self.smoothing
+        if smoothing is not None and (not isinstance(smoothing, float) or not -math.inf < smoothing <= 1):
+            raise ValueError(f"smoothing={smoothing!r} is not allowed; choose a finite number of at most 1")
         if not all(isinstance(m, Real) and 0 < m < 1 for m in self.milestones or ()):
             raise ValueError(f"milestones={self.milestones!r} are fractions of the run; choose numbers in (0, 1)")
         if self.epochs is not None and self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:

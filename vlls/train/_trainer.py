@@ -19,7 +19,7 @@ from vlls.train._batches import Batches, DeviceBatches, FileBatches, normalize
 from vlls.train._config import ResolvedConfig
 from vlls.train._machine import gathered
 from vlls.train._prepare import FILE_IMAGE_SIZE, Images, RunData, derive_seed
-from vlls.train.methods import METHODS, make_optimizer
+from vlls.train.methods import METHODS, make_criterion, make_optimizer
 
 WARMUP = 3  # steps taken as they come before the step is captured in a CUDA graph
 
@@ -52,7 +52,7 @@ class Trainer:
             self.batches = FileBatches(data.train, image_size=size, workers=workers, augment=augment, **options)
         self.mean, self.std = pixel_moments(data.train, device)
         self.model = make_model(config, data, device)
-        self.criterion = METHODS[config.method].criterion(config, data.num_classes).to(device)
+        self.criterion = make_criterion(config, data.num_classes, len(data.train)).to(device)
         self.optimizer = make_optimizer(config, self.model, len(data.train), together=self.world > 1)
         first = self.rank * self._samples
         self.samplers = [  # one stream of weight noise for each share of the batch, whatever process it is on
@@ -126,21 +126,22 @@ class Trainer:
 
     def _take(self) -> None:
         images, labels = self.batches.batch()
+        index = self.batches.index
         if self._samples > 1:
-            return self._take_shares(images, labels)
+            return self._take_shares(images, labels, index)
         first = True
 
         def closure() -> Tensor:
             nonlocal first
             self.optimizer.zero_grad()
-            loss = self._loss(images, labels, count=first)
+            loss = self._loss(images, labels, index, count=first)
             first = False  # SAM calls a second time, at other weights
             loss.backward()
             return loss
 
         self.optimizer.step(closure)  # type: ignore[arg-type]
 
-    def _take_shares(self, images: Tensor, labels: Tensor) -> None:
+    def _take_shares(self, images: Tensor, labels: Tensor, index: Tensor) -> None:
         """Take the step of several weight samples, each with its own rows of the batch and its own noise."""
         assert isinstance(self.optimizer, VariationalOptimizer)
         self.optimizer.zero_grad()
@@ -148,12 +149,13 @@ class Trainer:
             rows = slice(i * self.rows_per_sample, (i + 1) * self.rows_per_sample)
             self.optimizer.generator = sampler
             with self.optimizer.sampled_params(train=True):
-                self._loss(images[rows], labels[rows]).backward()
+                self._loss(images[rows], labels[rows], index[rows]).backward()
         self.optimizer.step()
 
-    def _loss(self, images: Tensor, labels: Tensor, count: bool = True) -> Tensor:
+    def _loss(self, images: Tensor, labels: Tensor, index: Tensor, count: bool = True) -> Tensor:
         logits = self.logits(self._net, images)
-        loss: Tensor = self.criterion(logits, labels)
+        by_example = METHODS[self.config.method].by_example
+        loss: Tensor = self.criterion(logits, labels, index) if by_example else self.criterion(logits, labels)
         if count:
             with torch.no_grad():
                 correct = (logits.argmax(dim=1) == labels).sum()

@@ -67,6 +67,20 @@ def _acls(config: ResolvedConfig, num_classes: int) -> torch.nn.Module:
     return vlls.ACLS(config["alpha"], config["margin"], validate=False)
 
 
+def _generalized_cross_entropy(config: ResolvedConfig, num_classes: int) -> torch.nn.Module:
+    return vlls.GeneralizedCrossEntropy(config["q"], validate=False)
+
+
+def _symmetric_cross_entropy(config: ResolvedConfig, num_classes: int) -> torch.nn.Module:
+    weights = config["ce_weight"], config["rce_weight"]
+    return vlls.SymmetricCrossEntropy(*weights, config["log_zero"], validate=False)
+
+
+def _early_learning(config: ResolvedConfig, num_classes: int, num_train: int) -> torch.nn.Module:
+    options = config["strength"], config["decay"]
+    return vlls.EarlyLearningRegularization(num_train, num_classes, *options, validate=False)
+
+
 def _smoothed_uniformly(criterion: Any, num_classes: int) -> torch.Tensor:
     import torch
 
@@ -162,6 +176,8 @@ class Method:
         shares_presets_of: the method whose values in the data sets' presets it takes; its own if empty.
         criterion: makes the loss from the resolved config and the number of classes: a module that is called with
             logits (B, K) and classes (B,). If it has a method ``next_epoch``, that is called after each epoch.
+        by_example: whether the loss remembers each example: it is then made with the number of training images as third
+            argument, and called with the indices (B,) of the batch among them as third argument.
         smoothed_labels: returns the labels that a loss trains towards at the end of a run, from it and the number of
             classes: (K, K) with a row for each given label (Figure 4); None if they differ between examples.
         optimizer: makes the optimizer from a :class:`.Training`. Its ``step`` takes a closure. If a CUDA graph cannot
@@ -181,7 +197,8 @@ class Method:
     reads: Mapping[str, Any] = field(default_factory=dict)
     presets: Mapping[str, Any] = field(default_factory=dict)
     shares_presets_of: str = ""
-    criterion: Callable[[ResolvedConfig, int], torch.nn.Module] = field(default_factory=lambda: cross_entropy)
+    criterion: Callable[..., torch.nn.Module] = field(default_factory=lambda: cross_entropy)
+    by_example: bool = False
     smoothed_labels: Callable[[Any, int], torch.Tensor] | None = None
     optimizer: Callable[[Training], torch.optim.Optimizer] = field(default_factory=lambda: sgd)
     variational: bool = False
@@ -197,7 +214,11 @@ class Method:
 
 # Colours are seaborn's "colorblind", written out; IVON red and LS gray, as in Figures 1 and 3.
 _BLUE, _ORANGE, _GREEN, _PURPLE, _BROWN, _PINK = "#0173b2", "#de8f05", "#029e73", "#cc78bc", "#ca9161", "#fbafe4"
-_VARIATIONAL = {"ess": None, "hess_init": None, "clip_radius": None, "mc_samples": 1}
+_VARIATIONAL: dict[str, Any] = {"ess": None, "hess_init": None, "clip_radius": None, "mc_samples": 1}
+
+# App. C.2 prints beta2 = 1 - e^-5; Chapter 5 says why it means 1e-5
+_IVON = {**_VARIATIONAL, "beta2": 0.99999, "hess_approx": "price"}
+_ELR = {"strength": 3.0, "decay": 0.7}  # Liu et al. (2020)
 
 _METHODS: dict[str, Method] = {
     method.name: method
@@ -206,8 +227,7 @@ _METHODS: dict[str, Method] = {
             name="ivon",
             label="IVON",
             colour="#c1272d",
-            # App. C.2 prints beta2 = 1 - e^-5; Chapter 5 says why it means 1e-5
-            reads={**_VARIATIONAL, "beta2": 0.99999, "hess_approx": "price"},
+            reads=_IVON,
             presets={"schedule": "cosine"},
             optimizer=_ivon,
             variational=True,
@@ -285,6 +305,66 @@ _METHODS: dict[str, Method] = {
             optimizer=_ivon,
             variational=True,
         ),
+        Method(
+            name="gce",
+            label="GCE",
+            colour="#8c564b",
+            marker="P",
+            reads={"q": 0.7},  # Zhang and Sabuncu (2018)
+            criterion=_generalized_cross_entropy,
+            tuned="q",
+            symbol="q",
+        ),
+        Method(
+            name="sce",
+            label="SCE",
+            colour="#17becf",
+            marker="X",
+            reads={"ce_weight": 0.1, "rce_weight": 1.0, "log_zero": -4.0},  # Wang et al. (2019)
+            criterion=_symmetric_cross_entropy,
+            tuned="ce_weight",
+            symbol="α",
+        ),
+        Method(
+            name="elr",
+            label="ELR",
+            colour="#bcbd22",
+            marker="p",
+            reads=_ELR,
+            criterion=_early_learning,
+            by_example=True,
+            tuned="strength",
+            symbol="λ",
+        ),
+        Method(
+            name="ivon_ls",
+            label="IVON with LS",
+            colour="#d55e00",
+            marker="h",
+            reads={**_IVON, "smoothing": 0.1},
+            presets={"schedule": "cosine"},
+            shares_presets_of="ivon",
+            criterion=_label_smoothing,
+            optimizer=_ivon,
+            variational=True,
+            tuned="smoothing",
+            symbol="α",
+        ),
+        Method(
+            name="ivon_elr",
+            label="IVON with ELR",
+            colour="#7f1d1d",
+            marker="H",
+            reads={**_IVON, **_ELR},
+            presets={"schedule": "cosine"},
+            shares_presets_of="ivon",
+            criterion=_early_learning,
+            by_example=True,
+            optimizer=_ivon,
+            variational=True,
+            tuned="strength",
+            symbol="λ",
+        ),
     )
 }
 METHODS: Mapping[str, Method] = MappingProxyType(_METHODS)
@@ -328,6 +408,12 @@ def register(method: Method) -> None:
 def unread_by(name: str) -> set[str]:
     """Return the hyperparameters that other methods read and this one does not."""
     return {read for method in _METHODS.values() for read in method.reads} - _METHODS[name].reads.keys()
+
+
+def make_criterion(config: ResolvedConfig, num_classes: int, num_train: int) -> torch.nn.Module:
+    """Return the loss of a run's method."""
+    method = METHODS[config.method]
+    return method.criterion(config, num_classes, *((num_train,) if method.by_example else ()))
 
 
 def make_optimizer(
