@@ -1,9 +1,12 @@
 """Small networks, data and steps that IVON's tests share."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.nn import functional as F
 
+from vlls import IVON
 from vlls.optim.ivon._cpu import compiler
 
 EXECUTORS = {
@@ -11,6 +14,7 @@ EXECUTORS = {
     "foreach": {"foreach": True},
     "fused": {"fused": True},
 }
+FUSED = {"fused": True} if compiler() else {}
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C compiler")
 executors = pytest.mark.parametrize(
     "executor", ["single", "foreach", pytest.param("fused", marks=needs_compiler)], ids=str
@@ -43,14 +47,59 @@ def loss_of(model, data):
     return F.cross_entropy(model(data[0]), data[1])
 
 
+def backward(model, optimizer, data):
+    """What a closure does: clear the gradients, compute them anew, return the loss."""
+    optimizer.zero_grad()
+    loss = loss_of(model, data)
+    loss.backward()
+    return loss
+
+
 def train_step(model, optimizer, data, samples=1):
     for _ in range(samples):
         with optimizer.sampled_params(train=True):
-            optimizer.zero_grad()
-            loss = loss_of(model, data)
-            loss.backward()
+            loss = backward(model, optimizer, data)
     optimizer.step()
     return loss.detach()
+
+
+def take_steps(optimizer, closure, how, steps, samples=1, after=lambda: None):
+    """Steps by a closure, in the context of a sample, or with samples that are kept; then ``after()`` each."""
+    with optimizer.keep_sampled() if how == "kept" else nullcontext():
+        for _ in range(steps):
+            if how == "closure":
+                optimizer.step(closure)
+            else:
+                for _ in range(samples):
+                    with optimizer.sampled_params(train=True) if how == "context" else nullcontext():
+                        closure()
+                optimizer.step()
+            after()
+
+
+def assert_lockstep(model, data, optimizer, reference, how, steps, samples=1):
+    """The optimizer's numbers are those of the reference at the samples that the optimizer drew."""
+    exact = next(model.parameters()).dtype == torch.float64
+    seen = []
+
+    def closure():
+        loss = backward(model, optimizer, data)
+        grad = torch.cat([p.grad.flatten().double() for p in model.parameters()])
+        seen.append((weights(model).numpy(), grad.numpy()))
+        return loss
+
+    def check():
+        found = (weights(model), state_of(model, optimizer, "momentum"), state_of(model, optimizer, "hess"))
+        assert reference.error(*found) < (1e-11 if exact else 3e-5)
+
+    def follow():
+        reference.step(list(seen))
+        seen.clear()
+        if how != "kept":  # there the parameters are the next sample
+            check()
+
+    take_steps(optimizer, closure, how, steps, samples, follow)
+    check()
 
 
 def weights(model):
@@ -59,3 +108,29 @@ def weights(model):
 
 def state_of(model, optimizer, name):
     return torch.cat([optimizer.state[p][name].flatten().double() for p in model.parameters()])
+
+
+# ---------------------------------------------------------------------- several processes
+def ivon(model, **options):
+    return IVON(model.parameters(), lr=0.1, ess=40.0, beta2=0.9, hess_init=0.3, **options)
+
+
+def seed(step, rank):
+    """Of a process's sample, so that a single process can draw the same."""
+    return 100 + 10 * step + rank
+
+
+def results(model, optimizer):
+    """Means and lasting state under the parameters' names."""
+    named = {f"{name}.mean": p.detach().clone() for name, p in model.named_parameters()}
+    for name, p in model.named_parameters():
+        named |= {f"{name}.{key}": value.clone() for key, value in optimizer.state[p].items()}
+    return named
+
+
+def assert_alike(both, expected):
+    """Two processes have the same results, and those of a single one."""
+    first, second = both
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    for name, value in expected.items():
+        assert (first[name] - value).abs().max() < 1e-6 * (1 + float(value.abs().max())), name

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from ivon_problems import assert_lockstep, batch, weights
 from ivon_reference import ReferenceIVON
-from torch.nn import functional as F
 
 from vlls import IVON
 from vlls.optim.ivon._cuda import INTERPRETED, FusedCUDA
@@ -43,48 +43,12 @@ def test_lockstep_with_the_float64_reference(how, setting):
         pytest.skip("one sample at a time")
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(6, 900), torch.nn.Tanh(), torch.nn.Linear(900, 3))
-    params = list(model.parameters())
-    x, y = torch.randn(30, 6), torch.randint(3, (30,))
     given = {"lr": 0.05, "ess": 30.0, "hess_init": 0.5, "weight_decay": 1e-2, "beta2": 0.99, **setting}
     lr = torch.tensor(given["lr"]) if how == "closure" else given["lr"]  # also a learning rate held on the device
-    optimizer = IVON(params, mc_samples=samples, fused=True, **{**given, "lr": lr})
-    reference = ReferenceIVON(vector(params), **given)
-    seen = []
-
-    def closure():
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), y)
-        loss.backward()
-        seen.append((vector(params), vector([p.grad for p in params])))
-        return loss
-
-    def follow():
-        reference.step(list(seen))
-        seen.clear()
-
-    def step():
-        if how == "closure":
-            optimizer.step(closure)
-        elif how == "kept":
-            closure()
-            optimizer.step()
-        else:
-            for _ in range(samples):
-                with optimizer.sampled_params(train=True):
-                    closure()
-            optimizer.step()
-        follow()
-
-    if how == "kept":
-        with optimizer.keep_sampled():
-            for _ in range(4):
-                step()
-    else:
-        for _ in range(4):
-            step()
-    momentum, hess = (vector([optimizer.state[p][name] for p in params]) for name in ("momentum", "hess"))
-    assert reference.error(vector(params), momentum, hess) < 3e-5
-    assert all(float(optimizer.state[p]["step"]) == 4 for p in params)
+    optimizer = IVON(model.parameters(), mc_samples=samples, fused=True, **{**given, "lr": lr})
+    reference = ReferenceIVON(weights(model).numpy(), **given)
+    assert_lockstep(model, batch(), optimizer, reference, how, 4, samples)
+    assert all(float(optimizer.state[p]["step"]) == 4 for p in model.parameters())
 
 
 def test_samples_have_the_posterior_s_moments_and_streams_differ():

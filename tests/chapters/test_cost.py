@@ -8,7 +8,7 @@ import pytest
 import sympy
 import torch
 from cases import posterior_of
-from ivon_problems import needs_compiler
+from ivon_problems import needs_compiler, take_steps
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
@@ -127,18 +127,7 @@ def packages(how, steps=15):
         with torch.enable_grad():
             loss(p).backward()
 
-    if how == "keep_sampled":
-        with optimizer.keep_sampled():
-            for _ in range(steps):
-                closure()
-                optimizer.step()
-    for _ in range(steps if how != "keep_sampled" else 0):
-        if how == "sampled_params":
-            with optimizer.sampled_params(train=True):
-                closure()
-            optimizer.step()
-        else:
-            optimizer.step(closure)
+    take_steps(optimizer, closure, {"sampled_params": "context", "keep_sampled": "kept"}.get(how, "closure"), steps)
     return p.detach()
 
 

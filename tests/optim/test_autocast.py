@@ -7,8 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 import torch
-from ivon_problems import EXECUTORS, batch, executors, loss_of, mlp
-from torch.nn import functional as F
+from ivon_problems import EXECUTORS, backward, batch, executors, mlp
 
 from vlls import IVON, SAM, predict
 
@@ -47,13 +46,6 @@ def test_ivon(executor, how):
         model, data = mlp(), batch()
         options = {"mc_samples": 2 if how == "closure" else 1, **EXECUTORS[executor]}
         optimizer = IVON(model.parameters(), lr=0.5, ess=3.0, generator=torch.Generator().manual_seed(1), **options)
-
-        def closure():
-            optimizer.zero_grad()
-            loss = loss_of(model, data)
-            loss.backward()
-            return loss
-
         seen = []
         with half(cache), ExitStack() as kept:
             if how == "kept":
@@ -61,13 +53,13 @@ def test_ivon(executor, how):
             for _ in range(3):
                 seen.append(model(data[0]).detach())
                 if how == "closure":
-                    seen.append(optimizer.step(closure))
+                    seen.append(optimizer.step(lambda: backward(model, optimizer, data)))
                     continue
                 for _ in range(1 if how == "kept" else 2):
                     with ExitStack() as sample:
                         if how != "kept":
                             sample.enter_context(optimizer.sampled_params(train=True))
-                        seen.append(closure().detach())
+                        seen.append(backward(model, optimizer, data).detach())
                     if how == "mean after a sample":
                         seen.append(model(data[0]).detach())
                 optimizer.step()
@@ -82,14 +74,8 @@ def test_sam(adaptive):
         model, data = mlp(), batch()
         optimizer = SAM(model.parameters(), torch.optim.SGD, rho=rho, adaptive=adaptive, lr=0.5, momentum=0.9)
 
-        def closure():
-            optimizer.zero_grad()
-            loss = F.cross_entropy(model(data[0]), data[1])
-            loss.backward()
-            return loss
-
         with half(cache):
-            losses = [optimizer.step(closure).detach() for _ in range(3)]
+            losses = [optimizer.step(lambda: backward(model, optimizer, data)).detach() for _ in range(3)]
             return [*losses, model(data[0]).detach(), *(p.detach().clone() for p in model.parameters())]
 
     sharp = equal_with_and_without_cache(run)

@@ -8,14 +8,13 @@ import sympy
 import torch
 from ivon_problems import (
     EXECUTORS,
+    assert_lockstep,
     batch,
     cnn,
     executors,
     images,
-    loss_of,
     mlp,
     needs_compiler,
-    state_of,
     train_step,
     weights,
 )
@@ -102,43 +101,7 @@ def test_lockstep_with_the_float64_reference(executor, how, setting):
     given = {"lr": 0.05, "ess": 30.0, "hess_init": 0.5, "weight_decay": 1e-2, "beta2": 0.999, **setting}
     optimizer = IVON(model.parameters(), mc_samples=samples, **given, **EXECUTORS[executor])
     reference = ReferenceIVON(weights(model).numpy(), **given)
-    seen = []
-
-    def closure():
-        optimizer.zero_grad()
-        loss = loss_of(model, data)
-        loss.backward()
-        grad = torch.cat([p.grad.flatten().double() for p in model.parameters()])
-        seen.append((weights(model).numpy(), grad.numpy()))
-        return loss
-
-    def follow():
-        reference.step(list(seen))
-        seen.clear()
-        if how != "kept":
-            check()
-
-    def check():
-        found = (weights(model), state_of(model, optimizer, "momentum"), state_of(model, optimizer, "hess"))
-        assert reference.error(*found) < (1e-11 if dtype == torch.float64 else 3e-5)
-
-    if how == "kept":
-        with optimizer.keep_sampled():
-            for _ in range(15):
-                closure()
-                optimizer.step()
-                follow()
-        check()
-        return
-    for _ in range(15):
-        if how == "closure":
-            optimizer.step(closure)
-        else:
-            for _ in range(samples):
-                with optimizer.sampled_params(train=True):
-                    closure()
-            optimizer.step()
-        follow()
+    assert_lockstep(model, data, optimizer, reference, how, 15, samples)
 
 
 @executors

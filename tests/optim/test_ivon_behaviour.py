@@ -7,7 +7,19 @@ import re
 import numpy as np
 import pytest
 import torch
-from ivon_problems import EXECUTORS, batch, cnn, executors, images, loss_of, mlp, state_of, train_step, weights
+from ivon_problems import (
+    EXECUTORS,
+    backward,
+    batch,
+    cnn,
+    executors,
+    images,
+    loss_of,
+    mlp,
+    state_of,
+    train_step,
+    weights,
+)
 from ivon_reference import ReferenceIVON
 
 from vlls import IVON
@@ -138,14 +150,8 @@ def test_evaluation_between_steps_sees_the_mean(executor):
     model, data = mlp(), batch()
     optimizer = IVON(model.parameters(), lr=0.1, ess=3.0, **EXECUTORS[executor])
 
-    def closure():
-        optimizer.zero_grad()
-        loss = loss_of(model, data)
-        loss.backward()
-        return loss
-
     for _ in range(3):
-        optimizer.step(closure)
+        optimizer.step(lambda: backward(model, optimizer, data))
         once = model(data[0])
         with optimizer.sampled_params():
             assert not torch.equal(model(data[0]), once)

@@ -6,12 +6,10 @@ from functools import partial
 import pytest
 import torch
 import torch.distributed as dist
+from ivon_problems import FUSED, assert_alike, backward, ivon, results, seed, train_step
 from processes import in_two_processes, needs_gloo
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-
-from vlls import IVON
-from vlls.optim.ivon._cpu import compiler
 
 STEPS = 5
 
@@ -25,31 +23,14 @@ def problem(unused=True):
     return model, x, y
 
 
-def make(model, **options):
-    return IVON([p for p in model.parameters()], lr=0.1, ess=40.0, beta2=0.9, hess_init=0.3, **options)
-
-
-def results(model, optimizer):
-    named = {f"{name}.mean": p.detach().clone() for name, p in model.named_parameters()}
-    for name, p in model.named_parameters():
-        named |= {f"{name}.{key}": value.clone() for key, value in optimizer.state[p].items()}
-    return named
-
-
 def train(model, forward, optimizer, x, y, how):
-    """One process: its own generator at seed 100 + 10 step + rank, so that another can draw the same."""
+    """One process, with its own seed at each step."""
     rank = dist.get_rank()
     for step in range(STEPS):
-        optimizer.generator.manual_seed(100 + 10 * step + rank)
-
-        def closure():
-            optimizer.zero_grad()
-            loss = F.cross_entropy(forward(x[rank::2]), y[rank::2])
-            loss.backward()
-            return loss
+        optimizer.generator.manual_seed(seed(step, rank))
 
         if how == "closure":
-            optimizer.step(closure)
+            optimizer.step(lambda: backward(forward, optimizer, (x[rank::2], y[rank::2])))
         elif how == "micro":
             with optimizer.sampled_params(train=True):
                 optimizer.zero_grad()
@@ -57,21 +38,18 @@ def train(model, forward, optimizer, x, y, how):
                     (F.cross_entropy(forward(x[rank::2][part]), y[rank::2][part]) / 2).backward()
             optimizer.step()
         else:
-            with optimizer.sampled_params(train=True):
-                closure()
-            optimizer.step()
+            train_step(forward, optimizer, (x[rank::2], y[rank::2]))
 
 
 def reference(clip=None, unused=True, **options):
     """One process with two samples a step, one for each half of the batch."""
     model, x, y = problem(unused)
-    optimizer = make(model, generator=torch.Generator(), mc_samples=2, **options)
+    optimizer = ivon(model, generator=torch.Generator(), mc_samples=2, **options)
     for step in range(STEPS):
         for rank in range(2):
-            optimizer.generator.manual_seed(100 + 10 * step + rank)
+            optimizer.generator.manual_seed(seed(step, rank))
             with optimizer.sampled_params(train=True):
-                optimizer.zero_grad()
-                F.cross_entropy(model(x[rank::2]), y[rank::2]).backward()
+                backward(model, optimizer, (x[rank::2], y[rank::2]))
         if clip is not None:
             torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
@@ -85,7 +63,7 @@ def wrapped(how, ddp, options):
         forward = torch.nn.parallel.DistributedDataParallel(
             model, find_unused_parameters=True, gradient_as_bucket_view=ddp == "views"
         )
-    optimizer = make(model, sync=True, generator=torch.Generator(), **options)
+    optimizer = ivon(model, sync=True, generator=torch.Generator(), **options)
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # no complaint about equal samples
         train(model, forward, optimizer, x, y, how)
@@ -160,10 +138,10 @@ def edited(edit, views):
     forward = torch.nn.parallel.DistributedDataParallel(
         model, find_unused_parameters=True, gradient_as_bucket_view=views
     )
-    optimizer = make(model, sync=True, generator=torch.Generator())
+    optimizer = ivon(model, sync=True, generator=torch.Generator())
     rank = dist.get_rank()
     for step in range(STEPS):
-        optimizer.generator.manual_seed(100 + 10 * step + rank)
+        optimizer.generator.manual_seed(seed(step, rank))
         with optimizer.sampled_params(train=True):
             optimizer.zero_grad()
             edit(model, optimizer, lambda: F.cross_entropy(forward(x[rank::2]), y[rank::2]))
@@ -189,9 +167,9 @@ def reentrant(views):
     model, x, y = problem(unused=False)
     options = {"gradient_as_bucket_view": views, "bucket_cap_mb": 1e-5}
     forward = torch.nn.parallel.DistributedDataParallel(Checkpointed(model), **options)
-    optimizer = make(model, sync=True, generator=torch.Generator())
+    optimizer = ivon(model, sync=True, generator=torch.Generator())
     for step in range(STEPS):
-        optimizer.generator.manual_seed(100 + 10 * step + dist.get_rank())
+        optimizer.generator.manual_seed(seed(step, dist.get_rank()))
         with optimizer.sampled_params(train=True):
             optimizer.zero_grad()
             F.cross_entropy(forward(x[dist.get_rank() :: 2]), y[dist.get_rank() :: 2]).backward()
@@ -203,7 +181,7 @@ def reentrant(views):
 def scaled(options):
     """With a GradScaler and an infinity on one process only: all skip that step."""
     model, x, y = problem()
-    optimizer = make(model, sync=True, generator=torch.Generator().manual_seed(dist.get_rank()), **options)
+    optimizer = ivon(model, sync=True, generator=torch.Generator().manual_seed(dist.get_rank()), **options)
     scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
     for step in range(3):
         with optimizer.sampled_params(train=True):
@@ -218,7 +196,7 @@ def scaled(options):
 
 def same_seed():
     model, x, y = problem()
-    optimizer = make(model, sync=True, generator=torch.Generator())
+    optimizer = ivon(model, sync=True, generator=torch.Generator())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(3):
@@ -233,7 +211,6 @@ def same_seed():
     return {"warnings": [str(w.message) for w in caught], "kept": ""}
 
 
-FUSED = {"fused": True} if compiler() else {}
 CASES = [
     ("context", "ddp", {}),
     ("context", "views", {"hess_approx": "gradsq"}),
@@ -262,13 +239,8 @@ pytestmark = [needs_gloo, pytest.mark.slow]
 
 @pytest.mark.parametrize("case", range(len(CASES)), ids=[str(c) for c in CASES])
 def test_two_processes_stay_identical_and_equal_one_with_two_samples(ran, case):
-    first, second = ran[case]
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    options = {k: v for k, v in CASES[case][2].items()}
-    expected = reference(**options)
-    for name, value in expected.items():
-        scale = 1 + float(value.abs().max())
-        assert (first[name] - value).abs().max() < 1e-6 * scale, name
+    expected = reference(**CASES[case][2])
+    assert_alike(ran[case], expected)
     assert (expected["0.weight.hess"] - 0.3).abs().max() > 0.05  # the curvature has moved, so halving it would show
 
 
@@ -288,15 +260,10 @@ def test_equal_samples_are_warned_of_once_and_keep_sampled_is_refused(ran):
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)
 def test_the_curvature_follows_what_is_done_to_the_gradient(ran, edit, views):
     """In the block, on two processes: as on one process with two samples, of which nothing but the edit is left."""
-    first, second = ran[len(CASES) + 2 + 2 * EDITS.index(edit) + views]
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    for name, value in reference(clip=CLIP if edit is clipped else None).items():
-        assert (first[name] - value).abs().max() < 1e-6 * (1 + float(value.abs().max())), name
+    both = ran[len(CASES) + 2 + 2 * EDITS.index(edit) + views]
+    assert_alike(both, reference(clip=CLIP if edit is clipped else None))
 
 
 @pytest.mark.parametrize("views", [False, True], ids=["", "views"])
 def test_the_curvature_of_layers_behind_reentrant_checkpoints(ran, views):
-    first, second = ran[len(CASES) + 2 + 2 * len(EDITS) + views]
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    for name, value in reference(clip=CLIP, unused=False).items():
-        assert (first[name] - value).abs().max() < 1e-6 * (1 + float(value.abs().max())), name
+    assert_alike(ran[len(CASES) + 2 + 2 * len(EDITS) + views], reference(clip=CLIP, unused=False))

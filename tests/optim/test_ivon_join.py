@@ -3,16 +3,12 @@
 import pytest
 import torch
 import torch.distributed as dist
+from ivon_problems import FUSED, assert_alike, backward, ivon, loss_of, results, seed, train_step
 from processes import in_two_processes, needs_gloo
 from torch.distributed.algorithms.join import Join
-from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from vlls import IVON
-from vlls.optim.ivon._cpu import compiler
-
 BATCHES = 5, 2  # of each process
-FUSED = {"fused": True} if compiler() else {}
 CASES = {  # options of Join, of IVON, and how the loop differs
     "DDP": {},
     "DDP, divided by who is left": {"join": {"divide_by_initial_world_size": False}},
@@ -34,21 +30,6 @@ def problem():
     return model, torch.randn(2, 5, 8, 6), torch.randint(3, (2, 5, 8))
 
 
-def make(model, **options):
-    return IVON(model.parameters(), lr=0.1, ess=40.0, beta2=0.9, hess_init=0.3, **options)
-
-
-def seed(step, rank):
-    return 100 + 10 * step + rank
-
-
-def results(model, optimizer):
-    named = {f"{name}.mean": p.detach().clone() for name, p in model.named_parameters()}
-    for name, p in model.named_parameters():
-        named |= {f"{name}.{key}": optimizer.state[p][key].clone() for key in ("step", "momentum", "hess")}
-    return named
-
-
 def rate(optimizer, step, schedule):
     if schedule:
         optimizer.param_groups[0]["lr"] = 0.1 / (1 + step)
@@ -57,7 +38,7 @@ def rate(optimizer, step, schedule):
 def joined(batches=BATCHES, *, ddp=True, join=None, closure=False, schedule=False, scaler=False, **options):
     rank = dist.get_rank()
     model, x, y = problem()
-    optimizer = make(model, sync=True, generator=torch.Generator(), **options)
+    optimizer = ivon(model, sync=True, generator=torch.Generator(), **options)
     forward = DistributedDataParallel(model) if ddp else model
     scaler = torch.amp.GradScaler("cpu", init_scale=64.0) if scaler else None
     with Join([forward, optimizer] if ddp else [optimizer], **(join or {})):
@@ -65,28 +46,21 @@ def joined(batches=BATCHES, *, ddp=True, join=None, closure=False, schedule=Fals
             optimizer.generator.manual_seed(seed(step, rank))
             rate(optimizer, step, schedule)
 
-            def backward(step=step):
-                optimizer.zero_grad()
-                loss = F.cross_entropy(forward(x[rank, step]), y[rank, step])
-                (scaler.scale(loss) if scaler else loss).backward()
-
+            data = x[rank, step], y[rank, step]
             if closure:
-                optimizer.step(backward)
-                continue
-            with optimizer.sampled_params(train=True):
-                backward()
-            if scaler and step == 3:
-                model[0].weight.grad[0, 0] = float("inf")  # where the other has run out of batches
-            if scaler:
+                optimizer.step(lambda data=data: backward(forward, optimizer, data))
+            elif scaler is None:
+                train_step(forward, optimizer, data)
+            else:
+                with optimizer.sampled_params(train=True):
+                    optimizer.zero_grad()
+                    scaler.scale(loss_of(forward, data)).backward()
+                if step == 3:
+                    model[0].weight.grad[0, 0] = float("inf")  # where the other has run out of batches
                 scaler.step(optimizer)
                 scaler.update()
-            else:
-                optimizer.step()
     found = results(model, optimizer)
-    with optimizer.sampled_params(train=True):  # and training goes on, without Join
-        optimizer.zero_grad()
-        F.cross_entropy(model(x[rank, 0]), y[rank, 0]).backward()
-    optimizer.step()
+    train_step(model, optimizer, (x[rank, 0], y[rank, 0]))  # and training goes on, without Join
     return found
 
 
@@ -94,7 +68,7 @@ def alone(batches=BATCHES, *, ddp=True, join=None, closure=False, schedule=False
     """One process with a sample for each batch; where one lacks, DDP counts a gradient of zero by default."""
     by_world = ddp and (join or {}).get("divide_by_initial_world_size", True)
     model, x, y = problem()
-    optimizer = make(model, generator=torch.Generator(), **options)
+    optimizer = ivon(model, generator=torch.Generator(), **options)
     for step in range(max(batches)):
         if scaler and step == 3:
             continue
@@ -103,8 +77,7 @@ def alone(batches=BATCHES, *, ddp=True, join=None, closure=False, schedule=False
         for rank in ranks:
             optimizer.generator.manual_seed(seed(step, rank))
             with optimizer.sampled_params(train=True):
-                optimizer.zero_grad()
-                F.cross_entropy(model(x[rank, step]), y[rank, step]).backward()
+                backward(model, optimizer, (x[rank, step], y[rank, step]))
         if len(ranks) == 1 and by_world:  # a sample without a gradient
             with optimizer.sampled_params(train=True):
                 optimizer.zero_grad()
@@ -123,15 +96,12 @@ def told(call):
 
 def model_alone_is_joined():
     model, x, y = problem()
-    optimizer = make(model, sync=True)
+    optimizer = ivon(model, sync=True)
     forward = DistributedDataParallel(model)
     torch.manual_seed(dist.get_rank())
     with Join([forward]):
         for step in range(BATCHES[dist.get_rank()]):
-            with optimizer.sampled_params(train=True):
-                optimizer.zero_grad()
-                F.cross_entropy(forward(x[0, step]), y[0, step]).backward()
-            optimizer.step()
+            train_step(forward, optimizer, (x[0, step], y[0, step]))
 
 
 def found(rank):
@@ -147,10 +117,7 @@ def ran(tmp_path_factory):
 
 @pytest.mark.parametrize("case", CASES)
 def test_uneven_processes_end_alike_and_as_one_process_would(ran, case):
-    first, second = ran[case]
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    for name, value in alone(**CASES[case]).items():
-        assert (first[name] - value).abs().max() < 1e-6 * (1 + float(value.abs().max())), name
+    assert_alike(ran[case], alone(**CASES[case]))
 
 
 def test_an_optimizer_that_is_not_joined_says_so_instead_of_waiting(ran):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ivon_problems import EXECUTORS, batch, loss_of, mlp, train_step, weights
+from ivon_problems import EXECUTORS, backward, batch, mlp, train_step, weights
 from ivon_reference import ReferenceIVON
 from torch.distributed import checkpoint
 from torch.distributed.checkpoint import state_dict as dcp
@@ -31,13 +31,7 @@ def sam(model):
 
 
 def sam_step(model, optimizer):
-    def closure():
-        optimizer.zero_grad()
-        loss = loss_of(model, batch())
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
+    optimizer.step(lambda: backward(model, optimizer, batch()))
 
 
 MAKERS = {
