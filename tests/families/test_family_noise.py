@@ -160,6 +160,42 @@ def test_noise_sides_with_the_model():
     assert bool((beyond[~right] < 0).all()) and bool((beyond[~right] > -0.5).all())
 
 
+@pytest.mark.guards("prop-sampled-noise")
+def test_a_draw_takes_one_of_the_two_labels_out_of_the_interval():
+    rng, draws = np.random.default_rng(0), 100_000
+    for mean, var in ((0.0, 1.0), (1.5, 2.0), (-4.0, 0.3), (3.0, 30.0)):
+        noise = special.expit(mean) - special.expit(mean + math.sqrt(var) * rng.standard_normal(draws))
+        outside = np.array([(y + noise < 0) | (y + noise > 1) for y in (0, 1)])
+        assert (outside.sum(0) == 1).all()
+        assert np.abs(outside.mean(1) - 0.5).max() < 4 * 0.5 / math.sqrt(draws)
+        assert special.expit(mean) - 1 < noise.min() and noise.max() < special.expit(mean)
+        exact = float(Bernoulli().label_noise(tensor(mean), tensor(var)))
+        assert abs(noise.mean() - exact) < 4 * noise.std() / math.sqrt(draws)
+
+
+@pytest.mark.guards("prop-sampled-noise")
+def test_the_size_of_the_sampled_noise_at_a_tie():
+    """Its second derivative there is E[3 t^4 - 2 t^2] / 8 for the square, with one sign change in the variance."""
+    mu, d = sp.symbols("mu d", real=True)
+    sigma, t = 1 / (1 + sp.exp(-mu)), sp.tanh(d / 2)
+    bend = ((sigma - sigma.subs(mu, mu + d)) ** 2).diff(mu, 2).subs(mu, 0)
+    assert sp.simplify((bend - (3 * t**4 - 2 * t**2) / 8).rewrite(sp.exp)) == 0
+
+    def size(mean, var):
+        return math.sqrt((special.expit(mean) - special.expit(mean + math.sqrt(var) * NODES)) ** 2 @ WEIGHTS)
+
+    def bends(var):
+        squares = np.tanh(math.sqrt(var) * NODES / 2) ** 2
+        return float((3 * squares**2 - 2 * squares) @ WEIGHTS)
+
+    turn = optimize.brentq(bends, 1.0, 20.0, xtol=1e-12)
+    assert turn == pytest.approx(4.633564669, abs=1e-8)
+    for var in (0.1, 1.0, 0.9 * turn):
+        assert bends(var) < 0 and size(0.0, var) > size(0.2, var) == pytest.approx(size(-0.2, var))
+    for var in (1.1 * turn, 9.0, 100.0):
+        assert bends(var) > 0 and size(0.0, var) < size(0.2, var) == pytest.approx(size(-0.2, var))
+
+
 @pytest.mark.guards("prop-second-order")
 @pytest.mark.parametrize("name", ["bernoulli", "poisson", "truncated poisson"])
 def test_second_order_term_converges_at_the_right_order(name):

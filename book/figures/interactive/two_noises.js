@@ -54,7 +54,7 @@ const show = (root, data, part) => {
     svg.replaceChildren();
     draw(svg, "rect", { x: x(0), y: 0, width: x(1) - x(0), height: rows, fill: "var(--vlls-card)" });
     for (const value of [-1, 0, 1, 2]) {
-      draw(svg, "path", { class: "vlls-grid", d: `M${Math.round(x(value)) + 0.5} 0V${rows}` });
+      draw(svg, "path", { class: "vlls-grid", d: `M${Math.round(x(value)) + 0.5} ${value * (1 - value) ? rows - 5 : 0}V${rows}` });
       draw(svg, "text", { x: x(value), y: rows + 14, "text-anchor": "middle" }, signed(value, 0));
     }
     for (const value of [-0.5, 0, 0.5]) {
@@ -67,7 +67,7 @@ const show = (root, data, part) => {
     draw(svg, "text", { x: 0, y: under + 12, class: "vlls-strong" }, `${curve}${k === 2 ? "" : ", class A"}`);
     draw(svg, "path", { class: "vlls-grid", d: `M${Math.round(at(Number(first.value))) + 0.5} ${y(-top)}V${y(top)}` });
     const bars = labels(k).map(([name, label, index], i) => {
-      const low = row * i + row / 2 + 3;
+      const low = row * (i + 0.5) - 4;
       draw(svg, "text", { x: 0, y: low - 5, class: "vlls-strong" }, name);
       if (label)
         draw(svg, "rect", { x: x(0), y: low + 2, width: x(1) - x(0), height: 10, fill: "var(--vlls-quiet)", opacity: 0.3 });
@@ -95,7 +95,7 @@ const show = (root, data, part) => {
     const here = noises(logits(f), v), p = softmax(logits(f)), curve = places.map((a) => noises(logits(a), v));
     second.parentElement.hidden = k === 2;
     part("first-name").textContent = k === 2 ? "logit f" : "logit of A (that of C is 0)";
-    part("variance-name").textContent = k === 2 ? "variance v of f" : "variance v of a difference of logits";
+    part("variance-name").textContent = k === 2 ? "variance v of f" : "variance v of differences";
     for (const [name, value, digits] of [["first-value", f, 1], ["second-value", b, 1], ["variance-value", v, 2],
       ["mean", here.mean[0], 4], ["size", here.size[0], 4], ["order", here.order[0], 4]])
       part(name).textContent = signed(value, digits);
@@ -120,11 +120,8 @@ const show = (root, data, part) => {
       const draws = data.draws[k - 2].map((e) => softmax(drawn(logits(f), v, e)));
       for (const { label, index, y, tell } of panel.bars) {
         stretch(panel, label - here.size[index], label + here.size[index], y + 2, "blue");
-        for (const q of draws) {
-          const place = panel.x(label + p[index] - q[index]);
-          draw(panel.svg, "path", { class: "vlls-curve", d: path([[place, y - 1], [place, y + 15]]), opacity: 0.6 })
-            .style.strokeWidth = 1;
-        }
+        const ticks = draws.map((q) => panel.x(label + p[index] - q[index])).map((place) => path([[place, y + 14], [place, y + 22]]));
+        draw(panel.svg, "path", { class: "vlls-curve", d: ticks.join(""), colour: "blue" }).style.strokeWidth = 1;
         tell(`${label} ± ${here.size[index].toFixed(3)}`);
       }
       const { at, y } = panel, sizes = curve.map(({ size }) => size[0]);

@@ -14,6 +14,8 @@ DRAWS = (
     40  # of the weights, equally likely; an even number, so that half of them are on either side
 )
 
+MESSAGE = "Two noises of a label share one name: their mean is on the model’s side, one draw goes to either."
+
 
 def explore_two_noises(logit: float = 1.5, variance: float = 2.0) -> InteractiveFigure:
     r"""Show the two noises of a label, of two classes or of three, with sliders for the logits and their variance.
@@ -51,21 +53,21 @@ def explore_two_noises(logit: float = 1.5, variance: float = 2.0) -> Interactive
         for name in ("two", "three")
     )
     panels = "".join(
-        f'<div><p><b style="color: var(--vlls-{colour})">{title}</b> {formula}</p><p class="vlls-facts">{text}</p>'
+        f'<div class="vlls-side"><p><b style="color: var(--vlls-{colour})">{title}</b> {formula}</p><p class="vlls-facts">{text}</p>'
         f'<svg data-part="{name}-plot" role="img" aria-label="{drawing}"></svg></div>'
         for name, colour, title, formula, text, drawing in (
             ("mean", "noise", "Mean noise", "A′(f<sub>t</sub>) − E<sub>q</sub>[A′(f)]",
-             "The noise of Theorem 1, in each step on the expected loss. Of two classes it takes the model’s side. It is "
-             "zero at a tie and always less than ½.",
+             "The noise of Theorem 1, in every gradient of the expected loss. With two classes it takes the model’s side, is "
+             "zero at a tie and stays below ½.",
              "Above: the labels with the mean noise. Below: the mean noise against the logit."),
-            ("sampled", "blue", "Sampled noise", "A′(f<sub>t</sub>) − A′(f), with f drawn from q",
-             "The noise of one draw of the weights, as in each step of IVON. It goes to both sides, on average by the "
-             "mean noise, and may be close to 1.",
+            ("sampled", "blue", "Sampled noise", "A′(f<sub>t</sub>) − A′(f), f ~ q",
+             "The noise of one draw of the weights, as IVON takes one in every step. It goes to either side, averages to "
+             "the mean noise and stays below 1.",
              f"Above: the labels with the noise of {DRAWS} draws. Below: the size of the sampled noise against the logit."),
         )
     )  # fmt: skip
     numbers = "".join(
-        f"<div><dt>{term}</dt><dd data-part={name}></dd></div>"
+        f"<div{' class=vlls-wide' if name == 'mean' else ''}><dt>{term}</dt><dd data-part={name}></dd></div>"
         for name, term in (
             ("mean", "mean noise"),
             ("size", "size of the sampled noise"),
@@ -75,11 +77,12 @@ def explore_two_noises(logit: float = 1.5, variance: float = 2.0) -> Interactive
     return InteractiveFigure(
         kind="two_noises",
         name="Mean noise and sampled noise of a label, side by side",
-        instead="Two noises of a label have one name. The mean noise A′(f) − E[A′(f)] is that of Theorem 1: of two classes "
+        instead=f"{MESSAGE} The mean noise A′(f) − E[A′(f)] is that of Theorem 1: of two classes "
         "it takes the model’s side, is zero at a tie and always less than ½. The sampled noise, of one draw of the weights "
         "as in each step of IVON, goes to both sides and takes one of the labels 0 and 1 beyond 0 or 1 in every draw. "
         "The figure that shows both with sliders needs JavaScript (in Jupyter, run the cell or trust the notebook).",
-        body=f'<fieldset class="vlls-legend"><legend>Labels of</legend>{choices}</fieldset>\n'
+        body=f"<p><b>{MESSAGE}</b></p>\n"
+        f'<fieldset class="vlls-legend"><legend>Labels of</legend>{choices}</fieldset>\n'
         f'<div class="vlls-sliders">{moved}</div>\n<div class="vlls-courses">{panels}</div>\n<dl>{numbers}</dl>\n'
         '<p class="vlls-says" data-part="says"></p>',
         data={"draws": [_draws(2), _draws(3)]},
