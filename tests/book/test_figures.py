@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from chapters import chapters
-from figures import data_dependent, fixed_variance, label_smoothing, real_label_errors
+from figures import data_dependent, fixed_variance, label_errors, label_smoothing
 from pandas import DataFrame
 from smoothing_references import STRATEGIES, K, batch
 
@@ -129,4 +129,9 @@ def test_std_in_training_is_points_an_arrow_and_a_line():
 
 def test_class_images_need_a_title_each():
     with pytest.raises(ValueError, match="one title for each"):
-        real_label_errors.plot_class_images([np.zeros((2, 2))], ())
+        label_errors.plot_class_images([np.zeros((2, 2))], ())
+
+
+def test_rows_of_a_confusion_matrix_are_shares():
+    with pytest.raises(ValueError, match="rows that sum to one"):
+        label_errors.plot_confusion({"a": np.eye(3)}, ("x", "y"))

@@ -27,7 +27,7 @@ def test_the_python_of_the_page_runs(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
         exec(block, {})
-    assert _grids._EXPERIMENTS.pop("my_digits").figure == "plot_sensitivity"
+    assert _grids._EXPERIMENTS.pop("my_digits").figure == "sensitivity"
     out = capsys.readouterr().out
     assert out.startswith("60 runs, the first: CIFAR-10, symmetric 20 %: ivon, seed 0") and "Empty DataFrame" in out
 

@@ -13,7 +13,6 @@ from vlls.experiments import (
     EXPERIMENTS,
     Job,
     LocalExecutor,
-    ResultsFolder,
     _grids,
     accuracy_table,
     cells,
@@ -23,6 +22,7 @@ from vlls.experiments import (
     register,
     sweep,
 )
+from vlls.experiments._folder import ResultsFolder
 from vlls.train import METHODS, methods
 
 
@@ -85,11 +85,15 @@ def test_a_registered_method_is_drawn(results):
     assert ax.get_xlabel() == "γ of focal loss"
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0", "0.5", "2"]
     assert ax.containers[0].lines[0].get_color() == FOCAL.colour
-    shown = {text.get_text() for part in plots.plot_noise_levels(table).legends for text in part.get_texts()}
-    assert shown == {"IVON", "focal loss", "SGD", "sign"}
-    bars = [text.get_text() for part in plots.plot_memorisation(table).legends for text in part.get_texts()]
+
+    def legend(figure):
+        drawn = plots.plot_experiment(EXPERIMENT.name, table, figure=figure)
+        return [text.get_text() for part in drawn.legends for text in part.get_texts()]
+
+    assert set(legend("noise_levels")) == {"IVON", "focal loss", "SGD", "sign"}
+    bars = legend("memorisation")
     assert bars[0] == "IVON" and bars[1].startswith("focal loss, γ = ") and bars[2:] == ["sign", "SGD"]
-    assert plots.plot_calibration(table).axes
+    assert "sign" in legend("calibration")
 
 
 @pytest.mark.slow
@@ -119,8 +123,8 @@ def test_a_process_that_cannot_find_a_methods_module_says_so(registered, tmp_pat
             pass
     finally:
         executor.close()
-    assert events[0].outcome.status == "failed"
-    assert "could not load it: No module named 'made_up'; define its method in a module" in events[0].outcome.reason
+    assert events[0][2].status == "failed"
+    assert "could not load it: No module named 'made_up'; define its method in a module" in events[0][2].reason
 
 
 def test_runs_of_a_method_that_is_not_registered_are_left_out_with_a_word(registered, tmp_path, monkeypatch):

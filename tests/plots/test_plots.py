@@ -1,12 +1,10 @@
-"""The look of a figure, and the matrix of given against correct labels."""
+"""The look of a figure, and the ranking by label noise."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-pytest.importorskip("seaborn")
-import matplotlib.pyplot as plt
-
-from vlls.plots import plot_confusion, styled
+from vlls.plots import plot_noise_order, styled
 
 
 @styled
@@ -28,6 +26,8 @@ def test_a_styled_figure_is_closed_and_says_what_it_shows():
     assert figure.get_facecolor() == (1, 1, 1, 1)
 
 
-def test_rows_of_a_confusion_matrix_are_shares():
-    with pytest.raises(ValueError, match="rows that sum to one"):
-        plot_confusion({"a": np.eye(3)}, ("x", "y"))
+@pytest.mark.parametrize(("least", "told"), [(1e-4, False), (1e-7, True)])
+def test_the_axis_says_that_small_noise_is_drawn_higher(least, told):
+    noise, classes = np.array([0.1, least]), np.array([0, 1])
+    figure = plot_noise_order(noise, 0.05, np.zeros((2, 4, 4)), classes, classes, shown=1)
+    assert ("values below 1e-5 are drawn there" in figure.axes[0].get_xlabel()) == told

@@ -61,8 +61,8 @@ class Experiment:
         panels: its data sets and label errors.
         candidates: its methods.
         also: ``"smoothed_labels"`` to compute them after each run, besides its metrics.
-        figure: the function that draws it, or its name in :mod:`vlls.plots`. It takes the table of runs, or of their
-            smoothed labels if there are such, and ``name``.
+        figure: its figure, one of those that :func:`.plot_experiment` names, or a function of ``name`` and the table of
+            runs, or of their smoothed labels if there are such.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Experiment:
     panels: tuple[Panel, ...]
     candidates: tuple[Candidates, ...]
     also: str = ""
-    figure: str | Callable[..., Any] = "plot_sensitivity"
+    figure: str | Callable[..., Any] = "sensitivity"
 
 
 # ---------------------------------------------------------------------- what is tried
@@ -123,7 +123,7 @@ _ALL = (
         panels=(clean("cifar10"), clean("cifar100")),
         candidates=(IVON, Candidates("ls", "smoothing", (0.1,)), OLS),
         also="smoothed_labels",
-        figure="plot_smoothed_labels",
+        figure="smoothed_labels",
     ),
     Experiment(
         "fig5",
@@ -136,14 +136,14 @@ _ALL = (
         "CIFAR-100 with label errors: learned against fixed variances",
         panels=CIFAR100_ERRORS,
         candidates=(IVON, FIXED),
-        figure="plot_fixed_variance",
+        figure="fixed_variance",
     ),
     Experiment(
         "fig7",
         "CIFAR-10 with errors that depend on the class (Eqs. 21-22)",
         panels=tuple(class_dependent(base_rate) for base_rate in (0.1, 0.2, 0.3, 0.4, 0.5)),
         candidates=(IVON, SGD, LS, SAM_FIG7),
-        figure="plot_noise_levels",
+        figure="noise_levels",
     ),
     Experiment(
         "fig8",
@@ -159,7 +159,7 @@ _ALL = (
         "CIFAR-10 with label errors: the start of IVON's Hessian",
         panels=CIFAR10_ERRORS,
         candidates=(HESSIAN,),
-        figure="plot_hessian_init",
+        figure="hessian_init",
     ),
     Experiment(
         "cifar_n",
@@ -177,7 +177,7 @@ _ALL = (
         "calibration of the predictions, without label errors and with",
         panels=(clean("cifar10"), errors("cifar10", "symmetric", 0.4), clean("cifar100")),
         candidates=(IVON, SGD, Candidates("ls", "smoothing", (0.1,)), OLS, Candidates("sam", "rho", (0.05,))),
-        figure="plot_calibration",
+        figure="calibration",
     ),
 )
 _EXPERIMENTS = {entry.name: entry for entry in _ALL}

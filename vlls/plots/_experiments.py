@@ -4,21 +4,23 @@ The table has a row for each run, as :func:`vlls.experiments.collate` makes it: 
 for LS, ρ for SAM, :math:`h_0` for IVON), ``seed``, ``status``, metrics as fractions, ``protocol``, ``reduced`` and
 ``role``. Only runs of role ``"main"`` are drawn; those that diverged are left out of the means, and their number is
 told. Means are over seeds; a bar or band is one standard deviation on either side, where there are two seeds or more.
+
+A new figure is a function of the rows under :func:`figure_of_runs`, and an entry of :data:`FIGURES`.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
-from pandas import DataFrame
+from pandas import DataFrame, Series
 
+from vlls._names import check_known
 from vlls.experiments import experiment, highest_protocol
 from vlls.experiments._choice import best_runs, compared, finished, methods_in, sgd_last, tried
 from vlls.plots._runs import (
@@ -27,85 +29,101 @@ from vlls.plots._runs import (
     by_panel,
     draw_curve,
     draw_level,
-    finish,
+    figure_of_runs,
     grid_of_panels,
     limit_accuracy,
-    no_runs,
-    runs_of,
+    log_axis,
     with_diverged,
     within,
 )
-from vlls.plots._style import PALETTE, WIDTH, styled
+from vlls.plots._smoothed_labels import smoothed_labels
+from vlls.plots._style import PALETTE, WIDTH
 from vlls.train.methods import METHODS
 
 
-def plot_experiment(name: str, runs: DataFrame, labels: DataFrame | None = None) -> Figure:
+def plot_experiment(
+    name: str,
+    runs: DataFrame,
+    labels: DataFrame | None = None,
+    *,
+    figure: str | Callable[..., Figure] | None = None,
+    panels: Sequence[str] | None = None,
+) -> Figure:
     """Draw an experiment as the paper's figure, from its runs at the highest protocol that there is.
+
+    Each method stands in its own colour, at its best value where a figure shows one: that of the highest mean test
+    accuracy in the panel. Bars and bands are one standard deviation over seeds. Runs that diverged are left out and
+    counted below the axis; a smaller protocol than the paper's is told under the figure.
 
     Args:
         name: a key of :data:`.EXPERIMENTS`.
         runs: table of :func:`.collate` or :func:`.load_table`; without rows, the figure says how to make them.
-        labels: table of :func:`.collate_labels`, for an experiment that computes smoothed labels, such as ``fig4``.
+        labels: table of the smoothed labels, for an experiment that computes them, such as ``fig4``: ``vlls results
+            --output fig4.csv`` writes it to ``fig4_labels.csv``.
+        figure: another figure than the experiment's own: a function of the table and ``name``, or one of
+
+            - ``"sensitivity"``: accuracy over α, ρ and the like, IVON's as a line (Figures 5, 8 and 9);
+            - ``"noise_levels"``: accuracy against the rate of label errors (Figure 7);
+            - ``"fixed_variance"``: accuracy against a fixed standard deviation of all weights (Figure 6);
+            - ``"hessian_init"``: accuracy against the start of IVON's Hessian (Figure 10);
+            - ``"calibration"``: expected calibration error and negative log-likelihood;
+            - ``"memorisation"``: the shares of wrong labels that are memorised, and that are seen through;
+            - ``"smoothed_labels"``: mean smoothed labels as heat maps (Figure 4).
+        panels: titles of those to draw, in this order; all by default.
 
     Raises:
-        ValueError: for an unknown experiment, or a table that lacks columns.
+        ValueError: for an unknown experiment, figure, panel or method, or a table that lacks columns.
 
     Example:
         >>> from vlls.experiments import load_table
         >>> plot_experiment("fig5", load_table("nothing.csv")).axes[0].texts[0].get_text()
         'No runs yet: vlls sweep fig5'
     """
-    import vlls.plots  # late: it imports this module
-
-    what = experiment(name)
-    draw = what.figure if callable(what.figure) else getattr(vlls.plots, what.figure)
-    table = labels if what.also and labels is not None else runs
-    figure: Figure = draw(highest_protocol(table), name=name)
-    return figure
+    known = experiment(name)
+    draw = known.figure if figure is None else figure
+    if isinstance(draw, str):
+        check_known(draw, FIGURES, "figure")
+        draw = FIGURES[draw]
+    table = labels if known.also and labels is not None else runs
+    if "protocol" in table:
+        table = highest_protocol(table)
+    if panels and len(table):
+        there = by_panel(table)
+        for panel in panels:
+            check_known(panel, there, "panel")
+        table = pd.concat(there[panel] for panel in panels)
+    drawn: Figure = draw(table, name=name)
+    return drawn
 
 
 # ---------------------------------------------------------------------- accuracies
-@styled
-def plot_sensitivity(table: DataFrame, *, panels: Sequence[str] | None = None, name: str = "…") -> Figure:
+@figure_of_runs(keep=lambda rows: rows["method"].isin(compared()))
+def sensitivity(rows: DataFrame) -> Figure:
     r"""Draw Figures 5, 8 and 9 of the paper: accuracy of LS over α and of SAM over ρ, and IVON's as a line.
 
     Every panel has an axis for each method that is SGD at one of its values, LS above SAM; SGD's runs are the point
     there. The number in blue is IVON's mean accuracy less that of the best candidate, in percentage points; it stands
     over this candidate. Values that are far from evenly spread, such as those of ρ, are drawn side by side.
 
-    Args:
-        table: a row for each run (see above), with ``test_accuracy``.
-        panels: titles of those to draw, in this order; all by default.
-        name: of the experiment, for the command that the figure of an empty table shows.
-
-    Raises:
-        ValueError: if columns are missing, the table holds several protocols or experiments, or a panel is unknown.
-
     Example:
         >>> run = {"protocol": "paper", "role": "main", "panel": "a", "seed": 0, "status": "finished", "reduced": ""}
         >>> ivon = {**run, "method": "ivon", "test_accuracy": 0.93}
         >>> table = pd.DataFrame([ivon, {**run, "method": "ls", "value": 0.1, "test_accuracy": 0.9}])
-        >>> [text.get_text() for text in plot_sensitivity(table).axes[0].texts]
+        >>> [text.get_text() for text in sensitivity(table).axes[0].texts]
         ['+3.0']
     """
-    rows = runs_of(table)
-    rows = rows[rows["method"].isin(compared())] if len(rows) else rows
-    if not len(rows):
-        return no_runs(name)
-    shown = by_panel(rows, panels)
-    rows = rows[rows["panel"].isin(shown)]
-    over_values = [METHODS[method] for method in compared() if METHODS[method].sgd_value is not None]
+    over_values = [name for name in compared() if METHODS[name].sgd_value is not None]
     there = methods_in(rows)
-    methods = [method for method in over_values if method.name in there] or over_values
-    figure, axes = grid_of_panels(shown, deep=len(methods))
-    for row, method in enumerate(methods):
-        positions = _positions(sorted(tried(rows, method.name)["value"].dropna().unique()))
-        xlabel = method.axis or f"{method.symbol or method.tuned} of {method.label}"
-        for column, of_panel in zip(axes, shown.values(), strict=True):
-            _sensitivity(column[row], of_panel, method.name, positions)
-            last = method is methods[-1]
-            column[row].set_xlabel(with_diverged(xlabel, of_panel) if last else xlabel, fontsize=9)
-    return finish(figure, rows)
+    methods = [name for name in over_values if name in there] or over_values
+    positions = [_positions(sorted(tried(rows, name)["value"].dropna().unique())) for name in methods]
+    figure, panels = grid_of_panels(rows, deep=len(methods))
+    for of_panel, column in panels:
+        for ax, name, at in zip(column, methods, positions, strict=True):
+            _sensitivity(ax, of_panel, name, at)
+            method = METHODS[name]
+            xlabel = method.axis or f"{method.symbol or method.tuned} of {method.label}"
+            ax.set_xlabel(with_diverged(xlabel, of_panel) if ax is column[-1] else xlabel, fontsize=9)
+    return figure
 
 
 def _positions(values: Sequence[float]) -> dict[float, float]:
@@ -137,117 +155,65 @@ def _sensitivity(ax: Axes, rows: DataFrame, method: str, positions: Mapping[floa
     ax.tick_params(labelsize=8)
 
 
-@styled
-def plot_noise_levels(
-    table: DataFrame, *, x: str = "rate", xlabel: str = "starting noise level κ (share of labels)", name: str = "…"
-) -> Figure:
+@figure_of_runs("rate", columns=4)
+def noise_levels(rows: DataFrame) -> Figure:
     r"""Draw Figure 7 of the paper: accuracy against the noise level, of IVON, SGD and the best LS and SAM.
 
-    The best has the value with the highest mean test accuracy in its panel, SGD as the value 0 among them; the values
-    are written over the points. Other methods that the table holds are drawn too.
-
-    Args:
-        table: a row for each run (see above), with ``test_accuracy`` and the column ``x``.
-        x: the column with the noise level, one a panel.
-        xlabel: the words under the axis.
-        name: of the experiment, for the command that the figure of an empty table shows.
-
-    Raises:
-        ValueError: as :func:`plot_sensitivity`; or if two panels have the same noise level.
-
-    Example:
-        >>> plot_noise_levels(pd.DataFrame(), name="fig7").axes[0].texts[0].get_text()
-        'No runs yet: vlls sweep fig7'
+    SGD is among the candidates, as the value 0; the best values are written over the points. Other methods that the
+    table holds are drawn too.
     """
-    rows = runs_of(table, x)
-    if not len(rows):
-        return no_runs(name)
-    methods = sgd_last(methods_in(rows))
     shown = by_panel(rows)
-    if rows.groupby("panel")[x].first().duplicated().any():
-        raise ValueError(f"of the panels {', '.join(shown)} two have the same {x}; pass panels that differ in it")
+    if rows.groupby("panel")["rate"].first().duplicated().any():
+        raise ValueError(f"of the panels {', '.join(shown)} two have the same rate; pass panels that differ in it")
     figure, ax = plt.subplots(figsize=(WIDTH, 3.8))
-    best = {method: _best_of_panels(shown.values(), method) for method in methods}
-    drawn = [draw_curve(ax, runs, x, method) for method, runs in best.items()]
-    points = pd.concat(drawn, ignore_index=True)
+    best = {method: _best_of_panels(shown.values(), method) for method in sgd_last(methods_in(rows))}
+    points = pd.concat([draw_curve(ax, runs, "rate", method) for method, runs in best.items()], ignore_index=True)
     ends = points["mean"].add(points["std"], fill_value=0).clip(upper=100)
-    tops = ends.groupby(points[x]).max()  # free above them: accuracies fall
-    with_values = [METHODS[method] for method in methods if METHODS[method].symbol]
+    tops = ends.groupby(points["rate"]).max()  # free above them: accuracies fall
+    with_values = [METHODS[method] for method in best if METHODS[method].symbol]
     for i, method in enumerate(reversed(with_values)):
-        for at, value in best[method.name].groupby(x)["value"].first().dropna().items():
+        for at, value in best[method.name].groupby("rate")["value"].first().dropna().items():
             text, look = f"{method.symbol} = {value:g}", {"color": method.colour, "fontsize": 7.5}
             ax.annotate(text, (at, tops[at]), (3, 3 + 9 * i), textcoords="offset points", **look)
-    ax.set_xticks(sorted(rows[x].unique()))
+    ax.set_xticks(sorted(rows["rate"].unique()))
     ax.margins(x=0.1, y=0.12)
     limit_accuracy(ax)
-    ax.set(xlabel=with_diverged(xlabel, rows), ylabel=ACCURACY)
-    return finish(figure, rows, columns=4)
+    ax.set(xlabel=with_diverged("starting noise level κ (share of labels)", rows), ylabel=ACCURACY)
+    return figure
 
 
 def _best_of_panels(panels: Iterable[DataFrame], method: str) -> DataFrame:
-    """The finished runs of a method, in each panel those with its best value."""
+    """Return the finished runs of a method, in each panel those with its best value."""
     return pd.concat(finished(best_runs(rows, method)) for rows in panels)
 
 
-@styled
-def plot_fixed_variance(table: DataFrame, *, name: str = "…") -> Figure:
-    r"""Draw Figure 6 of the paper: accuracy against a fixed standard deviation σ of all weights, IVON's as a line.
-
-    Args:
-        table: a row for each run (see above), with ``test_accuracy`` and, if its method fixes it, σ as
-            ``posterior_std``.
-        name: of the experiment, for the command that the figure of an empty table shows.
-
-    Raises:
-        ValueError: as :func:`plot_sensitivity`.
-
-    Example:
-        >>> plot_fixed_variance(pd.DataFrame(), name="fig6").axes[0].texts[0].get_text()
-        'No runs yet: vlls sweep fig6'
-    """
-    rows = runs_of(table, "posterior_std")
-    rows = rows[[METHODS[method].variational for method in rows["method"]]] if len(rows) else rows
-    if not len(rows):
-        return no_runs(name)
-    shown, fixes = by_panel(rows), rows.groupby("method")["posterior_std"].any()
-    figure, axes = grid_of_panels(shown, deep=1)
-    for (ax,), of_panel in zip(axes, shown.values(), strict=True):
+@figure_of_runs("posterior_std", keep=lambda rows: [METHODS[method].variational for method in rows["method"]])
+def fixed_variance(rows: DataFrame) -> Figure:
+    r"""Draw Figure 6 of the paper: accuracy against a fixed standard deviation σ of all weights, IVON's as a line."""
+    fixes = rows.groupby("method")["posterior_std"].any()
+    figure, panels = grid_of_panels(rows)
+    for of_panel, (ax,) in panels:
         for method in sorted(methods_in(rows), key=lambda method: not fixes[method]):  # lines lie over the points
             if fixes[method]:
                 draw_curve(ax, finished(tried(of_panel, method)), "posterior_std", method)
             else:
                 draw_level(ax, of_panel, method, ", learned variance")
         limit_accuracy(ax)
-        ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter("{x:g}")
-        ax.minorticks_off()
+        log_axis(ax)
         ax.tick_params(labelsize=8)
         ax.set_xlabel(with_diverged("fixed posterior std σ", of_panel), fontsize=9)
-    return finish(figure, rows)
+    return figure
 
 
-@styled
-def plot_hessian_init(table: DataFrame, *, name: str = "…") -> Figure:
-    r"""Draw Figure 10 of the paper: IVON's accuracy against the start :math:`h_0` of its Hessian, a line a panel.
+def _starts_a_hessian(rows: DataFrame) -> Series:
+    """Say which runs were given a start of a Hessian that is learned."""
+    learning = [name for name, method in METHODS.items() if {"hess_init", "beta2"} <= method.reads.keys()]
+    return rows["method"].isin(learning) & rows["value"].notna()
 
-    Args:
-        table: a row for each run (see above), with ``test_accuracy``; runs without a ``value`` are left out.
-        name: of the experiment, for the command that the figure of an empty table shows.
 
-    Raises:
-        ValueError: as :func:`plot_sensitivity`.
-
-    Example:
-        >>> plot_hessian_init(pd.DataFrame(), name="fig10").axes[0].texts[0].get_text()
-        'No runs yet: vlls sweep fig10'
-    """
-    rows = runs_of(table)
-    if len(rows):
-        learning = [{"hess_init", "beta2"} <= METHODS[method].reads.keys() for method in rows["method"]]
-        rows = rows[learning].dropna(subset="value")
-    if not len(rows):
-        return no_runs(name)
+@figure_of_runs(keep=_starts_a_hessian)
+def hessian_init(rows: DataFrame) -> Figure:
+    r"""Draw Figure 10 of the paper: IVON's accuracy against the start :math:`h_0` of its Hessian, a line a panel."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.6))
     lines = rows.groupby(["panel", "method"], sort=False)
     several = rows["method"].nunique() > 1
@@ -260,76 +226,44 @@ def plot_hessian_init(table: DataFrame, *, name: str = "…") -> Figure:
     ax.set_xticks(values, [f"{value:g}" for value in values])
     ax.minorticks_off()
     ax.set(xlabel=with_diverged("start of the Hessian $h_0$", rows), ylabel=ACCURACY)
-    return finish(figure, rows)
+    return figure
 
 
 # ---------------------------------------------------------------------- bars
-@styled
-def plot_calibration(table: DataFrame, *, name: str = "…") -> Figure:
+@figure_of_runs("test_ece", "test_nll", "posterior_ece", "posterior_nll", columns=2)
+def calibration(rows: DataFrame) -> Figure:
     r"""Draw expected calibration error and negative log-likelihood on test images, a group of bars for each panel.
 
     Variational methods stand there twice: with the network at the posterior's mean, and with predictions averaged over
     the posterior. LS and SAM have their value of highest mean test accuracy, other than 0, which is SGD's.
-
-    Args:
-        table: a row for each run (see above), with ``test_accuracy``, and ``ece`` and ``nll`` of ``test_`` and of
-            ``posterior_``.
-        name: of the experiment, for the command that the figure of an empty table shows.
-
-    Raises:
-        ValueError: as :func:`plot_sensitivity`.
-
-    Example:
-        >>> plot_calibration(pd.DataFrame(), name="calibration").axes[0].texts[0].get_text()
-        'No runs yet: vlls sweep calibration'
     """
-    mean, averaged = ("test_ece", "test_nll"), ("posterior_ece", "posterior_nll")
-    rows = runs_of(table, *mean, *averaged)
-    if not len(rows):
-        return no_runs(name)
     bars: list[tuple[str, ...]] = []
     for method in methods_in(rows):
         variational = METHODS[method].variational
-        bars.append((method, " at the mean" * variational, *mean))
-        bars += [(method, " averaged over the posterior", *averaged)] * variational
+        bars.append((method, " at the mean" * variational, "test_ece", "test_nll"))
+        bars += [(method, " averaged over the posterior", "posterior_ece", "posterior_nll")] * variational
     factors = {"expected calibration\nerror (%)": 100.0, "negative log-\nlikelihood (nats)": 1.0}
     return _bars(rows, factors, bars, sgd_as_zero=False)
 
 
-@styled
-def plot_memorisation(table: DataFrame, *, name: str = "…") -> Figure:
+@figure_of_runs("memorised", "recovered", columns=2)
+def memorisation(rows: DataFrame) -> Figure:
     r"""Draw how many training images with a wrong label the network memorises, and of how many it finds the right one.
 
     LS and SAM have their value of highest mean test accuracy, SGD as the value 0 among them.
-
-    Args:
-        table: a row for each run (see above), with ``test_accuracy``, ``memorised`` and ``recovered``: the shares of
-            the images with a wrong label that are predicted to have this label, and their right one.
-        name: of the experiment, for the command that the figure of an empty table shows.
-
-    Raises:
-        ValueError: as :func:`plot_sensitivity`.
-
-    Example:
-        >>> plot_memorisation(pd.DataFrame(), name="fig5").axes[0].texts[0].get_text()
-        'No runs yet: vlls sweep fig5'
     """
     columns = ("memorised", "recovered")
-    rows = runs_of(table, *columns)
-    if not len(rows):
-        return no_runs(name)
     factors = {f"{column} (% of\nwrong labels)": 100.0 for column in columns}
     return _bars(rows, factors, [(method, "", *columns) for method in sgd_last(methods_in(rows))], sgd_as_zero=True)
 
 
-def _bars(rows: DataFrame, factors: Mapping[str, float], bars: Iterable[tuple[str, ...]], sgd_as_zero: bool) -> Figure:
+def _bars(rows: DataFrame, factors: Mapping[str, float], bars: Sequence[tuple[str, ...]], sgd_as_zero: bool) -> Figure:
     """Draw axes one under the other, with a group of bars for each panel, of each method at its best value.
 
     ``factors`` has for each axis label the factor from the table's unit to the axis's; of ``bars`` each has a method,
-    what follows its name, and a column for each of the axes.
+    the words behind its name, and a column for each of the axes.
     """
     shown = by_panel(rows)
-    bars = list(bars)
     size = (WIDTH, 2 * len(factors) + 0.9)
     figure, axes = plt.subplots(len(factors), 1, figsize=size, sharex=True, squeeze=False)
     for i, (method, suffix, *columns) in enumerate(bars):
@@ -351,4 +285,9 @@ def _bars(rows: DataFrame, factors: Mapping[str, float], bars: Iterable[tuple[st
         ax.grid(visible=False, axis="x")
     titles = [with_diverged(textwrap.fill(panel, 84 // len(shown)), of_panel) for panel, of_panel in shown.items()]
     axes[-1, 0].set_xticks(range(len(shown)), titles, fontsize=8)
-    return finish(figure, rows, columns=2)
+    return figure
+
+
+_DRAWN = (sensitivity, noise_levels, fixed_variance, hessian_init, calibration, memorisation, smoothed_labels)
+FIGURES: Mapping[str, Callable[..., Figure]] = {draw.__name__: draw for draw in _DRAWN}
+"""The figures of experiments by name."""

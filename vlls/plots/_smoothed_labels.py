@@ -1,4 +1,4 @@
-r"""Figure 4: smoothed labels as heat maps, from a table of runs and pairs of classes (:func:`.collate_labels`)."""
+r"""Figure 4: smoothed labels as heat maps, from a table of runs and pairs of classes."""
 
 from __future__ import annotations
 
@@ -12,51 +12,46 @@ from matplotlib.figure import Figure, SubFigure
 from pandas import DataFrame
 
 from vlls.experiments._choice import methods_in
-from vlls.plots._runs import by_panel, check_table, finish, no_runs
-from vlls.plots._style import WIDTH, styled
+from vlls.plots._runs import by_panel, check_table, figure_of
+from vlls.plots._style import WIDTH
 from vlls.train.methods import METHODS, PROPOSED
 
 CLASSES = 10  # of a heat map, at most
 DEPTH = 1e-3  # the smallest entry that has a colour of its own, as a share of the largest
 
 
-@styled
-def plot_smoothed_labels(labels: DataFrame, *, panels: Sequence[str] | None = None, name: str = "…") -> Figure:
+def _pairs(labels: DataFrame) -> DataFrame:
+    """Return the rows of the methods that smooth labels, each with the title of its heat map."""
+    check_table(labels, "panel", "method", "value", "seed", "label", "other", "smoothed")
+    methods_in(labels)  # raises for those that are unknown
+    rows = labels[labels["method"].isin(_methods())]
+    rows = rows.astype({"label": str, "other": str, "value": float, "smoothed": float})
+    return rows.assign(
+        title=[_title(method, value) for method, value in zip(rows["method"], rows["value"], strict=True)]
+    )
+
+
+@figure_of(_pairs)
+def smoothed_labels(rows: DataFrame) -> Figure:
     r"""Draw Figure 4 of the paper: the smoothed labels of IVON, OLS and LS as heat maps on a log scale, a row a panel.
 
     A row of a heat map is the mean smoothed label of a class, without the entry of this class. Of more than ten
-    classes ten are shown, evenly chosen. The title has the rank correlation of the entries of IVON and of OLS.
-
-    Args:
-        labels: a row for each run and pair of classes: ``panel``, ``method``, ``value`` (α of LS), ``seed``, ``label``
-            (the given class), ``other``, and ``smoothed``: the entry of ``other`` in the mean smoothed label.
-        panels: titles of those to draw, in this order; all by default.
-        name: of the experiment, for the command that the figure of an empty table shows.
-
-    Raises:
-        ValueError: as :func:`plot_sensitivity`.
+    classes ten are shown, evenly chosen. The title has the rank correlation of the entries of IVON and of OLS. The
+    table has a row for each run and pair of classes: ``label`` is the given class, and ``smoothed`` the entry of
+    ``other`` in the mean smoothed label.
 
     Example:
         >>> pair = {"panel": "a", "method": "ols", "value": None, "seed": 0, "label": "cat", "other": "dog"}
-        >>> plot_smoothed_labels(pd.DataFrame([{**pair, "smoothed": 0.1}])).axes[0].get_title()
+        >>> smoothed_labels(pd.DataFrame([{**pair, "smoothed": 0.1}])).axes[0].get_title()
         'OLS'
     """
-    if len(labels):
-        check_table(labels, "panel", "method", "value", "seed", "label", "other", "smoothed")
-        methods_in(labels)  # raises for those that are unknown
-        labels = labels[labels["method"].isin(_methods())]
-    if not len(labels):
-        return no_runs(name)
-    labels = labels.astype({"label": str, "other": str, "value": float, "smoothed": float})
-    pairs = zip(labels["method"], labels["value"], strict=True)
-    labels["title"] = [_title(method, value) for method, value in pairs]
-    titles = [title for method in _methods() for title in labels.loc[labels["method"] == method, "title"].unique()]
-    shown = by_panel(labels, panels)
+    titles = [title for method in _methods() for title in rows.loc[rows["method"] == method, "title"].unique()]
+    shown = by_panel(rows)
     figure = plt.figure(figsize=(WIDTH, 2.75 * len(shown) + 0.3))
     parts = figure.subfigures(len(shown), 1, squeeze=False)[:, 0]
-    for part, (panel, rows) in zip(parts, shown.items(), strict=True):
-        _heat_maps(part, panel, rows, titles)
-    return finish(figure, labels[labels["panel"].isin(shown)])
+    for part, (panel, of_panel) in zip(parts, shown.items(), strict=True):
+        _heat_maps(part, panel, of_panel, titles)
+    return figure
 
 
 def _methods() -> list[str]:

@@ -40,6 +40,16 @@ def as_array(values: Any) -> np.ndarray:
     return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
 
 
+def legend_above(figure: Figure, columns: int, *, opaque: bool = False, **look: Any) -> None:
+    """Put one legend over all axes of a figure, with each label once; ``opaque`` takes the transparency from it."""
+    found = [ax.get_legend_handles_labels() for ax in figure.axes]
+    entries = {label: handle for handles, labels in found for handle, label in zip(handles, labels, strict=True)}
+    if entries:
+        legend = figure.legend(entries.values(), entries, loc="outside upper center", ncols=columns, **look)
+        if opaque:
+            plt.setp(legend.legend_handles, alpha=1)
+
+
 def _plain(text: str) -> str:
     """Return a text without the marks of TeX and of reStructuredText, on one line."""
     text = re.sub(r":\w+:`([^`]*)`", r"\1", text).replace(r"\sqrt", "square root of ").replace(r"\,", " ")

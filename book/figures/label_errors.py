@@ -1,4 +1,4 @@
-"""The matrix of given against correct labels, drawn."""
+"""Figures of Chapters 10 and 12: which labels are given to the images of each class, and images by class."""
 
 from __future__ import annotations
 
@@ -11,7 +11,43 @@ from matplotlib.figure import Figure
 
 from vlls.plots._style import WIDTH, styled
 
+__all__ = ["plot_class_images", "plot_confusion"]
+
 _WRONG, _DIAGONAL = "Reds", "0.9"
+
+
+@styled
+def plot_class_images(
+    images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 7
+) -> Figure:
+    """Draw images in rows, each under its title.
+
+    Args:
+        images: arrays of shape (H, W, 3) or (H, W), uint8 or in [0, 1].
+        titles: one for each image.
+        columns: images in a row.
+
+    Raises:
+        ValueError: if there is not one title for each image.
+
+    Example:
+        >>> import numpy as np
+        >>> figure = plot_class_images([np.zeros((4, 4, 3))] * 2, ("coat", "hat"))
+        >>> [ax.get_title() for ax in figure.axes if ax.get_title()]
+        ['coat', 'hat']
+    """
+    if len(images) != len(titles):
+        raise ValueError(
+            f"there are {len(images)} images and {len(titles)} titles; pass one title for each image"
+        )
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, 1.3 * rows), squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, image, title in zip(axes.flat, images, titles, strict=False):
+        ax.imshow(image, cmap="gray")
+        ax.set_title(title, fontsize=8)
+    return figure
 
 
 @styled
@@ -57,11 +93,21 @@ def _heat_map(ax: Axes, matrix: np.ndarray, classes: Sequence[str], largest: flo
     """Draw one matrix of per cents."""
     number = len(classes)
     colours = plt.get_cmap(_WRONG).with_extremes(bad=_DIAGONAL)
-    ax.imshow(np.ma.masked_where(np.eye(number, dtype=bool), matrix), cmap=colours, vmin=0, vmax=largest)
+    ax.imshow(
+        np.ma.masked_where(np.eye(number, dtype=bool), matrix), cmap=colours, vmin=0, vmax=largest
+    )
     for (i, j), value in np.ndenumerate(matrix):
         if round(value):
             dark = i != j and value > 0.6 * largest
-            ax.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
+            ax.text(
+                j,
+                i,
+                f"{value:.0f}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if dark else "black",
+            )
     ax.set_xticks(range(number), classes, rotation=90, fontsize=8)
     ax.set_yticks(range(number), classes, fontsize=8)
     ax.tick_params(length=0)

@@ -1,0 +1,16 @@
+"""Figures need the extra ``plots``; without it this folder is not collected."""
+
+from importlib.util import find_spec
+
+import pytest
+
+collect_ignore_glob = [] if find_spec("seaborn") else ["test_*.py"]
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    """A figure is not closed where drawing it raises an error."""
+    yield
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
