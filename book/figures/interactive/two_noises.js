@@ -145,7 +145,7 @@ const show = (root, data, part) => {
     return `The model ${best.length > 1 ? `is undecided between ${best.join(" and ")}` : `predicts ${best[0]}`}; the label is A. ` +
       (Math.max(...e) < 1e-9 ? "There is no mean noise. " : e[0] < 0 && e[1] >= 0 && e[2] >= 0
         ? "The mean noise smooths it, within [0, 1]. " : "The mean noise takes it out of [0, 1]. ") +
-      "Draws go to either side.";
+      "Draws go to either side. The numbers above are those of A.";
   };
 
   for (const name of ["mean", "sampled"])
