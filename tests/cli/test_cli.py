@@ -92,7 +92,7 @@ def test_options_and_their_help_follow_the_fields_of_the_config():
         "class-dependent errors"
     )
     assert "σ² = 1/(λ(h₀ + δ))" in helps["hess_init"]
-    assert helps["model"].startswith("one of cnn3, resnet18")
+    assert helps["model"].startswith("cnn3, resnet18")
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])

@@ -112,9 +112,9 @@ quick = ("--epochs", "1", "--train-size", "50", "--quiet")
 command("sklearn", "train", "--dataset", "digits", *quick)
 command("torchvision", "train", "--dataset", "digits", "--model", "resnet18", *quick)
 command("tensorboard", "train", "--dataset", "digits", "--tensorboard", "board", *quick)
-import pandas, vlls, vlls.experiments
+import pandas, vlls, vlls.experiments._results
 call("torchvision", vlls.models.resnet18)
-call("pyarrow", lambda: vlls.experiments.save_table(pandas.DataFrame(), "x.parquet"))
+call("pyarrow", lambda: vlls.experiments._results.save_table(pandas.DataFrame(), "x.parquet"))
 open("there.parquet", "w").close()
 call("pyarrow", lambda: vlls.experiments.load_table("there.parquet"))
 print(json.dumps(told))

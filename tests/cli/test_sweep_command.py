@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from vlls.cli._app import app
 from vlls.cli._sweep import seconds_of
-from vlls.experiments import EXPERIMENTS, Job, ResultsFolder, load_table
+from vlls.experiments import EXPERIMENTS, Job, load_table
+from vlls.experiments._folder import ResultsFolder
 from vlls.experiments._work import work
 
 module = importlib.import_module("vlls.experiments._sweep")

@@ -10,20 +10,19 @@ from sweeping import tiny
 from vlls.experiments import (
     EXPERIMENTS,
     PROTOCOLS,
-    ResultsFolder,
     cells,
     choose,
     collate,
     compare,
     experiment,
-    gains,
     highest_protocol,
     load_table,
     protocol,
-    save_table,
-    spans,
 )
+from vlls.experiments._comparison import gains
+from vlls.experiments._folder import ResultsFolder
 from vlls.experiments._protocols import reductions
+from vlls.experiments._results import save_table
 from vlls.train import RunConfig
 from vlls.train._files import save_record
 
@@ -386,15 +385,16 @@ def test_without_held_out_images_there_is_no_fair_choice():
 
 
 def test_gains_of_ivon_have_the_standard_error_of_both_means():
-    ls = gains(runs(RUNS), "ls").loc["p"]
+    ls = gains(runs(RUNS), "ls", "test").loc["p"]
     error = 100 * math.hypot(np.std([0.9, 0.94], ddof=1), np.std([0.6, 0.7], ddof=1)) / math.sqrt(2)
     assert (ls["gain"], ls["error"], ls["clear"]) == (pytest.approx(27), pytest.approx(error), True)
-    narrow = gains(runs([*RUNS[:1], ("ivon", NAN, 1, "main", 0.45, NAN, "finished"), *RUNS[4:6]]), "ls").loc["p"]
+    worse = ("ivon", NAN, 1, "main", 0.45, NAN, "finished")
+    narrow = gains(runs([RUNS[0], worse, *RUNS[4:6]]), "ls", "test").loc["p"]
     assert narrow["gain"] == pytest.approx(2.5) and not narrow["clear"]
-    sam = gains(runs(RUNS), "sam").loc["p"]  # SGD's single run is the best of them
+    sam = gains(runs(RUNS), "sam", "test").loc["p"]  # SGD's single run is the best of them
     assert sam["gain"] == pytest.approx(42) and math.isnan(sam["error"]) and not sam["clear"]
-    assert gains(runs(RUNS), "ls", how="validation").loc["p", "gain"] == pytest.approx(28)
-    assert gains(runs(RUNS[2:]), "ls").empty
+    assert gains(runs(RUNS), "ls", "validation").loc["p", "gain"] == pytest.approx(28)
+    assert gains(runs(RUNS[2:]), "ls", "test").empty
 
 
 def test_a_comparison_counts_the_panels():
@@ -408,8 +408,3 @@ def test_a_comparison_counts_the_panels():
         "IVON against the best fixed variance, chosen by test accuracy, in 1"
     )
     assert compare(runs(RUNS[2:]), "sam", how="validation").endswith("chosen by validation accuracy: no panel has both")
-
-
-def test_the_span_of_a_method_is_that_of_its_means_over_seeds_without_sgd():
-    assert spans(runs(RUNS), "ls").to_dict() == {"p": pytest.approx(1)}  # 65 and 64; the diverged run is left out
-    assert spans(runs(RUNS), "ls", above=0.1).empty and spans(runs(RUNS), "sam").empty  # a single value

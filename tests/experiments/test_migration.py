@@ -13,8 +13,9 @@ import torch
 from typer.testing import CliRunner
 
 from vlls.cli._app import app
-from vlls.experiments import ResultsFolder, collate, load_table, migrate, sweep
-from vlls.experiments._migration import _parsed
+from vlls.experiments import collate, load_table, sweep
+from vlls.experiments._folder import ResultsFolder
+from vlls.experiments._migration import _parsed, migrate
 from vlls.train import RunConfig
 from vlls.train._files import folder_lock, load_checkpoint, save_checkpoint
 from vlls.train._keys import first_key

@@ -15,7 +15,9 @@ import pytest
 from sweeping import tiny
 
 from vlls.cli._terminal import terminable
-from vlls.experiments import Job, LocalExecutor, ResultsFolder, SweepReporter, collate, collate_labels, sweep
+from vlls.experiments import Job, LocalExecutor, SweepReporter, collate, sweep
+from vlls.experiments._folder import ResultsFolder
+from vlls.experiments._results import collate_labels
 from vlls.experiments._work import work
 from vlls.train import RunConfig
 

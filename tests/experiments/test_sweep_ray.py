@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from sweeping import tiny
 
-from vlls.experiments import Job, ResultsFolder, SweepReporter, collate, sweep
+from vlls.experiments import Job, SweepReporter, collate, sweep
+from vlls.experiments._folder import ResultsFolder
 from vlls.experiments._work import work
 
 ray = pytest.importorskip("ray")

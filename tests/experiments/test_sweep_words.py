@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 
 from vlls.cli._app import app
 from vlls.cli._sweep import TimeLeft, clock
-from vlls.experiments import Candidates, Experiment, Job, Panel, ResultsFolder, _grids, cells, collate, collate_labels
+from vlls.experiments import Candidates, Experiment, Job, Panel, _grids, cells, collate
+from vlls.experiments._folder import ResultsFolder
+from vlls.experiments._results import collate_labels
 from vlls.experiments._work import work
 
 module = importlib.import_module("vlls.experiments._sweep")

@@ -12,8 +12,9 @@ from rich.table import Table
 from vlls._names import check_known
 from vlls.cli._options import option
 from vlls.cli._terminal import console_of_tables, note, say, warnings_noted
-from vlls.experiments import EXPERIMENTS, choose, collate, collate_labels, experiment, load_table, protocol, save_table
-from vlls.experiments import migrate as migrate_path
+from vlls.experiments import EXPERIMENTS, choose, collate, experiment, load_table, protocol
+from vlls.experiments._migration import migrate as migrate_path
+from vlls.experiments._results import collate_labels, save_table
 
 RESULTS_HELP = """Make one table of all finished runs, or show the best of each method.
 

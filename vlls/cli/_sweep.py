@@ -24,12 +24,12 @@ from vlls.experiments import (
     Cell,
     Executor,
     Outcome,
-    ResultsFolder,
     SweepReporter,
     SweepResult,
     cells,
 )
 from vlls.experiments import sweep as run_sweep
+from vlls.experiments._folder import ResultsFolder
 from vlls.train._chance import at_chance
 from vlls.train.methods import METHODS
 

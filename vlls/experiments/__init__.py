@@ -10,21 +10,11 @@ from typing import TYPE_CHECKING
 
 from vlls._lazy import lazy
 from vlls.experiments._cells import Cell, cells
-from vlls.experiments._comparison import compare, coverage, gains, spans
-from vlls.experiments._folder import ResultsFolder
+from vlls.experiments._comparison import compare, coverage
 from vlls.experiments._grids import EXPERIMENTS, Candidates, Experiment, Panel, experiment, register
-from vlls.experiments._jobs import Event, Executor, Job, Outcome
-from vlls.experiments._migration import Migration, migrate
+from vlls.experiments._jobs import Executor, Job, Outcome
 from vlls.experiments._protocols import PROTOCOLS, Protocol, protocol
-from vlls.experiments._results import (
-    accuracy_table,
-    choose,
-    collate,
-    collate_labels,
-    highest_protocol,
-    load_table,
-    save_table,
-)
+from vlls.experiments._results import accuracy_table, choose, collate, highest_protocol, load_table
 from vlls.experiments._sweep import SweepReporter, SweepResult, sweep
 
 __all__ = [
@@ -32,36 +22,28 @@ __all__ = [
     "PROTOCOLS",
     "Candidates",
     "Cell",
-    "Event",
     "Executor",
     "Experiment",
     "Job",
     "LocalExecutor",
-    "Migration",
     "Outcome",
     "Panel",
     "Protocol",
     "RayExecutor",
-    "ResultsFolder",
     "SweepReporter",
     "SweepResult",
     "accuracy_table",
     "cells",
     "choose",
     "collate",
-    "collate_labels",
     "compare",
     "coverage",
     "experiment",
-    "gains",
     "highest_protocol",
     "load_table",
-    "migrate",
     "protocol",
     "register",
-    "save_table",
     "smoothed_labels",
-    "spans",
     "sweep",
 ]
 

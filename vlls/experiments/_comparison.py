@@ -1,4 +1,4 @@
-"""What a table of runs says: how far IVON is above other methods, how much a hyperparameter matters, what is missing.
+"""What a table of runs says: how far IVON is above other methods, and what is missing.
 
 Chapters 9, 10 and 12 print these lines, whatever runs there are.
 """
@@ -9,34 +9,19 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from vlls.experiments._cells import cells
-from vlls.experiments._choice import finished
 from vlls.experiments._protocols import PROTOCOLS
 from vlls.experiments._results import choose
 from vlls.train.methods import METHODS, PROPOSED
 
 if TYPE_CHECKING:
-    from pandas import DataFrame, Series
+    from pandas import DataFrame
 
 
-def gains(table: DataFrame, other: str, *, how: str = "test") -> DataFrame:
-    r"""Subtract the accuracy of another method at its best value from IVON's, in every panel that has both.
+def gains(table: DataFrame, other: str, how: str) -> DataFrame:
+    """Return, by panel, IVON's ``accuracy`` less that of another method at its best value in points, as ``gain``.
 
-    Args:
-        table: of :func:`.collate` or :func:`.load_table`, with one protocol.
-        other: the method, such as ``"ls"``, at the value that :func:`.choose` chooses.
-        how: ``"test"`` or ``"validation"``.
-
-    Returns:
-        Indexed by panel, with ``gain`` in percentage points, its standard error over seeds ``error`` (NaN with one
-        seed), and ``clear``: whether the gain is more than two standard errors away from zero.
-
-    Raises:
-        ValueError: as :func:`.choose`.
-
-    Example:
-        >>> from vlls.experiments import load_table
-        >>> len(gains(load_table("nothing.csv"), "ls"))
-        0
+    ``error`` is its standard error over seeds, NaN with one; ``clear`` tells whether it is more than two of them from
+    zero.
     """
     chosen = choose(table, how=how, methods=(PROPOSED, other))
     columns = ["accuracy", "std", "seeds"]
@@ -49,12 +34,14 @@ def gains(table: DataFrame, other: str, *, how: str = "test") -> DataFrame:
 
 
 def compare(table: DataFrame, other: str, *, how: str = "test") -> str:
-    r"""Say in how many panels IVON is above the best of another method, and by how much.
+    """Say in how many panels IVON is above the best of another method, in how many clearly, and by how much.
+
+    Clearly is by more than two standard errors over seeds.
 
     Args:
-        table: as for :func:`gains`.
-        other: as for :func:`gains`.
-        how: as for :func:`gains`.
+        table: of :func:`.collate` or :func:`.load_table`, with one protocol.
+        other: the method, such as ``"ls"``, at the value that :func:`.choose` chooses.
+        how: ``"test"`` or ``"validation"``.
 
     Raises:
         ValueError: as :func:`.choose`.
@@ -64,7 +51,7 @@ def compare(table: DataFrame, other: str, *, how: str = "test") -> str:
         >>> compare(load_table("nothing.csv"), "ls")
         'IVON against the best LS, chosen by test accuracy: no panel has both'
     """
-    found = gains(table, other, how=how)
+    found = gains(table, other, how)
     ours, name = METHODS[PROPOSED].label, METHODS[other].label
     if METHODS[other].tuned:
         name = f"the best {name.rpartition(', ')[2]}, chosen by {how} accuracy"  # "IVON, fixed variance" is long
@@ -78,30 +65,6 @@ def compare(table: DataFrame, other: str, *, how: str = "test") -> str:
         f"below it in {below.sum()} ({(clear & below).sum()} clear); "
         f"from {gain.min():+.1f} to {gain.max():+.1f} points"
     )
-
-
-def spans(table: DataFrame, method: str, *, above: float = 0.0) -> Series:
-    r"""Return the range of a method's mean test accuracy over the values that were tried of its hyperparameter.
-
-    Args:
-        table: as for :func:`gains`.
-        method: such as ``"ls"``, over α, or ``"ivon"``, over :math:`h_0`.
-        above: only values larger than this one count; 0 leaves SGD out.
-
-    Returns:
-        Best less worst in percentage points, indexed by panel; panels with a single value are left out.
-
-    Example:
-        >>> from vlls.experiments import load_table
-        >>> len(spans(load_table("nothing.csv"), "sam"))
-        0
-    """
-    rows = finished(table[(table["role"] == "main") & (table["method"] == method)])
-    rows = rows.astype({"value": float, "test_accuracy": float})
-    rows = rows[rows["value"] > above]
-    means = 100 * rows.groupby(["panel", "value"], sort=False)["test_accuracy"].mean()
-    per_panel = means.groupby("panel", sort=False).agg(["min", "max", "count"])
-    return (per_panel["max"] - per_panel["min"])[per_panel["count"] > 1]
 
 
 def coverage(name: str, table: DataFrame) -> str:

@@ -17,7 +17,6 @@ import torch
 
 from vlls._names import check_whole_number
 from vlls.experiments._jobs import GRACE, Event, Job, Outcome
-from vlls.experiments._work import work
 from vlls.train import Reporter, RunConfig
 from vlls.train._machine import pick_device
 
@@ -124,13 +123,13 @@ class _Worker:
         died = not self.process.is_alive()  # before the last look at what it said
         try:
             while self.connection.poll():
-                found.append(Event(self.job, *self.connection.recv()))
+                found.append((self.job, *self.connection.recv()))
         except (EOFError, OSError):
             died = True
-        over = any(event.outcome is not None for event in found)
+        over = any(outcome is not None for *_, outcome in found)
         if died and not over:
             self.process.join(GRACE)
-            found.append(Event(self.job, 0.0, self._death()))
+            found.append((self.job, 0.0, self._death()))
             over = True
         if over:
             self.job = None
@@ -177,7 +176,7 @@ def _serve(connection: Connection) -> None:
             reason = f"{error}; define its method in a module that other processes can import"
             connection.send((0.0, Outcome("failed", f"its process could not load it: {reason}")))
             continue
-        outcome = work(job, [DoneReporter(lambda done: connection.send((done, None)))])
+        outcome = job.work([DoneReporter(lambda done: connection.send((done, None)))])
         connection.send((1.0, outcome))
 
 

@@ -185,10 +185,10 @@ class ResultsFolder:
             save_record(folder / LABELS, labels)
         save_record(folder / RECORD, record)
 
-    def smoothed_labels(self, config: RunConfig) -> dict[str, Any] | None:
-        """Return the smoothed labels that were computed after a run, or None."""
-        path = self.run(config) / LABELS
-        return load_record(path) if path.exists() else None
+    def smoothed_labels(self, cell: Cell) -> dict[str, Any] | None:
+        """Return the smoothed labels that a cell asked for, or None; those of other cells of its run are theirs."""
+        path = self.run(cell.config) / LABELS
+        return load_record(path) if cell.also and path.exists() else None
 
     # ------------------------------------------------------------------ failures
     def note_failure(self, cell: Cell, reason: str) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vlls.experiments._cells import Cell
+
+if TYPE_CHECKING:
+    from vlls.train import Reporter
 
 GRACE = 60.0  # seconds that a process has to save its run
 
@@ -33,6 +37,12 @@ class Job:
     checkpoint_seconds: float = 30.0
     keep_weights: bool = False
 
+    def work(self, reporters: Sequence[Reporter] = ()) -> Outcome:
+        """Do the run in this process, or go on with it, and return its outcome, also if it fails."""
+        from vlls.experiments._work import work  # late: it needs torch
+
+        return work(self, reporters)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -51,23 +61,14 @@ class Outcome:
     labels: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True)
-class Event:
-    """News of a job.
-
-    Attributes:
-        job: the job.
-        done: the fraction of its steps that are done, in [0, 1].
-        outcome: its end, once it is over.
-    """
-
-    job: Job
-    done: float = 0.0
-    outcome: Outcome | None = None
+Event = tuple[Job, float, Outcome | None]
 
 
 class Executor(Protocol):
-    """Does the jobs of a sweep: in processes of this machine (:class:`.LocalExecutor`), on a cluster, ..."""
+    """Does the jobs of a sweep: in processes of this machine (:class:`.LocalExecutor`), on a cluster, ...
+
+    Wherever a job is to be done, :meth:`.Job.work` does it.
+    """
 
     def describe(self) -> str:
         """Say in a few words where jobs are done."""
@@ -80,7 +81,10 @@ class Executor(Protocol):
         """Begin a job."""
 
     def events(self, timeout: float) -> list[Event]:
-        """Return the news since the last call; wait at most ``timeout`` seconds for the first."""
+        """Return the news since the last call; wait at most ``timeout`` seconds for the first.
+
+        Each is a job, the fraction of its steps that are done, and its outcome once it is over.
+        """
 
     def stop(self) -> None:
         """Ask all jobs to save their runs and end."""

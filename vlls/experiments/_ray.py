@@ -14,7 +14,6 @@ from vlls._errors import needs
 from vlls._validation import check_whole_number
 from vlls.experiments._folder import MANIFEST
 from vlls.experiments._jobs import Event, Job, Outcome
-from vlls.experiments._work import work
 
 __all__ = ["RayExecutor"]
 
@@ -104,7 +103,7 @@ class RayExecutor:
         if not self._jobs:
             return []
         ready, _ = self._ray.wait(list(self._jobs), num_returns=1, timeout=timeout)
-        return [Event(self._jobs.pop(reference), 1.0, self._outcome(reference)) for reference in ready]
+        return [(self._jobs.pop(reference), 1.0, self._outcome(reference)) for reference in ready]
 
     def _outcome(self, reference: Any) -> Outcome:
         try:
@@ -156,7 +155,7 @@ def _work_there(job: Job) -> Outcome:
     import tempfile
 
     if (job.runs.parent / MANIFEST).exists():  # the machines share the folder
-        return work(job)
+        return job.work()
     folder = Path(tempfile.gettempdir()) / "vlls-sweep" / job.runs.parent.name
     folder.mkdir(parents=True, exist_ok=True)
-    return work(replace(job, runs=folder))
+    return replace(job, runs=folder).work()

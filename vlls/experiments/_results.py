@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 METRICS = (
     *(f"{part}_{name}" for part in ("test", "posterior", "validation") for name in ("accuracy", "nll", "ece", "brier")),
     *("clean_part_accuracy", "memorised", "recovered"),
+    *("std_start", "std_5", "std_50", "std_95", "learned_share_5", "learned_share", "learned_share_95"),
 )
 MACHINE = ("wall_seconds", "images_per_second", "peak_memory_bytes", "device", "torch", "vlls", "commit", "date")
 POSITION = ("experiment", "protocol", "role", "panel", "method", "parameter", "value", "seed", "status")
@@ -65,64 +67,48 @@ def collate(
         >>> len(collate(tempfile.mkdtemp()))
         0
     """
-    needs("pandas", "a table of results")
-    import pandas as pd
-
-    folder, cells = _cells(results, experiment, protocol)
-    rows = []
-    for cell in cells:
-        record = skipped(folder.record, cell.config)
-        if record is not None:
-            rows.append(_row(cell, record))
-    return pd.DataFrame(rows, columns=list(dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)])))
+    found = _read(results, lambda folder, cell: folder.record(cell.config), experiment, protocol)
+    rows = [_row(cell, record) for cell, record in found]
+    return _frame(rows, list(dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)])))
 
 
 def collate_labels(
     results: str | os.PathLike[str], *, experiment: str | None = None, protocol: str | None = None
 ) -> DataFrame:
-    """Return the smoothed labels that were computed after runs: one row for each pair of classes.
+    """Return the smoothed labels that were computed after runs, as :func:`collate` returns the runs.
 
-    Args:
-        results: the folder.
-        experiment: only this one.
-        protocol: only this one.
-
-    Returns:
-        ``panel``, ``method``, ``value``, ``seed``, and for the class ``label`` of the examples and each class
-        ``other`` the entry ``smoothed`` of the mean smoothed label and, of variational methods, ``mean_noise``
-        (:func:`.smoothed_labels`).
-
-    Raises:
-        ValueError: as :func:`collate` does.
+    A row is a pair of classes of a run: the one of the examples, ``label``, and each ``other``. Its ``smoothed`` is the
+    entry of the mean smoothed label and, of variational methods, ``mean_noise`` (:func:`.smoothed_labels`).
     """
-    needs("pandas", "a table of results")
-    import pandas as pd
-
-    folder, cells = _cells(results, experiment, protocol)
     rows: list[tuple[Any, ...]] = []
-    for cell in cells:
-        labels = skipped(folder.smoothed_labels, cell.config) if cell.also else None
-        if labels is None:  # of a run that another experiment needs too, they are that one's
-            continue
+    for cell, labels in _read(results, ResultsFolder.smoothed_labels, experiment, protocol):
         position = (cell.experiment, cell.protocol, cell.panel, cell.config.method, cell.value, cell.config.seed)
         names, mean = labels["classes"], labels.get("mean_noise")
         for i, label in enumerate(names):
             for j, other in enumerate(names):
                 rows.append((*position, label, other, labels["smoothed"][i][j], None if mean is None else mean[i][j]))
-    return pd.DataFrame(rows, columns=LABEL_COLUMNS).astype({"value": float, "mean_noise": float})
+    return _frame(rows, LABEL_COLUMNS).astype({"value": float, "mean_noise": float})
 
 
-def _cells(
-    results: str | os.PathLike[str], experiment: str | None, protocol: str | None
-) -> tuple[ResultsFolder, list[Cell]]:
-    """Open a folder, and return it with the cells of its sweeps that were asked for."""
+def _read(
+    results: str | os.PathLike[str],
+    read: Callable[[ResultsFolder, Cell], dict[str, Any] | None],
+    experiment: str | None,
+    protocol: str | None,
+) -> list[tuple[Cell, dict[str, Any]]]:
+    """Return the cells of a folder's sweeps that were asked for, each with its record, those that can be read."""
     folder = ResultsFolder(results)
     if not folder.path.exists():
         raise ValueError(
             f"there is no results folder {folder.path}; pass the one that a sweep was given with --results"
         )
     cells = folder.cells(skip_damaged=True)
-    return folder, [c for c in cells if experiment in (None, c.experiment) and protocol in (None, c.protocol)]
+    cells = [c for c in cells if experiment in (None, c.experiment) and protocol in (None, c.protocol)]
+    return [(cell, found) for cell in cells if (found := skipped(partial(read, folder), cell)) is not None]
+
+
+def _frame(rows: Sequence[Any], columns: Sequence[str]) -> DataFrame:
+    return needs("pandas", "a table of results").DataFrame(rows, columns=columns)
 
 
 def _row(cell: Cell, record: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vlls.experiments._cells import Cell, cells
 from vlls.experiments._folder import ResultsFolder
-from vlls.experiments._jobs import GRACE, Event, Executor, Job, Outcome
+from vlls.experiments._jobs import GRACE, Executor, Job, Outcome
 
 
 @dataclass
@@ -210,16 +210,15 @@ class _Sweep:
 
     def listen(self, timeout: float) -> None:
         """Take note of the news of the runs."""
-        for event in self.executor.events(timeout):
-            if event.outcome is not None:
-                self.end(event, event.outcome)
+        for job, done, outcome in self.executor.events(timeout):
+            if outcome is not None:
+                self.end(job.cell, outcome)
             else:
                 for reporter in self.reporters:
-                    reporter.progress(event.job.cell, event.done)
+                    reporter.progress(job.cell, done)
 
-    def end(self, event: Event, outcome: Outcome) -> None:
+    def end(self, first: Cell, outcome: Outcome) -> None:
         """Note the end of a run."""
-        first = event.job.cell
         for cell in self.running.pop(first.config.key, [first]):
             if outcome.status in ("finished", "diverged"):
                 if outcome.record is not None and self.folder.record(cell.config) is None:
