@@ -93,6 +93,9 @@ class _LearnsPosterior(Protocol):
         """The posterior under the names of a model's parameters."""
 
 
+_AnyPosterior = Posterior | _LearnsPosterior
+
+
 class GaussianPosterior:
     r"""A Gaussian over all parameters with a full covariance, in float64.
 

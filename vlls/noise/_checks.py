@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from vlls._names import kind_of
 from vlls._validation import is_number, whole_labels
-from vlls._warnings import warn_caller
 
 MEBIBYTE = 1 << 20
 _BATCH = nn.modules.batchnorm._BatchNorm
@@ -28,7 +27,11 @@ TOGETHER = (
 
 def memory_aim(memory_limit: float | None, device: torch.device) -> float:
     """Bytes that temporaries may take, of a limit in MiB: 64 on a CPU and 2048 on a GPU if it is None."""
-    return (memory_limit or (2048 if device.type == "cuda" else 64)) * MEBIBYTE
+    if memory_limit is None:
+        memory_limit = 2048 if device.type == "cuda" else 64
+    elif not is_number(memory_limit) or not memory_limit > 0:
+        raise ValueError(f"memory_limit={memory_limit!r}; pass a positive number of MiB")
+    return memory_limit * MEBIBYTE
 
 
 def available_memory(device: torch.device) -> int:
@@ -84,12 +87,6 @@ def _first_line(error: Exception) -> str:
     return str(error).split("\n")[0].split(". ")[0].rstrip(".")
 
 
-def check_memory_limit(memory_limit: float | None) -> None:
-    """Raise a ValueError unless a limit is None or positive."""
-    if memory_limit is not None and not (is_number(memory_limit) and memory_limit > 0):
-        raise ValueError(f"memory_limit={memory_limit!r}; pass a positive number of MiB")
-
-
 def check_mode(model: nn.Module) -> None:
     """Raise a ValueError if a module in training mode would draw random numbers or mix the examples of a batch."""
     for name, module in model.named_modules():
@@ -119,27 +116,6 @@ def _tracks(module: nn.Module) -> bool:
         return bool(module.track_running_stats)
     hooks = (type(hook).__name__ for hook in module._forward_pre_hooks.values())
     return type(module).__name__ == "_SpectralNorm" or "SpectralNorm" in hooks
-
-
-def warn_of_resolution(model: nn.Module, mean: dict[str, Tensor], std: dict[str, Tensor], *, lost: bool) -> None:
-    """Warn of the first parameter in half precision whose standard deviation is below the spacing of its numbers.
-
-    ``lost`` says that the noise is computed with weights of that precision.
-    """
-    for name, parameter in model.named_parameters():
-        if name not in std or parameter.element_size() >= 4:
-            continue
-        steps = torch.finfo(parameter.dtype).eps * torch.exp2(torch.frexp(mean[name]).exponent - 1.0)
-        moved = std[name] > 0
-        below = moved & (std[name] < steps)
-        if int(below.sum()) > int(moved.sum()) / 2:
-            here = "draws of the weights lose most of it here" if lost else "it is computed in float32 here"
-            size, apart = float(std[name][below].median()), float(steps[below].median())
-            warn_caller(
-                f"std of {name!r} is {size:.1e} and its {parameter.dtype} weights are {apart:.1e} apart: a model in "
-                f"{parameter.dtype} cannot show that noise, {here}; keep the weights in float32 and use torch.autocast"
-            )
-            return
 
 
 def check_logits(logits: Tensor, num: int) -> Tensor:

@@ -21,14 +21,14 @@ from vlls.noise._checks import MEBIBYTE, available_memory, check_logits, memory_
 from vlls.noise._posterior import gram
 from vlls.noise._trace import Pass, Seen, Site, backward_once, contribution, forward, gradients, sites_of
 from vlls.noise._trial import Trials, prepare
-from vlls.posterior import Posterior, _LearnsPosterior
+from vlls.posterior import _AnyPosterior
 
 _warned: set[str] = set()
 
 
 @torch.inference_mode(False)
 def logit_covariance(
-    model: nn.Module, posterior: Posterior | _LearnsPosterior, x: Tensor, *, memory_limit: float | None = None
+    model: nn.Module, posterior: _AnyPosterior, x: Tensor, *, memory_limit: float | None = None
 ) -> Tensor:
     r"""Return :math:`J \Sigma J^\top`, the covariance of every example's logits under the linearised network.
 
@@ -72,7 +72,7 @@ class Linearization:
     def __init__(
         self,
         model: nn.Module,
-        posterior: Posterior | _LearnsPosterior,
+        posterior: _AnyPosterior,
         x: Tensor,
         *,
         memory_limit: float | None = None,

@@ -20,7 +20,7 @@ from vlls.noise._linearization import Linearization, differentiable_input
 from vlls.noise._options import NoiseOptions, keywords
 from vlls.noise._push import curvature, mean_curvature, push, symmetric_root, the_family
 from vlls.noise._trial import Setting, prepare
-from vlls.posterior import Posterior, _LearnsPosterior
+from vlls.posterior import _AnyPosterior
 
 _INSTEAD = "use method='rank' or 'monte_carlo'"
 
@@ -67,7 +67,7 @@ class LabelNoise:
 
 @torch.inference_mode(False)
 @keywords(NoiseOptions)
-def label_noise(model: nn.Module, posterior: Posterior | _LearnsPosterior, x: Tensor, options: NoiseOptions) -> Tensor:
+def label_noise(model: nn.Module, posterior: _AnyPosterior, x: Tensor, options: NoiseOptions) -> Tensor:
     r"""Return the label noise of every example and class, to be **added** to the label.
 
     For ``exact``, ``rank`` and ``monte_carlo`` it is the deterministic noise :math:`A'(f(m)) - \mathbb E_q[A'(f)]`
@@ -96,9 +96,7 @@ def label_noise(model: nn.Module, posterior: Posterior | _LearnsPosterior, x: Te
 
 @torch.inference_mode(False)
 @keywords(NoiseOptions)
-def label_noise_moments(
-    model: nn.Module, posterior: Posterior | _LearnsPosterior, x: Tensor, options: NoiseOptions
-) -> LabelNoise:
+def label_noise_moments(model: nn.Module, posterior: _AnyPosterior, x: Tensor, options: NoiseOptions) -> LabelNoise:
     r"""Return mean, covariance and magnitude of every example's label noise (Chapter 6).
 
     There are four methods.
@@ -169,9 +167,7 @@ class Estimator:
 
     line: Linearization  # of exact and rank
 
-    def __init__(
-        self, model: nn.Module, posterior: Posterior | _LearnsPosterior, x: Tensor, options: NoiseOptions
-    ) -> None:
+    def __init__(self, model: nn.Module, posterior: _AnyPosterior, x: Tensor, options: NoiseOptions) -> None:
         self.options, method, limit = options, options.method, options.memory_limit
         if method in ("exact", "rank"):
             rank = options.rank if method == "rank" else None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vlls._validation import check_generator, check_known, check_whole_number
 from vlls.families import Family
-from vlls.posterior import Posterior, _LearnsPosterior
+from vlls.posterior import _AnyPosterior
 
 P = ParamSpec("P")
 Options = TypeVar("Options")
@@ -46,21 +46,16 @@ class NoiseOptions:
         check_whole_number(self.curvature_pairs, "curvature_pairs", 0)
 
 
-def keywords(
-    options: Callable[P, Options],
-) -> Callable[
-    [Callable[[nn.Module, Posterior | _LearnsPosterior, Tensor, Options], T]],
-    Callable[Concatenate[nn.Module, Posterior | _LearnsPosterior, Tensor, P], T],
-]:
+Plain = Callable[[nn.Module, _AnyPosterior, Tensor, Options], T]
+Called = Callable[Concatenate[nn.Module, _AnyPosterior, Tensor, P], T]
+
+
+def keywords(options: Callable[P, Options]) -> Callable[[Plain[Options, T]], Called[P, T]]:
     """Let a function of a model, a posterior, a batch and options take the fields of the options as its keywords."""
 
-    def decorate(
-        function: Callable[[nn.Module, Posterior | _LearnsPosterior, Tensor, Options], T],
-    ) -> Callable[Concatenate[nn.Module, Posterior | _LearnsPosterior, Tensor, P], T]:
+    def decorate(function: Plain[Options, T]) -> Called[P, T]:
         @wraps(function)
-        def call(
-            model: nn.Module, posterior: Posterior | _LearnsPosterior, x: Tensor, *args: P.args, **kwargs: P.kwargs
-        ) -> T:
+        def call(model: nn.Module, posterior: _AnyPosterior, x: Tensor, *args: P.args, **kwargs: P.kwargs) -> T:
             return function(model, posterior, x, options(*args, **kwargs))
 
         hints = {**get_type_hints(function), **get_type_hints(options)}

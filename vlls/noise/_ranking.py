@@ -24,7 +24,7 @@ from vlls.noise._checks import check_labels
 from vlls.noise._linearization import differentiable_input
 from vlls.noise._network import Estimator, LabelNoise
 from vlls.noise._options import NoiseOptions
-from vlls.posterior import Posterior, _LearnsPosterior
+from vlls.posterior import _AnyPosterior
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class ExampleRanking:
 @torch.inference_mode(False)
 def rank_examples(
     model: nn.Module,
-    posterior: Posterior | _LearnsPosterior,
+    posterior: _AnyPosterior,
     dataset: Any,
     labels: Any,
     *,

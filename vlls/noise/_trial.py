@@ -18,17 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from vlls._compiled import uncompiled
+from vlls._warnings import warn_caller
 from vlls.noise._call import Call, call_of, differentiable, is_narrow
 from vlls.noise._checks import (
     TOGETHER,
     available_memory,
     check_batch,
     check_logits,
-    check_memory_limit,
     check_mode,
     forward_derivatives,
     memory_aim,
-    warn_of_resolution,
 )
 from vlls.noise._posterior import ModelPosterior, posterior_of, sum_of
 from vlls.noise._trace import Pass, Site, backward_once, contribution, forward, gradients, replayed
@@ -342,16 +341,28 @@ class Setting:
     arithmetic: torch.dtype  # of a call
 
     def warn(self) -> None:
-        """Warn if weights in half precision cannot show the noise."""
-        if any(is_narrow(p) for p in self.model.parameters()):
-            std = self.posterior.deviations()
-            warn_of_resolution(self.model, self.posterior.mean, std, lost=self.call.dtype is None)
+        """Warn of the first weights in half precision whose deviations are below the spacing of their numbers."""
+        narrow = [(n, p.dtype) for n, p in self.model.named_parameters() if is_narrow(p) and n in self.posterior.mean]
+        deviations = self.posterior.deviations() if narrow else {}
+        for name, dtype in narrow:
+            std, exponent = deviations[name], torch.frexp(self.posterior.mean[name]).exponent
+            steps = torch.finfo(dtype).eps * torch.exp2(exponent - 1.0)
+            below = (std > 0) & (std < steps)
+            if int(below.sum()) > int((std > 0).sum()) / 2:
+                here = (
+                    "draws of the weights lose most of it" if self.call.dtype is None else "it is computed in float32"
+                )
+                size, apart = float(std[below].median()), float(steps[below].median())
+                warn_caller(
+                    f"std of {name!r} is {size:.1e} and its {dtype} weights are {apart:.1e} apart: a model in {dtype} "
+                    f"cannot show that noise, {here} here; keep the weights in float32 and use torch.autocast"
+                )
+                return
 
 
 def prepare(model: nn.Module, posterior: Any, x: Tensor, memory_limit: float | None) -> tuple[Setting, Trials]:
     """Check an estimator's arguments, and that no example changes the logits of another; more trials may follow."""
     check_batch(x)
-    check_memory_limit(memory_limit)
     model = uncompiled(model)
     check_mode(model)
     return trials_of(model, posterior_of(model, posterior), x, memory_limit)

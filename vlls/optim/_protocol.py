@@ -9,8 +9,6 @@ import torch
 
 from vlls.posterior import Posterior
 
-__all__ = ["VariationalOptimizer"]
-
 
 @runtime_checkable
 class VariationalOptimizer(Protocol):

@@ -431,10 +431,7 @@ class SAM(Optimizer):
     def _check_matches(self, saved: dict[str, Any]) -> None:
         base_name = type(self.base_optimizer).__name__
         if any(isinstance(name, str) for group in saved.get("param_groups", ()) for name in group["params"]):
-            saved = {
-                "base_optimizer": base_name,
-                **saved,
-            }  # torch.distributed.checkpoint names parameters, and keeps no more
+            saved = {"base_optimizer": base_name, **saved}  # torch.distributed.checkpoint keeps no more
         if missing := [key for key in ("state", "param_groups", "base_optimizer") if key not in saved]:
             raise ValueError(f"state_dict has no {missing[0]!r}; pass what SAM's state_dict() returned")
         theirs, ours = ([group["params"] for group in groups] for groups in (saved["param_groups"], self.param_groups))

@@ -283,9 +283,8 @@ class IVON(Optimizer, Joinable):
             self._weights.samples.take_from_grads()
             for state in states:
                 state.param.grad = None
-        return states, processes.LocalGradients(
-            states
-        ) if train and self.sync and processes.several_processes() else None
+        together = train and self.sync and processes.several_processes()
+        return states, processes.LocalGradients(states) if together else None
 
     @overload
     def step(self, closure: None = None) -> None: ...
