@@ -248,6 +248,69 @@ def test_softmax_noise_to_second_order():
     assert float((ties * (ties - (ties * ties).sum(1, keepdim=True))).abs().max()) == 0
 
 
+def relative_variances(s, cov):
+    """Variance of each class's logit relative to the mean logit, by a loop: (e_k - S)' V (e_k - S)."""
+    found = torch.zeros_like(s)
+    for i, (p, v) in enumerate(zip(s, cov, strict=True)):
+        for k in range(len(p)):
+            row = -p.clone()
+            row[k] += 1
+            found[i, k] = row @ v @ row
+    return found
+
+
+@pytest.mark.guards("prop-softmax-any-covariance")
+def test_softmax_noise_of_any_covariance_to_second_order():
+    """Half of S_k times the average variance minus the class's own; what is left falls like the square."""
+    generator = torch.Generator().manual_seed(5)
+    mean = torch.randn(12, 3, dtype=torch.float64, generator=generator)
+    root = torch.randn(12, 3, 3, dtype=torch.float64, generator=generator)
+    s, cov = torch.softmax(mean, 1), root @ root.mT
+    d = relative_variances(s, cov)
+    leading = s * ((s * d).sum(1, keepdim=True) - d) / 2
+    assert float(leading.sum(1).abs().max()) < 1e-14
+    errors = []
+    for scale in (0.04, 0.02, 0.01):
+        noise = torch.stack([tensor_noise(m, scale * v) for m, v in zip(mean, cov, strict=True)])
+        errors.append(float((noise - scale * leading).abs().max()))
+    assert all(1.8 < math.log2(a / b) < 2.2 for a, b in itertools.pairwise(errors)), errors
+    # a random shift that correlates with the logits changes nothing
+    c = torch.randn(12, 3, 1, dtype=torch.float64, generator=generator)
+    shifted = torch.eye(3, dtype=torch.float64) + c + c.mT
+    assert torch.allclose(relative_variances(s, shifted), relative_variances(s, torch.eye(3).double().expand(12, 3, 3)))
+
+
+def tensor_noise(mean, cov, order=24):
+    """Noise of three classes by a product of Gauss-Hermite rules, without the package."""
+    nodes, weights = (torch.from_numpy(a) for a in np.polynomial.hermite_e.hermegauss(order))
+    values, vectors = torch.linalg.eigh(cov)
+    points = torch.cartesian_prod(nodes, nodes, nodes) @ (vectors * values.clamp_min(0).sqrt()).T
+    weights = torch.cartesian_prod(weights, weights, weights).prod(1)
+    return torch.softmax(mean, 0) - (weights / weights.sum()) @ torch.softmax(mean + points, 1)
+
+
+@pytest.mark.guards("prop-softmax-any-covariance")
+@pytest.mark.parametrize("correlation", [0.95, 1.0])
+def test_the_predicted_class_is_lowered_where_the_others_move_together(correlation):
+    """Chapter 3's example: class 1 is predicted and the least uncertain, and its noise is -0.022."""
+    mean = torch.tensor([1.0, 0.9, 0.9], dtype=torch.float64)
+    cov = torch.tensor([[0.05, 0, 0], [0, 1, correlation], [0, correlation, 1]], dtype=torch.float64)
+    family = Categorical(3, num_points=1 << 12)
+    value, error = family.expected_mean_with_error(mean[None], cov[None])
+    noise, reference = (family.mean(mean[None]) - value)[0], tensor_noise(mean, cov, 40)
+    assert bool(((noise - reference).abs() <= 5 * error[0]).all())
+    assert float(noise[0]) < -0.02 and mean.argmax() == 0 and cov.diagonal().argmin() == 0
+    if correlation == 1.0:  # the other two act as one class, which has more than half of the probability
+        as_one = Bernoulli().label_noise(mean[0] - mean[1:].logsumexp(0), torch.tensor(1.05))
+        assert float(reference[0]) == pytest.approx(float(as_one), rel=1e-6)
+        likely = torch.tensor([3.0, 0.9, 0.9], dtype=torch.float64)  # more than half: on its side
+        assert torch.softmax(likely, 0)[0] > 0.5 and tensor_noise(likely, cov)[0] > 0.01
+    else:
+        assert float(reference[0]) == pytest.approx(-0.0217, abs=5e-5)
+        independent = tensor_noise(mean, torch.eye(3, dtype=torch.float64))
+        assert independent[0] > 0  # with equal variances it is on the side of the prediction
+
+
 # ------------------------------------------------------------------ where the theorem ends
 @pytest.mark.guards("prop-bounded-domain")
 def test_bounded_domains_have_no_gaussian_expectation():

@@ -102,6 +102,62 @@ def test_von_agrees_with_a_plain_reference(family):
         assert np.abs(q.covariance.numpy() - covariance).max() < 1e-9
 
 
+@pytest.mark.guards("thm-von-newton")
+def test_theorem_2_in_symbols():
+    """VON's step from the objective, Newton's from the loss: equal for an abstract A, as integrals nobody evaluates."""
+    x, e = sp.symbols("x e", real=True)
+    y1, phi1, phi2, v = sp.symbols("y1 phi1 phi2 v", positive=True)
+    partition, mean = sp.Function("A"), sp.Matrix([m1, m2])
+
+    def expected(g):
+        return sp.Integral(sp.exp(-(e**2) / 2) / sp.sqrt(2 * sp.pi) * g, (e, -sp.oo, sp.oo))
+
+    def derivative(at, order):
+        return partition(x).diff(x, order).subs(x, at)
+
+    def tidy(matrix):
+        return matrix.applyfunc(lambda entry: sp.expand(sp.factor_terms(entry)))
+
+    f, phi = phi1 * m1 + phi2 * m2, sp.Matrix([phi1, phi2])
+    drawn = f + sp.sqrt(v) * e
+    objective = -y1 * f + expected(partition(drawn)) + (m1**2 + m2**2) / 2
+    slope, curvature = tidy(sp.Matrix([objective]).jacobian(mean).T), tidy(sp.hessian(objective, mean))
+    noise = derivative(f, 1) - expected(derivative(drawn, 1))
+    noisy = tidy(phi * (derivative(f, 1) - (y1 + noise)) + mean)
+    averaged = tidy(phi * phi.T * expected(derivative(drawn, 2)) + sp.eye(2))
+    von = mean - curvature.adjugate() / curvature.det() * slope
+    newton = mean - averaged.adjugate() / averaged.det() * noisy
+    assert von - newton == sp.zeros(2, 1)
+    plain = tidy(phi * (derivative(f, 1) - y1) + mean)  # without the noise they differ
+    assert mean - averaged.adjugate() / averaged.det() * plain - von != sp.zeros(2, 1)
+
+
+@pytest.mark.guards("prop-newton-limit")
+@pytest.mark.parametrize("family", [Bernoulli(), Poisson()], ids=repr)
+def test_newton_is_von_at_temperature_zero(family):
+    """VON on the loss divided by tau: its distance from Newton falls like tau, and so does its noise."""
+    glm = problem(family, n=80, p=5)
+    newton = [start(glm).mean]
+    for _ in range(4):
+        newton.append(newton_step(glm, newton[-1]))
+    distances, third = [], []
+    for tau in (1e-3, 1e-4, 1e-5):
+        theta, s = start(glm).mean, torch.eye(5, dtype=torch.float64)
+        for _ in range(4):
+            q = GaussianPosterior(theta, covariance=tau * s)
+            noise = glm.label_noise(q)
+            precision = glm.expected_hessian(q) / tau  # Eq. 18 for the loss divided by tau
+            theta = theta - torch.linalg.solve(precision, glm.expected_gradient(q) / tau)
+            s = torch.linalg.inv(precision) / tau
+        distances.append(float((theta - newton[-1]).abs().max()))
+        f = (glm.features @ q.mean).requires_grad_()
+        (bend,) = torch.autograd.grad(glm.family.curvature(f).sum(), f)  # A'''
+        leading = -bend * ((glm.features @ q.covariance) * glm.features).sum(1) / 2
+        third.append(float((noise - leading).abs().max() / leading.abs().max()))
+    assert 0.98 < math.log10(distances[1] / distances[2]) < 1.02
+    assert third[2] < 1e-3 and 0.9 < math.log10(third[1] / third[2]) < 1.1
+
+
 @pytest.mark.guards("cor-damped-von")
 @pytest.mark.parametrize("family", FAMILIES, ids=repr)
 def test_damped_von_is_damped_newton_with_an_averaged_precision(family):
