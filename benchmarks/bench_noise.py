@@ -86,7 +86,7 @@ def train(config: RunConfig, device: torch.device) -> Network:
     data = prepare(config)
     trainer = Trainer(config, data, device)
     began = time.perf_counter()
-    for step in range(trainer.total_steps):
+    for step in range(config.epochs * trainer.steps_per_epoch):
         epoch, within = divmod(step, trainer.steps_per_epoch)
         if within == 0:
             trainer.epoch_sums()  # those of the epoch before are let go

@@ -108,12 +108,13 @@ class Engine:
     def __init__(self, config: RunConfig, data: RunData, device: torch.device, *, cuda_graph: bool = True) -> None:
         self.trainer = Trainer(config, data, device, cuda_graph=cuda_graph)
         self.batch_size = config.batch_size
+        self.total = self.trainer.config.epochs * self.trainer.steps_per_epoch
         self.taken = 0
 
     def step(self) -> None:
         if self.taken % self.trainer.steps_per_epoch == 0:
             self.trainer.batches.start(self.taken // self.trainer.steps_per_epoch, 0)
-        self.trainer.step(self.taken % self.trainer.total_steps)
+        self.trainer.step(self.taken % self.total)
         self.taken += 1
 
 
