@@ -188,6 +188,43 @@ def test_sam_noise_makes_a_binary_residual_longer():
     assert torch.allclose(label_noise_moments(model, unit, x, linear=True).std[:, 0], noise.abs(), atol=1e-13)
 
 
+@pytest.mark.guards("prop-sam-bound")
+def test_penalised_sam_bounds_the_expected_loss():
+    """The bound against draws for several widths, its gradient against differences, and its maximum on a quadratic."""
+    model, mean, _, x, labels = network()
+    m = torch.cat([p.flatten() for p in mean.values()])
+
+    def loss(theta):
+        parts = theta.split([p.numel() for p in mean.values()])
+        weights = {name: part.reshape(p.shape) for part, (name, p) in zip(parts, mean.items(), strict=True)}
+        return nn.functional.cross_entropy(functional_call(model, weights, (x,)), labels, reduction="sum")
+
+    def supremum(at, sigma):
+        delta = torch.zeros_like(at)
+        for _ in range(300):
+            delta = sigma**2 * torch.func.grad(loss)(at + delta)
+        return delta, loss(at + delta) - delta.square().sum() / (2 * sigma**2)
+
+    direction, h = torch.randn_like(m), 1e-5
+    for sigma in (0.05, 0.1, 0.2):
+        delta, value = supremum(m, sigma)
+        slope = torch.func.grad(loss)(m + delta)
+        assert torch.allclose(delta, sigma**2 * slope, rtol=0, atol=1e-12)
+        nearby = delta + 0.3 * sigma * torch.randn(200, len(m), dtype=torch.float64)  # no better δ around it
+        others = torch.func.vmap(loss)(m + nearby) - nearby.square().sum(1) / (2 * sigma**2)
+        assert bool((others < value).all())
+        drawn = torch.func.vmap(loss)(m + sigma * torch.randn(4000, len(m), dtype=torch.float64))
+        error = drawn.std() / 4000**0.5
+        assert loss(m) < drawn.mean() < value + len(m) / 2 - 5 * error
+        ahead, behind = (supremum(m + step * direction, sigma)[1] for step in (h, -h))
+        assert float((ahead - behind) / (2 * h)) == pytest.approx(float(direction @ slope), rel=1e-6)
+    # a quadratic loss: both sides in closed form, equal where every curvature is 1 / σ² and the slope zero
+    g, curvature = torch.tensor([0.3, -0.2]).double(), torch.tensor([0.9, 0.4]).double()
+    expected = (curvature / 2).sum()  # σ = 1, the loss at m is 0
+    assert expected < (g.square() / (1 - curvature)).sum() / 2 + 1
+    assert 1 - float(torch.ones(2).sum() / 2) == 0
+
+
 @pytest.mark.guards("prop-sam-noise")
 def test_sam_noise_can_make_a_residual_of_three_classes_shorter():
     p = torch.tensor([0.1, 0.7, 0.2], dtype=torch.float64)
