@@ -190,7 +190,7 @@ def test_sam_noise_makes_a_binary_residual_longer():
 
 @pytest.mark.guards("prop-sam-bound")
 def test_penalised_sam_bounds_the_expected_loss():
-    """The bound against draws for several widths, its gradient against differences, and its maximum on a quadratic."""
+    """The bound against draws for several widths, and its gradient against differences."""
     model, mean, _, x, labels = network()
     m = torch.cat([p.flatten() for p in mean.values()])
 
@@ -218,11 +218,6 @@ def test_penalised_sam_bounds_the_expected_loss():
         assert loss(m) < drawn.mean() < value + len(m) / 2 - 5 * error
         ahead, behind = (supremum(m + step * direction, sigma)[1] for step in (h, -h))
         assert float((ahead - behind) / (2 * h)) == pytest.approx(float(direction @ slope), rel=1e-6)
-    # a quadratic loss: both sides in closed form, equal where every curvature is 1 / σ² and the slope zero
-    g, curvature = torch.tensor([0.3, -0.2]).double(), torch.tensor([0.9, 0.4]).double()
-    expected = (curvature / 2).sum()  # σ = 1, the loss at m is 0
-    assert expected < (g.square() / (1 - curvature)).sum() / 2 + 1
-    assert 1 - float(torch.ones(2).sum() / 2) == 0
 
 
 @pytest.mark.guards("prop-sam-noise")
