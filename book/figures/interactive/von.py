@@ -55,7 +55,10 @@ def explore_von_steps(
     points, x, y = (
         as_float64(value, name).cpu() for name, value in (("points", points), ("x", x), ("y", y))
     )
-    _check(glm, posteriors, feature_map, points, x, y)
+    _check_iterations(posteriors)
+    _check_examples(glm, points, feature_map)
+    _check_axis(x, "x")
+    _check_axis(y, "y")
     grid = feature_map(torch.cartesian_prod(y, x).flip(1))
     family = glm.family
     shape = (len(y), len(x))
@@ -149,29 +152,23 @@ def _lines(contours: Any, level: float) -> list[list[float]]:
     return [np.round(line, 3).flatten().tolist() for line in contours.lines(level)]
 
 
-def _check(
-    glm: GLM,
-    posteriors: Mapping[int, GaussianPosterior],
-    feature_map: Callable[[Tensor], Tensor],
-    points: Tensor,
-    x: Tensor,
-    y: Tensor,
-) -> None:
-    if not isinstance(glm.family, Bernoulli):
-        raise ValueError(
-            f"the model has the family {type(glm.family).__name__}; pass one of Bernoulli labels"
-        )
+def _check_iterations(posteriors: Mapping[int, GaussianPosterior]) -> None:
     iterations = list(posteriors)
     if not iterations:
         raise ValueError(
             "posteriors is empty; pass {iteration: posterior} for at least one iteration"
         )
-    if (
-        any(not isinstance(t, int) or t < 0 for t in iterations)
-        or sorted(set(iterations)) != iterations
-    ):
+    whole = all(isinstance(t, int) and t >= 0 for t in iterations)
+    if not whole or sorted(set(iterations)) != iterations:
         raise ValueError(
             f"posteriors has the iterations {iterations}; pass integers >= 0 in ascending order"
+        )
+
+
+def _check_examples(glm: GLM, points: Tensor, feature_map: Callable[[Tensor], Tensor]) -> None:
+    if not isinstance(glm.family, Bernoulli):
+        raise ValueError(
+            f"the model has the family {type(glm.family).__name__}; pass one of Bernoulli labels"
         )
     num = len(glm.targets)
     if tuple(points.shape) != (num, 2):
@@ -179,21 +176,21 @@ def _check(
             f"points have shape {tuple(points.shape)}; the model's examples need ({num}, 2)"
         )
     check_finite(points, "points")
-    for name, axis in (("x", x), ("y", y)):
-        if axis.ndim != 1 or len(axis) < 2:
-            raise ValueError(
-                f"{name} has shape {tuple(axis.shape)}; pass two or more coordinates in a row"
-            )
-        check_finite(axis, name)
-        step = axis.diff()
-        if not bool((step > 0).all()) or float(step.max() - step.min()) > 1e-4 * float(step.mean()):
-            raise ValueError(
-                f"{name} does not ascend in equal steps; pass torch.linspace(low, high, number)"
-            )
-    features = as_float64(feature_map(points), "features")
-    if features.shape != glm.features.shape or not torch.allclose(
-        features.cpu(), glm.features.cpu()
-    ):
+    features, own = as_float64(feature_map(points), "features").cpu(), glm.features.cpu()
+    if features.shape != own.shape or not torch.allclose(features, own):
         raise ValueError(
             "feature_map(points) are not the model's features; pass the map and the points it was made of"
+        )
+
+
+def _check_axis(axis: Tensor, name: str) -> None:
+    if axis.ndim != 1 or len(axis) < 2:
+        raise ValueError(
+            f"{name} has shape {tuple(axis.shape)}; pass two or more coordinates in a row"
+        )
+    check_finite(axis, name)
+    step = axis.diff()
+    if not bool((step > 0).all()) or float(step.max() - step.min()) > 1e-4 * float(step.mean()):
+        raise ValueError(
+            f"{name} does not ascend in equal steps; pass torch.linspace(low, high, number)"
         )
