@@ -110,7 +110,8 @@ def test_only_names_and_keys_change_and_nothing_is_trained_again(older, monkeypa
     assert [results.is_done(cell) for cell in cells] == [True] * 3 + [False] * 2
     assert results.is_cut(cells[3]) and "enough memory" in results.failure(cells[4].config)
     table, old = collate(older), load_table(HERE / "format1.csv")
-    assert table.drop(columns="key").to_csv(index=False) == old.drop(columns="key").to_csv(index=False)
+    columns = old.columns.drop("key")  # later versions add some
+    assert table[columns].to_csv(index=False) == old[columns].to_csv(index=False)
 
     class Idle:
         free = 1
