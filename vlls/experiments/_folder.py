@@ -40,7 +40,7 @@ class ResultsFolder:
 
     ``runs/NAME/record.json`` is a finished run, and ``checkpoint.pt`` beside it one that was cut;
     ``sweeps/EXPERIMENT-PROTOCOL.json`` tells which runs a sweep consists of. A run that several experiments need is
-    trained once. A folder whose runs an older version named can be read, and written to after :func:`.migrate`.
+    trained once. A folder whose runs an older version named can be read, and written to after ``vlls migrate``.
 
     Args:
         path: the folder; made when something is first written.

@@ -45,34 +45,16 @@ class Migration:
 
 
 def migrate(path: str | os.PathLike[str]) -> Migration:
-    """Give the runs in a folder, or in a table, the keys of this version.
+    """Give the runs of a results folder, of a folder of runs, or of a CSV table of results the keys of this version.
 
-    Older versions hashed every field of a config, so that a new field orphaned all finished runs; now a key hashes only
-    the fields that the method reads and whose values are not those of runs before there was the field. Each run's
-    folder gets its new name, and its record and checkpoint the new key; nothing else in them changes. Where two folders
-    are of the same run, the finished one, or else the newer, gets the name; the other stays beside it as
+    Each run's folder gets its new name, and its record and checkpoint the new key; nothing else in them changes. Where
+    two folders are of the same run, the finished one, or else the newer, gets the name; the other stays beside it as
     ``NAME.older``. Each step is whole or not done: a migration that was stopped goes on when it is called again, and
     one that is done changes nothing.
-
-    Args:
-        path: a results folder of ``vlls sweep``, a folder of runs of ``vlls train``, or a CSV table of ``vlls
-            results``.
-
-    Returns:
-        The runs that were renamed, those that are there twice, and those that were left as they were, because their
-        record cannot be read or another process is at work on them.
 
     Raises:
         ValueError: if there are no runs, or another process holds the folder.
         OSError: if a file cannot be written; what was done is kept.
-
-    Example:
-        >>> import tempfile
-        >>> from vlls.train import RunConfig, run
-        >>> with tempfile.TemporaryDirectory() as runs:
-        ...     folder = run(RunConfig(method="sgd", epochs=1, train_size=100), runs).folder
-        ...     migrate(runs)  # of this version already
-        Migration(runs=0, aside=[], left={})
     """
     path = Path(path).expanduser()
     if path.suffix == ".csv" and path.is_file():

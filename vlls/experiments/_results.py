@@ -152,7 +152,7 @@ def save_table(table: DataFrame, path: str | os.PathLike[str]) -> None:
 
 
 def load_table(path: str | os.PathLike[str]) -> DataFrame:
-    """Read a table that :func:`save_table` wrote; one that is not there is empty.
+    """Read a table that ``vlls results`` wrote; one that is not there is empty.
 
     Raises:
         ValueError: if it cannot be read.
