@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vlls.plots._style import WIDTH, styled
+from vlls.plots._style import WIDTH, legend_above, styled
 from vlls.train import METHODS
 
 __all__ = ["plot_accuracy_by_class"]
@@ -53,13 +53,7 @@ def plot_accuracy_by_class(
         ax.set_title(title, fontsize=10)
         ax.set_xlabel("wrong labels of the class (%)")
     axes[0, 0].set(ylabel="test accuracy of the class (%)", ylim=(-4, 104))
-    entries = [ax.get_legend_handles_labels() for ax in axes[0]]
-    shown = {
-        label: handle
-        for handles, labels in entries
-        for handle, label in zip(handles, labels, strict=True)
-    }
-    figure.legend(shown.values(), shown, loc="outside upper center", ncols=2, fontsize=9)
+    legend_above(figure, 2, fontsize=9)
     return figure
 
 

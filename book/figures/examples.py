@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vlls.plots._style import PALETTE, WIDTH, as_array, styled
+from vlls.plots._style import PALETTE, WIDTH, as_array, legend_above, styled
 
 __all__ = [
     "plot_noise_structure",
@@ -157,8 +157,7 @@ def plot_relabelled_auroc(
         ax.axhline(0.5, color=_INK, linewidth=0.9, linestyle="dotted")
         ax.set(title=kind, xlabel="rate of changed labels (%)", ylim=(0.4, 1.02))
     axes[0, 0].set_ylabel("area under the ROC curve")
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=3)
+    legend_above(figure, 3)
     return figure
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vlls.families import Family
-from vlls.plots._style import PALETTE, WIDTH, as_array, styled
+from vlls.plots._style import PALETTE, WIDTH, as_array, legend_above, styled
 
 __all__ = [
     "plot_digit_noise",
@@ -62,7 +62,7 @@ def plot_family_noise(
             bottom.set_ylim(-1, 1)
     axes[0, 0].set_ylabel("mean of $y$ (unit of $y$)")
     axes[1, 0].set_ylabel(r"noise $\epsilon$")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    legend_above(figure, 3)
     return figure
 
 
@@ -99,7 +99,7 @@ def plot_expectation_error(
         ax.set_title(title, fontsize=10)
         ax.set_xlabel(xlabel)
     axes[0, 0].set_ylabel("absolute error")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    legend_above(figure, 4)
     return figure
 
 
@@ -174,13 +174,7 @@ def plot_noise_confidence(panels: Mapping[str, tuple[Tensor, Tensor]], correct: 
         ax.set_ylim(bottom=0)
         ax.set_xlabel("confidence (probability)")
     axes[0, 0].set_ylabel(r"noise $\|\epsilon\|_1$ (probability)")
-    legend = figure.legend(
-        *axes[0, 0].get_legend_handles_labels(),
-        loc="outside upper center",
-        ncols=2,
-        markerscale=1.5,
-    )
-    plt.setp(legend.legend_handles, alpha=1)
+    legend_above(figure, 2, opaque=True, markerscale=1.5)
     return figure
 
 
@@ -209,5 +203,5 @@ def plot_update_difference(
     )
     ax.set_xlabel("step")
     ax.set_ylabel(r"largest $|\Delta\theta|$")
-    figure.legend(loc="outside upper center", ncols=2)
+    legend_above(figure, 2)
     return figure

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 from pandas import DataFrame
 
-from vlls.plots._runs import ACCURACY, check_table
-from vlls.plots._style import WIDTH, styled
+from vlls.plots._runs import ACCURACY, check_table, log_axis
+from vlls.plots._style import WIDTH, legend_above, styled
 from vlls.train import METHODS
 
 __all__ = ["plot_std_in_training"]
@@ -68,11 +67,7 @@ def plot_std_in_training(runs: DataFrame) -> Figure:
                 linewidth=1.3,
                 label="SGD (σ = 0)",
             )
-        ax.set(xscale="log", xlabel="posterior std σ", ylabel=label, ylim=(0, 104))
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter("{x:g}")
-        ax.minorticks_off()
-    handles, labels = axes[0].get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    figure.legend(unique.values(), unique, loc="outside upper center", ncols=3, fontsize=9)
+        log_axis(ax)
+        ax.set(xlabel="posterior std σ", ylabel=label, ylim=(0, 104))
+    legend_above(figure, 3, fontsize=9)
     return figure

@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vlls.plots._style import PALETTE, WIDTH, styled
+from vlls.plots._style import PALETTE, WIDTH, legend_above, styled
 
 __all__ = ["plot_accuracies", "plot_logit_gap", "plot_smoothing_strategies", "plot_soft_labels"]
 
@@ -28,9 +28,6 @@ def plot_logit_gap(
     Args:
         gap_by_rate: for each smoothing rate α the gap :math:`f_y - f_j` after every step, shape (T,).
         limit_by_rate: for each rate its gap at the minimum, in logits; infinite ones are left out.
-
-    Returns:
-        The figure.
 
     Example:
         >>> import torch
@@ -79,9 +76,6 @@ def plot_smoothing_strategies(
         confidence_name: what the horizontal axis calls the confidence.
         columns: panels in a row.
 
-    Returns:
-        The figure.
-
     Raises:
         ValueError: if there is no strategy, or the noise, the confidences and ``highlight`` differ in length.
 
@@ -129,11 +123,7 @@ def plot_smoothing_strategies(
     for ax in axes.flat[max(0, len(noise_by_name) - columns) : len(noise_by_name)]:
         ax.tick_params(labelbottom=True)
     if marked.any():
-        handles, names = axes[0, 0].get_legend_handles_labels()
-        legend = figure.legend(
-            handles, names, loc="outside upper center", ncols=len(names), markerscale=2
-        )
-        plt.setp(legend.legend_handles, alpha=1)
+        legend_above(figure, 2, opaque=True, markerscale=2)
     return figure
 
 
@@ -189,9 +179,6 @@ def plot_soft_labels(
             :attr:`vlls.smoothing.OnlineLabelSmoothing.soft_labels`, or several by name, drawn side by side.
         class_names: names of the K classes; their numbers unless given.
         smallest: the probability at the dark end of the scale; smaller ones are drawn like it.
-
-    Returns:
-        The figure.
 
     Raises:
         ValueError: if a matrix is not square, or ``class_names`` are not as many as its rows.
@@ -253,9 +240,6 @@ def plot_accuracies(accuracy_by_name: Mapping[str, Tensor]) -> Figure:
 
     Args:
         accuracy_by_name: accuracies in percent, one a seed and in the same order of seeds, shape (S,) each.
-
-    Returns:
-        The figure.
 
     Example:
         >>> import torch

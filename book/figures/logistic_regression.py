@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vlls.families import Bernoulli, Family
-from vlls.plots._style import PALETTE, WIDTH, as_array, styled
+from vlls.plots._style import PALETTE, WIDTH, as_array, legend_above, styled
 
 __all__ = [
     "plot_label_noise",
@@ -182,8 +182,7 @@ def plot_noisy_labels(
     ax.axvline(0, color=_INK, lw=0.8)
     ax.set_xlabel("location $f_t$ (logit)")
     ax.set_ylabel(r"label trained on, $y + \epsilon$")
-    legend = figure.legend(loc="outside upper center", ncols=4)
-    plt.setp(legend.legend_handles, alpha=1)
+    legend_above(figure, 4, opaque=True)
     return figure
 
 

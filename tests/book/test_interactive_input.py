@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from figures.interactive import explore_examples, explore_label_noise, explore_two_noises, explore_von_steps
+from figures.interactive import explore_examples, explore_label_noise, explore_von_steps
 from moving_figures import GLM_, IMAGES, LABELS, POINTS, X, Y, features, network_noise
 
 from vlls import GLM, Categorical, GaussianPosterior
@@ -21,13 +21,6 @@ from vlls import GLM, Categorical, GaussianPosterior
 def test_label_noise_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
         explore_label_noise(**arguments)
-
-
-@pytest.mark.parametrize("arguments", [{"logit": 1e3}, {"variance": 0.0}])
-def test_two_noises_refuse(arguments):
-    ((name, value),) = arguments.items()
-    with pytest.raises(ValueError, match=f"{name}={value} is not allowed; choose a number from"):
-        explore_two_noises(**arguments)
 
 
 Q = GaussianPosterior(torch.zeros(5), 1.0)
