@@ -8,10 +8,13 @@ import torch.nn.functional as F
 
 from vlls.smoothing import (
     ACLS,
+    EarlyLearningRegularization,
     EntropySmoothing,
+    GeneralizedCrossEntropy,
     LabelSmoothingLoss,
     MeanPredictionSmoothing,
     OnlineLabelSmoothing,
+    SymmetricCrossEntropy,
 )
 
 K = 5
@@ -97,13 +100,28 @@ def trained(criterion, epochs=2):
     return criterion
 
 
+class InOrder(EarlyLearningRegularization):
+    """Early-learning regularisation of a training set that is one batch."""
+
+    def forward(self, logits, labels):
+        return super().forward(logits, labels, torch.arange(len(logits), device=logits.device))
+
+    def label_noise(self, logits, labels):
+        return super().label_noise(logits, labels, torch.arange(len(logits), device=logits.device))
+
+
 STRATEGIES = {
     "ls": lambda **kw: LabelSmoothingLoss(0.3, **kw),
+    "ls below 0": lambda **kw: LabelSmoothingLoss(-0.8, **kw),
     "entropy": lambda **kw: EntropySmoothing(**kw),
     "acls": lambda **kw: ACLS(alpha=0.2, margin=1.0, pos_weight=0.7, neg_weight=0.4, **kw),
+    "gce": lambda **kw: GeneralizedCrossEntropy(0.6, **kw),
+    "sce": lambda **kw: SymmetricCrossEntropy(0.3, 0.8, -3.0, **kw),
+    "elr": lambda **kw: trained(InOrder(64, K, **kw)),
     "mean prediction": lambda **kw: trained(MeanPredictionSmoothing(0.3, K, **kw)),
     "ols first epoch": lambda **kw: OnlineLabelSmoothing(0.4, K, **kw),
     "ols": lambda **kw: trained(OnlineLabelSmoothing(0.4, K, **kw)),
 }
 ZERO_SUM = [name for name in STRATEGIES if name != "acls"]
+PROBABILITIES = [name for name in ZERO_SUM if name not in ("ls below 0", "sce", "elr")]  # their noisy labels are some
 every_strategy = pytest.mark.parametrize("name", STRATEGIES)

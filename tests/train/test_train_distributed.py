@@ -40,7 +40,7 @@ def finish(arguments):
 
 
 WHOLE = tiny(method="ivon")
-OTHERS = {method: tiny(method=method, augment=True) for method in ("sgd", "sam", "ols")}
+OTHERS = {method: tiny(method=method, augment=True) for method in ("sgd", "sam", "ols", "elr")}
 PROGRAM = """
 import json, sys
 import torch.distributed as dist

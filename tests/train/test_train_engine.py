@@ -74,11 +74,12 @@ def test_engine_takes_the_steps_of_a_plain_loop(method, smoothing):
     assert relative_difference(engine_steps(config, 6).model, plain) < 1e-5
 
 
-@pytest.mark.parametrize("method", ["ivon", "ivon_fixed", "vgd"])
+@pytest.mark.parametrize("method", ["ivon", "ivon_ls", "ivon_fixed", "vgd"])
 def test_variational_methods_take_ivons_steps(method):
     config = tiny(method=method, hess_init=0.5)
     beta1 = 0.0 if method == "vgd" else 0.9
-    beta2 = 0.99999 if method == "ivon" else 1.0
+    learned = method in ("ivon", "ivon_ls")
+    beta2 = config.resolved().beta2 if learned else 1.0
 
     def make(model, number):
         generator = torch.Generator().manual_seed(derive_seed(0, "samples", 0))
@@ -88,10 +89,10 @@ def test_variational_methods_take_ivons_steps(method):
         return optimizer, lambda optimizer: optimizer.sampled_params(train=True)
 
     engine = engine_steps(config, 6)
-    plain = plain_loop(config, 6, make)
+    plain = plain_loop(config, 6, make, label_smoothing=0.1 if method == "ivon_ls" else 0.0)
     assert relative_difference(engine.model, plain) < 1e-5
     moved = any(not torch.equal(s["hess"], torch.full_like(s["hess"], 0.5)) for s in engine.optimizer.state.values())
-    assert moved == (method == "ivon")  # the others hold their variance
+    assert moved == learned  # the others hold their variance
 
 
 def test_two_samples_see_a_half_of_the_batch_each():
@@ -132,6 +133,31 @@ def test_online_label_smoothing_moves_its_labels_once_an_epoch(tmp_path):
     assert torch.equal(first, within)
     state = torch.load(run(config, tmp_path).folder / "checkpoint.pt", weights_only=True)
     assert not torch.equal(first, state["processes"][0]["criterion"]["soft_labels"])
+
+
+@pytest.mark.parametrize("options", [{"method": "elr"}, {"method": "ivon_elr", "mc_samples": 2}], ids=["elr", "two"])
+def test_a_loss_that_remembers_examples_is_told_which_they_are(options):
+    config = tiny(**options, epochs=1, augment=True)
+    trainer = engine_steps(config, 3)
+    visited = trainer.batches.order(0)[:3].reshape(-1)
+    count = trainer.criterion._count[:, 0]
+    assert len(count) == 300 and count.sum() == len(visited) == 150 and (count[visited] == 1).all()
+    means = trainer.criterion._prob_sum[visited].sum(dim=1)
+    torch.testing.assert_close(means, torch.full_like(means, 1 - config.resolved()["decay"]))
+
+
+def test_batches_know_the_indices_of_their_images(tmp_path):
+    configs = [tiny(method="sgd"), RunConfig(dataset=str(photographs(tmp_path)), model="cnn3", image_size=16, epochs=1)]
+    for config in configs:
+        resolved = dataclasses.replace(config, batch_size=10).resolved()
+        trainer = Trainer(resolved, prepare(resolved), CPU, workers=0)
+        trainer.batches.start(0, 0)
+        index = trainer.batches.index
+        for expected in trainer.batches.order(0)[:3]:
+            trainer.batches.fill()
+            _, labels = trainer.batches.batch()
+            assert trainer.batches.index is index and torch.equal(index, expected)  # one buffer, for a CUDA graph
+            assert torch.equal(labels, torch.from_numpy(trainer.data.train.given)[index])
 
 
 # ------------------------------------------------------------------ batches and augmentation
@@ -481,7 +507,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 
 
 @needs_gpu
-@pytest.mark.parametrize("method", ["sgd", "sam", "ols", "ivon"])
+@pytest.mark.parametrize("method", ["sgd", "sam", "ols", "elr", "ivon", "ivon_elr"])
 def test_captured_steps_are_the_eager_ones(method):
     config = tiny(method=method, augment=True, precision="float32", epochs=2).resolved()
     data = prepare(config)

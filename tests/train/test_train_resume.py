@@ -26,6 +26,8 @@ CASES = {
     "ivon": {"method": "ivon"},
     "ivon with two samples": {"method": "ivon", "mc_samples": 2},
     "ols": {"method": "ols"},
+    "elr": {"method": "elr"},
+    "ivon with elr, two samples": {"method": "ivon_elr", "mc_samples": 2},
     "sam": {"method": "sam"},
     "sgd with augmentation": {"method": "sgd", "augment": True},
 }

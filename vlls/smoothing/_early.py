@@ -11,7 +11,7 @@ from vlls._validation import is_number
 from vlls.smoothing._base import INTEGERS, check_not_negative, describe, readable
 from vlls.smoothing._epoch import LossWithMemory
 
-LARGEST_OVERLAP = 1 - 1e-4
+SMALLEST_GAP = 1e-4
 
 
 class EarlyLearningRegularization(LossWithMemory):
@@ -98,9 +98,8 @@ class EarlyLearningRegularization(LossWithMemory):
         if self.training:
             self._prob_sum[index] = mean.to(self._prob_sum.dtype)
             self._count[index] = 1
-        overlap = (p * mean).sum(dim=1).clamp(max=LARGEST_OVERLAP)
-        losses = F.cross_entropy(logits, targets, reduction="none") + self.strength * torch.log1p(-overlap)
-        return self._reduce(losses)
+        gap = (p * (1 - mean)).sum(dim=1).clamp(min=SMALLEST_GAP)  # 1 - <p, t>, without its cancellation
+        return self._reduce(F.cross_entropy(logits, targets, reduction="none") + self.strength * gap.log())
 
     @torch.no_grad()
     def label_noise(self, logits: Tensor, labels: Tensor, index: Tensor | None = None) -> Tensor:
@@ -114,9 +113,9 @@ class EarlyLearningRegularization(LossWithMemory):
     def _noise(self, logits: Tensor, targets: Tensor, index: Tensor | None = None) -> Tensor:
         p = logits.softmax(dim=1)
         mean = self._next_mean(p, self._checked(index, logits))
-        overlap = (p * mean).sum(dim=1, keepdim=True)
-        noise = self.strength * p * (mean - overlap) / (1 - overlap)
-        return torch.where(overlap <= LARGEST_OVERLAP, noise, 0)
+        gap = (p * (1 - mean)).sum(dim=1, keepdim=True)
+        noise = self.strength * p * (gap - (1 - mean)) / gap
+        return torch.where(gap >= SMALLEST_GAP, noise, 0)
 
     def _next_mean(self, p: Tensor, index: Tensor) -> Tensor:
         """Return the running means after a visit with these predictions (N, K)."""
