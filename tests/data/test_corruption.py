@@ -8,7 +8,7 @@ import sympy as sp
 import torch
 
 from vlls.data._rates import CORRUPTIONS
-from vlls.data.corruption import corrupt, transition_matrix
+from vlls.data.corruption import class_dependent, corrupt, pair_flip, symmetric, transition_matrix
 
 
 # ------------------------------------------------------------------ reference: the definition, number by number
@@ -50,6 +50,20 @@ def test_equal_to_the_plain_loop_label_for_label(corruption, k, rate, step, seed
     found = corrupt(labels, corruption, rate=rate, rate_step=step, num_classes=k, seed=seed)
     assert found.tolist() == expected
     assert (found.tolist() != labels.tolist()) == (rate + step > 0)
+
+
+def test_each_kind_has_a_function():
+    labels = some_labels(300, 4)
+    kinds = {
+        "symmetric": symmetric(labels, 0.4, 4, 1),
+        "pair_flip": pair_flip(labels, rate=0.4, num_classes=4, seed=1),
+        "class_dependent": class_dependent(labels, base_rate=0.1, rate_step=0.2, num_classes=4, seed=1),
+    }
+    for kind, found in kinds.items():
+        rate, step = (0.1, 0.2) if kind == "class_dependent" else (0.4, 0.0)
+        assert found.tolist() == plain_corruption(kind, labels, 4, rate, step, 1)
+    with pytest.raises(ValueError, match=r"^base_rate=1.5 is outside \[0, 1\); choose the share"):
+        class_dependent(labels, 1.5, 0.1, 4, 0)
 
 
 def test_chunks_do_not_show():

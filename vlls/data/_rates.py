@@ -12,15 +12,15 @@ ROUNDING = 1e-12  # by so much may the sum κ + βK, rounded, miss the 1 that it
 
 
 def check_errors(
-    corruption: str, rate: float, rate_step: float = 0.0, num_classes: int | None = None
+    corruption: str, rate: float, rate_step: float = 0.0, num_classes: int | None = None, argument: str = "rate"
 ) -> tuple[float, float]:
     """Return the rate (r, or κ of Eq. 21) and the rate step (β) of label errors as floats, after checking them.
 
-    ``"none"`` goes with zeros only. K is None if it is not known yet.
+    ``"none"`` goes with zeros only. K is None if it is not known yet; ``argument`` is the caller's name of the rate.
     """
     check_known(corruption, ("none", *CORRUPTIONS), "corruption")
     if not _is_number(rate) or not 0 <= rate < 1:
-        raise ValueError(f"rate={rate!r} is outside [0, 1); choose the share of wrong labels, such as 0.4")
+        raise ValueError(f"{argument}={rate!r} is outside [0, 1); choose the share of wrong labels, such as 0.4")
     if not _is_number(rate_step) or not 0 <= rate_step < math.inf:
         raise ValueError(f"rate_step={rate_step!r} is not allowed; choose a finite number of 0 or more, such as 0.05")
     if corruption == "none" and (rate or rate_step):

@@ -22,7 +22,9 @@ from torch import Tensor
 from vlls._validation import check_whole_number, whole_labels
 from vlls.data._rates import CORRUPTIONS, ROUNDING, check_errors
 
-__all__ = ["corrupt", "transition_matrix"]
+__all__ = ["class_dependent", "corrupt", "pair_flip", "symmetric", "transition_matrix"]
+
+Labels = np.ndarray | Tensor | Sequence[int]
 
 
 def transition_matrix(corruption: str, num_classes: int, rate: float, rate_step: float = 0.0) -> np.ndarray:
@@ -126,6 +128,44 @@ def corrupt(
     given = _classes(labels, num_classes)
     wrong = torch.from_numpy(_draw(given, matrix, int(seed)) if corruption != "none" else given.copy())
     return wrong.to(labels.device) if isinstance(labels, Tensor) else wrong.numpy()
+
+
+def symmetric(labels: Labels, rate: float, num_classes: int, seed: int) -> Any:
+    """Return labels of which a share ``rate`` is wrong, any wrong class being equally likely: see :func:`corrupt`.
+
+    Example:
+        >>> symmetric(torch.tensor([0, 1, 2, 3]), rate=0.4, num_classes=4, seed=0)
+        tensor([0, 1, 2, 1])
+    """
+    return corrupt(labels, "symmetric", rate=rate, num_classes=num_classes, seed=seed)
+
+
+def pair_flip(labels: Labels, rate: float, num_classes: int, seed: int) -> Any:
+    """Return labels of which a share ``rate`` is moved to the next class, the last to the first: see :func:`corrupt`.
+
+    Example:
+        >>> pair_flip([0, 1, 2, 0, 1, 2], rate=0.5, num_classes=3, seed=1)
+        array([1, 2, 2, 1, 2, 2])
+    """
+    return corrupt(labels, "pair_flip", rate=rate, num_classes=num_classes, seed=seed)
+
+
+def class_dependent(labels: Labels, base_rate: float, rate_step: float, num_classes: int, seed: int) -> Any:
+    r"""Return labels that are wrong at the rate :math:`\kappa + \beta i` of their class: see :func:`corrupt`.
+
+    Args:
+        labels: as there; label 0 is class i = 1 of Eq. 21.
+        base_rate: κ.
+        rate_step: β.
+        num_classes: K.
+        seed: of the draws.
+
+    Example:
+        >>> class_dependent([9, 9, 9, 9], base_rate=0.5, rate_step=0.05, num_classes=10, seed=0)  # always wrong
+        array([8, 4, 5, 0])
+    """
+    check_errors("class_dependent", base_rate, rate_step, argument="base_rate")
+    return corrupt(labels, "class_dependent", rate=base_rate, rate_step=rate_step, num_classes=num_classes, seed=seed)
 
 
 def _draw(labels: np.ndarray, matrix: np.ndarray, seed: int, chunk: int = 8192) -> np.ndarray:
