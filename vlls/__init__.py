@@ -43,6 +43,7 @@ __all__ = [
     "gd_step",
     "label_noise",
     "label_noise_moments",
+    "learned_share",
     "newton_step",
     "predict",
     "rank_examples",
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
         second_order_label_noise,
         taylor_label_noise,
     )
-    from vlls.optim import IVON, SAM, predict
+    from vlls.optim import IVON, SAM, learned_share, predict
     from vlls.posterior import DiagonalPosterior, GaussianPosterior
     from vlls.smoothing import (
         ACLS,

@@ -294,7 +294,7 @@ def test_the_false_alarms_of_chance_are_rare_and_its_misses_too():
     [
         (
             ["--method", "ivon"],
-            r"standard deviation 0\.105, the same for all of [\d,]+ weights, as at the start: not learned yet; "
+            r"standard deviation 0\.00471, the same for all of [\d,]+ weights, as at the start: not learned yet; "
             r"0\.002 % of the precision is learned, the rest is its start's \(--hess-init\), and more with more steps",
         ),
         (
@@ -304,7 +304,7 @@ def test_the_false_alarms_of_chance_are_rare_and_its_misses_too():
         ),
         (
             ["--method", "vgd"],
-            r"standard deviation 0\.105, the same for all of [\d,]+ weights: set with --hess-init, not learned$",
+            r"standard deviation 0\.00471, the same for all of [\d,]+ weights: set with --hess-init, not learned$",
         ),
     ],
 )

@@ -158,7 +158,6 @@ def test_a_reduced_run_says_what_is_reduced():
     ):  # a share of e^-2 of the Hessian's start is left, as in the paper
         ivon = next(cell for cell in cells(name, "reduced") if cell.config.method == "ivon")
         assert ivon.config.beta2**steps == pytest.approx((1 - 1e-5) ** 200_000, rel=1e-3)
-        assert "β2 = 1 − 0.00" in ivon.reduced and "instead of 1 − 1e-05" in ivon.reduced
     first = cells("fig5", "smoke")[0]
     assert first.reduced == "digits instead of CIFAR-10, cnn3 instead of resnet34, 30 epochs instead of 200"
     assert first.panel == "digits, symmetric 20 %"

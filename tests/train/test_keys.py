@@ -16,7 +16,7 @@ from vlls.train._files import CHECKPOINT, RECORD, load_checkpoint, load_record, 
 
 KNOWN = {  # a change here renames the runs that people keep
     "e9f07609acac": {"dataset": "cifar10", "corruption": "symmetric", "rate": 0.4, "seed": 3},
-    "ce5dfa161681": {},
+    "ce5dfa161681": {"hess_init": 0.9, "beta2": 0.99999},
     "b9dafb571ed2": {"method": "sgd", "dataset": "mnist", "lr": 0.1, "milestones": (0.3, 0.6)},
     "2381609cac07": {"method": "ls", "dataset": "cifar100", "corruption": "pair_flip", "rate": 0.2, "smoothing": 0.3},
     "4996b22bc5d4": {"method": "sam", "corruption": "class_dependent", "rate": 0.3, "precision": "float32"},

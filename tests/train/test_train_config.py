@@ -49,6 +49,40 @@ def test_other_settings_take_the_nearest_column_of_table_1():
     assert hyperparameters("cifar100", "ivon", "pair_flip", 0.4)["hess_init"] == 0.5
 
 
+@pytest.mark.parametrize(
+    "fields, images, steps",
+    [
+        ({"dataset": "digits"}, 1437, 28 * 40),
+        ({"dataset": "digits", "validation_size": 437, "epochs": 10, "batch_size": 20}, 1000, 50 * 10),
+        ({"dataset": "mnist", "train_size": 5000, "epochs": 12}, 5000, 1200),
+        ({"dataset": "cifar10", "epochs": 30}, 50_000, 30_000),
+        ({"dataset": "cifar10"}, 50_000, 200_000),
+        ({"dataset": "cifar100", "corruption": "symmetric", "rate": 0.4, "train_size": 20_000}, 20_000, 80_000),
+    ],
+)
+@pytest.mark.parametrize("method", ["ivon", "ivon_fixed"])
+def test_small_runs_keep_the_papers_first_std_and_what_is_left_of_h0(fields, images, steps, method):
+    config = RunConfig(method=method, **fields).resolved()
+    h0 = 0.2 if fields["dataset"] == "cifar100" else 0.9
+    sigma = (50_000 * (h0 + config.weight_decay)) ** -0.5
+    assert math.isclose((images * (config.hess_init + config.weight_decay)) ** -0.5, sigma, rel_tol=1e-12)
+    if method == "ivon":
+        assert math.isclose(config.beta2**steps, math.exp(-2), rel_tol=1e-2)
+
+
+def test_many_images_unknown_ones_and_an_ess_of_ones_own_leave_h0_alone(tmp_path):
+    (tmp_path / "photos").mkdir()
+    assert RunConfig(dataset="mnist").resolved().hess_init == 0.9  # 60,000 images
+    assert RunConfig(dataset=str(tmp_path / "photos")).resolved().hess_init == 0.9
+    assert RunConfig(dataset=str(tmp_path / "photos"), train_size=500).resolved().hess_init > 80
+    assert RunConfig(ess=3e4).resolved().hess_init == 0.9
+    assert RunConfig(hess_init=0.5).resolved().hess_init == 0.5
+    assert hyperparameters("digits", "ivon")["hess_init"] == RunConfig().resolved().hess_init
+    fewer = hyperparameters("cifar10", "ivon", train_size=10_000, epochs=60)
+    asked = RunConfig(dataset="cifar10", train_size=10_000, epochs=60).resolved()
+    assert (fewer["hess_init"], fewer["beta2"]) == (asked.hess_init, asked.beta2)
+
+
 def test_clothing1m_is_a_resnet50_and_variational_gd_has_no_momentum():
     assert RunConfig(dataset="clothing1m").resolved().model == "resnet50"
     assert RunConfig(dataset="clothing1m").resolved().pretrained is True

@@ -17,7 +17,12 @@ from vlls.train.methods import METHODS
 if TYPE_CHECKING:
     from vlls.train import RunResult
 
-_PREDICTIONS = {"test": "at the mean", "posterior": "averaged over\nthe posterior", "validation": "held-out part"}
+_PREDICTIONS = {  # by prefix of the metrics
+    "test": "at the mean",
+    "posterior": "averaged over\nthe posterior",
+    "ema": "weights\naveraged",
+    "validation": "held-out part",
+}
 _SCORES = {  # at each way to predict
     "accuracy": ("test accuracy", "percent"),
     "nll": ("negative log-likelihood", "nats"),
@@ -73,6 +78,10 @@ def results_table(results: Sequence[RunResult]) -> Table:
     for key, label in _LABELS.items():
         label = label if wrong else "training accuracy"
         once(label, [_number(r.final[key], "percent") if key in r.final else "" for r, _ in columns])
+    once("posterior's std, start", [_range(r.final, "std_start") for r, _ in columns])
+    once("posterior's std, end (5, 50, 95 %)", [_range(r.final, "std_5", "std_50", "std_95") for r, _ in columns])
+    shares = ("learned_share_5", "learned_share", "learned_share_95")
+    once("learned share of the Hessian", [_range(r.final, *shares, percent=True) for r, _ in columns])
     once("training speed", [f"{r.machine['images_per_second']:,.0f} images/s" for r, _ in columns])
     once("training time", [_seconds(r.machine["training_seconds"]) for r, _ in columns])
     once("measuring time", [_seconds(r.machine["wall_seconds"] - r.machine["training_seconds"]) for r, _ in columns])
@@ -85,6 +94,12 @@ def _number(value: float | None, unit: str) -> str:
     if unit == "percent":
         return f"{100 * value:.2f} %"
     return f"{value:.4f} nats" if unit == "nats" else f"{value:.4f}"
+
+
+def _range(final: Mapping[str, float], *names: str, percent: bool = False) -> str:
+    """Return numbers of a run beside each other; empty if it has none of them."""
+    values = [final[name] for name in names if name in final]
+    return ", ".join(f"{100 * value:.2g} %" if percent else f"{value:.3g}" for value in values)
 
 
 def _seconds(seconds: float) -> str:

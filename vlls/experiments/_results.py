@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 METRICS = (
-    *(f"{part}_{name}" for part in ("test", "posterior", "validation") for name in ("accuracy", "nll", "ece", "brier")),
+    *(f"{part}_{name}" for part in ("test", "posterior", "ema", "validation") for name in ("accuracy", "nll", "ece", "brier")),
     *("clean_part_accuracy", "memorised", "recovered"),
     *("std_start", "std_5", "std_50", "std_95", "learned_share_5", "learned_share", "learned_share_95"),
 )

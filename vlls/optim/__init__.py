@@ -3,6 +3,6 @@
 from vlls.optim._predict import predict
 from vlls.optim._protocol import VariationalOptimizer
 from vlls.optim._sam import SAM
-from vlls.optim.ivon import IVON
+from vlls.optim.ivon import IVON, LearnedShare, learned_share
 
-__all__ = ["IVON", "SAM", "VariationalOptimizer", "predict"]
+__all__ = ["IVON", "SAM", "LearnedShare", "VariationalOptimizer", "learned_share", "predict"]

@@ -72,13 +72,15 @@ class RunConfig:
         margin: of ``acls``.
         rho: radius of SAM.
         ess: :math:`\lambda` of IVON; None for the number of training images.
-        hess_init: :math:`h_0` of IVON. With the fixed variances of ``ivon_fixed`` and ``vgd`` it sets them:
-            :math:`\sigma^2 = 1/(\lambda(h_0 + \delta))`.
-        beta2: decay of IVON's Hessian average.
+        hess_init: :math:`h_0` of IVON; None for the one with the paper's :math:`\sigma_0`. With the fixed variances of
+            ``ivon_fixed`` and ``vgd`` it sets them: :math:`\sigma^2 = 1/(\lambda(h_0 + \delta))`.
+        beta2: decay of IVON's Hessian average; None for :math:`1 - 2/T` with T steps, the paper's.
         hess_approx: ``"price"`` or ``"gradsq"``.
         clip_radius: bound on IVON's preconditioned gradient.
         mc_samples: weight samples a step and process, each seeing its own share of the batch; R processes with S
             samples learn what one process with R·S does.
+        ema: decay in [0, 1), such as 0.998, of an exponential average of the weights over the steps, which is measured
+            beside them (``ema_accuracy``, ...) and changes nothing of the training; None for none.
         augment: random crops after padding by 4 pixels and flips; None for colour images only.
         precision: ``"auto"`` is bfloat16 autocast on a GPU and float32 on a CPU.
         eval_every: epochs between measurements of the test and held-out images at the mean of the weights.
@@ -126,6 +128,7 @@ class RunConfig:
     hess_approx: str | None = None
     clip_radius: float | None = None
     mc_samples: int | None = None
+    ema: float | None = None
     augment: bool | None = None
     precision: str = "auto"
     eval_every: int = 1
@@ -199,6 +202,8 @@ class RunConfig:
         for name, value in given(*_FRACTIONS).items():
             if not isinstance(value, float) or not 0 <= value <= 1:
                 raise ValueError(f"{name}={value!r} is outside [0, 1]; choose a number in [0, 1]")
+        if self.ema is not None and (not isinstance(self.ema, float) or not 0 <= self.ema < 1):
+            raise ValueError(f"ema={self.ema!r} is outside [0, 1); choose a decay such as 0.998, or leave it out")
         smoothing = self.smoothing
         if smoothing is not None and (not isinstance(smoothing, float) or not -math.inf < smoothing <= 1):
             raise ValueError(f"smoothing={smoothing!r} is not allowed; choose a finite number of at most 1")
@@ -211,13 +216,21 @@ class RunConfig:
     # ------------------------------------------------------------------ the run's identity
     def resolved(self) -> ResolvedConfig:
         """Return a copy with defaults filled in: the hyperparameters of the data set, method and label errors."""
-        values = settings(self.dataset, self.method, self.corruption, self.rate, self.epochs)
+        errors = self.corruption, self.rate
+        values = settings(self.dataset, self.method, *errors, self.epochs, self.images, self.batch_size, self.ess)
         if self.model not in (None, "resnet50"):
             values["pretrained"] = False  # there are weights for that network alone
         given = {name: value for name, value in self._values().items() if value is not None}
         defaults = {name: value for name, value in values.items() if name in _FIELDS}
         options = {name: values.get(name, default) for name, default in _options_of(self.method).items()}
         return ResolvedConfig(**{**defaults, **given, "options": {**options, **self.options}})
+
+    @property
+    def images(self) -> int | None:
+        """The number of training images; None if it is not known without loading them."""
+        known = _known.DATASETS.get(self.dataset)
+        available = known.train_size if known is not None else None
+        return self.train_size or (available - self.validation_size if available else None)
 
     def located(self) -> RunConfig:
         """Return a copy with the whole path of a folder of images, so that it is found from elsewhere too."""

@@ -8,9 +8,9 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
-from vlls.optim import VariationalOptimizer
+from vlls.optim import VariationalOptimizer, learned_share
 from vlls.train._batches import center, file_loader
 from vlls.train._metrics import classification_metrics, memorisation
 from vlls.train._prepare import Images, derive_seed
@@ -29,49 +29,65 @@ def evaluate(trainer: Trainer, epoch: int, *, thorough: bool = True) -> dict[str
     config, data = trainer.config, trainer.data
     found: dict[str, float] = {}
 
-    def measure(name: str, images: Images, samples: int = 0) -> None:
-        probabilities, read = predict_probabilities(trainer, images, samples=samples, epoch=epoch)
+    def measure(name: str, images: Images, samples: int = 0, model: nn.Module | None = None) -> None:
+        probabilities, read = predict_probabilities(trainer, images, samples=samples, epoch=epoch, model=model)
         metrics = classification_metrics(probabilities[read], torch.from_numpy(images.given)[read])
         found.update({f"{name}_{metric}": value for metric, value in metrics.items()})
 
     measure("test", data.test)
+    if trainer.average is not None:
+        measure("ema", data.test, model=trainer.average)
     if data.validation is not None:
         measure("validation", data.validation)
     if not thorough:
         return found
-    if isinstance(trainer.optimizer, VariationalOptimizer) and config.eval_samples:
-        measure("posterior", data.test, config.eval_samples)
+    if isinstance(trainer.optimizer, VariationalOptimizer):
+        if config.eval_samples:
+            measure("posterior", data.test, config.eval_samples)
+        found |= posterior_width(trainer.optimizer)
     if data.train.clean is not None and isinstance(data.train.images, np.ndarray):
         predicted = predict_probabilities(trainer, data.train)[0].argmax(dim=1)
         found |= memorisation(predicted, *(torch.from_numpy(y) for y in (data.train.given, data.train.clean)))
     return found
 
 
+def posterior_width(optimizer: VariationalOptimizer) -> dict[str, float]:
+    """Return the posterior's standard deviations and the learned share, of an optimizer that learns a Hessian."""
+    try:
+        found = learned_share(optimizer)
+    except ValueError:  # a registered optimizer with another posterior
+        return {}
+    share = {"learned_share": found.median, "learned_share_5": found.low, "learned_share_95": found.high}
+    std = {"std_start": found.std_start, "std_5": found.std_low, "std_50": found.std_median, "std_95": found.std_high}
+    return share | std
+
+
 @torch.no_grad()
 def predict_probabilities(
-    trainer: Trainer, images: Images, *, samples: int = 0, epoch: int = 0
+    trainer: Trainer, images: Images, *, samples: int = 0, epoch: int = 0, model: nn.Module | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return class probabilities (N, K), on the CPU, and whether each image could be read, (N,).
 
-    Without ``samples`` they are those at the mean of the weights.
+    Without ``samples`` they are those of ``model``, which is the network at the mean of its weights unless given.
     """
+    model = trainer.model if model is None else model
     total = torch.zeros(len(images), trainer.data.num_classes)
     read = torch.ones(len(images), dtype=torch.bool)
     at, last = (len(images) * rank // trainer.world for rank in (trainer.rank, trainer.rank + 1))
     if trainer.world > 1:  # running statistics differ between processes until the next forward pass
-        for buffer in trainer.model.buffers():
+        for buffer in model.buffers():
             dist.broadcast(buffer, 0)
-    trainer.model.eval()
+    model.eval()
     try:
         for batch, ok in _batches(trainer, images, at, last):
             rows = slice(at, at + len(batch))
             for i in range(max(samples, 1)):
                 with _sample(trainer, epoch, i) if samples else nullcontext():
-                    total[rows] += trainer.logits(trainer.model, batch).softmax(dim=1).cpu()
+                    total[rows] += trainer.logits(model, batch).softmax(dim=1).cpu()
             read[rows] = ok
             at = rows.stop
     finally:
-        trainer.model.train()
+        model.train()
     if trainer.world > 1:
         total, readable = total.to(trainer.device), read.int().to(trainer.device)
         dist.all_reduce(total)

@@ -37,14 +37,27 @@ _TABLES: dict[str, dict[str, Any]] = {
 }
 
 
+PAPER_IMAGES, PAPER_STEPS = 50_000, 200_000  # of the runs that h0 and beta2 = 1 - 1e-5 are the paper's for
+
+
 def hyperparameters(
-    dataset: str, method: str, corruption: str = "none", rate: float = 0.0, epochs: int | None = None
+    dataset: str,
+    method: str,
+    corruption: str = "none",
+    rate: float = 0.0,
+    epochs: int | None = None,
+    train_size: int | None = None,
 ) -> dict[str, Any]:
-    """Return the hyperparameters of a method on a data set: the paper's, where it gives them.
+    r"""Return the hyperparameters of a method on a data set: the paper's, where it gives them.
 
     CIFAR-10's are those of App. C.2. CIFAR-100's are the columns of Table 1; where the corruption is none of its
     three, the nearest column: pair flip for pair flips, else symmetric with the nearest rate. The paper gives none for
     MNIST (Fig. 3), and for Clothing1M (Fig. 9) only the network: these are ours, as are the miniature's.
+
+    Two of IVON's are the paper's for its number of images and of steps, and shorter runs keep their meaning: with fewer
+    than 50,000 images :math:`h_0` is larger, so that the posterior begins as wide as in the paper,
+    :math:`\sigma_0 = 1/\sqrt{N (h_0 + \delta)}`; with fewer than 200,000 steps T, :math:`\beta_2 = 1 - 2/T`, so that as
+    much is left of :math:`h_0`.
 
     Args:
         dataset: as :func:`.load` takes it.
@@ -53,6 +66,7 @@ def hyperparameters(
         rate: their rate.
         epochs: length of the run; None for the data set's. The paper's five epochs of warm-up are a tenth of the run
             if it has fewer than fifty.
+        train_size: number of training images; None for all of the data set.
 
     Returns:
         Fields of :class:`.RunConfig`, or options of the method, and their values.
@@ -64,15 +78,31 @@ def hyperparameters(
         >>> values = hyperparameters("cifar100", "ivon", "pair_flip", 0.2)
         >>> values["lr"], values["hess_init"], values["weight_decay"], values["schedule"]
         (0.5, 0.5, 0.0005, 'cosine')
+        >>> fewer = hyperparameters("cifar10", "ivon", train_size=10_000, epochs=30)
+        >>> round(fewer["hess_init"], 3), round(2 / (1 - fewer["beta2"]))      # 0.9, with a fifth of the images
+        (4.504, 6000)
     """
     check_known(method, METHODS, "method")
     check_known(corruption, ("none", *CORRUPTIONS), "corruption")
     check_dataset(dataset, argument="dataset")
-    return settings(dataset, method, corruption, rate, epochs)
+    known = DATASETS.get(dataset)
+    return settings(dataset, method, corruption, rate, epochs, train_size or (known.train_size if known else None))
 
 
-def settings(dataset: str, method: str, corruption: str, rate: float, epochs: int | None) -> dict[str, Any]:
-    """Return :func:`hyperparameters` unchecked: the key of a run on a folder is the same where the folder is not."""
+def settings(
+    dataset: str,
+    method: str,
+    corruption: str,
+    rate: float,
+    epochs: int | None,
+    images: int | None,
+    batch_size: int | None = None,
+    ess: float | None = None,
+) -> dict[str, Any]:
+    """Return :func:`hyperparameters` unchecked: the key of a run on a folder is the same where the folder is not.
+
+    ``images`` is their number, None or 0 if that is not known; the posterior counts them unless there is an ``ess``.
+    """
     if dataset == "cifar100":
         nearest_corruption = "pair_flip" if corruption == "pair_flip" else "symmetric"
         columns = [column for column in _TABLE_1 if column[0] == nearest_corruption]
@@ -90,4 +120,16 @@ def settings(dataset: str, method: str, corruption: str, rate: float, epochs: in
     if trained.variational:
         values["warmup_epochs"] = min(5.0, values["epochs"] / 10)
     defaults = {name: value for name, value in trained.reads.items() if value is not None}
-    return {**values, **trained.presets, **defaults, **setting.get(trained.shares_presets_of or method, {})}
+    values |= {**trained.presets, **defaults, **setting.get(trained.shares_presets_of or method, {})}
+    if images and ess is None and "hess_init" in values:
+        values["hess_init"] = hess_init_for(values["hess_init"], images, values["weight_decay"])
+    steps = values["epochs"] * ((images or 0) // (batch_size or values["batch_size"]))
+    if 2 < steps < PAPER_STEPS and "beta2" in values:
+        values["beta2"] = 1 - 2 / steps
+    return values
+
+
+def hess_init_for(hess_init: float, images: int, weight_decay: float) -> float:
+    """Return the start of the Hessian with which the posterior of few images begins as wide as the paper's."""
+    ratio = PAPER_IMAGES / images
+    return hess_init if ratio <= 1 else ratio * (hess_init + weight_decay) - weight_decay

@@ -44,8 +44,8 @@ class IVON(Optimizer, Joinable):
             ``ess``, ``hess_init``, ``beta1``, ``beta2``, ``weight_decay``, ``clip_radius``, ``hess_approx``, ``debias``
             and ``rescale_lr``.
         lr: step size, >= 0; a number, or a 0-d tensor that a scheduler writes. With ``rescale_lr`` the first steps are
-            as long as those of SGD with momentum, so choose a rate that suits SGD, such as 0.1. Adam's 1e-3 is so
-            small that the weights hardly move.
+            as long as those of SGD without momentum; SGD with momentum 0.9 goes as far at a tenth of the rate, so 0.1
+            to 1 suits most networks (Chapter 10). Adam's 1e-3 is so small that the weights hardly move.
         ess: effective sample size :math:`\lambda` >= 1: the number of training examples if the loss is the mean over a
             batch. It divides the variance of the noise: an ``ess`` of 1 drowns the weights in noise, and one above the
             number of examples gives a posterior that is too narrow.
@@ -61,7 +61,8 @@ class IVON(Optimizer, Joinable):
         sync: average gradients and curvature over the processes of ``torch.distributed``, each with its own sample.
             If some may have fewer batches than others, train ``with Join([model, optimizer]):``.
         debias: divide the gradient average by :math:`1 - \beta_1^t`.
-        rescale_lr: multiply ``lr`` by ``hess_init + weight_decay``, so that the first steps are as long as SGD's.
+        rescale_lr: multiply ``lr`` by ``hess_init + weight_decay``, so that the first steps are as long as SGD's without
+            momentum.
         generator: where the samples come from; torch's global generators if None. Its state is in ``state_dict()``.
         foreach: apply each operation to lists of tensors. None: if all parameters are on a GPU.
         fused: one kernel a step for float32 parameters, with other random numbers than ``foreach``: the quickest and
