@@ -36,6 +36,7 @@ def _rotation(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.stack([ndimage.rotate(x, angle, reshape=False, order=1) for x, angle in turned])
 
 
+#: For each corruption, the function of images and a generator that makes it.
 CORRUPTIONS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "clean": lambda images, _: images,
     "Gaussian noise": lambda images, rng: images + rng.normal(0, 0.25, images.shape),

@@ -61,8 +61,8 @@ class IVON(Optimizer, Joinable):
         sync: average gradients and curvature over the processes of ``torch.distributed``, each with its own sample.
             If some may have fewer batches than others, train ``with Join([model, optimizer]):``.
         debias: divide the gradient average by :math:`1 - \beta_1^t`.
-        rescale_lr: multiply ``lr`` by ``hess_init + weight_decay``, so that the first steps are as long as SGD's without
-            momentum.
+        rescale_lr: multiply ``lr`` by ``hess_init + weight_decay``, so that the first steps are as long as those
+            of SGD without momentum.
         generator: where the samples come from; torch's global generators if None. Its state is in ``state_dict()``.
         foreach: apply each operation to lists of tensors. None: if all parameters are on a GPU.
         fused: one kernel a step for float32 parameters, with other random numbers than ``foreach``: the quickest and
