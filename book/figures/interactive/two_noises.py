@@ -53,7 +53,8 @@ def explore_two_noises(logit: float = 1.5, variance: float = 2.0) -> Interactive
         for name in ("two", "three")
     )
     panels = "".join(
-        f'<div class="vlls-side"><p><b style="color: var(--vlls-{colour})">{title}</b> {formula}</p><p class="vlls-facts">{text}</p>'
+        f'<div class="vlls-side"><p><span class="vlls-key" style="--c: var(--vlls-{colour})"></span><b>{title}</b> '
+        f'{formula}</p><p class="vlls-facts">{text}</p>'
         f'<svg data-part="{name}-plot" role="img" aria-label="{drawing}"></svg></div>'
         for name, colour, title, formula, text, drawing in (
             ("mean", "noise", "Mean noise", "A′(f<sub>t</sub>) − E<sub>q</sub>[A′(f)]",
@@ -70,8 +71,8 @@ def explore_two_noises(logit: float = 1.5, variance: float = 2.0) -> Interactive
         f"<div{' class=vlls-wide' if name == 'mean' else ''}><dt>{term}</dt><dd data-part={name}></dd></div>"
         for name, term in (
             ("mean", "mean noise"),
-            ("size", "size of the sampled noise"),
-            ("order", "its first order (Eq. 20)"),
+            ("size", "sampled noise: size"),
+            ("order", "its first order"),
         )
     )
     return InteractiveFigure(
