@@ -116,7 +116,7 @@ const show = (root, data, part) => {
       panel.dot(here.mean[0], "noise");
     }
     if (widths.sampled) {
-      const panel = frame(part("sampled-plot"), widths.sampled, k, "size of the sampled noise, ±; dashed: first order");
+      const panel = frame(part("sampled-plot"), widths.sampled, k, "size, ±; dashed: first order (Eq. 20)");
       const draws = data.draws[k - 2].map((e) => softmax(drawn(logits(f), v, e)));
       for (const { label, index, y, tell } of panel.bars) {
         stretch(panel, label - here.size[index], label + here.size[index], y + 2, "blue");
