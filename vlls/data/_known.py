@@ -50,7 +50,7 @@ _with_torchvision = partial(Dataset, read="vlls.data._torchvision:read_torchvisi
 _of_clothes = partial(Dataset, classes=CLOTHES, in_memory=False, train_size=0)
 _TABLE = (
     Dataset(name="digits", classes=_DIGITS, read="vlls.data._arrays:read_digits", train_size=1_437),
-    _with_torchvision(name="mnist", classes=_DIGITS, train_size=60_000, torchvision=("MNIST", "MNIST")),
+    _with_torchvision(name="mnist", classes=_DIGITS, title="MNIST", train_size=60_000, torchvision=("MNIST", "MNIST")),
     _with_torchvision(
         name="fashion_mnist",
         classes=(*"T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag".split(), "Ankle boot"),

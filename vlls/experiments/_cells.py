@@ -8,8 +8,9 @@ from typing import Any
 from vlls._names import check_whole_number
 from vlls.data._known import DATASETS, check_dataset
 from vlls.experiments._grids import Candidates, Experiment, Panel, experiment
-from vlls.experiments._protocols import protocol, reductions, title_of
+from vlls.experiments._protocols import PROTOCOLS, protocol, reductions, title_of
 from vlls.train._config import ResolvedConfig, RunConfig
+from vlls.train._presets import hess_init_for
 from vlls.train.methods import METHODS, SGD
 
 
@@ -26,6 +27,7 @@ class Cell:
         config: of the run.
         reduced: what makes it smaller than the paper's.
         also: ``"smoothed_labels"`` to compute them after the run.
+        variant: what makes the method another than the paper's, in words.
     """
 
     experiment: str
@@ -36,6 +38,7 @@ class Cell:
     config: ResolvedConfig
     reduced: str = ""
     also: str = ""
+    variant: str = ""
 
     @property
     def value(self) -> float | None:
@@ -44,14 +47,16 @@ class Cell:
 
     @property
     def position(self) -> tuple[Any, ...]:
-        """Panel, role, method, hyperparameter, value and seed; no two cells of an experiment share all of them."""
-        return (self.panel, self.role, self.config.method, self.parameter, self.value, self.config.seed)
+        """Panel, role, method and variant, hyperparameter, value and seed; a cell of an experiment has its own."""
+        config = self.config
+        return (self.panel, self.role, config.method, self.variant, self.parameter, self.value, config.seed)
 
     @property
     def label(self) -> str:
         """The name of the cell on the terminal."""
         tried = f" {self.parameter}={self.value:g}" if self.parameter else ""
         held_out = ", to tune" if self.role == "tune" else ""
+        tried += f" ({self.variant})" if self.variant else ""
         return f"{self.panel}: {self.config.method}{tried}, seed {self.config.seed}{held_out}"
 
 
@@ -78,6 +83,10 @@ def cells(name: str, size: str = "reduced", *, seeds: int | None = None, tune: b
     what, how = experiment(name), protocol(size)
     count = how.seeds if seeds is None else seeds
     check_whole_number(count, "seeds", 1)
+    panels = [panel for panel in what.panels if how.takes(dict(panel.fields))]
+    if not panels:
+        able = [known.name for known in PROTOCOLS.values() if any(known.takes(dict(p.fields)) for p in what.panels)]
+        raise ValueError(f"the protocol {size!r} has none of the panels of {name!r}; choose one of {', '.join(able)}")
     tuned_methods = {entry.method for entry in what.candidates if entry.tune and len(entry.values) > 1}
     if any(METHODS[method].sgd_value is not None for method in tuned_methods):
         tuned_methods.add(SGD)  # it is a value of one of them
@@ -85,9 +94,9 @@ def cells(name: str, size: str = "reduced", *, seeds: int | None = None, tune: b
     tried = [(entry, settings) for entry in what.candidates for settings in entry.settings()]
     tried.sort(key=lambda pair: pair[1] != pair[0].settings()[0])  # what stands for a method comes first
     for seed in range(count):
-        of_seed = [_cell(what, size, panel, *pair, seed) for pair in tried for panel in what.panels]
+        of_seed = [_cell(what, size, panel, *pair, seed) for pair in tried for panel in panels]
         ordered += of_seed
-        if seed == 0 and tune:
+        if seed == 0 and tune and how.held_out:
             tuned = [cell for cell in of_seed if cell.config.method in tuned_methods]
             images = {name: _images(name) for name in {cell.config.dataset for cell in tuned}}
             ordered += [_holding_out(cell, how.held_out, n) for cell in tuned if (n := images[cell.config.dataset])]
@@ -110,9 +119,7 @@ def _images(dataset: str) -> int | None:
 
 def _cell(what: Experiment, size: str, panel: Panel, entry: Candidates, settings: dict[str, Any], seed: int) -> Cell:
     fields = {**panel.fields, **settings, "seed": seed}
-    asked = RunConfig.of(protocol(size).apply(fields))
-    check_dataset(asked.dataset, asked.labels, "dataset")
-    config = asked.located().resolved()
+    config = _sized(protocol(size).apply(fields))
     return Cell(
         experiment=what.name,
         protocol=size,
@@ -122,7 +129,21 @@ def _cell(what: Experiment, size: str, panel: Panel, entry: Candidates, settings
         config=config,
         reduced=reductions(RunConfig.of(fields), config),
         also=what.also,
+        variant=entry.variant,
     )
+
+
+def _sized(fields: dict[str, Any]) -> ResolvedConfig:
+    """Return the config of a cell, with the values that it has at the paper's size brought to its own."""
+    asked = RunConfig.of(fields)
+    check_dataset(asked.dataset, asked.labels, "dataset")
+    config = asked.located().resolved()
+    sized = {}
+    if asked.hess_init is not None and asked.ess is None and config.images:
+        sized["hess_init"] = hess_init_for(asked.hess_init, config.images, config.weight_decay)
+    if asked.warmup_epochs is not None:
+        sized["warmup_epochs"] = min(asked.warmup_epochs, config.epochs / 10)
+    return replace(config, **sized)
 
 
 def _holding_out(cell: Cell, share: float, available: int) -> Cell:

@@ -7,7 +7,7 @@ rates of Fig. 5, all of Fig. 9 but the network) are ours, as the comments say.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -37,18 +37,25 @@ class Candidates:
         values: of the parameter, the one that stands for the method first: a sweep begins with it.
         tune: whether the best of the values is compared with other methods, so that sweeps add runs that hold images
             out to choose it by; if not, the values themselves are the subject.
+        variant: what makes the method another than the paper's, in words, such as ``"no noise"``; tables tell it behind
+            the method's label, and leave it out where they compare methods.
+        fields: of :class:`.RunConfig`, or options of the method, that make it so; learning rates, :math:`h_0` and
+            epochs of warm-up as at the paper's size.
     """
 
     method: str
     parameter: str = ""
     values: tuple[float, ...] = ()
     tune: bool = True
+    variant: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self) -> list[dict[str, Any]]:
         """The fields of :class:`.RunConfig` of every candidate."""
+        common = {"method": self.method, **self.fields}
         if not self.parameter:
-            return [{"method": self.method}]
-        return [{"method": self.method, self.parameter: value} for value in self.values]
+            return [common]
+        return [{**common, self.parameter: value} for value in self.values]
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,17 @@ SAM_FIG7 = Candidates("sam", "rho", (0.05, 0.1, 0.15, 0.2, 0.5))  # Section 4.3.
 FIXED = Candidates("ivon_fixed", "hess_init", (0.9, 0.03, 0.1, 0.3, 3.0, 10.0, 30.0), tune=False)
 # ours, on both sides of the paper's 0.05
 HESSIAN = Candidates("ivon", "hess_init", (0.9, 0.01, 0.05, 0.1, 0.2, 0.5), tune=False)
+
+# what of IVON does it, and what else would do: ours, each at one value
+SMALLER_STEP = Candidates("sgd", variant="smaller step and decay", fields={"lr": 0.02, "weight_decay": 5e-4})
+COSINE = Candidates("sgd", variant="cosine and warm-up", fields={"schedule": "cosine", "warmup_epochs": 5.0})
+NO_NOISE = Candidates("ivon_fixed", variant="no noise", fields={"ess": 5e10})
+AVERAGED = tuple(Candidates(name, variant="averaged weights", fields={"ema": 0.998}) for name in ("sgd", "ivon"))
+SIGMAS = tuple(Candidates(name) for name in ("ivon_fixed", "ivon_permuted", "ivon_isotropic"))
+# losses made for wrong labels at their authors' values, and two of them under IVON
+LOSSES = tuple(Candidates(name) for name in ("gce", "sce", "elr", "ivon_elr"))
+NEGATIVE = Candidates("ls", variant="negative", fields={"smoothing": -0.4})
+IVON_LS = Candidates("ivon_ls", "smoothing", (0.1, 0.5))
 
 
 # ---------------------------------------------------------------------- where it is tried
@@ -178,6 +196,36 @@ _ALL = (
         panels=(clean("cifar10"), errors("cifar10", "symmetric", 0.4), clean("cifar100")),
         candidates=(IVON, SGD, Candidates("ls", "smoothing", (0.1,)), OLS, Candidates("sam", "rho", (0.05,))),
         figure="calibration",
+    ),
+)
+_SYMMETRIC, _WORST = errors("cifar10", "symmetric", 0.4), human("cifar10n:worse_label", "CIFAR-10N, worst")
+_ALL += (
+    Experiment(
+        "controls",
+        "what of IVON does it: its noise, its covariance, its schedule, or an average of weights",
+        panels=(_SYMMETRIC, class_dependent(0.4), class_dependent(0.5), _WORST),
+        candidates=(IVON, SGD, *SIGMAS, NO_NOISE, COSINE, SMALLER_STEP, *AVERAGED),
+        figure="bars",
+    ),
+    Experiment(
+        "rivals",
+        "losses made for wrong labels, alone and under IVON",
+        panels=(_SYMMETRIC, errors("cifar10", "pair_flip", 0.4), class_dependent(0.3), _WORST),
+        candidates=(IVON, SGD, Candidates("ls", "smoothing", (0.5,)), *LOSSES, NEGATIVE, IVON_LS),
+        figure="bars",
+    ),
+    Experiment(
+        "take_off",
+        "whether training begins at all on the most errors (Fig. 7)",
+        panels=(class_dependent(0.4), class_dependent(0.5)),
+        candidates=(
+            IVON,
+            SGD,
+            Candidates("sgd", variant="smaller decay", fields={"weight_decay": 2e-4}),
+            Candidates("sgd", variant="smaller step", fields={"lr": 0.02}),
+            Candidates("sam", "rho", (0.05,)),
+        ),
+        figure="bars",
     ),
 )
 _EXPERIMENTS = {entry.name: entry for entry in _ALL}

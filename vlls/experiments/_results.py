@@ -23,8 +23,9 @@ from vlls.train.methods import METHODS, PROPOSED, Method
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+PREDICTED = ("test", "posterior", "ema", "validation")
 METRICS = (
-    *(f"{part}_{name}" for part in ("test", "posterior", "ema", "validation") for name in ("accuracy", "nll", "ece", "brier")),
+    *(f"{part}_{name}" for part in PREDICTED for name in ("accuracy", "nll", "ece", "brier")),
     *("clean_part_accuracy", "memorised", "recovered"),
     *("std_start", "std_5", "std_50", "std_95", "learned_share_5", "learned_share", "learned_share_95"),
 )
