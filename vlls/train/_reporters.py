@@ -31,6 +31,7 @@ _SHOWN = {  # the metrics of an epoch that are shown, and their names there
     "validation_accuracy": "held out",
     "test_accuracy": "test",
     "posterior_accuracy": "posterior",
+    "ema_accuracy": "averaged",
 }
 
 

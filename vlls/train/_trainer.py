@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vlls._errors import one_line
 from vlls.models._networks import build
@@ -61,6 +62,7 @@ class Trainer:
         ]
         if isinstance(self.optimizer, VariationalOptimizer):
             self.optimizer.generator = self.samplers[0]
+        self.average = None if config.ema is None else averaged(self.model, config.ema)
         self._net: nn.Module = self.model
         if self.world > 1:
             devices = [device.index] if device.type == "cuda" else None
@@ -103,6 +105,12 @@ class Trainer:
             else:
                 group["lr"] = lr
         self.batches.fill()
+        self._advance()
+        if self.average is not None:  # outside of the graph
+            self.average.update_parameters(self.model)
+
+    def _advance(self) -> None:
+        """Take the step as it comes, capture it, or replay it."""
         if self._graph is not None:
             self._graph.replay()
             return
@@ -190,8 +198,10 @@ class Trainer:
             "sums": self.sums.tolist(),
             "unreadable": sorted(self.batches.unreadable),
         }
+        average = {} if self.average is None else {"average": self.average.state_dict()}
         return {
             "model": self.model.state_dict(),
+            **average,
             "optimizer": self.optimizer.state_dict(),
             "fused": getattr(self.optimizer, "fused", None),
             "processes": gathered(of_process),
@@ -213,6 +223,8 @@ class Trainer:
         rates = [group["lr"] for group in self.optimizer.param_groups]
         try:
             self.model.load_state_dict(state["model"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.criterion.load_state_dict(of_process["criterion"])
         except (KeyError, RuntimeError, ValueError) as error:
@@ -272,6 +284,12 @@ def pixel_moments(train: Images, device: torch.device) -> tuple[Tensor, Tensor]:
         std = np.maximum(np.sqrt(variance), 1.0)
     options: Any = {"dtype": torch.float32, "device": device}
     return torch.tensor(mean, **options), torch.tensor(std, **options)
+
+
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """Return an exponential average of a network's weights and running statistics, which begins at its first update."""
+    device = next(model.parameters()).device
+    return AveragedModel(model, device, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 def make_model(
