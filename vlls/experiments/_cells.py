@@ -138,7 +138,7 @@ def _sized(fields: dict[str, Any]) -> ResolvedConfig:
     asked = RunConfig.of(fields)
     check_dataset(asked.dataset, asked.labels, "dataset")
     config = asked.located().resolved()
-    sized = {}
+    sized: dict[str, Any] = {}
     if asked.hess_init is not None and asked.ess is None and config.images:
         sized["hess_init"] = hess_init_for(asked.hess_init, config.images, config.weight_decay)
     if asked.warmup_epochs is not None:

@@ -134,7 +134,7 @@ CIFAR10_CURVE = (errors("cifar10", "symmetric", 0.6), errors("cifar10", "pair_fl
 CIFAR100_ERRORS = tuple(errors("cifar100", *corruption) for corruption in ERRORS)
 
 # ---------------------------------------------------------------------- the figures
-_ALL = (
+_ALL: tuple[Experiment, ...] = (
     Experiment(
         "fig4",
         "smoothed labels of IVON, label smoothing and online label smoothing",
