@@ -106,7 +106,7 @@ def test_every_field_that_the_method_reads_counts():
                "milestones": (0.7,), "weight_decay": 0.7, "smoothing": 0.7, "alpha": 0.7, "margin": 0.7, "rho": 0.7,
                "ess": 7.0, "hess_init": 0.7, "beta2": 0.7, "hess_approx": "gradsq", "clip_radius": 0.7, "mc_samples": 7,
                "augment": True, "precision": "float32", "eval_every": 7, "thorough_every": 7, "eval_samples": 7,
-               "dataset": "cifar10", "method": "vgd"}  # fmt: skip
+               "ema": 0.7, "dataset": "cifar10", "method": "vgd"}  # fmt: skip
     assert changes.keys() == keys.INTRODUCED.keys() - {"options"}
     for method in ("ivon", "ols", "acls", "sam"):
         unread = methods.unread_by(method)
@@ -145,12 +145,13 @@ def test_fields_that_an_older_version_had_not_take_their_defaults():
 
 # ------------------------------------------------------------------ runs that an older version named
 def aged(folder, config):
-    """Rename a run as the last version of the old keys would have named it."""
+    """Rename a run as the last version of the old keys would have named it; that had fewer fields."""
     key = keys.older_key(config)
+    written = {"key": key, "config": {name: config.to_dict()[name] for name in keys._FIRST}}
     older = folder.rename(folder.with_name(f"{folder.name[:-12]}{key}"))
     if (older / RECORD).exists():
-        save_record(older / RECORD, {**load_record(older / RECORD), "key": key})
-    save_checkpoint(older / CHECKPOINT, {**load_checkpoint(older / CHECKPOINT), "key": key})
+        save_record(older / RECORD, {**load_record(older / RECORD), **written})
+    save_checkpoint(older / CHECKPOINT, {**load_checkpoint(older / CHECKPOINT), **written})
     return older
 
 

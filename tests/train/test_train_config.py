@@ -120,13 +120,13 @@ def test_hyperparameters_of_a_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_every_method_is_complete_on_every_data_set(dataset, method):
     config = RunConfig(dataset=dataset, method=method).resolved()
-    decided_by_data = {"labels", "train_size", "image_size", "ess", "clip_radius", "augment"}
+    without_a_default = {"labels", "train_size", "image_size", "ess", "clip_radius", "augment", "ema"}
     unread = {name for used in METHODS.values() for name in used.reads} - set(METHODS[method].reads)
     if method in ("ivon_fixed", "vgd"):
         unread |= {"beta2", "hess_approx"}
     fields = {f.name for f in dataclasses.fields(config)}
     missing = {name for name in fields if getattr(config, name) is None}
-    assert missing - decided_by_data == (unread & fields) - decided_by_data
+    assert missing - without_a_default == (unread & fields) - without_a_default
 
 
 # ------------------------------------------------------------------ identity
