@@ -89,6 +89,13 @@ def test_different_runs_have_different_keys_where_older_ones_had(runs):
     assert len(set(older.values())) == len(older) > 300
 
 
+def test_a_run_that_older_versions_could_not_make_is_not_taken_for_one_of_theirs(tmp_path):
+    plain, averaged = tiny(method="sgd", epochs=1).resolved(), tiny(method="sgd", epochs=1, ema=0.9).resolved()
+    older = aged(run(plain, tmp_path).folder, plain)
+    assert keys.run_folder(tmp_path, plain) == older != keys.run_folder(tmp_path, averaged)
+    assert "ema_accuracy" in run(averaged, tmp_path).final
+
+
 # ------------------------------------------------------------------ what counts
 def test_it_is_of_what_is_run_not_of_how_it_was_said():
     short = RunConfig(dataset="cifar10", method="sam")

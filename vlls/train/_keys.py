@@ -49,7 +49,12 @@ def first_key(values: Mapping[str, Any]) -> str:
 
 
 def older_key(config: RunConfig) -> str:
-    """Return the key that the last version which hashed every field gave to a resolved config."""
+    """Return the key that the last version which hashed every field gave to a resolved config.
+
+    A run that needs a field which that version did not have has its present key.
+    """
+    if counted(config).keys() - set(_FIRST):
+        return run_key(config)
     values = config.to_dict()
     return first_key({name: values[name] for name in _FIRST})
 
