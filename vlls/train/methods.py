@@ -133,7 +133,7 @@ def _sam(training: Training) -> torch.optim.Optimizer:
     return vlls.SAM(training.params, torch.optim.SGD, training.config["rho"], **training.sgd_options)
 
 
-def _ivon(training: Training) -> torch.optim.Optimizer:
+def _ivon_options(training: Training) -> dict[str, Any]:
     config = training.config
     options: dict[str, Any] = {
         "beta1": config.momentum,
@@ -144,7 +144,24 @@ def _ivon(training: Training) -> torch.optim.Optimizer:
         "fused": _has_kernel(training),
     }
     options |= {name: value for name in ("hess_approx", "clip_radius") if (value := config[name]) is not None}
-    return vlls.IVON(training.params, training.lr, config.ess or training.num_train, **options)
+    return {"params": training.params, "lr": training.lr, "ess": config.ess or training.num_train, **options}
+
+
+def _ivon(training: Training) -> torch.optim.Optimizer:
+    return vlls.IVON(**_ivon_options(training))
+
+
+def _ivon_permuted(training: Training) -> torch.optim.Optimizer:
+    from vlls.optim.ivon._controls import PermutedIVON
+    from vlls.train._prepare import derive_seed  # late: it reads configs, which are checked by this module's table
+
+    return PermutedIVON(**_ivon_options(training), seed=derive_seed(training.config.seed, "permutation"))
+
+
+def _ivon_isotropic(training: Training) -> torch.optim.Optimizer:
+    from vlls.optim.ivon._controls import IsotropicIVON
+
+    return IsotropicIVON(**_ivon_options(training))
 
 
 def _has_kernel(training: Training) -> bool:
@@ -364,6 +381,28 @@ _METHODS: dict[str, Method] = {
             variational=True,
             tuned="strength",
             symbol="λ",
+        ),
+        Method(
+            name="ivon_permuted",
+            label="IVON, permuted σ",
+            colour="#e377c2",
+            marker="<",
+            reads=_IVON,
+            presets={"schedule": "cosine"},
+            shares_presets_of="ivon",
+            optimizer=_ivon_permuted,
+            variational=True,
+        ),
+        Method(
+            name="ivon_isotropic",
+            label="IVON, isotropic σ",
+            colour="#9467bd",
+            marker=">",
+            reads=_IVON,
+            presets={"schedule": "cosine"},
+            shares_presets_of="ivon",
+            optimizer=_ivon_isotropic,
+            variational=True,
         ),
     )
 }

@@ -52,6 +52,7 @@ class ParameterState:
         self.grad: Tensor | None = None  # the gradient that the update reads, averaged over samples
         self.statistic: Tensor | None = None  # averaged over samples; None: the executor forms that of one sample
         self.norm: Tensor | None = None  # of the averaged gradient, when it was shown in param.grad
+        self.drawn_hess: Tensor | None = None  # of the Gaussian that is sampled; None: the learned one
 
     def refresh(self, group: dict[str, Any], lasting: dict[str, Any], index: int) -> None:
         """Bring the state to the parameter's device, dtype and layout; make it on the first call."""
@@ -115,9 +116,14 @@ class ParameterState:
         """1 - beta1^t, or 1 if the group asks for no debiasing."""
         return 1.0 - self.group["beta1"] ** float(self.step) if self.group["debias"] else 1.0
 
+    @property
+    def sampled_hess(self) -> Tensor:
+        """The Hessian that gives the samples their standard deviation: the learned one, but in controls."""
+        return self.hess if self.drawn_hess is None else self.drawn_hess
+
     def std(self) -> Tensor:
-        """The posterior's standard deviation, a new tensor."""
-        return posterior_noise(1.0, self.hess, ess=self.group["ess"], weight_decay=self.group["weight_decay"])
+        """The standard deviation of the samples, a new tensor."""
+        return posterior_noise(1.0, self.sampled_hess, ess=self.group["ess"], weight_decay=self.group["weight_decay"])
 
     @property
     def has_gradient(self) -> bool:

@@ -121,7 +121,7 @@ class SingleTensor(Stored):
     def _perturb(self, states: States, generator: Generator | None) -> None:
         for state in states:
             group = state.group
-            tensors = [state.param.detach(), state.mean_at_sample, state.noise, state.hess]
+            tensors = [state.param.detach(), state.mean_at_sample, state.noise, state.sampled_hess]
             for param, mean, noise, hess in _pieces(tensors):
                 noise.copy_(posterior_noise(noise, hess, ess=group["ess"], weight_decay=group["weight_decay"]))
                 sample = mean + noise
@@ -135,10 +135,10 @@ class SingleTensor(Stored):
             given = {name: group[name] for name in ("beta1", "beta2", "weight_decay", "clip_radius")}
             given |= {"lr": state.lr, "bias_correction": state.bias_correction}
             last = state.noise if state.statistic is None else state.statistic
-            tensors = [state.mean, state.momentum, state.hess, grad.to(state.dtype), last]
-            for mean, momentum, hess, g, piece in _pieces(tensors):
+            tensors = [state.mean, state.momentum, state.hess, grad.to(state.dtype), last, state.sampled_hess]
+            for mean, momentum, hess, g, piece, sampled in _pieces(tensors):
                 seen = sample_statistic(g, piece, hess_approx=approx) if state.statistic is None else piece
-                hess_hat = hess_estimate(seen, hess, ess=group["ess"], weight_decay=delta, hess_approx=approx)
+                hess_hat = hess_estimate(seen, sampled, ess=group["ess"], weight_decay=delta, hess_approx=approx)
                 new = ivon_update(mean, momentum, hess, g, hess_hat, **given)
                 for old, value in zip((mean, momentum, hess), new, strict=True):
                     old.copy_(value)
