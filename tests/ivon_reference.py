@@ -42,8 +42,12 @@ class ReferenceIVON:
         pairs = ((mean, self.m), (momentum, self.g), (hess, self.h))
         return max((np.abs(np.asarray(ours) - theirs) / (1 + np.abs(theirs))).max() for ours, theirs in pairs)
 
+    def sampled(self):
+        """The Hessian whose Gaussian the samples come from; of a control it is not the learned one."""
+        return self.h
+
     def noise(self, normal):
-        return normal / np.sqrt(self.ess * (self.h + self.delta))
+        return normal / np.sqrt(self.ess * (self.sampled() + self.delta))
 
     def step(self, samples, noises=None):
         """`noises` are theta - m of each sample before theta was rounded, if they are known."""
@@ -51,7 +55,7 @@ class ReferenceIVON:
         noises = [theta - self.m for theta, _ in samples] if noises is None else noises
         g_hat = np.mean([g for _, g in samples], axis=0)
         if self.hess_approx == "price":
-            seen = [g * noise * (self.h + self.delta) for (_, g), noise in zip(samples, noises, strict=True)]
+            seen = [g * noise * (self.sampled() + self.delta) for (_, g), noise in zip(samples, noises, strict=True)]
         else:
             seen = [g**2 for _, g in samples]
         h_hat = np.mean([each * self.ess for each in seen], axis=0)

@@ -28,6 +28,8 @@ CASES = {
     "ols": {"method": "ols"},
     "elr": {"method": "elr"},
     "ivon with elr, two samples": {"method": "ivon_elr", "mc_samples": 2},
+    "ivon, permuted": {"method": "ivon_permuted"},
+    "ivon, isotropic, two samples": {"method": "ivon_isotropic", "mc_samples": 2},
     "sam": {"method": "sam"},
     "sgd with augmentation": {"method": "sgd", "augment": True},
 }
