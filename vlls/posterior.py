@@ -170,7 +170,7 @@ class GaussianPosterior:
 
     @property
     def mean(self) -> Any:
-        """The mean in the form in which it was given: a (P,) or (P, K) tensor, or a dict of tensors by name."""
+        """The mean as it was given, a (P,) or (P, K) tensor or a dict of tensors by name."""
         return self._named(self._mean) if self._shapes else self._mean
 
     def _identity(self) -> Tensor:

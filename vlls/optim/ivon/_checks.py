@@ -234,7 +234,7 @@ class FirstSteps:
         if moved < STILL * self._size and rates == self._rates:  # a warm-up goes on to larger steps
             warn_caller(
                 f"the first {self.steps} steps have moved the weights by {moved / self._size:.1%} of their size, too "
-                f"little to learn from scratch; IVON's lr is SGD's, not Adam's: try lr=0.1 (it is {rates[0]:g})"
+                f"little to learn from scratch; IVON's lr is ten times that of SGD with momentum 0.9, not Adam's: try lr=0.1 (it is {rates[0]:g})"
             )
         return True
 
