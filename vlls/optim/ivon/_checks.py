@@ -234,7 +234,8 @@ class FirstSteps:
         if moved < STILL * self._size and rates == self._rates:  # a warm-up goes on to larger steps
             warn_caller(
                 f"the first {self.steps} steps have moved the weights by {moved / self._size:.1%} of their size, too "
-                f"little to learn from scratch; IVON's lr is ten times that of SGD with momentum 0.9, not Adam's: try lr=0.1 (it is {rates[0]:g})"
+                "little to learn from scratch; IVON's lr is ten times that of SGD with momentum 0.9, not Adam's: try "
+                f"lr=0.1 (it is {rates[0]:g})"
             )
         return True
 
