@@ -40,7 +40,8 @@ def finish(arguments):
 
 
 WHOLE = tiny(method="ivon")
-OTHERS = {method: tiny(method=method, augment=True) for method in ("sgd", "sam", "ols", "elr")}
+OTHERS = {method: tiny(method=method, augment=True, ema=0.9) for method in ("sgd", "sam", "ols", "elr")}
+CONTROL = {"method": "ivon_permuted", "hess_init": 0.1, "ess": 3000.0, "beta2": 0.9, "ema": 0.9}
 PROGRAM = """
 import json, sys
 import torch.distributed as dist
@@ -63,10 +64,10 @@ def together(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory):
-    """A folder with runs of the other methods, one after the other by the same two processes."""
+    """A folder with runs of the other methods and a control of IVON, one after the other by the same two processes."""
     folder = tmp_path_factory.mktemp("others")
     (folder / "program.py").write_text(PROGRAM)
-    configs = json.dumps([config.to_dict() for config in OTHERS.values()])
+    configs = json.dumps([config.to_dict() for config in (*OTHERS.values(), tiny(**CONTROL))])
     finish([sys.executable, *TORCHRUN, str(folder / "program.py"), str(folder), configs])
     return folder
 
@@ -91,12 +92,22 @@ def test_two_ranks_are_one_process_with_two_samples(together, tmp_path):
 
 
 @pytest.mark.parametrize("method", OTHERS)
-def test_other_methods_do_not_depend_on_the_number_of_processes(others, method):
+def test_other_methods_do_not_depend_on_the_number_of_processes(others, tmp_path, method):
     record, state = kept(others, OTHERS[method])
     assert record["machine"]["processes"] == 2
-    alone = run(OTHERS[method])
-    assert relative_difference(state["model"], alone.model.state_dict()) < (1e-5 if method == "sgd" else 1e-3)
-    assert record["final"] == pytest.approx(alone.final, rel=1e-2, abs=2e-2)
+    alone, one = kept(run(OTHERS[method], tmp_path).folder.parent, OTHERS[method])
+    for weights in ("model", "average"):
+        assert relative_difference(state[weights], one[weights]) < (1e-5 if method == "sgd" else 1e-3)
+    assert record["final"] == pytest.approx(alone["final"], rel=1e-2, abs=2e-2)
+
+
+def test_two_ranks_of_a_control_are_one_process_with_two_samples(others, tmp_path):
+    _, state = kept(others, tiny(**CONTROL))
+    _, one = kept(run(tiny(**CONTROL, mc_samples=2), tmp_path).folder.parent, tiny(**CONTROL, mc_samples=2))
+    for weights in ("model", "average"):
+        assert relative_difference(state[weights], one[weights]) < 1e-4
+    for i, slot in one["optimizer"]["state"].items():
+        assert torch.allclose(state["optimizer"]["state"][i]["hess"], slot["hess"], rtol=1e-3, atol=1e-5)
 
 
 def test_stopped_and_resumed_together(together, tmp_path):
