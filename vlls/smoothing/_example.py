@@ -24,7 +24,8 @@ class LabelSmoothingLoss(SmoothingLoss):
     than 0. Symmetric errors of rate r smooth the labels at a = rK/(K - 1) on average, and the rate -a/(1 - a) undoes
     that: -0.8 for 40 % of errors among ten classes. It falls without bound as the errors take over, hence there is no
     lower bound here (Wei et al. try down to -8). Above 1 a label would weigh less than the other classes.
-    The loss itself is not bounded below at negative rates: weight decay or few epochs must hold the logits.
+    The loss has no lower bound at negative rates, and wrong labels that are memorised count more: Wei et al. start from
+    a network that cross-entropy has trained, and from random weights rates such as -0.8 may not train at all.
 
     Args:
         smoothing: the rate α, a finite number of at most 1.
