@@ -66,6 +66,8 @@ def test_small_runs_keep_the_papers_first_std_and_what_is_left_of_h0(fields, ima
     h0 = 0.2 if fields["dataset"] == "cifar100" else 0.9
     sigma = (50_000 * (h0 + config.weight_decay)) ** -0.5
     assert math.isclose((images * (config.hess_init + config.weight_decay)) ** -0.5, sigma, rel_tol=1e-12)
+    assert math.isclose(RunConfig(method=method, **fields).std_start, sigma, rel_tol=1e-12)
+    assert RunConfig(method="sgd", **fields).std_start is None
     if method == "ivon":
         assert math.isclose(config.beta2**steps, math.exp(-2), rel_tol=1e-2)
 

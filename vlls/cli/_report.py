@@ -138,6 +138,8 @@ def plan(config: RunConfig, given: set[str]) -> Table:
         for name in names.split():
             if (value := getattr(config, name)) not in (None, {}):
                 table.add_row(f"  {name}", Text(_in_words(value)), "given" if name in given else "")
+            if name == "hess_init" and (start := config.std_start) is not None:
+                table.add_row("  σ₀", f"{start:.3g}", "of hess_init, weight_decay and ess")
     return table
 
 

@@ -232,6 +232,22 @@ class RunConfig:
         available = known.train_size if known is not None else None
         return self.train_size or (available - self.validation_size if available else None)
 
+    @property
+    def std_start(self) -> float | None:
+        r""":math:`\sigma_0 = 1/\sqrt{\lambda (h_0 + \delta)}`, the standard deviation that IVON's posterior begins with.
+
+        None if the method has none, or the number of images is not known without loading them.
+
+        Example:
+            >>> [round(RunConfig(dataset=name).std_start, 5) for name in ("cifar10", "digits")]
+            [0.00471, 0.00471]
+        """
+        config = self.resolved()
+        count = config.ess or config.images
+        if count is None or config.hess_init is None:
+            return None
+        return float((count * (config.hess_init + config.weight_decay)) ** -0.5)
+
     def located(self) -> RunConfig:
         """Return a copy with the whole path of a folder of images, so that it is found from elsewhere too."""
         folder = _known.as_folder(self.dataset)
