@@ -106,7 +106,7 @@ def _pieces(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
     """The same elements of every tensor, a piece at a time, as views."""
     first = tensors[0]
     dense = first.numel() > 1 and torch.ops.aten.is_non_overlapping_and_dense(first)
-    if not dense or any(t.stride() != first.stride() for t in tensors):
+    if first.is_cuda or not dense or any(t.stride() != first.stride() for t in tensors):  # a GPU has no use for them
         yield tensors
         return
     flat = [t.as_strided((t.numel(),), (1,)) for t in tensors]
