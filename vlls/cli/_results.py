@@ -14,7 +14,7 @@ from vlls.cli._options import option
 from vlls.cli._terminal import console_of_tables, note, say, warnings_noted
 from vlls.experiments import EXPERIMENTS, choose, collate, experiment, load_table, protocol
 from vlls.experiments._migration import migrate as migrate_path
-from vlls.experiments._results import collate_labels, save_table
+from vlls.experiments._results import collate_curves, collate_labels, save_table
 
 RESULTS_HELP = """Make one table of all finished runs, or show the best of each method.
 
@@ -24,8 +24,10 @@ The accuracies of every sweep, with the hyperparameters that were chosen:
   [cyan]vlls results[/cyan]
 One row a run, with its config and provenance:
   [cyan]vlls results --output runs.csv[/cyan]
-What the book shows of Figure 5:
-  [cyan]vlls results --experiment fig5 --output book/results/fig5.csv[/cyan]
+What the book shows of Figure 5, beside the runs at other protocols that are in its table:
+  [cyan]vlls results --experiment fig5 --protocol short --output book/results/fig5.csv --add[/cyan]
+The loss and accuracy of each epoch:
+  [cyan]vlls results --experiment take_off --curves curves.csv[/cyan]
 """
 FIGURE_HELP = """Draw a figure of the paper from the runs there are.
 
@@ -62,20 +64,32 @@ def results(
     ] = None,
     name: Annotated[str | None, option(None, "only this one", "NAME", "--experiment")] = None,
     size: OneProtocol = None,
+    add: Annotated[
+        bool, option(None, "keep the rows of the table that are of other experiments or protocols", None, "--add")
+    ] = False,
+    curves: Annotated[Path | None, option(None, "write loss and accuracy of each epoch, as --output", "FILE")] = None,
 ) -> None:
     """Collate and print or write."""
+    if add and output is None:
+        raise ValueError("--add goes with --output, the table that is added to")
     _check(name, size)
     notes = Console(stderr=True)
     with warnings_noted(notes):
         table = collate(folder, experiment=name, protocol=size)
     if table.empty:
         raise ValueError(f"{folder} holds no finished run{' of ' + name if name else ''}; vlls sweep makes them")
+    if curves is not None:
+        with warnings_noted(notes):
+            save_table(collate_curves(folder, experiment=name, protocol=size), curves)
+        note(notes, f"epochs: {curves}")
+    if output is None and curves is not None:
+        return
     if output is None:
         console = console_of_tables()
         for (experiment_name, protocol_name), rows in table.groupby(["experiment", "protocol"], sort=False):
             console.print(_best(rows, f"{experiment_name}, {protocol_name} protocol, {len(rows)} runs"))
         return
-    save_table(table, output)
+    save_table(table, output, add=add)
     note(notes, f"{len(table)} runs: {output}")
     with warnings_noted(notes):
         labels = collate_labels(folder, experiment=name, protocol=size)

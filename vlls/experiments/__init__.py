@@ -14,7 +14,7 @@ from vlls.experiments._comparison import compare, coverage
 from vlls.experiments._grids import EXPERIMENTS, Candidates, Experiment, Panel, experiment, register
 from vlls.experiments._jobs import Executor, Job, Outcome
 from vlls.experiments._protocols import PROTOCOLS, Protocol, protocol
-from vlls.experiments._results import accuracy_table, choose, collate, highest_protocol, load_table
+from vlls.experiments._results import accuracy_table, candidates_table, choose, collate, highest_protocol, load_table
 from vlls.experiments._sweep import SweepReporter, SweepResult, sweep
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "SweepReporter",
     "SweepResult",
     "accuracy_table",
+    "candidates_table",
     "cells",
     "choose",
     "collate",

@@ -35,15 +35,42 @@ def sgd_last(methods: Iterable[str]) -> list[str]:
     return sorted(methods, key=lambda name: name == SGD)
 
 
+def without_variants(rows: DataFrame) -> DataFrame:
+    """Return the runs of methods as the paper has them; an older table, without the column, has no others."""
+    return rows[rows["variant"].fillna("") == ""] if "variant" in rows else rows
+
+
+def candidate_label(method: str, variant: str = "", parameter: str = "", values: Iterable[float] = ()) -> str:
+    """Return the name of a method with its variant and values, such as ``"LS, α = 0.5"``, in tables and figures."""
+    known = METHODS[method]
+    symbol = known.symbol if parameter in ("", known.tuned) else parameter
+    told = ", ".join(f"{value:g}" for value in values if value == value)
+    return ", ".join(filter(None, (known.label, variant, f"{symbol or known.tuned} = {told}" if told else "")))
+
+
+def by_candidate(rows: DataFrame) -> dict[str, DataFrame]:
+    """Return the rows of each method, variant and value by their label, in the order of :data:`.METHODS`."""
+    order = {name: i for i, name in enumerate(methods_in(rows))}
+    texts = {name: rows[name].fillna("") if name in rows else "" for name in ("variant", "parameter")}
+    rows = rows.assign(**texts, value=rows["value"].astype(float))
+    groups = rows.groupby(["method", "variant", "parameter", "value"], sort=False, dropna=False)
+    found = sorted(groups, key=lambda group: (order[group[0][0]], group[0][1] != "", group[0][3]))
+    return {candidate_label(*who, [value]): of_candidate for (*who, value), of_candidate in found}
+
+
 def finished(rows: DataFrame) -> DataFrame:
     """Return the runs that finished."""
     return rows[rows["status"] == "finished"]
 
 
 def tried(rows: DataFrame, method: str) -> DataFrame:
-    """Return the runs of a method, and SGD's with the value at which the method is SGD; ``value`` is a float."""
+    """Return the runs of a method, and SGD's with the value at which the method is SGD; ``value`` is a float.
+
+    Variants of them are other methods.
+    """
     sgd_value = METHODS[method].sgd_value
     names = [method] if sgd_value is None else [method, SGD]
+    rows = without_variants(rows)
     rows = rows[rows["method"].isin(names)]
     return rows.assign(value=rows["value"].where(rows["method"] == method, sgd_value).astype(float))
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from vlls.experiments._cells import cells
+from vlls.experiments._cells import Cell, cells
+from vlls.experiments._choice import candidate_label
+from vlls.experiments._grids import EXPERIMENTS, experiment
 from vlls.experiments._protocols import PROTOCOLS
 from vlls.experiments._results import choose
 from vlls.train.methods import METHODS, PROPOSED
@@ -83,28 +85,81 @@ def coverage(name: str, table: DataFrame) -> str:
 
     Example:
         >>> from vlls.experiments import load_table
-        >>> print(coverage("fig7", load_table("nothing.csv")))
-        paper: 0 of 300 runs are there
-        reduced: 0 of 180 runs are there
-        smoke: 0 of 60 runs are there
+        >>> print(coverage("fig10", load_table("nothing.csv")))
+        paper: 0 of 90 runs are there
+        short: 0 of 54 runs are there
+        reduced: 0 of 54 runs are there
+        mnist: 0 of 36 runs are there
+        smoke: 0 of 18 runs are there
+        probe: 0 of 18 runs are there
     """
     lines = []
     for size in PROTOCOLS:
         rows = table[(table["protocol"] == size) & (table["role"] == "main")]
-        done = {_position(*row) for row in rows[["panel", "method", "value", "seed"]].itertuples(index=False)}
-        planned = [_position(c.panel, c.config.method, c.value, c.config.seed) for c in cells(name, size, tune=False)]
+        done = set(_positions(rows))
+        planned = [_position(*_candidate(cell), cell.config.seed) for cell in _planned(name, size)]
         lines.append(f"{size}: {len(done & set(planned))} of {len(planned)} runs are there")
-        missing: dict[str, dict[str, None]] = defaultdict(dict)
+        lacking: dict[str, dict[str, None]] = defaultdict(dict)
         for position in planned:
             if done and position not in done:
-                panel, method, value, _ = position
-                missing[panel][f"{method} {value}".strip()] = None
-        lines += [f"  missing in part or whole, {panel}: {', '.join(what)}" for panel, what in missing.items()]
+                panel, method, variant, value, _ = position
+                lacking[panel][" ".join(filter(None, (method, variant and f"({variant})", value)))] = None
+        lines += [f"  missing in part or whole, {panel}: {', '.join(what)}" for panel, what in lacking.items()]
         for text in ("reduced", "device"):
             told = [str(value) for value in rows[text].unique() if value]
             lines += [f"  {text}: {'; '.join(told)}"] if told else []
     return "\n".join(lines)
 
 
-def _position(panel: str, method: str, value: float | None, seed: int) -> tuple[str, str, str, int]:
-    return panel, method, "" if value is None or value != value else f"{value:g}", int(seed)
+def missing(name: str, rows: DataFrame) -> str:
+    """Say which panels and candidates of an experiment have no run among the rows of one protocol; empty if none lacks.
+
+    It is empty too for an experiment that is not registered, or rows of other panels than its own.
+    """
+    size = rows["protocol"].iloc[0]
+    if name not in EXPERIMENTS or size not in PROTOCOLS:
+        return ""
+    done = {position[:4] for position in _positions(rows)}
+    planned = {_position(*_candidate(cell), 0)[:4]: cell for cell in _planned(name, size, 1)}
+    begun = dict.fromkeys(position[0] for position in planned if position in done)
+    if not begun:
+        return ""
+    lacking: dict[tuple[str, str, str, str], list[float]] = defaultdict(list)
+    for position, cell in planned.items():
+        if position not in done and cell.panel in begun:
+            who = cell.panel, cell.config.method, cell.variant, cell.parameter
+            lacking[who].append(float("nan") if cell.value is None else cell.value)
+    where: dict[str, list[str]] = defaultdict(list)
+    for (panel, method, variant, parameter), values in lacking.items():
+        some = any(position[:3] == (panel, method, variant) for position in done)
+        where[candidate_label(method, variant, parameter, values if some else ())].append(panel)
+    by_panels: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for label, those in where.items():
+        by_panels[tuple(those)].append(label)
+    told = []
+    for panels, labels in by_panels.items():  # those that lack in all panels are told without them
+        at = "" if len(panels) == len(begun) else f" for {'; '.join(panels)}"
+        told.append(f"Not run{at}: {'; '.join(labels)}")
+    empty = dict.fromkeys(cell.panel for cell in planned.values() if cell.panel not in begun)
+    return ". ".join([*told, f"No run for {'; '.join(empty)}"] if empty else told)
+
+
+def _planned(name: str, size: str, seeds: int | None = None) -> list[Cell]:
+    """The main cells of an experiment; none at a protocol that has none of its panels."""
+    takes = PROTOCOLS[size].takes
+    there = any(takes(dict(panel.fields)) for panel in experiment(name).panels)
+    return cells(name, size, seeds=seeds, tune=False) if there else []
+
+
+def _candidate(cell: Cell) -> tuple[str, str, str, float | None]:
+    return cell.panel, cell.config.method, cell.variant, cell.value
+
+
+def _positions(rows: DataFrame) -> list[tuple[str, str, str, str, int]]:
+    rows = rows if "variant" in rows else rows.assign(variant="")
+    names = ["panel", "method", "variant", "value", "seed"]
+    return [_position(*row) for row in rows[names].itertuples(index=False)]
+
+
+def _position(panel: str, method: str, variant: str, value: float | None, seed: int) -> tuple[str, str, str, str, int]:
+    return panel, method, variant or "", "" if value is None or value != value else f"{value:g}", int(seed)

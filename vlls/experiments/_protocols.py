@@ -51,7 +51,8 @@ def _short(fields: Fields) -> Fields:
 def _probe(fields: Fields) -> Fields:
     """The first epochs of the paper's runs: the learning rate stays at its peak, which IVON reaches after five."""
     method = METHODS[fields["method"]]
-    begun: Fields = {"epochs": 10, "warmup_epochs": 5.0} if method.variational else {"epochs": 5}
+    warms_up = method.variational or fields.get("warmup_epochs")
+    begun: Fields = {"epochs": 10, "warmup_epochs": 5.0} if warms_up else {"epochs": 5}
     if "beta2" in method.reads:
         begun["beta2"] = 0.99999
     return {**fields, **begun, "schedule": "constant", "eval_every": 1, "thorough_every": 5, "eval_samples": 0}

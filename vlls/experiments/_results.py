@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -14,7 +16,7 @@ from vlls._errors import needs, one_line, pip_command
 from vlls._files import make_folder, write_atomically
 from vlls._names import check_known
 from vlls.experiments._cells import Cell
-from vlls.experiments._choice import best_runs, check_method, compared, finished, sgd_last
+from vlls.experiments._choice import best_runs, by_candidate, check_method, compared, finished, sgd_last
 from vlls.experiments._folder import ResultsFolder, skipped
 from vlls.experiments._protocols import PROTOCOLS
 from vlls.train._config import RunConfig
@@ -29,12 +31,15 @@ METRICS = (
     *("clean_part_accuracy", "memorised", "recovered"),
     *("std_start", "std_5", "std_50", "std_95", "learned_share_5", "learned_share", "learned_share_95"),
 )
-MACHINE = ("wall_seconds", "images_per_second", "peak_memory_bytes", "device", "torch", "vlls", "commit", "date")
-POSITION = ("experiment", "protocol", "role", "panel", "method", "parameter", "value", "seed", "status")
+EPOCHS = ("best_test_accuracy", "best_epoch", "chosen_test_accuracy", "chosen_epoch")
+MACHINE = ("wall_seconds", "side_by_side", "images_per_second", "peak_memory_bytes")
+MACHINE = (*MACHINE, "device", "torch", "vlls", "commit", "date")
+POSITION = ("experiment", "protocol", "role", "panel", "method", "parameter", "value", "variant", "seed", "status")
 CONFIG = tuple(f.name for f in fields(RunConfig) if f.name not in (*POSITION, "options"))
-COLUMNS = (*POSITION, *METRICS, "posterior_std", "train_images", *CONFIG, "reduced", *MACHINE, "key")
+COLUMNS = (*POSITION, *METRICS, *EPOCHS, "posterior_std", "train_images", *CONFIG, "reduced", *MACHINE, "key")
+CURVE_COLUMNS = ("key", "epoch", "train_loss", "train_accuracy", "test_accuracy", "validation_accuracy")
 LABEL_COLUMNS = "experiment protocol panel method value seed label other smoothed mean_noise".split()
-TEXTS = ("parameter", "reduced")  # may be empty
+TEXTS = ("parameter", "variant", "reduced")  # may be empty
 FORMATS = (".csv", ".parquet")
 """The endings of the files that a table can be saved to."""
 
@@ -54,9 +59,12 @@ def collate(
 
     Returns:
         A table with the position of the run in its experiment (``experiment``, ``protocol``, ``role``, ``panel``,
-        ``method``, ``parameter``, ``value``, ``seed``, ``status``), its last metrics as fractions, all fields of its
-        config, what was ``reduced``, and its provenance: seconds, images a second, device, versions, commit and date;
-        last, a column for each option of methods that were registered from outside.
+        ``method``, ``parameter``, ``value``, ``variant``, ``seed``, ``status``), its last metrics as fractions, the
+        test accuracies of two of its measured epochs, ``best_test_accuracy`` and ``chosen_test_accuracy``, all fields
+        of its config, what was ``reduced``, and its provenance: seconds, how many runs shared the device, images a
+        second, device, versions, commit and date; last, a column for each option of methods that were registered from
+        outside. ``best_epoch`` is that of the highest test accuracy, ``chosen_epoch`` that of the highest accuracy on
+        images held out, with their given labels, where there are any.
 
     A record, or the list of a sweep's runs, that cannot be read is left out, with a warning that names its file.
 
@@ -91,6 +99,16 @@ def collate_labels(
     return _frame(rows, LABEL_COLUMNS).astype({"value": float, "mean_noise": float})
 
 
+def collate_curves(
+    results: str | os.PathLike[str], *, experiment: str | None = None, protocol: str | None = None
+) -> DataFrame:
+    """Return a row for each epoch of the runs of :func:`collate`, each run once; ``key`` is that of its row there."""
+    found = _read(results, lambda folder, cell: folder.record(cell.config), experiment, protocol)
+    records = {cell.config.key: record for cell, record in found}
+    rows = [{"key": key, **epoch} for key, record in records.items() for epoch in record["epochs"]]
+    return _frame(rows, CURVE_COLUMNS).dropna(axis=1, how="all")
+
+
 def _read(
     results: str | os.PathLike[str],
     read: Callable[[ResultsFolder, Cell], dict[str, Any] | None],
@@ -116,10 +134,11 @@ def _row(cell: Cell, record: dict[str, Any]) -> dict[str, Any]:
     config, final, machine = cell.config, record["final"], record["machine"]
     images = record["counts"]["train_images"]
     row = dict(config.options) | {"status": record["status"], "train_images": images}
-    row |= {name: getattr(cell, name) for name in ("experiment", "protocol", "role", "panel", "parameter", "value")}
-    row |= {name: final.get(name) for name in METRICS}
+    row |= {name: getattr(cell, name) for name in ("experiment", "protocol", "role", "panel", "parameter")}
+    row |= {"value": cell.value, "variant": cell.variant}
+    row |= {name: final.get(name) for name in METRICS} | _of_epochs(record["epochs"])
     row |= {name: getattr(config, name) for name in ("method", "seed", *CONFIG)}
-    row |= {"reduced": cell.reduced, "key": config.key}
+    row |= {"reduced": cell.reduced, "key": config.key} | record.get("measured", {})
     row |= {name: machine.get(name) for name in MACHINE}
     row["milestones"] = None if config.milestones is None else " ".join(f"{m:g}" for m in config.milestones)
     fixed = METHODS[config.method].variational and config.beta2 is None  # its variance is not learned
@@ -128,12 +147,27 @@ def _row(cell: Cell, record: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
+def _of_epochs(epochs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The measured epochs of highest accuracy, on the test images and on those held out, with their test accuracy."""
+    row: dict[str, Any] = {}
+    for name, how in (("best", "test"), ("chosen", "validation")):
+        measured = [epoch for epoch in epochs if None not in (epoch.get(f"{how}_accuracy"), epoch.get("test_accuracy"))]
+        at = max(measured, key=lambda epoch: epoch[f"{how}_accuracy"], default={})
+        row |= {f"{name}_test_accuracy": at.get("test_accuracy"), f"{name}_epoch": at.get("epoch")}
+    return row
+
+
 # ---------------------------------------------------------------------- files
-def save_table(table: DataFrame, path: str | os.PathLike[str]) -> None:
+def save_table(table: DataFrame, path: str | os.PathLike[str], *, add: bool = False) -> None:
     """Write a table as CSV or Parquet, by the file's ending.
 
+    Args:
+        table: of :func:`collate` and the like.
+        path: of the file.
+        add: whether rows of the file, a CSV, that are of other experiments or protocols stay, as they are.
+
     Raises:
-        ValueError: for another ending, or where Parquet's package is missing.
+        ValueError: for another ending, an older file that is no table of runs, or where Parquet's package is missing.
         OSError: if the file cannot be written; an older one is as it was.
     """
     path = Path(path).expanduser()
@@ -143,13 +177,35 @@ def save_table(table: DataFrame, path: str | os.PathLike[str]) -> None:
         )
     make_folder(path.parent)
     if path.suffix == ".csv":
-        write_atomically(path, table.to_csv(index=False, lineterminator="\n").encode())
+        text = table.to_csv(index=False, lineterminator="\n")
+        write_atomically(path, (_added(path, text) if add and path.exists() else text).encode())
         return
+    if add:
+        raise ValueError(f"{path} cannot be added to; choose a name that ends in .csv")
     try:
         content = table.to_parquet(index=False)
     except ImportError as error:
         raise ValueError(f"{path} needs pyarrow, which is not installed: pip install pyarrow, or write .csv") from error
     write_atomically(path, content)
+
+
+def _added(path: Path, text: str) -> str:
+    """Return a CSV of runs with the rows of an older file whose experiment and protocol it lacks, highest first."""
+    new = list(csv.DictReader(io.StringIO(text)))
+    old = list(csv.DictReader(io.StringIO(path.read_text())))
+    if old and not {"experiment", "protocol", "key"} <= old[0].keys():
+        raise ValueError(f"{path} is no table of runs; choose another name")
+    sweeps = {(row["experiment"], row["protocol"]) for row in new}
+    rows = new + [row for row in old if (row["experiment"], row["protocol"]) not in sweeps]
+    order = list(PROTOCOLS)
+    rows.sort(key=lambda row: order.index(row["protocol"]) if row["protocol"] in order else len(order))
+    names = list(dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)]))
+    there = [name for name in names if any(name in row for row in rows)]
+    written = io.StringIO()
+    writer = csv.DictWriter(written, there, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return written.getvalue()
 
 
 def load_table(path: str | os.PathLike[str]) -> DataFrame:
@@ -179,6 +235,8 @@ def load_table(path: str | os.PathLike[str]) -> DataFrame:
     for name in TEXTS:
         if name in table:
             table[name] = table[name].fillna("")
+    if "variant" not in table and "value" in table and "role" in table:  # of an older version
+        table.insert(table.columns.get_loc("value") + 1, "variant", "")
     return table
 
 
@@ -224,10 +282,7 @@ def choose(table: DataFrame, *, how: str = "test", methods: Sequence[str] | None
     import pandas as pd
 
     check_known(how, HOW, "how")
-    for name in ("protocol", "experiment"):
-        if table[name].nunique() > 1:
-            found = ", ".join(map(str, table[name].unique()))
-            raise ValueError(f"the table holds several values of {name} ({found}); choose one of them")
+    _check_one(table)
     methods = compared() if methods is None else methods
     for method in methods:
         check_method(method)
@@ -239,6 +294,14 @@ def choose(table: DataFrame, *, how: str = "test", methods: Sequence[str] | None
                 rows.append({"panel": panel, "method": method, **_summary(best)})
     names = ["panel", "method", "value", "accuracy", "std", "seeds", "diverged"]
     return pd.DataFrame(rows, columns=names)
+
+
+def _check_one(table: DataFrame) -> None:
+    """Refuse a table of several protocols or experiments."""
+    for name in ("protocol", "experiment"):
+        if table[name].nunique() > 1:
+            found = ", ".join(map(str, table[name].unique()))
+            raise ValueError(f"the table holds several values of {name} ({found}); choose one of them")
 
 
 def _summary(runs: DataFrame) -> dict[str, Any]:
@@ -288,6 +351,49 @@ def accuracy_table(table: DataFrame, *, how: str = "test") -> DataFrame:
         rows[panel] = row
     names = [record.label for record in records] + [f"{ours} − {other.label}" for other in others]
     return pd.DataFrame.from_dict(rows, orient="index", columns=names)
+
+
+def candidates_table(table: DataFrame) -> DataFrame:
+    """Return the accuracies of every candidate, each value and variant of a method, at several epochs side by side.
+
+    Args:
+        table: of :func:`collate`, with one protocol and experiment.
+
+    Returns:
+        A row for each candidate, such as ``"LS, α = 0.5"`` or ``"SGD, cosine and warm-up"``, a column a panel, with
+        text such as ``"81.76 (82.16)"``: the test accuracy in per cent after the last epoch and, in brackets, that of
+        the best measured epoch; where runs held images out, also that of the epoch which these choose, with their
+        given labels. With several seeds each is a mean ± one standard deviation.
+
+    Raises:
+        ValueError: for several protocols or experiments, or an unknown method.
+
+    Example:
+        >>> candidates_table(load_table("nothing.csv")).empty
+        True
+    """
+    import pandas as pd
+
+    _check_one(table)
+    runs = table[table["role"] == "main"]
+    panels = list(runs["panel"].unique())
+    rows = {
+        label: [_epochs_text(of_candidate[of_candidate["panel"] == panel]) for panel in panels]
+        for label, of_candidate in by_candidate(runs).items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=panels)
+
+
+def _epochs_text(runs: DataFrame) -> str:
+    """The accuracies of a candidate in one panel: last epoch (best, chosen)."""
+    done, diverged = finished(runs), int((runs["status"] == "diverged").sum())
+    texts = []
+    for name in ("test_accuracy", "best_test_accuracy", "chosen_test_accuracy"):
+        accuracy = 100 * done[name].dropna().astype(float) if name in done else []
+        if len(accuracy):
+            texts.append(f"{accuracy.mean():.2f}" + (f" ± {accuracy.std():.2f}" if len(accuracy) > 1 else ""))
+    told = [texts[0] + (f" ({', '.join(texts[1:])})" if texts[1:] else "")] if texts else []
+    return ", ".join(told + ([f"{diverged} diverged"] if diverged else []))
 
 
 def _text(chosen: DataFrame, method: Method) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,10 +23,11 @@ from pandas import DataFrame, Series
 
 from vlls._names import check_known
 from vlls.experiments import experiment, highest_protocol
-from vlls.experiments._choice import best_runs, compared, finished, methods_in, sgd_last, tried
+from vlls.experiments._choice import best_runs, by_candidate, compared, finished, methods_in, sgd_last, tried
 from vlls.plots._runs import (
     ACCURACY,
     BLUE,
+    GRAY,
     by_panel,
     draw_curve,
     draw_level,
@@ -53,7 +55,8 @@ def plot_experiment(
 
     Each method stands in its own colour, at its best value where a figure shows one: that of the highest mean test
     accuracy in the panel. Bars and bands are one standard deviation over seeds. Runs that diverged are left out and
-    counted below the axis; a smaller protocol than the paper's is told under the figure.
+    counted below the axis; a smaller protocol than the paper's is told under the figure, and so are the panels and
+    candidates of the experiment that have no runs.
 
     Args:
         name: a key of :data:`.EXPERIMENTS`.
@@ -66,13 +69,15 @@ def plot_experiment(
             - ``"noise_levels"``: accuracy against the rate of label errors (Figure 7);
             - ``"fixed_variance"``: accuracy against a fixed standard deviation of all weights (Figure 6);
             - ``"hessian_init"``: accuracy against the start of IVON's Hessian (Figure 10);
+            - ``"bars"``: accuracy of every candidate, variants of methods too, after the last and the best epoch;
             - ``"calibration"``: expected calibration error and negative log-likelihood;
             - ``"memorisation"``: the shares of wrong labels that are memorised, and that are seen through;
             - ``"smoothed_labels"``: mean smoothed labels as heat maps (Figure 4).
         panels: titles of those to draw, in this order; all by default.
 
     Raises:
-        ValueError: for an unknown experiment, figure, panel or method, or a table that lacks columns.
+        ValueError: for an unknown experiment, figure, panel or method, or a table that lacks columns or is of another
+            experiment.
 
     Example:
         >>> from vlls.experiments import load_table
@@ -85,6 +90,8 @@ def plot_experiment(
         check_known(draw, FIGURES, "figure")
         draw = FIGURES[draw]
     table = labels if known.also and labels is not None else runs
+    if "experiment" in table and len(table) and name not in (there := set(table["experiment"])):
+        raise ValueError(f"the table holds runs of {', '.join(sorted(there))}, and none of {name}; pass one that does")
     if "protocol" in table:
         table = highest_protocol(table)
     if panels and len(table):
@@ -167,14 +174,18 @@ def noise_levels(rows: DataFrame) -> Figure:
         raise ValueError(f"of the panels {', '.join(shown)} two have the same rate; pass panels that differ in it")
     figure, ax = plt.subplots(figsize=(WIDTH, 3.8))
     best = {method: _best_of_panels(shown.values(), method) for method in sgd_last(methods_in(rows))}
-    points = pd.concat([draw_curve(ax, runs, "rate", method) for method, runs in best.items()], ignore_index=True)
+    curves = []
+    for method, runs in best.items():  # what may be SGD is seen around its points
+        look = {} if METHODS[method].sgd_value is None else {"markersize": 7, "markerfacecolor": "none"}
+        curves.append(draw_curve(ax, runs, "rate", method, **look))
+    points = pd.concat(curves, ignore_index=True)
     ends = points["mean"].add(points["std"], fill_value=0).clip(upper=100)
     tops = ends.groupby(points["rate"]).max()  # free above them: accuracies fall
     with_values = [METHODS[method] for method in best if METHODS[method].symbol]
     for i, method in enumerate(reversed(with_values)):
         for at, value in best[method.name].groupby("rate")["value"].first().dropna().items():
             text, look = f"{method.symbol} = {value:g}", {"color": method.colour, "fontsize": 7.5}
-            ax.annotate(text, (at, tops[at]), (3, 3 + 9 * i), textcoords="offset points", **look)
+            ax.annotate(text, (at, tops[at]), (6, 4 + 9 * i), textcoords="offset points", **look)
     ax.set_xticks(sorted(rows["rate"].unique()))
     ax.margins(x=0.1, y=0.12)
     limit_accuracy(ax)
@@ -229,7 +240,73 @@ def hessian_init(rows: DataFrame) -> Figure:
     return figure
 
 
-# ---------------------------------------------------------------------- bars
+# ---------------------------------------------------------------------- candidates, bars
+@figure_of_runs(variants=True)
+def bars(rows: DataFrame) -> Figure:
+    r"""Draw the test accuracy of every candidate, variants of methods too, after the last and after the best epoch.
+
+    A panel has a line for each candidate: its mean over seeds after the last epoch as a point, after the best measured
+    epoch as an open mark, and the seeds as dots.
+
+    Example:
+        >>> run = {"protocol": "paper", "role": "main", "panel": "a", "seed": 0, "status": "finished", "reduced": ""}
+        >>> ivon = {**run, "method": "ivon", "value": None, "test_accuracy": 0.93}
+        >>> table = pd.DataFrame([ivon, {**run, "method": "ls", "value": 0.1, "test_accuracy": 0.9}])
+        >>> [label.get_text() for label in bars(table).axes[0].get_yticklabels()]
+        ['IVON', 'LS, α = 0.1']
+    """
+    shown, candidates = by_panel(rows), by_candidate(rows)
+    blocks = -(-len(shown) // 2) if len(shown) > 3 else 1
+    across = -(-len(shown) // blocks)
+    size = (WIDTH, blocks * (0.6 + 0.24 * len(candidates)) + 0.9)
+    figure, axes = plt.subplots(blocks, across, figsize=size, sharey=True, squeeze=False)
+    for ax, (panel, of_panel) in zip(axes.flat, shown.items(), strict=False):
+        for at, runs in enumerate(candidates.values()):
+            _candidate(ax, finished(runs[runs["panel"] == panel]), at)
+        ax.set_title(textwrap.fill(panel, 66 // across), fontsize=9)
+        ax.set_xlabel(with_diverged(ACCURACY, of_panel), fontsize=9)
+        ax.tick_params(labelsize=8)
+        ax.margins(x=0.1)
+        _widen(ax)
+    for ax in axes.flat[len(shown) :]:
+        ax.remove()
+    axes[0, 0].set_yticks(range(len(candidates)), list(candidates))
+    axes[0, 0].set_ylim(len(candidates) - 0.5, -0.5)  # the first on top
+    for label, look in _EPOCHS.items():
+        if rows["seed"].nunique() > 1 or label != _SEED:
+            axes[0, 0].plot([], [], color=GRAY, linestyle="none", label=label, **look)
+    return figure
+
+
+_SEED = "a seed, last epoch"
+_EPOCHS: Mapping[str, dict[str, Any]] = {
+    "last epoch": {"marker": "o", "markersize": 5},
+    "best epoch": {"marker": "o", "markersize": 9, "markerfacecolor": "none"},
+    _SEED: {"marker": ".", "markersize": 3},
+}
+
+
+def _widen(ax: Axes, least: float = 4.0) -> None:
+    """Let a horizontal axis of accuracies span some points at least, so that small differences look small."""
+    left, right = ax.get_xlim()
+    space = max(0.0, least - (right - left)) / 2
+    ax.set_xlim(max(left - space, 0.0), min(right + space, 100.5))
+
+
+def _candidate(ax: Axes, runs: DataFrame, at: int) -> None:
+    """Draw the runs of a candidate in one panel at a height, if there are any."""
+    if runs.empty:
+        return
+    last, record = 100 * runs["test_accuracy"], METHODS[runs["method"].iloc[0]]
+    of_mean, of_best, of_seed = ({"color": record.colour, "linestyle": "none", **look} for look in _EPOCHS.values())
+    if len(last) > 1:
+        ax.plot(last, [at] * len(last), alpha=0.6, **of_seed)
+    spread = within(last.mean(), last.std())[:, None] if len(last) > 1 else None
+    ax.errorbar(last.mean(), at, xerr=spread, capsize=2, elinewidth=1.3, **{**of_mean, "marker": record.marker})
+    if "best_test_accuracy" in runs and len(best := 100 * runs["best_test_accuracy"].dropna().astype(float)):
+        ax.plot(best.mean(), at, zorder=1, **{**of_best, "marker": record.marker})
+
+
 @figure_of_runs("test_ece", "test_nll", "posterior_ece", "posterior_nll", columns=2)
 def calibration(rows: DataFrame) -> Figure:
     r"""Draw expected calibration error and negative log-likelihood on test images, a group of bars for each panel.
@@ -237,13 +314,13 @@ def calibration(rows: DataFrame) -> Figure:
     Variational methods stand there twice: with the network at the posterior's mean, and with predictions averaged over
     the posterior. LS and SAM have their value of highest mean test accuracy, other than 0, which is SGD's.
     """
-    bars: list[tuple[str, ...]] = []
+    drawn: list[tuple[str, ...]] = []
     for method in methods_in(rows):
         variational = METHODS[method].variational
-        bars.append((method, " at the mean" * variational, "test_ece", "test_nll"))
-        bars += [(method, " averaged over the posterior", "posterior_ece", "posterior_nll")] * variational
+        drawn.append((method, " at the mean" * variational, "test_ece", "test_nll"))
+        drawn += [(method, " averaged over the posterior", "posterior_ece", "posterior_nll")] * variational
     factors = {"expected calibration\nerror (%)": 100.0, "negative log-\nlikelihood (nats)": 1.0}
-    return _bars(rows, factors, bars, sgd_as_zero=False)
+    return _bars(rows, factors, drawn, sgd_as_zero=False)
 
 
 @figure_of_runs("memorised", "recovered", columns=2)
@@ -257,16 +334,16 @@ def memorisation(rows: DataFrame) -> Figure:
     return _bars(rows, factors, [(method, "", *columns) for method in sgd_last(methods_in(rows))], sgd_as_zero=True)
 
 
-def _bars(rows: DataFrame, factors: Mapping[str, float], bars: Sequence[tuple[str, ...]], sgd_as_zero: bool) -> Figure:
+def _bars(rows: DataFrame, factors: Mapping[str, float], drawn: Sequence[tuple[str, ...]], sgd_as_zero: bool) -> Figure:
     """Draw axes one under the other, with a group of bars for each panel, of each method at its best value.
 
-    ``factors`` has for each axis label the factor from the table's unit to the axis's; of ``bars`` each has a method,
+    ``factors`` has for each axis label the factor from the table's unit to the axis's; of ``drawn`` each has a method,
     the words behind its name, and a column for each of the axes.
     """
     shown = by_panel(rows)
     size = (WIDTH, 2 * len(factors) + 0.9)
     figure, axes = plt.subplots(len(factors), 1, figsize=size, sharex=True, squeeze=False)
-    for i, (method, suffix, *columns) in enumerate(bars):
+    for i, (method, suffix, *columns) in enumerate(drawn):
         panels = [rows if sgd_as_zero else rows[rows["method"] == method] for rows in shown.values()]
         runs = _best_of_panels(panels, method).groupby("panel")[["value", *columns]]
         mean, std = runs.mean().reindex(list(shown)), runs.std().reindex(list(shown))
@@ -276,10 +353,10 @@ def _bars(rows: DataFrame, factors: Mapping[str, float], bars: Sequence[tuple[st
         label = record.label + suffix + (f", {record.symbol} = {chosen}" if record.symbol else "")
         look = {"color": record.colour, "edgecolor": "white", "capsize": 1.5, "label": label}
         look |= {"alpha": 0.55, "hatch": "////"} if columns[0].startswith("posterior") else {}
-        at = np.arange(len(shown)) + 0.84 * ((i + 0.5) / len(bars) - 0.5)
+        at = np.arange(len(shown)) + 0.84 * ((i + 0.5) / len(drawn) - 0.5)
         for ax, column, factor in zip(axes[:, 0], columns, factors.values(), strict=True):
             ends = within(factor * mean[column], factor * std[column], 100.0 if factor == 100.0 else np.inf)
-            ax.bar(at, factor * mean[column], 0.84 / len(bars), yerr=ends, **look)
+            ax.bar(at, factor * mean[column], 0.84 / len(drawn), yerr=ends, **look)
     for ax, ylabel in zip(axes[:, 0], factors, strict=True):
         ax.set_ylabel(ylabel, fontsize=9)
         ax.grid(visible=False, axis="x")
@@ -288,6 +365,6 @@ def _bars(rows: DataFrame, factors: Mapping[str, float], bars: Sequence[tuple[st
     return figure
 
 
-_DRAWN = (sensitivity, noise_levels, fixed_variance, hessian_init, calibration, memorisation, smoothed_labels)
+_DRAWN = (sensitivity, noise_levels, fixed_variance, hessian_init, bars, calibration, memorisation, smoothed_labels)
 FIGURES: Mapping[str, Callable[..., Figure]] = {draw.__name__: draw for draw in _DRAWN}
 """The figures of experiments by name."""

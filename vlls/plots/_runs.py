@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from pandas import DataFrame, Series
 
-from vlls.experiments._choice import best_runs, finished, methods_in
+from vlls.experiments._choice import best_runs, finished, methods_in, without_variants
+from vlls.experiments._comparison import missing
 from vlls.plots._style import WIDTH, legend_above, styled
 from vlls.train.methods import METHODS, PROPOSED
 
@@ -37,7 +38,7 @@ def figure_of(
         @functools.wraps(draw)
         def plot(table: DataFrame, *, name: str = "…") -> Figure:
             rows = rows_of(table) if len(table) else table
-            return finish(draw(rows), rows, columns) if len(rows) else _no_runs(name)
+            return finish(draw(rows), rows, columns, name) if len(rows) else _no_runs(name)
 
         return plot
 
@@ -45,9 +46,14 @@ def figure_of(
 
 
 def figure_of_runs(
-    *metrics: str, keep: Callable[[DataFrame], Series | list[bool]] | None = None, columns: int = 3
+    *metrics: str,
+    keep: Callable[[DataFrame], Series | list[bool]] | None = None,
+    columns: int = 3,
+    variants: bool = False,
 ) -> Callable[[Callable[[DataFrame], Figure]], Callable[..., Figure]]:
-    """Frame a figure that needs these metrics besides the test accuracy; ``keep`` says which runs it draws.
+    """Frame a figure that needs these metrics besides the test accuracy.
+
+    ``keep`` says which runs it draws, and ``variants`` whether variants of methods are among them.
 
     Example:
         >>> @figure_of_runs("test_nll")
@@ -59,7 +65,7 @@ def figure_of_runs(
     """
 
     def rows_of(table: DataFrame) -> DataFrame:
-        rows = _runs_of(table, *metrics)
+        rows = _runs_of(table if variants else without_variants(table), *metrics)
         return rows[keep(rows)] if keep and len(rows) else rows
 
     return figure_of(rows_of, columns)
@@ -97,9 +103,10 @@ def _no_runs(name: str) -> Figure:
     return figure
 
 
-def finish(figure: Figure, rows: DataFrame, columns: int) -> Figure:
-    """Put one legend over all axes, and under them how the runs are smaller than the paper's."""
+def finish(figure: Figure, rows: DataFrame, columns: int, name: str = "…") -> Figure:
+    """Put one legend over all axes, and under them how the runs are smaller than the paper's, and which are missing."""
     legend_above(figure, columns, fontsize=9)
+    text = ""
     if "protocol" in rows and rows["protocol"].iloc[0] != "paper":
         seeds = rows.groupby(["panel", "method", "value"], dropna=False)["seed"].nunique()
         least, most = int(seeds.min()), int(seeds.max())
@@ -112,6 +119,9 @@ def finish(figure: Figure, rows: DataFrame, columns: int) -> Figure:
                 where.setdefault(", ".join(parts), []).append(str(panel))
             told = [what if len(where) == 1 else f"{what} ({'; '.join(at)})" for what, at in where.items() if what]
             text += ": " * bool(told) + "; ".join(told)
+    if {"protocol", "role"} <= set(rows) and (lacking := missing(name, rows)):
+        text = f"{text}. {lacking}" if text else lacking
+    if text:
         figure.supxlabel(textwrap.fill(text, 124), fontsize=7.5, color=GRAY)
     return figure
 
@@ -159,10 +169,10 @@ def draw_curve(ax: Axes, runs: DataFrame, by: str, method: str, **look: Any) -> 
     """Draw the accuracy of runs, if there are any, against a column; return its mean and standard deviation."""
     points = (100 * runs.groupby(by)["test_accuracy"].agg(["mean", "std"])).reset_index()
     record = METHODS[method]
-    look = {"color": record.colour, "marker": record.marker, "label": record.label, **look}
+    look = {"color": record.colour, "marker": record.marker, "label": record.label, "markersize": 4, **look}
     if len(points):
         bars = within(points["mean"], points["std"])
-        ax.errorbar(points[by], points["mean"], bars, markersize=4, linewidth=1.3, capsize=2, **look)
+        ax.errorbar(points[by], points["mean"], bars, linewidth=1.3, capsize=2, **look)
     return points
 
 

@@ -56,25 +56,27 @@ def save_record(path: Path, record: dict[str, Any]) -> None:
     write_atomically(path, (text + "\n").encode())
 
 
-def load_record(path: Path) -> dict[str, Any]:
+def load_record(path: Path, remedy: str = "remove it to run anew") -> dict[str, Any]:
     """Read a record."""
     try:
         record = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"the record {path} cannot be read ({error}); remove it to run anew") from error
+        raise ValueError(f"the record {path} cannot be read ({error}); {remedy}") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise ValueError(f"the record {path} is not one that this version of vlls wrote; remove it to run anew")
+        raise ValueError(f"the record {path} is not one that this version of vlls wrote; {remedy}")
     return record
 
 
-def load_run_record(path: Path, config: RunConfig | None = None) -> tuple[dict[str, Any], RunConfig]:
+def load_run_record(
+    path: Path, config: RunConfig | None = None, remedy: str = "remove it to run anew"
+) -> tuple[dict[str, Any], RunConfig]:
     """Read the record of a run, and its config, by which it is known whichever version wrote it.
 
     The config given, if any, is the one that it must be of.
     """
-    record = load_record(path)
+    record = load_record(path, remedy)
     if lacking := [name for name in _HELD if not isinstance(record.get(name), _HELD[name])]:
-        raise ValueError(f"the record {path} lacks {', '.join(lacking)}; remove it to run anew")
+        raise ValueError(f"the record {path} lacks {', '.join(lacking)}; {remedy}")
     try:
         found = RunConfig.from_dict(record["config"], record.get("key"))
     except (ValueError, TypeError) as error:
