@@ -88,7 +88,7 @@ def test_the_verdict_on_figure_5(tables, others, verdict):
     found = judge("fig5")
     assert found.verdict == verdict and found.protocols == ("short",)
     ahead = sum(80 - accuracy >= 1 for accuracy in others.values())
-    told = re.findall(r"clearly ahead in (\d) of 1 panels", found.sentence)
+    told = re.findall(r"clearly ahead in (\d) of 1 panel", found.sentence)
     assert sum(map(int, told)) == ahead
 
 
