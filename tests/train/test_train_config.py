@@ -91,6 +91,8 @@ def test_clothing1m_is_a_resnet50_and_variational_gd_has_no_momentum():
     assert RunConfig(dataset="clothing1m", model="cnn3").resolved().pretrained is False  # there are no weights for it
     miniature = RunConfig(dataset="clothing1m_miniature").resolved()
     assert (miniature.model, miniature.pretrained, miniature.epochs) == ("cnn3", False, 20)
+    assert miniature.hess_init == hyperparameters("digits", "ivon", train_size=1_400)["hess_init"]
+    assert miniature.beta2 == 1 - 2 / (20 * 1_400 / 25)
     assert RunConfig(method="vgd").resolved().momentum == 0.0
 
 
