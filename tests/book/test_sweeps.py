@@ -14,7 +14,7 @@ PAGE = (ROOT / "book" / "sweeps.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
     shlex.split(line, comments=True)
-    for line in re.findall(r"^vlls ((?:sweep|results|figure|migrate).*)$", PAGE + README, re.MULTILINE)
+    for line in re.findall(r"^vlls ((?:sweep|results|figure|import|migrate).*)$", PAGE + README, re.MULTILINE)
 ]
 
 
@@ -43,7 +43,7 @@ def test_the_commands_of_the_page_are_understood(command, tmp_path, monkeypatch)
     else:  # there are no results here, which is told, not how the command is used
         result = CliRunner().invoke(app, command)
         assert result.exit_code == 2
-        assert re.match(r"error: (there is no (results folder|table) |results holds no runs)", result.output)
+        assert re.match(r"error: (there is no (results folder|table) |there is no records|results holds no runs)", result.output)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vlls.experiments._cells import Cell, cells
-from vlls.experiments._folder import ResultsFolder
+from vlls.experiments._folder import ResultsFolder, skipped
 from vlls.experiments._grids import EXPERIMENTS
 from vlls.experiments._protocols import PROTOCOLS
 from vlls.train._config import ResolvedConfig, RunConfig
@@ -125,9 +125,13 @@ def _grid() -> dict[str, dict[int, Cell]]:
         if any(protocol.takes(dict(panel.fields)) for panel in what.panels)
     ]
     grid: dict[str, dict[int, Cell]] = {}
-    for i, cell in enumerate(cell for name, size in able for cell in cells(name, size, seeds=1)):
+    for i, cell in enumerate(cell for sweep in able for cell in skipped(_seed_0, sweep) or ()):
         grid.setdefault(_trained(cell.config), {})[i] = cell
     return grid
+
+
+def _seed_0(sweep: tuple[str, str]) -> list[Cell]:
+    return cells(*sweep, seeds=1)
 
 
 def _trained(config: RunConfig) -> str:
