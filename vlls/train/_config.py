@@ -234,7 +234,7 @@ class RunConfig:
 
     @property
     def std_start(self) -> float | None:
-        r""":math:`\sigma_0 = 1/\sqrt{\lambda (h_0 + \delta)}`, the standard deviation that IVON's posterior begins with.
+        r""":math:`\sigma_0 = 1/\sqrt{\lambda (h_0 + \delta)}`, the standard deviation that IVON begins with.
 
         None if the method has none, or the number of images is not known without loading them.
 
