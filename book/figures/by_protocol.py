@@ -1,0 +1,114 @@
+"""Finished runs of an experiment, protocol by protocol, and in words who is ahead of whom in them (Chapters 9 and 11)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pandas import DataFrame
+
+from figures.ledger import Gap, gap
+from vlls.experiments import PROTOCOLS, highest_protocol
+from vlls.train import METHODS
+
+__all__ = [
+    "PAPER_STD",
+    "about",
+    "differences",
+    "first_stds",
+    "gaps_by_panel",
+    "runs_by_protocol",
+    "who_is_ahead",
+]
+
+PAPER_STD = (50_000 * (0.9 + 0.001)) ** -0.5
+r""":math:`\sigma_0` of IVON on CIFAR-10 with the values of App. C.2."""
+
+_OTHERS = ("sgd", "ls", "sam")
+_SIDES = {1: "ahead", -1: "behind", 0: "not settled"}
+
+
+def runs_by_protocol(table: DataFrame) -> dict[str, DataFrame]:
+    """Return the runs of each protocol of a table, the highest first.
+
+    Args:
+        table: of :func:`~vlls.experiments.load_table`.
+
+    Raises:
+        ValueError: for a protocol that there is not.
+    """
+    highest_protocol(table)  # raises for unknown ones
+    return {name: rows for name in PROTOCOLS if len(rows := table[table["protocol"] == name])}
+
+
+def _main(rows: DataFrame) -> DataFrame:
+    """Return the finished runs on all images."""
+    rows = rows[(rows["role"] == "main") & (rows["status"] == "finished")]
+    rows = rows.astype({"value": float, "test_accuracy": float})
+    variant = rows["variant"].astype(object).fillna("") if "variant" in rows else ""
+    return rows.assign(variant=variant)
+
+
+def first_stds(rows: DataFrame) -> list[float]:
+    r"""Return IVON's :math:`\sigma_0` in the runs of a table, :math:`1/\sqrt{N(h_0 + \delta)}`, each value once."""
+    ivon = _main(rows).query("method == 'ivon'")
+    size = ivon["ess"].astype(float).fillna(ivon["train_images"].astype(float))
+    start = ivon["hess_init"].astype(float) + ivon["weight_decay"].astype(float)
+    return sorted({float(f"{std:.3g}") for std in (size * start) ** -0.5})
+
+
+def about(rows: DataFrame) -> str:
+    """Say of one protocol's runs their size, seeds, and how wide IVON's posterior is at first."""
+    name, runs = rows["protocol"].iloc[0], _main(rows)
+    seeds = sorted(int(seed) for seed in runs["seed"].unique())
+    told = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+    text = f"**{name}** ({PROTOCOLS[name].text.partition(';')[0]}; {told})."
+    stds = first_stds(rows)
+    if len(stds) != 1:
+        return text
+    ratio = stds[0] / PAPER_STD
+    than = "as in the paper" if 0.95 < ratio < 1.05 else f"{ratio:.1f} times the paper's"
+    return f"{text} IVON begins with $\\sigma_0$ = {stds[0]:.2g}, {than}."
+
+
+def gaps_by_panel(
+    rows: DataFrame, one: str, other: str, *, variants: tuple[str, str] = ("", "")
+) -> dict[str, Gap]:
+    """Return by how many points one method is above another at their best values, for panels of one protocol.
+
+    Differences are taken seed by seed; :attr:`~figures.ledger.Gap.side` says which are clear.
+    """
+    panels = _main(rows).groupby("panel", sort=False)
+    found = {str(panel): gap(of_panel, one, other, variants=variants) for panel, of_panel in panels}
+    return {panel: between for panel, between in found.items() if between is not None}
+
+
+def _name(method: str) -> str:
+    """Return a method as texts name it: the best of those that have a value tried."""
+    record = METHODS[method]
+    return f"the best {record.label}" if record.sgd_value is not None else record.label
+
+
+def differences(rows: DataFrame, others: Sequence[str] = _OTHERS) -> DataFrame:
+    """Return a table of IVON's differences to other methods: a row for each panel, and whether each is clear."""
+    found = {f"IVON − {_name(other)}": gaps_by_panel(rows, "ivon", other) for other in others}
+    panels = [str(panel) for panel in _main(rows)["panel"].unique()]
+    return DataFrame(
+        {
+            column: [f"{g[p]}: {_SIDES[g[p].side]}" if p in g else "" for p in panels]
+            for column, g in found.items()
+        },
+        index=panels,
+    )
+
+
+def who_is_ahead(rows: DataFrame, others: Sequence[str] = _OTHERS) -> str:
+    """Say for each other method in which panels IVON is clearly ahead of it or behind it, and where that is not settled."""
+    told = []
+    for other in others:
+        found = gaps_by_panel(rows, "ivon", other)
+        parts = []
+        for side, words in _SIDES.items():
+            panels = [f"{panel} ({g})" for panel, g in found.items() if g.side == side]
+            parts += [f"{words} in {', '.join(panels)}"] if panels else []
+        told += [f"IVON against {_name(other)}: {'; '.join(parts)}."] if parts else []
+    return " ".join(told)

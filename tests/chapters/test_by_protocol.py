@@ -1,0 +1,139 @@
+"""What Chapters 9 and 11 say of finished runs, protocol by protocol, and their figures."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vlls.experiments import load_table
+from vlls.plots import plot_experiment
+
+BOOK = Path(__file__).parents[2] / "book"
+sys.path.insert(0, str(BOOK))
+from figures.by_protocol import (  # noqa: E402
+    PAPER_STD,
+    about,
+    differences,
+    first_stds,
+    gaps_by_panel,
+    runs_by_protocol,
+    who_is_ahead,
+)
+from figures.data_dependent import plot_accuracy_by_class, plot_take_off  # noqa: E402
+from figures.ledger import label_information  # noqa: E402
+from figures.memorised import fewest_and_best, named, plot_first_noise, plot_memorised  # noqa: E402
+
+
+def runs(panel="a", protocol="mnist", images=5_000, hess_init=9.009, **accuracies):
+    """Rows of a table: for ``method=(seed 0, seed 1, ...)`` in per cent."""
+    common = {"experiment": "fig5", "protocol": protocol, "role": "main", "panel": panel, "status": "finished"}
+    common |= {"reduced": "", "variant": "", "parameter": "", "train_images": images, "ess": np.nan}
+    common |= {"weight_decay": 0.001, "rate": 0.4}
+    rows = []
+    for method, found in accuracies.items():
+        start = {"hess_init": hess_init if method == "ivon" else np.nan}
+        value = {"value": 0.5 if method in ("ls", "sam") else np.nan}
+        for seed, accuracy in enumerate(np.atleast_1d(found)):
+            rows.append({**common, "method": method, "seed": seed, "test_accuracy": accuracy / 100, **start, **value})
+    return pd.DataFrame(rows)
+
+
+# ---------------------------------------------------------------------- in words
+def test_protocols_stand_apart_the_highest_first():
+    table = pd.concat([runs(protocol="smoke", ivon=90), runs(protocol="short", ivon=80), runs(ivon=70)])
+    found = runs_by_protocol(table)
+    assert list(found) == ["short", "mnist", "smoke"]
+    assert [100 * rows["test_accuracy"].item() for rows in found.values()] == [80, 70, 90]
+    with pytest.raises(ValueError, match="protocol"):
+        runs_by_protocol(runs(protocol="tiny", ivon=1))
+
+
+def test_the_first_noise_is_compared_with_the_papers():
+    matched = about(runs(ivon=(90, 91), sgd=90))
+    assert matched.startswith("**mnist** (") and "seeds 0, 1)" in matched and matched.endswith("as in the paper.")
+    few = runs(images=500, hess_init=0.9, ivon=90)
+    assert first_stds(few) == pytest.approx([(500 * 0.901) ** -0.5], rel=1e-2)
+    assert first_stds(few)[0] / PAPER_STD == pytest.approx(10, rel=1e-2)
+    assert "seed 0)" in about(few) and about(few).endswith("10.0 times the paper's.")
+    assert "sigma_0" not in about(runs(sgd=90))
+    every = pd.concat([few, runs(images=500, hess_init=90, ivon=90)])
+    assert len(first_stds(every)) == 2 and "sigma_0" not in about(every)
+
+
+@pytest.mark.parametrize(
+    "sgd, word",
+    [((88, 89, 90), "ahead"), ((92, 93, 95), "behind"), ((85, 91, 95), "not settled")],
+)
+def test_differences_of_several_seeds_are_measured_by_their_error(sgd, word):
+    rows = pd.concat([runs(ivon=(90, 91, 92), sgd=sgd), runs("b", ivon=90, sgd=90.5)])
+    d = np.array([90, 91, 92]) - np.array(sgd)
+    gap = gaps_by_panel(rows, "ivon", "sgd")["a"]
+    assert gap.points == pytest.approx(d.mean()) and gap.seeds == 3
+    assert gap.error is not None and gap.error == pytest.approx(d.std(ddof=1) / 3**0.5)
+    shown = differences(rows)
+    assert shown.loc["a", "IVON − SGD"].endswith(f"in 3 seeds: {word}")
+    assert shown.loc["b", "IVON − SGD"] == "−0.5, one seed: not settled"
+    assert (shown[["IVON − the best LS", "IVON − the best SAM"]] == "").all().all()
+    assert f"IVON against SGD: {word} in a" in who_is_ahead(rows) or word == "not settled"
+    assert "not settled in" in who_is_ahead(rows) and "LS" not in who_is_ahead(rows)
+
+
+def test_runs_that_did_not_finish_or_hold_images_out_say_nothing():
+    rows = runs(ivon=(90, 91), sgd=(80, 81), ls=(99, 99))
+    rows.loc[rows["method"] == "ls", "status"] = "diverged"
+    rows.loc[(rows["method"] == "sgd") & (rows["seed"] == 1), "role"] = "tune"
+    assert "LS" not in who_is_ahead(rows) and gaps_by_panel(rows, "ivon", "sgd")["a"].seeds == 1
+
+
+def test_fewest_and_best_are_told_apart():
+    rows = named(runs(ivon=(90, 92), sgd=80, ls=85).assign(memorised=0.0))
+    assert len(named(runs(ivon=90).assign(memorised=np.nan))) == 0
+    shares = {"IVON": 0.3, "SGD": 0.1, "LS, α = 0.5": 0.2}
+    rows = rows.assign(memorised=rows["name"].map(shares))
+    assert fewest_and_best(rows) == (
+        "a: SGD learns the fewest wrong labels by heart (10.0 %), with a test accuracy of 80.0 %; IVON is the most "
+        "accurate (91.0 %), with 30.0 % learned by heart."
+    )
+
+
+# ---------------------------------------------------------------------- figures
+def test_every_run_is_a_point_of_its_name():
+    rows = named(runs(ivon=(90, 92), sgd=80).assign(memorised=0.25))
+    figure = plot_memorised(rows)
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in figure.axes[0].lines}
+    assert drawn["SGD"] == [[25, 80]] and drawn["IVON"] == [[25, 90], [25, 92]]
+    with pytest.raises(ValueError, match="there are no runs"):
+        plot_memorised(rows[:0])
+
+
+def test_figure_10_is_drawn_over_the_first_noise():
+    rows = pd.concat([runs(hess_init=h0, ivon=accuracy).assign(value=h0) for h0, accuracy in ((9.009, 90), (0.5, 60))])
+    rows = pd.concat([rows, runs(sgd=10)]).assign(experiment="fig10")
+    ax = plot_experiment("fig10", rows, figure=plot_first_noise).axes[0]
+    ticks = [text.get_text() for text in ax.get_xticklabels()]
+    assert ticks == ["0.0047\n0.9", "0.02\n0.049"]
+    curve = ax.containers[0].lines[0].get_xydata()
+    assert curve[:, 0] == pytest.approx([PAPER_STD, (5_000 * 0.501) ** -0.5]) and curve[:, 1] == pytest.approx([90, 60])
+
+
+def test_a_method_may_stand_there_twice():
+    figure = plot_accuracy_by_class({"a": [0.2, 0.4]}, {"a": {"sgd": [0.9, 0.8], "sgd, smaller step": [0.95, 0.9]}})
+    solid, dashed = figure.axes[0].lines[-2:]
+    assert (solid.get_label(), dashed.get_label()) == ("SGD", "SGD, smaller step")
+    assert solid.get_color() == dashed.get_color() and dashed.get_linestyle() == "--"
+
+
+def test_the_probes_loss_lies_between_knowing_nothing_and_the_class():
+    probe, curves = (load_table(BOOK / "results" / f"{name}.csv") for name in ("take_off", "short_curves"))
+    rows = probe.drop(columns="test_accuracy").merge(curves, on="key")
+    assert rows["key"].nunique() == len(probe)
+    for ax, (_, of_panel) in zip(plot_take_off(rows).axes, rows.groupby("panel", sort=False), strict=False):
+        same, known = (line.get_ydata()[0] for line in ax.lines[-2:])
+        rate = float(of_panel["rate"].iloc[0])
+        assert same - known == pytest.approx(label_information(rate)) and same == pytest.approx(2.29, abs=0.001)
+        last = of_panel.sort_values("epoch").groupby("key")["train_loss"].last()
+        assert ((last > known) & (last < same)).all()
+    with pytest.raises(ValueError, match="no rows"):
+        plot_take_off(rows[:0])
