@@ -29,6 +29,7 @@ from vlls.experiments import (
     cells,
 )
 from vlls.experiments import sweep as run_sweep
+from vlls.experiments._cells import panels_at
 from vlls.experiments._folder import ResultsFolder
 from vlls.train._chance import at_chance
 from vlls.train.methods import METHODS
@@ -167,9 +168,11 @@ def _executor(name: ExecutorName, device: str, workers: int | None, threads: int
 def _all_sweeps() -> Table:
     table = Table("name", "what it is about", title="Sweeps, and the number of their runs at each protocol")
     for protocol in PROTOCOLS.values():
-        table.add_column(f"{protocol.name} ({protocol.seeds} seed{'s' if protocol.seeds > 1 else ''})", justify="right")
+        seeds = f"{protocol.seeds} seed{'s' if protocol.seeds > 1 else ''}"
+        table.add_column(f"{protocol.name}\n({seeds})", justify="right")
     for entry in EXPERIMENTS.values():
-        table.add_row(entry.name, entry.title, *(str(len(cells(entry.name, size))) for size in PROTOCOLS))
+        counts = [str(len(cells(entry.name, size))) if panels_at(entry.name, size) else "" for size in PROTOCOLS]
+        table.add_row(entry.name, entry.title, *counts)
     return table
 
 

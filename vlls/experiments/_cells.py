@@ -60,6 +60,11 @@ class Cell:
         return f"{self.panel}: {self.config.method}{tried}, seed {self.config.seed}{held_out}"
 
 
+def panels_at(name: str, size: str) -> list[Panel]:
+    """Return the panels of an experiment that there are at a protocol."""
+    return [panel for panel in experiment(name).panels if protocol(size).takes(dict(panel.fields))]
+
+
 def cells(name: str, size: str = "reduced", *, seeds: int | None = None, tune: bool = True) -> list[Cell]:
     """Return the cells of an experiment, in the order in which a sweep does them.
 
@@ -83,9 +88,9 @@ def cells(name: str, size: str = "reduced", *, seeds: int | None = None, tune: b
     what, how = experiment(name), protocol(size)
     count = how.seeds if seeds is None else seeds
     check_whole_number(count, "seeds", 1)
-    panels = [panel for panel in what.panels if how.takes(dict(panel.fields))]
+    panels = panels_at(name, size)
     if not panels:
-        able = [known.name for known in PROTOCOLS.values() if any(known.takes(dict(p.fields)) for p in what.panels)]
+        able = [known for known in PROTOCOLS if panels_at(name, known)]
         raise ValueError(f"the protocol {size!r} has none of the panels of {name!r}; choose one of {', '.join(able)}")
     tuned_methods = {entry.method for entry in what.candidates if entry.tune and len(entry.values) > 1}
     if any(METHODS[method].sgd_value is not None for method in tuned_methods):

@@ -55,7 +55,10 @@ def by_candidate(rows: DataFrame) -> dict[str, DataFrame]:
     rows = rows.assign(**texts, value=rows["value"].astype(float))
     groups = rows.groupby(["method", "variant", "parameter", "value"], sort=False, dropna=False)
     found = sorted(groups, key=lambda group: (order[group[0][0]], group[0][1] != "", group[0][3]))
-    return {candidate_label(*who, [value]): of_candidate for (*who, value), of_candidate in found}
+    return {
+        candidate_label(method, variant, parameter, [value]): of_candidate
+        for (method, variant, parameter, value), of_candidate in found
+    }
 
 
 def finished(rows: DataFrame) -> DataFrame:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from vlls.experiments._cells import Cell, cells
+from vlls.experiments._cells import Cell, cells, panels_at
 from vlls.experiments._choice import candidate_label
-from vlls.experiments._grids import EXPERIMENTS, experiment
+from vlls.experiments._grids import EXPERIMENTS
 from vlls.experiments._protocols import PROTOCOLS
 from vlls.experiments._results import choose
 from vlls.train.methods import METHODS, PROPOSED
@@ -146,9 +146,7 @@ def missing(name: str, rows: DataFrame) -> str:
 
 def _planned(name: str, size: str, seeds: int | None = None) -> list[Cell]:
     """The main cells of an experiment; none at a protocol that has none of its panels."""
-    takes = PROTOCOLS[size].takes
-    there = any(takes(dict(panel.fields)) for panel in experiment(name).panels)
-    return cells(name, size, seeds=seeds, tune=False) if there else []
+    return cells(name, size, seeds=seeds, tune=False) if panels_at(name, size) else []
 
 
 def _candidate(cell: Cell) -> tuple[str, str, str, float | None]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vlls.experiments._cells import Cell, cells
+from vlls.experiments._cells import Cell, cells, panels_at
 from vlls.experiments._folder import ResultsFolder, skipped
 from vlls.experiments._grids import EXPERIMENTS
 from vlls.experiments._protocols import PROTOCOLS
@@ -118,12 +118,7 @@ def _timed(path: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 def _grid() -> dict[str, dict[int, Cell]]:
     """Return the cells at seed 0 of all experiments and protocols, numbered in order, by what their runs train."""
-    able = [
-        (name, size)
-        for name, what in EXPERIMENTS.items()
-        for size, protocol in PROTOCOLS.items()
-        if any(protocol.takes(dict(panel.fields)) for panel in what.panels)
-    ]
+    able = [(name, size) for name in EXPERIMENTS for size in PROTOCOLS if panels_at(name, size)]
     grid: dict[str, dict[int, Cell]] = {}
     for i, cell in enumerate(cell for sweep in able for cell in skipped(_seed_0, sweep) or ()):
         grid.setdefault(_trained(cell.config), {})[i] = cell

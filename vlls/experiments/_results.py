@@ -32,8 +32,10 @@ METRICS = (
     *("std_start", "std_5", "std_50", "std_95", "learned_share_5", "learned_share", "learned_share_95"),
 )
 EPOCHS = ("best_test_accuracy", "best_epoch", "chosen_test_accuracy", "chosen_epoch")
-MACHINE = ("wall_seconds", "side_by_side", "images_per_second", "peak_memory_bytes")
-MACHINE = (*MACHINE, "device", "torch", "vlls", "commit", "date")
+MACHINE = (
+    *("wall_seconds", "side_by_side", "images_per_second", "peak_memory_bytes"),
+    *("device", "torch", "vlls", "commit", "date"),
+)
 POSITION = ("experiment", "protocol", "role", "panel", "method", "parameter", "value", "variant", "seed", "status")
 CONFIG = tuple(f.name for f in fields(RunConfig) if f.name not in (*POSITION, "options"))
 COLUMNS = (*POSITION, *METRICS, *EPOCHS, "posterior_std", "train_images", *CONFIG, "reduced", *MACHINE, "key")
@@ -389,7 +391,9 @@ def _epochs_text(runs: DataFrame) -> str:
     done, diverged = finished(runs), int((runs["status"] == "diverged").sum())
     texts = []
     for name in ("test_accuracy", "best_test_accuracy", "chosen_test_accuracy"):
-        accuracy = 100 * done[name].dropna().astype(float) if name in done else []
+        if name not in done:
+            continue
+        accuracy = 100 * done[name].dropna().astype(float)
         if len(accuracy):
             texts.append(f"{accuracy.mean():.2f}" + (f" ± {accuracy.std():.2f}" if len(accuracy) > 1 else ""))
     told = [texts[0] + (f" ({', '.join(texts[1:])})" if texts[1:] else "")] if texts else []

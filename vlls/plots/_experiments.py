@@ -90,8 +90,8 @@ def plot_experiment(
         check_known(draw, FIGURES, "figure")
         draw = FIGURES[draw]
     table = labels if known.also and labels is not None else runs
-    if "experiment" in table and len(table) and name not in (there := set(table["experiment"])):
-        raise ValueError(f"the table holds runs of {', '.join(sorted(there))}, and none of {name}; pass one that does")
+    if "experiment" in table and len(table) and name not in (held := set(table["experiment"])):
+        raise ValueError(f"the table holds runs of {', '.join(sorted(held))}, and none of {name}; pass one that does")
     if "protocol" in table:
         table = highest_protocol(table)
     if panels and len(table):
@@ -175,9 +175,9 @@ def noise_levels(rows: DataFrame) -> Figure:
     figure, ax = plt.subplots(figsize=(WIDTH, 3.8))
     best = {method: _best_of_panels(shown.values(), method) for method in sgd_last(methods_in(rows))}
     curves = []
-    for method, runs in best.items():  # what may be SGD is seen around its points
-        look = {} if METHODS[method].sgd_value is None else {"markersize": 7, "markerfacecolor": "none"}
-        curves.append(draw_curve(ax, runs, "rate", method, **look))
+    for name, runs in best.items():  # what may be SGD is seen around its points
+        around = {} if METHODS[name].sgd_value is None else {"markersize": 7, "markerfacecolor": "none"}
+        curves.append(draw_curve(ax, runs, "rate", name, **around))
     points = pd.concat(curves, ignore_index=True)
     ends = points["mean"].add(points["std"], fill_value=0).clip(upper=100)
     tops = ends.groupby(points["rate"]).max()  # free above them: accuracies fall
