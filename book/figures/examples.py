@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from figures.learned_variance import COLORS
 from vlls.plots._style import PALETTE, WIDTH, as_array, legend_above, styled
 
 __all__ = [
@@ -21,7 +22,6 @@ __all__ = [
 ]
 
 _BLUE, _ORANGE = PALETTE[0], PALETTE[1]
-_RED = "#c1272d"  # the paper's colour for IVON; darker than the gray of label smoothing, for who cannot tell red
 _GRAY, _INK = "0.6", "0.15"
 _LEAST = 1e-5  # the bottom of logarithmic axes: less noise than that is drawn there
 _NOISE = r"noise $\sqrt{\mathbb{E}\,\|\epsilon\|^2}$ (probability)"
@@ -29,38 +29,43 @@ _NOISE = r"noise $\sqrt{\mathbb{E}\,\|\epsilon\|^2}$ (probability)"
 
 @styled
 def plot_regular_and_atypical(
-    images: Tensor, smoothing: Tensor, noise: Tensor, rows: Sequence[str], titles: Sequence[str]
+    images: Tensor,
+    smoothing: Tensor,
+    noise: Mapping[str, Tensor],
+    rows: Sequence[str],
+    titles: Sequence[str],
 ) -> Figure:
     """Draw Figure 1 of the paper: examples, each beside the noise of its classes.
 
     Args:
         images: (R, H, W) grey values.
         smoothing: (R, K) size of label smoothing's noise of each class.
-        noise: (R, K) that of variational learning.
+        noise: for the name of each posterior, (R, K) that of variational learning.
         rows: what each row shows.
         titles: a line over the bars of each row.
     """
-    picture, plain, adaptive = (as_array(values) for values in (images, smoothing, noise))
-    num, k = adaptive.shape
+    picture, plain = as_array(images), as_array(smoothing)
+    adaptive = {name: as_array(values) for name, values in noise.items()}
+    num, k = plain.shape
     figure, axes = plt.subplots(
         num, 2, figsize=(WIDTH, 1.9 * num + 0.4), width_ratios=(1, 2.6), squeeze=False
     )
-    top = 1.12 * max(plain.max(), adaptive.max())
-    for (left, right), image, gray, red, row, title in zip(
-        axes, picture, plain, adaptive, rows, titles, strict=True
-    ):
-        left.imshow(image, cmap="gray_r")
-        left.set(xticks=[], yticks=[], ylabel=row)
+    top, width = 1.5 * max(plain.max(), *(values.max() for values in adaptive.values())), 0.27
+    for row, (left, right) in enumerate(axes):
+        left.imshow(picture[row], cmap="gray_r")
+        left.set(xticks=[], yticks=[], ylabel=rows[row])
         left.grid(visible=False)
         left.spines[:].set_visible(False)
-        right.bar(
-            np.arange(k) - 0.2, gray, 0.4, color=_GRAY, label=r"label smoothing: $|\epsilon_k|$"
-        )
-        right.bar(np.arange(k) + 0.2, red, 0.4, color=_RED, label=r"IVON: std of $\epsilon_k$")
+        places = np.arange(k) - width * len(adaptive) / 2
+        label = r"label smoothing: $|\epsilon_k|$"
+        right.bar(places, plain[row], width, color=_GRAY, label=label)
+        for i, (name, values) in enumerate(adaptive.items()):
+            label = rf"{name}: std of $\epsilon_k$"
+            right.bar(places + width * (i + 1), values[row], width, color=COLORS[i], label=label)
         right.set_xticks(range(k))
         right.set(ylim=(0, top), ylabel="noise (probability)")
-        right.set_title(title, fontsize=9, loc="left")
-    axes[0, 1].legend(loc="upper right", fontsize=9)
+        right.set_title(titles[row], fontsize=9, loc="left")
+    axes[0, 1].legend(loc="upper right", fontsize=8)
     axes[-1, 1].set_xlabel("class $k$")
     return figure
 
