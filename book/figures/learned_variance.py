@@ -64,7 +64,7 @@ def plot_two_orders(
     ax.set(xlim=(0, len(images) + 1), ylim=(_LEAST, 1))
     ax.set_xlabel(f"training images, each line in an order of its own{below}", fontsize=9)
     ax.set_ylabel(_NOISE, fontsize=9)
-    ax.legend(loc="lower left", fontsize=8)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8)
     pictures = as_array(images)
     for (name, end), color in zip(ends, [c for c in COLORS for _ in range(2)], strict=False):
         table = tables[name]
@@ -221,13 +221,13 @@ def finding_in_words(found: Mapping[str, Any]) -> str:
         "below": "With learned Σ the noise finds them worse in all seeds",
         "": "Which noise finds them better is not settled",
     }[side]
-    alone = np.mean(own) - np.mean(area("learned", "noise (isotropic)"))
-    doubt = np.mean(own) - np.mean(area("learned", "doubt"))
-    said += (
-        f"; {alone:+.3f} of its area is due to the variances of single weights, for an isotropic Σ at the same mean has "
-        f"the rest, and it is {doubt:+.3f} from that of the doubt."
+    isotropic, doubt = (
+        np.mean(area("learned", score)) - np.mean(own) for score in ("noise (isotropic)", "doubt")
     )
-    return said
+    return said + (
+        f". On average, the area of the noise of an isotropic Σ at the same mean is {isotropic:+.3f} from that of "
+        f"learned Σ, and that of the doubt {doubt:+.3f}."
+    )
 
 
 def _cells(found: Mapping[str, Any], setting: str) -> list[Any]:

@@ -82,7 +82,9 @@ def test_which_noise_finds_wrong_labels_is_told_only_if_all_seeds_agree(areas, s
     text = finding_in_words(
         found(({"noise": 0.6}, {"noise": 0.7}), [{"noise": a, "isotropic": a - 0.04, "doubt": a} for a in areas])
     )
-    assert said in text and "0.60 to 0.70" in text and "+0.040 of its area" in text and "+0.000 from that of" in text
+    assert (
+        said in text and "0.60 to 0.70" in text and "is -0.040 from that of learned" in text and "doubt +0.000" in text
+    )
     assert text.startswith("At the paper's σ₀ the noise finds") and "predicts 10 % of them" in text
 
 
