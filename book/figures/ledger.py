@@ -94,6 +94,16 @@ def accuracies(rows: pd.DataFrame, method: str, variant: str = "") -> pd.Series:
     return 100 * rows.set_index(["method", "value"]).loc[[best]].set_index("seed")["test_accuracy"]
 
 
+def gap_of(one: pd.Series, other: pd.Series) -> Gap | None:
+    """Return how far one method's percentages, by seed, are above another's; None if they have no seed in common."""
+    differences = (one - other).dropna()
+    if differences.empty:
+        return None
+    seeds = len(differences)
+    error = float(differences.std() / seeds**0.5) if seeds > 1 else None
+    return Gap(float(differences.mean()), error, seeds)
+
+
 def gap(
     rows: pd.DataFrame, one: str, other: str, *, variants: tuple[str, str] = ("", "")
 ) -> Gap | None:
@@ -102,12 +112,7 @@ def gap(
         accuracies(rows, name, variant)
         for name, variant in zip((one, other), variants, strict=True)
     ]
-    differences = (both[0] - both[1]).dropna()
-    if differences.empty:
-        return None
-    seeds = len(differences)
-    error = float(differences.std() / seeds**0.5) if seeds > 1 else None
-    return Gap(float(differences.mean()), error, seeds)
+    return gap_of(*both)
 
 
 def gaps(names: Iterable[str], one: str, other: str) -> dict[tuple[str, str], Gap]:
