@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pandas import DataFrame
 
-from figures.ledger import Gap, gap
+from figures.ledger import Gap, accuracies, gap, gap_of
 from vlls.experiments import PROTOCOLS, highest_protocol
 from vlls.train import METHODS
 
@@ -16,6 +16,7 @@ __all__ = [
     "differences",
     "first_stds",
     "gaps_by_panel",
+    "own_values_over_sgd",
     "runs_by_protocol",
     "who_is_ahead",
 ]
@@ -61,7 +62,8 @@ def about(rows: DataFrame) -> str:
     name, runs = rows["protocol"].iloc[0], _main(rows)
     seeds = sorted(int(seed) for seed in runs["seed"].unique())
     told = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-    text = f"**{name}** ({PROTOCOLS[name].text.partition(';')[0]}; {told})."
+    size = PROTOCOLS[name].text.partition(";")[0].removesuffix(", as in the book")
+    text = f"**{name}** ({size}; {told})."
     stds = first_stds(rows)
     if len(stds) != 1:
         return text
@@ -80,6 +82,20 @@ def gaps_by_panel(
     panels = _main(rows).groupby("panel", sort=False)
     found = {str(panel): gap(of_panel, one, other, variants=variants) for panel, of_panel in panels}
     return {panel: between for panel, between in found.items() if between is not None}
+
+
+def own_values_over_sgd(rows: DataFrame, method: str) -> str:
+    """Say how far the best of a method's own values is above SGD, panel by panel; SGD itself is none of them."""
+    told = []
+    for panel, of_panel in _main(rows).groupby("panel", sort=False):
+        own = of_panel[of_panel["method"] == method]
+        between = gap_of(accuracies(own, method), accuracies(of_panel, "sgd"))
+        if between is not None:
+            values = ", ".join(f"{value:g}" for value in sorted(own["value"].unique()))
+            told.append(
+                f"{panel}: {between}, {_SIDES[between.side]} ({METHODS[method].symbol} = {values})"
+            )
+    return "; ".join(told)
 
 
 def _name(method: str) -> str:
@@ -102,13 +118,33 @@ def differences(rows: DataFrame, others: Sequence[str] = _OTHERS) -> DataFrame:
 
 
 def who_is_ahead(rows: DataFrame, others: Sequence[str] = _OTHERS) -> str:
-    """Say for each other method in which panels IVON is clearly ahead of it or behind it, and where that is not settled."""
+    """Say for each other method in which panels IVON is clearly ahead of it or behind it, and where that is not settled.
+
+    The data set, if it is the same in all panels, is named once.
+    """
+    panels = list(map(str, _main(rows)["panel"].unique()))
+    datasets = {panel.partition(", ")[0] for panel in panels}
+    dataset = f"{datasets.pop()}, " if len(datasets) == 1 else ""
     told = []
     for other in others:
         found = gaps_by_panel(rows, "ivon", other)
         parts = []
         for side, words in _SIDES.items():
-            panels = [f"{panel} ({g})" for panel, g in found.items() if g.side == side]
-            parts += [f"{words} in {', '.join(panels)}"] if panels else []
-        told += [f"IVON against {_name(other)}: {'; '.join(parts)}."] if parts else []
-    return " ".join(told)
+            there = [
+                f"{_short(p, dataset)} ({_points(g)})" for p, g in found.items() if g.side == side
+            ]
+            parts += [f"{words} in {', '.join(there)}"] if there else []
+        told += [f"against {_name(other)} {'; '.join(parts)}"] if parts else []
+    return (
+        f"{dataset.replace(', ', ': ')}IVON is, in points, {'. And '.join(told)}." if told else ""
+    )
+
+
+def _short(panel: str, dataset: str) -> str:
+    """Return a panel's title without the data set."""
+    return panel.removeprefix(dataset) or panel
+
+
+def _points(between: Gap) -> str:
+    """Return a difference and its standard error, without the seeds."""
+    return str(between).partition(" in ")[0].partition(", ")[0]

@@ -18,6 +18,7 @@ from figures.by_protocol import (  # noqa: E402
     differences,
     first_stds,
     gaps_by_panel,
+    own_values_over_sgd,
     runs_by_protocol,
     who_is_ahead,
 )
@@ -76,8 +77,26 @@ def test_differences_of_several_seeds_are_measured_by_their_error(sgd, word):
     assert shown.loc["a", "IVON − SGD"].endswith(f"in 3 seeds: {word}")
     assert shown.loc["b", "IVON − SGD"] == "−0.5, one seed: not settled"
     assert (shown[["IVON − the best LS", "IVON − the best SAM"]] == "").all().all()
-    assert f"IVON against SGD: {word} in a" in who_is_ahead(rows) or word == "not settled"
-    assert "not settled in" in who_is_ahead(rows) and "LS" not in who_is_ahead(rows)
+    text = who_is_ahead(rows)
+    points = f"a ({gap.points:+.1f} ± {gap.error:.1f})".replace("-", "−")
+    first = f"{word} in {points}; not settled in b (−0.5)" if word != "not settled" else f"{word} in {points}, b (−0.5)"
+    assert text == f"IVON is, in points, against SGD {first}."
+
+
+def test_the_data_set_is_named_once():
+    panels = ("digits, symmetric 20 %", "digits, pair flip 20 %")
+    rows = pd.concat([runs(panel, ivon=90, sgd=80, ls=95) for panel in panels])
+    assert who_is_ahead(rows) == (
+        "digits: IVON is, in points, against SGD ahead in symmetric 20 % (+10.0), pair flip 20 % (+10.0). And against "
+        "the best LS behind in symmetric 20 % (−5.0), pair flip 20 % (−5.0)."
+    )
+
+
+def test_a_methods_own_values_are_compared_with_sgd():
+    rows = pd.concat([runs(sgd=(54, 55), ls=(48, 50)), runs(ls=(40, 40)).assign(value=0.9), runs("b", ls=1)])
+    assert own_values_over_sgd(rows, "ls") == "a: −5.5 ± 0.5 in 2 seeds, behind (α = 0.5, 0.9)"
+    assert gaps_by_panel(rows, "ls", "sgd")["a"].points == 0  # SGD is LS at 0
+    assert own_values_over_sgd(rows, "sam") == ""
 
 
 def test_runs_that_did_not_finish_or_hold_images_out_say_nothing():
