@@ -127,9 +127,14 @@ def test_the_range_of_sam(tables, low, verdict):
 
 @pytest.mark.parametrize("low, verdict", [(82, "holds"), (60, "fails")])
 def test_the_range_of_ivon(tables, low, verdict):
-    of = [runs(SYM, ivon=accuracy).assign(value=h0) for h0, accuracy in ((0.1, 86), (0.9, low))]
+    # 0.02 is the noise of the paper's 0.01, which the claim leaves out, and 1.801 of its 0.9
+    of = [
+        runs(SYM, ivon=accuracy).assign(value=h0, hess_init=h0, weight_decay=0.001, train_images=25_000)
+        for h0, accuracy in ((0.02, 10), (0.2, 86), (1.801, low))
+    ]
     tables("fig10", *of)
     assert judge("hess-init").verdict == verdict
+    assert f"{86 - low:.1f} points" in judge("hess-init").number
 
 
 # ---------------------------------------------------------------------- the page
