@@ -2,16 +2,19 @@
 
 import math
 import warnings
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from drawn_runs import A, B, curve, level, run, seeds, sweep, table, texts
 from matplotlib.colors import to_rgba
 
+from vlls.experiments import load_table
 from vlls.plots import plot_experiment
 from vlls.plots._experiments import FIGURES, calibration, fixed_variance, memorisation, noise_levels, sensitivity
 from vlls.train import METHODS
 
+BOOK = Path(__file__).parents[2] / "book"
 RUN_FIGURES = [name for name in FIGURES if name != "smoothed_labels"]
 
 
@@ -144,3 +147,16 @@ def test_any_part_of_a_sweep_is_drawn_without_a_warning(figure, kept):
             warnings.simplefilter("error", category)
         for part in (of_kept, of_kept.assign(status="diverged", test_accuracy=None)):
             FIGURES[figure](part).canvas.draw()
+
+
+def test_the_footnote_tells_how_wide_the_posterior_was_and_how_much_of_it_was_learned():
+    results = load_table(BOOK / "results" / "fig5.csv")
+    rows = results[results["protocol"] == "mnist"]
+    text = plot_experiment("fig5", rows).get_supxlabel()
+    ivon = rows[(rows["method"] == "ivon") & (rows["role"] == "main")]
+    (start,) = {f"{value:.2g}" for value in ivon["std_start"]}
+    ends = dict.fromkeys(f"{100 * value:.2g}" for value in (ivon["learned_share"].min(), ivon["learned_share"].max()))
+    assert f"IVON's σ: {start} at the start," in " ".join(text.split())
+    assert f"learned share {' to '.join(ends)} %" in " ".join(text.split())
+    assert start == f"{(50_000 * 0.901) ** -0.5:.2g}"  # the paper's
+    assert "σ" not in plot_experiment("fig5", rows.drop(columns="std_50")).get_supxlabel()

@@ -119,11 +119,27 @@ def finish(figure: Figure, rows: DataFrame, columns: int, name: str = "…") -> 
                 where.setdefault(", ".join(parts), []).append(str(panel))
             told = [what if len(where) == 1 else f"{what} ({'; '.join(at)})" for what, at in where.items() if what]
             text += ": " * bool(told) + "; ".join(told)
+    if width := posterior_width(rows):
+        text = f"{text}. {width}" if text else width
     if {"protocol", "role"} <= set(rows) and (lacking := missing(name, rows)):
         text = f"{text}. {lacking}" if text else lacking
     if text:
         figure.supxlabel(textwrap.fill(text, 124), fontsize=7.5, color=GRAY)
     return figure
+
+
+def posterior_width(rows: DataFrame) -> str:
+    """Say how wide IVON's posterior was and how much of it was learned, in the runs that tell it; else nothing."""
+    if not {"std_start", "std_50", "learned_share"} <= set(rows):
+        return ""
+    told = rows[rows["method"] == PROPOSED].dropna(subset=["std_start", "std_50", "learned_share"])
+    if told.empty:
+        return ""
+    start, end, share = (
+        " to ".join(dict.fromkeys(f"{value:.2g}" for value in (factor * told[name].min(), factor * told[name].max())))
+        for name, factor in (("std_start", 1), ("std_50", 1), ("learned_share", 100))
+    )
+    return f"{METHODS[PROPOSED].label}'s σ: {start} at the start, {end} at the end (median), learned share {share} %"
 
 
 # ---------------------------------------------------------------------- axes
