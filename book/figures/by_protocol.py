@@ -91,10 +91,13 @@ def own_values_over_sgd(rows: DataFrame, method: str) -> str:
         own = of_panel[of_panel["method"] == method]
         between = gap_of(accuracies(own, method), accuracies(of_panel, "sgd"))
         if between is not None:
-            values = ", ".join(f"{value:g}" for value in sorted(own["value"].unique()))
-            told.append(
-                f"{panel}: {between}, {_SIDES[between.side]} ({METHODS[method].symbol} = {values})"
+            values, symbol = sorted(own["value"].unique()), METHODS[method].symbol
+            of = (
+                f"best of {len(values)} {symbol}"
+                if len(values) > 1
+                else f"{symbol} = {values[0]:g}"
             )
+            told.append(f"{panel}, {of}: {between}, {_SIDES[between.side]}")
     return "; ".join(told)
 
 

@@ -94,9 +94,10 @@ def test_the_data_set_is_named_once():
 
 def test_a_methods_own_values_are_compared_with_sgd():
     rows = pd.concat([runs(sgd=(54, 55), ls=(48, 50)), runs(ls=(40, 40)).assign(value=0.9), runs("b", ls=1)])
-    assert own_values_over_sgd(rows, "ls") == "a: −5.5 ± 0.5 in 2 seeds, behind (α = 0.5, 0.9)"
+    assert own_values_over_sgd(rows, "ls") == "a, best of 2 α: −5.5 ± 0.5 in 2 seeds, behind"
     assert gaps_by_panel(rows, "ls", "sgd")["a"].points == 0  # SGD is LS at 0
     assert own_values_over_sgd(rows, "sam") == ""
+    assert own_values_over_sgd(rows[rows["value"] != 0.9], "ls").startswith("a, α = 0.5: ")
 
 
 def test_runs_that_did_not_finish_or_hold_images_out_say_nothing():
