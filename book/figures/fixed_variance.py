@@ -1,16 +1,25 @@
-r"""Figure of Chapter 10: what fixed standard deviations do in training, beside one that is learned."""
+r"""Chapter 10: fixed standard deviations beside those of IVON, in a figure, tables and sentences."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
+from figures.ledger import Gap, gap
 from vlls.plots._runs import ACCURACY, check_table, log_axis
 from vlls.plots._style import WIDTH, legend_above, styled
 from vlls.train import METHODS
 
-__all__ = ["plot_std_in_training"]
+__all__ = [
+    "gaps_to_fixed",
+    "gaps_to_fixed_in_words",
+    "learned_shares",
+    "plot_std_in_training",
+    "share_left",
+]
 
 _PANELS = {"test_accuracy": ACCURACY, "memorised": "wrong labels learned (%)"}
 
@@ -19,12 +28,13 @@ _PANELS = {"test_accuracy": ACCURACY, "memorised": "wrong labels learned (%)"}
 def plot_std_in_training(runs: DataFrame) -> Figure:
     r"""Draw test accuracy and memorised labels of single runs against their standard deviation σ.
 
-    A fixed σ is a point. A learned one is an arrow from the σ that training starts with to the median over the weights
-    at its end. SGD, which has none, is a dashed line.
+    A fixed σ is a point. One of IVON is an arrow from the σ that training starts with to the median over the weights
+    at its end, with the share of its Hessian that was learned. SGD, which has none, is a dashed line.
 
     Args:
         runs: a row for each run, with ``method`` (``"ivon_fixed"``, ``"ivon"`` or ``"sgd"``), ``start_std`` and
-            ``end_std`` (NaN for SGD), and the fractions ``test_accuracy`` and ``memorised``.
+            ``end_std`` (NaN for SGD), and the fractions ``test_accuracy``, ``memorised`` and, if it is to be written
+            there, ``learned_share``.
 
     Raises:
         ValueError: if columns are missing.
@@ -52,13 +62,16 @@ def plot_std_in_training(runs: DataFrame) -> Figure:
             label=METHODS["ivon_fixed"].label,
             **look,
         )
-        for row in of["ivon"].itertuples():
+        look = {"color": METHODS["ivon"].colour, "linewidth": 1.6}
+        for i, row in enumerate(of["ivon"].itertuples()):
             start, end, height = row.start_std, row.end_std, 100 * getattr(row, metric)
-            look = {"color": METHODS["ivon"].colour, "linewidth": 1.6}
             ax.annotate("", (end, height), (start, height), arrowprops={"arrowstyle": "->", **look})
-            ax.plot(
-                [start, end], [height, height], label="IVON, from its first σ to its last", **look
-            )
+            legend = {} if i else {"label": "IVON, from its first σ to its last"}
+            ax.plot([start, end], [height, height], **look, **legend)
+            if "learned_share" in runs:
+                told = f"{100 * row.learned_share:.2g} % learned"
+                at = {"textcoords": "offset points", "va": "center", "fontsize": 8}
+                ax.annotate(told, (end, height), (4, 0), color=look["color"], **at)
         for value in 100 * of["sgd"][metric]:
             ax.axhline(
                 value,
@@ -68,6 +81,73 @@ def plot_std_in_training(runs: DataFrame) -> Figure:
                 label="SGD (σ = 0)",
             )
         log_axis(ax)
+        ax.tick_params(labelsize=8)
         ax.set(xlabel="posterior std σ", ylabel=label, ylim=(0, 104))
     legend_above(figure, 3, fontsize=9)
     return figure
+
+
+# ---------------------------------------------------------------------- tables of runs
+def share_left(runs: DataFrame) -> DataFrame:
+    r"""Return the runs with :math:`\beta_2^T`, the weight that the start of the Hessian has after them, as ``left``."""
+    steps = runs["epochs"].astype(float) * (
+        runs["train_images"].astype(float) // runs["batch_size"].astype(float)
+    )
+    return runs.assign(left=runs["beta2"].astype(float) ** steps)
+
+
+def learned_shares(tables: Mapping[str, DataFrame]) -> DataFrame:
+    r"""Return how wide IVON's posterior was at first and at last, and how much of its Hessian was learned.
+
+    Args:
+        tables: the runs of experiments by name, of :func:`~vlls.experiments.load_table`; those of IVON at the
+            :math:`h_0` of the presets count, if they tell the share.
+
+    Returns:
+        A row for each experiment and protocol.
+    """
+    rows = {}
+    for name, table in tables.items():
+        told = table[
+            (table["method"] == "ivon") & table["value"].isna() & (table["role"] == "main")
+        ]
+        told = told[told["learned_share"].notna()] if "learned_share" in told else told[:0]
+        for protocol, runs in told.groupby("protocol", sort=False):
+            spread = 100 * runs["learned_share"].astype(float)
+            rows[f"{name}, {protocol}"] = {
+                "runs": len(runs),
+                "first σ": f"{runs['std_start'].median():.4f}",
+                "last σ, 5 to 95 %": f"{runs['std_5'].min():.4f} to {runs['std_95'].max():.4f}",
+                "h0's weight left (%)": f"{100 * share_left(runs)['left'].median():.1f}",
+                "learned share (%)": f"{spread.min():.2g} to {spread.max():.2g}",
+            }
+    return DataFrame.from_dict(rows, orient="index")
+
+
+def gaps_to_fixed(runs: DataFrame) -> dict[str, tuple[Gap, Gap]]:
+    r"""Return how far IVON is above fixed variances: the one with IVON's first σ, and the best, by panel.
+
+    Args:
+        runs: finished runs of one protocol, of :func:`figures.ledger.rows_of`.
+    """
+    found = {}
+    for panel, rows in runs.groupby("panel", sort=False):
+        start = rows.loc[rows["method"] == "ivon", "std_start"].median()
+        same = rows[(rows["method"] == "ivon") | (rows["posterior_std"] / start - 1).abs().lt(0.01)]
+        pair = gap(same, "ivon", "ivon_fixed"), gap(rows, "ivon", "ivon_fixed")
+        if pair[0] is not None and pair[1] is not None:
+            found[str(panel)] = pair[0], pair[1]
+    return found
+
+
+def gaps_to_fixed_in_words(found: Mapping[str, tuple[Gap, Gap]]) -> str:
+    """Say where IVON is above and below the fixed variance with its first σ, and the best of those that were tried."""
+    told = []
+    for i, name in enumerate(("the fixed variance with the same first σ", "the best fixed one")):
+        sides = [pair[i].side for pair in found.values()]
+        numbers = "; ".join(f"{panel}: {pair[i]}" for panel, pair in found.items())
+        told.append(
+            f"Against {name}, IVON is clearly ahead in {sides.count(1)} of {len(sides)} panels, clearly behind in "
+            f"{sides.count(-1)} ({numbers})."
+        )
+    return " ".join(told) if found else "There are no runs of both."

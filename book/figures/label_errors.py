@@ -1,4 +1,4 @@
-"""Figures of Chapters 10 and 12: which labels are given to the images of each class, and images by class."""
+"""Chapters 10 and 12: which labels the images of each class are given, and tables and sentences on people's errors."""
 
 from __future__ import annotations
 
@@ -8,12 +8,34 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pandas import DataFrame
 
+from vlls.experiments._choice import by_candidate, finished
 from vlls.plots._style import WIDTH, styled
 
-__all__ = ["plot_class_images", "plot_confusion"]
+__all__ = [
+    "PUBLISHED",
+    "beside_published",
+    "calibration",
+    "calibration_in_words",
+    "errors_in_words",
+    "plot_class_images",
+    "plot_confusion",
+]
 
 _WRONG, _DIAGONAL = "Reds", "0.9"
+_WEI = "Wei et al. (2022)"
+#: Accuracies that others publish for the labels "worst" of CIFAR-10N, ResNet-34, at the best epoch, and where (%).
+PUBLISHED: Mapping[str, tuple[float, str]] = {
+    "cross-entropy": (77.69, _WEI),
+    "GCE": (80.66, _WEI),
+    "positive LS": (82.76, _WEI),
+    "negative LS": (82.99, _WEI),
+    "ELR": (83.58, _WEI),
+    "SGD, averaged weights": (86.71, "Morales-Brotons et al. (2024)"),
+    "DivideMix": (92.56, _WEI),
+    "PES (semi)": (92.68, _WEI),
+}
 
 
 @styled
@@ -112,3 +134,101 @@ def _heat_map(ax: Axes, matrix: np.ndarray, classes: Sequence[str], largest: flo
     ax.set_yticks(range(number), classes, fontsize=8)
     ax.tick_params(length=0)
     ax.grid(visible=False)
+
+
+# ---------------------------------------------------------------------- in words
+def errors_in_words(shares: np.ndarray, classes: Sequence[str], people: bool) -> str:
+    """Say how the wrong labels at hand differ from symmetric errors, and whether people made them.
+
+    Args:
+        shares: the shares of the given labels by correct class, fractions of shape (K, K).
+        classes: the K class names.
+        people: whether people gave the labels; if not, they are symmetric errors that were drawn.
+
+    Example:
+        >>> import numpy as np
+        >>> errors_in_words(np.array([[0.6, 0.4], [0.4, 0.6]]), ("a", "b"), people=False)[:22]
+        'These errors are drawn'
+    """
+    wrong = shares * (1 - np.eye(len(classes)))
+    rates = wrong.sum(1)
+    spread = f"from {100 * rates.min():.0f} to {100 * rates.max():.0f} %"
+    top = 100 * wrong.max(1).sum() / rates.sum()
+    even = 100 / (len(classes) - 1)
+    told = f"{top:.0f} % of the errors name the most frequent wrong label of their class"
+    if not people:
+        return (
+            f"These errors are drawn, all at one rate, and spread evenly: the rates of the classes go {spread}, and "
+            f"{told}, by chance more than {even:.0f} %. With the labels of CIFAR-10N this page shows errors of people."
+        )
+    pairs = [("cat", "dog"), ("automobile", "truck")]
+    named = [
+        f"{100 * wrong[classes.index(a), classes.index(b)] / rates[classes.index(a)]:.0f} % of those of {a} name {b}"
+        for a, b in pairs
+    ]
+    return (
+        f"Each class has its own rate, {spread}, and its own favourite wrong label: {told}, where {even:.0f} % would if "
+        f"they were symmetric. The favourites are look-alikes: {', '.join(named)}. So the errors of people lie between "
+        "symmetric errors and pair flips."
+    )
+
+
+def calibration(runs: DataFrame) -> DataFrame:
+    """Return the calibration of every candidate in one panel, at the mean of the weights and averaged over samples.
+
+    Args:
+        runs: finished runs of one panel and protocol, of :func:`~vlls.experiments.load_table`.
+
+    Returns:
+        A row for each candidate, the best calibrated first: expected calibration error and accuracy in per cent, and
+        negative log-likelihood in nats, means over seeds; NaN where there are no samples.
+    """
+    names = {"test_ece": "ECE (%)", "test_nll": "NLL", "test_accuracy": "accuracy (%)"}
+    names |= {
+        f"posterior_{m}": f"{names[f'test_{m}']}, averaged" for m in ("ece", "nll", "accuracy")
+    }
+    rows = {
+        label: [of_one[name].astype(float).mean() for name in names]
+        for label, of_one in by_candidate(finished(runs)).items()
+    }
+    table = DataFrame.from_dict(rows, orient="index", columns=list(names.values()))
+    table.loc[:, table.columns.str.contains("%")] *= 100
+    return table.sort_values("ECE (%)")
+
+
+def calibration_in_words(table: DataFrame) -> str:
+    """Say who is best calibrated in a table of :func:`calibration`, and what averaging over IVON's posterior does."""
+    errors = table["ECE (%)"]
+    others = ", ".join(f"{name} {error:.0f} %" for name, error in errors.iloc[1:].items())
+    told = (
+        f"{errors.index[0]} is the best calibrated, with an expected calibration error of {errors.iloc[0]:.0f} % at the "
+        f"mean of its weights; {others}."
+    )
+    if "IVON" not in table.index:
+        return told
+    ivon = table.loc["IVON"]
+    more = ivon["ECE (%), averaged"] - ivon["ECE (%)"]
+    if more != more:
+        return told
+    change = ivon["accuracy (%), averaged"] - ivon["accuracy (%)"]
+    averaged = f"{ivon['ECE (%), averaged']:.0f} %, and accuracy {'falls' if change < 0 else 'rises'} by {abs(change):.1f} points"
+    verb = "makes it worse" if more > 0 else "makes it better"
+    return f"{told} Averaging predictions over IVON's posterior {verb}: {averaged}."
+
+
+def beside_published(runs: DataFrame) -> DataFrame:
+    """Return our accuracies on the labels "worst" of CIFAR-10N among those of :data:`PUBLISHED`, in order.
+
+    Args:
+        runs: finished runs of this panel at one protocol, with ``best_test_accuracy`` where it was measured.
+    """
+    rows = [(name, np.nan, best, "ResNet-34", source) for name, (best, source) in PUBLISHED.items()]
+    protocol = runs["protocol"].iloc[0] if len(runs) else ""
+    for label, of_one in by_candidate(finished(runs)).items():
+        last, best = (
+            100 * of_one[name].astype(float).mean()
+            for name in ("test_accuracy", "best_test_accuracy")
+        )
+        rows.append((label, last, best, of_one["model"].iloc[0], f"ours, {protocol}"))
+    columns = ["method", "last epoch (%)", "best epoch (%)", "network", "by"]
+    return DataFrame(rows, columns=columns).sort_values("best epoch (%)", ignore_index=True)

@@ -1,0 +1,108 @@
+"""What Chapter 12 says in words: the labels at hand, Figure 9, human labels, calibration, and published numbers."""
+
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+BOOK = Path(__file__).parents[2] / "book"
+sys.path.insert(0, str(BOOK))
+from figures import label_errors  # noqa: E402
+from figures.label_errors import PUBLISHED, beside_published, calibration, calibration_in_words  # noqa: E402
+from figures.ledger import ON_REAL_IMAGES, rows_of, said  # noqa: E402
+
+from vlls.experiments import load_table  # noqa: E402
+
+CHAPTER = BOOK / "12_real_label_errors.ipynb"
+CELLS = nbformat.read(CHAPTER, as_version=4).cells
+TEXT = "\n\n".join(cell.source for cell in CELLS if cell.cell_type == "markdown")
+WORST = "CIFAR-10N, worst"
+
+
+@pytest.fixture(scope="module")
+def worst():
+    """The runs of the protocol short on the labels "worst"."""
+    rows = pd.concat([rows_of(name, "short") for name in ("cifar_n", "controls")])
+    return rows[rows["panel"] == WORST].drop_duplicates("key")
+
+
+# ---------------------------------------------------------------------- the labels at hand
+def test_errors_of_people_and_drawn_ones_have_their_own_sentences():
+    classes = ["cat", "dog", "automobile", "truck"]
+    shares = np.array([[0.6, 0.3, 0.1, 0], [0.2, 0.8, 0, 0], [0, 0, 0.5, 0.5], [0.1, 0, 0.1, 0.8]])
+    people = label_errors.errors_in_words(shares, classes, people=True)
+    assert "from 20 to 50 %" in people and "75 % of those of cat name dog" in people
+    assert f"{100 * (0.3 + 0.2 + 0.5 + 0.1) / (0.4 + 0.2 + 0.5 + 0.2):.0f} % of the errors name" in people
+    drawn = label_errors.errors_in_words(shares, list("0123"), people=False)
+    assert drawn.startswith("These errors are drawn") and "cat" not in drawn.replace("CIFAR", "")
+
+
+@pytest.mark.filterwarnings("ignore:cifar10 is not under")
+def test_without_the_labels_of_people_the_page_does_not_speak_of_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VLLS_DATA", str(tmp_path))
+    monkeypatch.chdir(BOOK)
+    told = []
+    cells = [cell for cell in CELLS if cell.cell_type == "code"]
+    names = {}
+    for cell in cells[:3]:
+        exec(cell.source, names)
+    names["display"] = lambda *shown: told.extend(shown)
+    for cell in cells[3:5]:
+        exec(cell.source, names)
+    assert "these are DIGITS with SYMMETRIC errors" in capsys.readouterr().out
+    sentences = told[-1].data
+    assert "These errors are drawn" in sentences and "look-alikes" not in sentences and "dog" not in sentences
+
+
+# ---------------------------------------------------------------------- the verdicts
+def test_figure_9_is_untested():
+    assert set(load_table(BOOK / "results" / "fig9.csv")["protocol"]).isdisjoint(ON_REAL_IMAGES)
+    assert said("fig9").findings["fig9"].verdict == "untested" and "**Figure 9: untested.**" in TEXT
+
+
+def test_the_numbers_on_human_labels_are_those_of_the_tables(worst):
+    first = worst[worst["seed"] == 0]
+    last = 100 * first.set_index(["method", "variant"])["test_accuracy"]
+    best = 100 * first.set_index(["method", "variant"])["best_test_accuracy"].astype(float)
+    ivon, sam, sgd = (last[name, ""].max() for name in ("ivon", "sam", "sgd"))
+    ls, cosine = last["ls", ""].max(), last["sgd", "cosine and warm-up"].max()
+    told = f"IVON {ivon:.2f} %, SAM {sam:.2f}, LS {ls:.2f} at its better $\\alpha$ of two, SGD {sgd:.2f} and with "
+    assert told + f"IVON's schedule {cosine:.2f}." in TEXT
+    at_best = {name: best[name, ""].max() for name in ("ivon", "ls", "sgd")}
+    assert f"LS has {at_best['ls']:.2f} and SGD {at_best['sgd']:.2f}" in TEXT and "about a third" in TEXT
+    for name, end in (("ls", ls), ("sgd", sgd)):
+        assert 0.25 < 1 - (at_best["ivon"] - at_best[name]) / (ivon - end) < 0.45
+    assert ivon - sgd > 1 and ivon - ls > 1 and 0 < ivon - sam < 1  # settled, settled, not settled
+    assert first["seed"].nunique() == 1 and "*short*, seed 0" in TEXT
+
+
+def test_calibration_in_words(worst):
+    table = calibration(worst)
+    assert table.index[0] == "IVON" and table["ECE (%)"].is_monotonic_increasing
+    ece = table["ECE (%)"].round()
+    assert f"{ece['IVON']:.0f} % against SGD's {ece['SGD']:.0f} and SAM's {ece['SAM, ρ = 0.05']:.0f}" in TEXT
+    averaged = table.loc["IVON", "ECE (%), averaged"]
+    assert averaged > 2 * table.loc["IVON", "ECE (%)"] and "more than doubles the error" in TEXT
+    told = calibration_in_words(table)
+    assert told.startswith("IVON is the best calibrated") and f"makes it worse: {averaged:.0f} %" in told
+    assert "accuracy falls by 2.7 points" in told
+    better = table.assign(**{"ECE (%), averaged": 1.0, "accuracy (%), averaged": 90.0})
+    assert "makes it better: 1 %" in calibration_in_words(better) and "rises" in calibration_in_words(better)
+    assert "Averaging" not in calibration_in_words(table.drop(index="IVON"))
+
+
+def test_published_numbers_stand_in_order_beside_ours(worst):
+    table = beside_published(worst)
+    assert table["best epoch (%)"].is_monotonic_increasing
+    by = table.set_index("method")
+    assert set(PUBLISHED) < set(by.index) and (by.loc[list(PUBLISHED), "by"].str.match(r".+ \(\d{4}\)")).all()
+    ivon = by.loc["IVON", "best epoch (%)"]
+    ahead = {name: PUBLISHED[name][0] - ivon for name in ("SGD, averaged weights", "DivideMix", "PES (semi)")}
+    low, high = map(int, re.search(r"published with (\d) to (\d) points more", TEXT).groups())
+    assert (round(min(ahead.values())), round(max(ahead.values()))) == (low, high)
+    assert all(PUBLISHED[name][0] < ivon for name in ("GCE", "negative LS", "ELR"))
+    assert "Losses alone (GCE, negative smoothing, ELR) are published with less" in TEXT
