@@ -21,6 +21,7 @@ __all__ = [
     "share_left",
 ]
 
+_ARROW = "IVON, from its first σ to its last"
 _PANELS = {"test_accuracy": ACCURACY, "memorised": "wrong labels learned (%)"}
 
 
@@ -66,10 +67,10 @@ def plot_std_in_training(runs: DataFrame) -> Figure:
         for i, row in enumerate(of["ivon"].itertuples()):
             start, end, height = row.start_std, row.end_std, 100 * getattr(row, metric)
             ax.annotate("", (end, height), (start, height), arrowprops={"arrowstyle": "->", **look})
-            legend = {} if i else {"label": "IVON, from its first σ to its last"}
+            legend = {} if i else {"label": _ARROW + " (learned)" * ("learned_share" in runs)}
             ax.plot([start, end], [height, height], **look, **legend)
             if "learned_share" in runs:
-                told = f"{100 * row.learned_share:.2g} % learned"
+                told = f"{100 * row.learned_share:.2g} %"
                 at = {"textcoords": "offset points", "va": "center", "fontsize": 8}
                 ax.annotate(told, (end, height), (4, 0), color=look["color"], **at)
         for value in 100 * of["sgd"][metric]:
