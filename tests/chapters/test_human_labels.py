@@ -12,6 +12,7 @@ import pytest
 BOOK = Path(__file__).parents[2] / "book"
 sys.path.insert(0, str(BOOK))
 from figures import label_errors  # noqa: E402
+from figures.by_protocol import gaps_by_panel  # noqa: E402
 from figures.label_errors import PUBLISHED, beside_published, calibration, calibration_in_words  # noqa: E402
 from figures.ledger import ON_REAL_IMAGES, rows_of, said  # noqa: E402
 
@@ -78,6 +79,13 @@ def test_the_numbers_on_human_labels_are_those_of_the_tables(worst):
         assert 0.25 < 1 - (at_best["ivon"] - at_best[name]) / (ivon - end) < 0.45
     assert ivon - sgd > 1 and ivon - ls > 1 and 0 < ivon - sam < 1  # settled, settled, not settled
     assert first["seed"].nunique() == 1 and "*short*, seed 0" in TEXT
+
+
+def test_with_few_images_ivon_is_ahead_on_ten_classes_and_behind_on_a_hundred():
+    small = {other: gaps_by_panel(rows_of("cifar_n", "smoke"), "ivon", other) for other in ("sgd", "ls", "sam")}
+    sides = {(panel.partition(",")[0], gap.side) for of_one in small.values() for panel, gap in of_one.items()}
+    assert sides == {("CIFAR-10N", 1), ("CIFAR-100N", -1)}
+    assert "ahead of all three on the three label sets of CIFAR-10N, and behind all three on CIFAR-100N" in TEXT
 
 
 def test_calibration_in_words(worst):
