@@ -21,15 +21,18 @@ from vlls.data.corruption import transition_matrix
 from vlls.experiments import PROTOCOLS, load_table
 from vlls.train import METHODS, hyperparameters
 
-__all__ = ["CLAIMS", "Claim", "Finding", "findings", "label_information", "ledger", "said"]
+__all__ = [
+    *("CLAIMS", "SHORT_STD", "Claim", "Finding", "Gap"),
+    *("findings", "gap", "label_information", "ledger", "rows_of", "said"),
+]
 
 RESULTS = Path(__file__).parent.parent / "results"
 ON_REAL_IMAGES = ("paper", "short", "reduced", "mnist")
 """The protocols that count for a verdict; runs on the drawn or 8 by 8 digits of the smoke protocol do not."""
 
 VERDICTS = ("holds", "narrower", "fails", "untested")
-# sigma of IVON's run of the protocol short on symmetric errors (5 to 95 % of 11 million weights), read off its posterior
 SHORT_STD = (0.01275, 0.01278)
+"""σ of IVON's run of the protocol short on symmetric errors, read off its posterior: 5 to 95 % of 11 million weights."""
 # The authors' own Figure 7, read off an image of a draft to half a point: the best value of LS, of SAM, and IVON (%)
 AUTHORS_FIG7 = {
     0.4: {"ls": 18.3, "sam": 17.3, "ivon": 69.6},
@@ -652,6 +655,7 @@ CLAIMS: tuple[Claim, ...] = (
         "04_newton_and_von",
     ),
 )
+"""The claims, in the order of the paper."""
 
 
 def findings() -> dict[str, Finding]:

@@ -405,7 +405,8 @@ def test_record_tells_all_that_a_figure_needs(tmp_path):
     assert record["config"] == result.config.to_dict() and record["key"] == result.config.key
     assert record["status"] == "finished" and [epoch["epoch"] for epoch in record["epochs"]] == [1, 2]
     names = {f"{part}_{m}" for part in ("test", "posterior") for m in ("accuracy", "nll", "ece", "brier")}
-    names |= {"clean_part_accuracy", "memorised", "recovered"}
+    names |= {"clean_part_accuracy", "memorised", "recovered", "std_start", "std_5", "std_50", "std_95"}
+    names |= {"learned_share_5", "learned_share", "learned_share_95"}
     assert set(record["final"]) == names and record["final"].items() <= record["epochs"][-1].items()
     machine = record["machine"]
     assert machine["images_per_second"] > 0 and machine["torch"] == torch.__version__ and machine["device"]

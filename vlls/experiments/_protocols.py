@@ -15,6 +15,11 @@ from vlls.train.methods import METHODS
 Fields = dict[str, Any]
 
 
+def _any(fields: Fields) -> bool:
+    """Take every panel."""
+    return True
+
+
 @dataclass(frozen=True)
 class Protocol:
     """A size to run experiments at.
@@ -34,7 +39,7 @@ class Protocol:
     seeds: int
     held_out: float
     apply: Callable[[Fields], Fields]
-    takes: Callable[[Fields], bool] = lambda fields: True
+    takes: Callable[[Fields], bool] = _any
 
 
 def _paper(fields: Fields) -> Fields:
