@@ -23,7 +23,16 @@ from vlls.train import METHODS, hyperparameters
 
 __all__ = [
     *("CLAIMS", "SHORT_STD", "Claim", "Finding", "Gap"),
-    *("findings", "gap", "gap_of", "label_information", "ledger", "paper_hess_init", "rows_of", "said"),
+    *(
+        "findings",
+        "gap",
+        "gap_of",
+        "label_information",
+        "ledger",
+        "paper_hess_init",
+        "rows_of",
+        "said",
+    ),
 ]
 
 RESULTS = Path(__file__).parent.parent / "results"
