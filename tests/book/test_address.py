@@ -39,7 +39,7 @@ def test_the_address_is_set_everywhere(project, url):
     assert {"binderhub_url", "colab_url"} < set(settings["launch_buttons"])
     assert yaml.safe_load((project / "CITATION.cff").read_text())["repository-code"] == URL
     assert f'urls = {{ Repository = "{URL}" }}' in (project / "pyproject.toml").read_text()
-    for path in project.glob("book/*.ipynb"):
+    for path in project.glob("book/[0-9]*.ipynb"):
         notebook = nbformat.read(path, as_version=4)
         assert [index for index, cell in enumerate(notebook.cells) if TAG in cell.metadata.get("tags", [])] == [1]
         assert f"{URL} /content" in notebook.cells[1].source

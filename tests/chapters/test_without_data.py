@@ -24,7 +24,7 @@ CHAPTERS = {  # with what makes them shorter, and the data set that each of them
 }
 SOURCES = re.compile(  # a sentence with one of these may name a data set that is not here
     r"\b(on the machine|at hand|not here|or scikit-learn's|with the labels of|running time)\b"  # conditions
-    r"|\*(short|smoke|reduced|mnist|paper)\*|`vlls sweep|`benchmarks/|\bseeds?\b|\bstarts\."  # protocols and records
+    r"|\*(short|smoke|reduced|mnist|paper)\*|`vlls sweep|\bshort protocol\b|`benchmarks/|\bseeds?\b|\bstarts\."  # protocols and records
     r"|\bthe paper\b|\bits figure\b|\bpublished\b|Chapters? \d|CIFAR-10N has three labels",  # others' work, and facts
     re.IGNORECASE,
 )
@@ -53,7 +53,8 @@ def shown(output) -> list[str]:
     if output.output_type not in ("display_data", "execute_result"):
         return []
     alt = output.metadata.get("image/png", {}).get("alt")
-    return [text for text in (output.data.get("text/markdown"), alt) if text]
+    of_figure = alt and re.sub(r"\. ", "; ", alt)  # one sentence: its axis names the protocol of all its panels
+    return [text for text in (output.data.get("text/markdown"), of_figure) if text]
 
 
 class Page:
