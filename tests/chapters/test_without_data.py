@@ -24,7 +24,8 @@ CHAPTERS = {  # with what makes them shorter, and the data set that each of them
 }
 SOURCES = re.compile(  # a sentence with one of these may name a data set that is not here
     r"\b(on the machine|at hand|not here|or scikit-learn's|with the labels of|running time)\b"  # conditions
-    r"|\*(short|smoke|reduced|mnist|paper)\*|`vlls sweep|\bshort protocol\b|`benchmarks/|\bseeds?\b|\bstarts\."  # protocols and records
+    r"|\*(short|smoke|reduced|mnist|paper)\*|\bshort protocol\b|`vlls sweep|`benchmarks/"  # protocols and records
+    r"|\bseeds?\b|\bstarts\."
     r"|\bthe paper\b|\bits figure\b|\bpublished\b|Chapters? \d|CIFAR-10N has three labels",  # others' work, and facts
     re.IGNORECASE,
 )
