@@ -180,7 +180,7 @@ def calibration(runs: DataFrame) -> DataFrame:
         runs: finished runs of one panel and protocol, of :func:`~vlls.experiments.load_table`.
 
     Returns:
-        A row for each candidate, the best calibrated first: expected calibration error and accuracy in per cent, and
+        A row for each candidate, the best calibrated first, with expected calibration error and accuracy in per cent, and
         negative log-likelihood in nats, means over seeds; NaN where there are no samples.
     """
     names = {"test_ece": "ECE (%)", "test_nll": "NLL", "test_accuracy": "accuracy (%)"}

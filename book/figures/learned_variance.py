@@ -24,7 +24,7 @@ __all__ = [
     "valid_up_to",
 ]
 
-#: Of the two posteriors: the paper's colour for IVON, and one beside it.
+#: The paper's colour for IVON, and one beside it, for the two posteriors.
 COLORS = ("#c1272d", "#0072b2")
 _LEAST = 1e-5  # the bottom of the logarithmic axis
 _NOISE = r"noise $\sqrt{\mathbb{E}\,\|\epsilon\|^2}$ (probability)"

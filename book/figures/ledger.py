@@ -41,7 +41,7 @@ ON_REAL_IMAGES = ("paper", "short", "reduced", "mnist")
 
 VERDICTS = ("holds", "narrower", "fails", "untested")
 SHORT_STD = (0.01275, 0.01278)
-"""σ of IVON's run of the protocol short on symmetric errors, read off its posterior: 5 to 95 % of 11 million weights."""
+"""The 5 and 95 % quantiles of σ over the 11 million weights of IVON's run at short on symmetric errors."""
 # The authors' own Figure 7, read off an image of a draft to half a point: the best value of LS, of SAM, and IVON (%)
 AUTHORS_FIG7 = {
     0.4: {"ls": 18.3, "sam": 17.3, "ivon": 69.6},
@@ -143,7 +143,7 @@ class Finding:
     """What the tables say of a claim.
 
     Attributes:
-        verdict: one of :data:`VERDICTS`.
+        verdict: one of ``VERDICTS``.
         number: ours, with its interval.
         sentence: in words.
         protocols: that it rests on.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -39,7 +39,7 @@ class Protocol:
     seeds: int
     held_out: float
     apply: Callable[[Fields], Fields]
-    takes: Callable[[Fields], bool] = _any
+    takes: Callable[[Fields], bool] = field(default_factory=lambda: _any)
 
 
 def _paper(fields: Fields) -> Fields:

@@ -9,12 +9,12 @@ from torch import Tensor
 from vlls._names import check_whole_number
 from vlls._validation import is_number
 from vlls.smoothing._base import INTEGERS, check_not_negative, describe, readable
-from vlls.smoothing._epoch import LossWithMemory
+from vlls.smoothing._epoch import _LossWithMemory
 
 SMALLEST_GAP = 1e-4
 
 
-class EarlyLearningRegularization(LossWithMemory):
+class EarlyLearningRegularization(_LossWithMemory):
     r"""Early-learning regularisation (ELR): cross-entropy that holds predictions to what they were earlier.
 
     With :math:`t` the running mean of an example's predictions, :math:`t \leftarrow \beta\,t + (1-\beta)\,p` at each

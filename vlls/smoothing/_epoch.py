@@ -14,10 +14,10 @@ from torch import Tensor
 from vlls._validation import check_rate
 from vlls.smoothing._base import SmoothingLoss, check_num_classes, describe
 
-_Self = TypeVar("_Self", bound="LossWithMemory")
+_Self = TypeVar("_Self", bound="_LossWithMemory")
 
 
-class LossWithMemory(SmoothingLoss):
+class _LossWithMemory(SmoothingLoss):
     """Base class of the losses that remember predictions.
 
     All state changes in place, and no value is read: ``state_dict`` resumes in the middle of an epoch, ``.to(device)``
@@ -97,7 +97,7 @@ class LossWithMemory(SmoothingLoss):
         return logits, targets
 
 
-class _EpochSmoothing(LossWithMemory):
+class _EpochSmoothing(_LossWithMemory):
     """Base class of the two strategies that make the labels of an epoch from the predictions of the one before."""
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
