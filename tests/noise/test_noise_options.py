@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from cases import D, posterior_of
-from cases import mlp as network
+from cases import D
+from small_network import LABELS, inputs, mlp, uneven
 from torch import nn
 
 from vlls import Categorical
@@ -11,21 +11,6 @@ from vlls.noise import label_noise, label_noise_moments, logit_covariance, rank_
 from vlls.noise._options import METHODS
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-
-
-def mlp(outputs=3):
-    return network(outputs=outputs, dtype=D)
-
-
-def uneven(model, scale=0.2):
-    return posterior_of(model, scale, spread=True)
-
-
-def inputs(num=7):
-    return torch.randn(num, 4, dtype=D)
-
-
-LABELS = torch.tensor([0, 2, 1, 1, 0, 2, 2])
 
 
 # ---------------------------------------------------------------------- what cannot be

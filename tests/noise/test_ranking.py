@@ -5,28 +5,13 @@ import csv
 import numpy as np
 import pytest
 import torch
-from cases import D, posterior_of
-from cases import mlp as network
+from cases import D
+from small_network import LABELS, inputs, mlp, uneven
 from torch.utils.data import Dataset, TensorDataset
 
 from vlls.noise import label_noise_moments, rank_examples
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-
-
-def mlp(outputs=3):
-    return network(outputs=outputs, dtype=D)
-
-
-def uneven(model, scale=0.2):
-    return posterior_of(model, scale, spread=True)
-
-
-def inputs(num=7):
-    return torch.randn(num, 4, dtype=D)
-
-
-LABELS = torch.tensor([0, 2, 1, 1, 0, 2, 2])
 
 
 class Items(Dataset):

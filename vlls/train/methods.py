@@ -235,6 +235,7 @@ _VARIATIONAL: dict[str, Any] = {"ess": None, "hess_init": None, "clip_radius": N
 
 # App. C.2 prints beta2 = 1 - e^-5; Chapter 5 says why it means 1e-5
 _IVON = {**_VARIATIONAL, "beta2": 0.99999, "hess_approx": "price"}
+_LIKE_IVON: dict[str, Any] = {"presets": {"schedule": "cosine"}, "shares_presets_of": "ivon", "variational": True}
 _ELR = {"strength": 3.0, "decay": 0.7}  # Liu et al. (2020)
 
 _METHODS: dict[str, Method] = {
@@ -290,10 +291,8 @@ _METHODS: dict[str, Method] = {
             colour=_ORANGE,
             marker="D",
             reads=_VARIATIONAL,
-            presets={"schedule": "cosine"},
-            shares_presets_of="ivon",
             optimizer=_ivon,
-            variational=True,
+            **_LIKE_IVON,
             tuned="hess_init",
             symbol="$h_0$",
         ),
@@ -359,11 +358,9 @@ _METHODS: dict[str, Method] = {
             colour="#d55e00",
             marker="h",
             reads={**_IVON, "smoothing": 0.1},
-            presets={"schedule": "cosine"},
-            shares_presets_of="ivon",
             criterion=_label_smoothing,
             optimizer=_ivon,
-            variational=True,
+            **_LIKE_IVON,
             tuned="smoothing",
             symbol="α",
         ),
@@ -373,12 +370,10 @@ _METHODS: dict[str, Method] = {
             colour="#7f1d1d",
             marker="H",
             reads={**_IVON, **_ELR},
-            presets={"schedule": "cosine"},
-            shares_presets_of="ivon",
             criterion=_early_learning,
             by_example=True,
             optimizer=_ivon,
-            variational=True,
+            **_LIKE_IVON,
             tuned="strength",
             symbol="λ",
         ),
@@ -388,10 +383,8 @@ _METHODS: dict[str, Method] = {
             colour="#e377c2",
             marker="<",
             reads=_IVON,
-            presets={"schedule": "cosine"},
-            shares_presets_of="ivon",
             optimizer=_ivon_permuted,
-            variational=True,
+            **_LIKE_IVON,
         ),
         Method(
             name="ivon_isotropic",
@@ -399,10 +392,8 @@ _METHODS: dict[str, Method] = {
             colour="#9467bd",
             marker=">",
             reads=_IVON,
-            presets={"schedule": "cosine"},
-            shares_presets_of="ivon",
             optimizer=_ivon_isotropic,
-            variational=True,
+            **_LIKE_IVON,
         ),
     )
 }
