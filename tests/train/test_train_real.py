@@ -42,7 +42,7 @@ def test_ivon_beats_sgd_where_labels_are_wrong():
         for m in ("ivon", "sgd")
     )
     assert ivon["test_accuracy"] > sgd["test_accuracy"] + 0.05
-    assert ivon["memorised"] < 0.1 < sgd["memorised"]
+    assert ivon["memorised"] < sgd["memorised"] - 0.1
 
 
 def test_recorded_comparison_is_five_seeds_and_five_points():
@@ -62,7 +62,7 @@ def test_cifar10_is_learned_on_a_cpu(method):
     config = RunConfig(
         dataset="cifar10", model="cnn3", method=method, train_size=4000, epochs=4, eval_every=4, thorough_every=4,
         eval_samples=1 if method == "ivon" else 0,
-        lr=0.2 if method == "ivon" else 0.05, hess_init=0.5 if method == "ivon" else None,
+        lr=0.2 if method == "ivon" else 0.05,
     )  # fmt: skip
     result = run(config)
     assert result.final["test_accuracy"] > 0.35  # chance is 0.1
