@@ -31,13 +31,26 @@ def sample_statistic(grad: Tensor, noise: Tensor, *, hess_approx: HessApprox) ->
 
 
 def hess_estimate(
-    statistic: Tensor, hess: Tensor, *, ess: float, weight_decay: float, hess_approx: HessApprox
+    statistic: Tensor,
+    hess: Tensor,
+    *,
+    ess: float,
+    weight_decay: float,
+    hess_approx: HessApprox,
+    hess_clip: float = math.inf,
 ) -> Tensor:
     r"""Line 3 of Alg. 1: :math:`\hat g\,(\theta - m) / \sigma^2` (price), or :math:`\lambda \hat g^2` (gradsq).
 
     Chapter 5 proves that the first is unbiased, and says by what factor the second is not.
+
+    A finite ``hess_clip`` bounds the estimate to :math:`\pm` ``hess_clip`` :math:`(h + \delta)`. A clipped estimate is
+    biased, towards 0; a NaN stays.
     """
-    return (statistic * (hess + weight_decay) if hess_approx == "price" else statistic) * ess
+    estimate = (statistic * (hess + weight_decay) if hess_approx == "price" else statistic) * ess
+    if hess_clip == math.inf:
+        return estimate
+    bound = hess_clip * (hess + weight_decay)
+    return estimate.clamp(-bound, bound)
 
 
 def ivon_update(
