@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import Tensor
 
-__all__ = ["hess_estimate", "ivon_update", "posterior_noise", "sample_statistic"]
+__all__ = ["hess_estimate", "ivon_direction", "ivon_update", "posterior_noise", "sample_statistic"]
 
 HessApprox = Literal["price", "gradsq"]  # line 3 of Alg. 1, or squared gradients (Chapter 5)
 
@@ -38,15 +38,17 @@ def hess_estimate(
     weight_decay: float,
     hess_approx: HessApprox,
     hess_clip: float = math.inf,
+    drawn_hess: Tensor | None = None,
 ) -> Tensor:
     r"""Line 3 of Alg. 1: :math:`\hat g\,(\theta - m) / \sigma^2` (price), or :math:`\lambda \hat g^2` (gradsq).
 
     Chapter 5 proves that the first is unbiased, and says by what factor the second is not.
 
-    A finite ``hess_clip`` bounds the estimate to :math:`\pm` ``hess_clip`` :math:`(h + \delta)`. A clipped estimate is
-    biased, towards 0; a NaN stays.
+    A finite ``hess_clip`` bounds the estimate to :math:`\pm` ``hess_clip`` :math:`(h + \delta)`, which biases it towards
+    0; a NaN stays. ``drawn_hess`` is the h of the Gaussian that the sample came from, if that is another.
     """
-    estimate = (statistic * (hess + weight_decay) if hess_approx == "price" else statistic) * ess
+    drawn = hess if drawn_hess is None else drawn_hess
+    estimate = (statistic * (drawn + weight_decay) if hess_approx == "price" else statistic) * ess
     if hess_clip == math.inf:
         return estimate
     bound = hess_clip * (hess + weight_decay)
@@ -93,10 +95,42 @@ def ivon_update(
     Returns:
         (mean, momentum, hess), new tensors.
     """
+    direction, momentum, hess = ivon_direction(
+        mean,
+        momentum,
+        hess,
+        grad,
+        hess_hat,
+        beta1=beta1,
+        beta2=beta2,
+        weight_decay=weight_decay,
+        bias_correction=bias_correction,
+        clip_radius=clip_radius,
+    )
+    return mean - lr * direction, momentum, hess
+
+
+def ivon_direction(
+    mean: Tensor,
+    momentum: Tensor,
+    hess: Tensor,
+    grad: Tensor,
+    hess_hat: Tensor,
+    *,
+    beta1: float,
+    beta2: float,
+    weight_decay: float,
+    bias_correction: float = 1.0,
+    clip_radius: float = math.inf,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Lines 4 to 6 of Alg. 1 and the fraction of line 7: the direction of the mean's step, new momentum and Hessian.
+
+    Arguments are those of :func:`ivon_update`. :class:`.EVON` calls it with all tensors in its eigenbasis.
+    """
     momentum = beta1 * momentum + (1.0 - beta1) * grad
     correction = 0.5 * (1.0 - beta2) ** 2 * (hess - hess_hat).square() / (hess + weight_decay)
     hess = beta2 * hess + (1.0 - beta2) * hess_hat + correction
     direction = (momentum / bias_correction + weight_decay * mean) / (hess + weight_decay)
     if clip_radius < math.inf:
         direction = direction.clamp(-clip_radius, clip_radius)
-    return mean - lr * direction, momentum, hess
+    return direction, momentum, hess

@@ -456,10 +456,11 @@ class IVON(Optimizer, Joinable):
                     f"none of the parameters of {type(model).__name__} is trained by this optimizer; "
                     "pass the model whose parameters() the optimizer was made with"
                 )
-            return DiagonalPosterior(
-                {name: state.mean.clone() for name, state in named.items()},
-                {name: state.std() for name, state in named.items()},
-            )
+            return self._posterior_of(named)
+
+    def _posterior_of(self, named: dict[str, ParameterState]) -> DiagonalPosterior:
+        means = {name: state.mean.clone() for name, state in named.items()}
+        return DiagonalPosterior(means, {name: state.std() for name, state in named.items()})
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that :meth:`load_state_dict` needs to go on bit for bit, also the ``generator``'s state.

@@ -143,8 +143,7 @@ def take_over_from_last(states: list[ParameterState], is_last: bool) -> None:
     dist.broadcast(steps, int(last))
     for state, step in zip(states, steps.tolist(), strict=True):
         state.step.fill_(step)
-        mean = [state.mean] if state.keeps_master else []
-        for tensor in (state.param.detach(), state.momentum, state.hess, *mean):
+        for tensor in state.tensors():
             dist.broadcast(tensor, int(last))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlls.optim.alg1 import posterior_noise
+from vlls.optim.alg1 import posterior_noise, sample_statistic
 
 
 class Scratch:
@@ -124,6 +124,14 @@ class ParameterState:
     def std(self) -> Tensor:
         """The standard deviation of the samples, a new tensor."""
         return posterior_noise(1.0, self.sampled_hess, ess=self.group["ess"], weight_decay=self.group["weight_decay"])
+
+    def seen(self, grad: Tensor, noise: Tensor) -> Tensor:
+        """What a sample adds to the Hessian estimate, from its gradient and its noise as the executor keeps it."""
+        return sample_statistic(grad.to(self.dtype), noise, hess_approx=self.group["hess_approx"])
+
+    def tensors(self) -> list[Tensor]:
+        """All numbers that steps go on from, but the number of steps."""
+        return [self.param.detach(), self.momentum, self.hess, *([self.mean] if self.keeps_master else [])]
 
     @property
     def has_gradient(self) -> bool:

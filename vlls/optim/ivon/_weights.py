@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from vlls._compiled import drop_cached_casts
-from vlls.optim.alg1 import sample_statistic
 from vlls.optim.ivon._executors import StepExecutor
 from vlls.optim.ivon._processes import LocalGradients
 from vlls.optim.ivon._registry import executors_of
@@ -105,13 +104,15 @@ class Samples:
             mean.mul_(1.0 - 1.0 / self._count)
             statistic.mul_(1.0 - 1.0 / self._count)
         else:
-            seen = sample_statistic(local.to(state.dtype), noise, hess_approx=state.group["hess_approx"])
+            seen = state.seen(local, noise)
             mean.add_((grad.to(state.dtype) - mean) / self._count)
             statistic.add_((seen - statistic) / self._count)
 
 
 class Weights:
     """Moves all parameters from the mean to a sample, back, and on by a step of Alg. 1."""
+
+    state_type = ParameterState
 
     def __init__(self, optimizer: Any) -> None:
         self.where = Where.MEAN
@@ -148,7 +149,7 @@ class Weights:
                 if memory in owners:
                     owners[memory].aliases.append(param)
                     continue
-                state = owners[memory] = self._states.get(param) or ParameterState(param)
+                state = owners[memory] = self._states.get(param) or self.state_type(param)
                 self._states[param] = state
                 state.refresh(group, self._optimizer.state[param], index)
                 states.append(state)
@@ -165,14 +166,16 @@ class Weights:
         """The executors and the parameters that each takes: as at the last plan, or anew for some of them."""
         if states is self.planned:
             return self._last_plan
-        optimizer = self._optimizer
-        chosen = executors_of([s.param for s in states], fused=optimizer.fused, foreach=optimizer.foreach)
         parts: dict[type[StepExecutor], list[ParameterState]] = {}
-        for state, kind in zip(states, chosen, strict=True):
+        for state, kind in zip(states, self._executors_of(states), strict=True):
             parts.setdefault(kind, []).append(state)
         for kind in parts.keys() - self._executors.keys():
             self._executors[kind] = kind()
         return [(self._executors[kind], members) for kind, members in parts.items()]
+
+    def _executors_of(self, states: list[ParameterState]) -> list[type[StepExecutor]]:
+        options = {"fused": self._optimizer.fused, "foreach": self._optimizer.foreach}
+        return executors_of([state.param for state in states], **options)
 
     def noise(self, states: list[ParameterState]) -> Iterator[Tensor]:
         """The sample minus the mean of each parameter, of the last draw."""
