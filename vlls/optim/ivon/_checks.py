@@ -27,6 +27,7 @@ RANGES: dict[str, tuple[float, bool, float, bool, str]] = {
     "beta2": (0.0, True, 1.0, True, "0.99999 is usual, 1 keeps the covariance fixed"),
     "weight_decay": (0.0, True, math.inf, False, "1e-4 is usual, 0 for none"),
     "clip_radius": (0.0, False, math.inf, True, "1e-3 is strong clipping, math.inf none"),
+    "hess_clip": (0.0, False, math.inf, True, "1 to 2 is usual, math.inf is no clipping"),
 }
 
 # IVON's counterparts of other optimizers' keywords
@@ -40,7 +41,8 @@ INSTEAD = {
     "hess_decay": "beta2=...",
 }
 OF_ALL = ("mc_samples", "sync", "generator", "foreach", "fused")  # options that no group has of its own
-IN_GROUPS = (*RANGES, "hess_approx", "debias", "rescale_lr")
+IN_GROUPS = (*RANGES, "hess_approx", "debias", "rescale_lr", "hess_every")
+LATER: dict[str, Any] = {"hess_clip": math.inf, "hess_every": 1}  # of older states, whose groups lack them
 
 
 def _number(value: Any) -> float:
@@ -64,6 +66,7 @@ def check_group(group: dict[str, Any]) -> None:
             raise ValueError(f"{name}={value!r} is outside {allowed}; {advice}")
     if group["hess_approx"] not in ("price", "gradsq"):
         raise ValueError(f"hess_approx={group['hess_approx']!r} is unknown; choose 'price' or 'gradsq'")
+    check_whole_number(group["hess_every"], "hess_every", 1)
 
 
 def check_keywords(unknown: dict[str, Any]) -> None:
@@ -165,7 +168,7 @@ def check_state_dict(state_dict: dict[str, Any], groups: list[dict[str, Any]]) -
             "make the optimizer with the groups it was saved with"
         )
     for g, (theirs, ours) in enumerate(zip(saved, groups, strict=True)):
-        missing = sorted({*IN_GROUPS, "params"} - theirs.keys())
+        missing = sorted({*IN_GROUPS, "params"} - {**LATER, **theirs}.keys())
         if missing:
             raise ValueError(f"group {g} of the saved state lacks {missing}; it was not saved by IVON")
         if len(theirs["params"]) != len(ours["params"]):
@@ -174,7 +177,7 @@ def check_state_dict(state_dict: dict[str, Any], groups: list[dict[str, Any]]) -
                 "the models differ"
             )
         try:
-            check_group(theirs)
+            check_group({**LATER, **theirs})
         except ValueError as error:
             raise ValueError(f"group {g} of the saved state: {error}") from None
         for k, (index, param) in enumerate(zip(theirs["params"], ours["params"], strict=True)):

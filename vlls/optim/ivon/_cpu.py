@@ -33,7 +33,7 @@ FLAGS = ["-O3", "-std=c11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapp
 _COLUMNS = (
     (ctypes.c_void_p, "param other grad statistic momentum hess"),
     (ctypes.c_int64, "numel stream"),
-    (ctypes.c_float, "lr ess weight_decay beta1 rate1 rate2 inverse_bias clip"),
+    (ctypes.c_float, "lr ess weight_decay beta1 rate1 rate2 inverse_bias clip estimate_clip"),
     (ctypes.c_int64, "gradsq"),
 )
 
@@ -173,7 +173,7 @@ def _fill(row: _Row, state: ParameterState, mode: int, keep: list[Tensor]) -> No
         return
     row.grad, row.statistic = (Fused.address(tensor, state, keep) for tensor in (state.grad, state.statistic))
     row.momentum = state.momentum.data_ptr()
-    row.lr, row.clip = float(state.lr), group["clip_radius"]
-    row.beta1, row.rate1, row.rate2 = group["beta1"], 1.0 - group["beta1"], 1.0 - group["beta2"]
+    row.lr, row.clip, row.estimate_clip = float(state.lr), group["clip_radius"], group["hess_clip"] / group["ess"]
+    row.beta1, row.rate1, row.rate2 = group["beta1"], 1.0 - group["beta1"], 1.0 - state.beta2
     row.inverse_bias = 1.0 / state.bias_correction
     row.gradsq = group["hess_approx"] == "gradsq"

@@ -156,4 +156,6 @@ def _numbers(state: ParameterState) -> list[float]:
     beta1, beta2 = group["beta1"], group["beta2"]
     log_beta1 = math.log(beta1) if group["debias"] and beta1 > 0 else -math.inf
     lr = 0.0 if isinstance(group["lr"], Tensor) else float(state.lr)  # a tensor's value is written on the device
-    return [lr, group["ess"], group["weight_decay"], beta1, 1.0 - beta1, 1.0 - beta2, log_beta1, group["clip_radius"]]
+    clips = [group["clip_radius"], group["hess_clip"] / group["ess"]]
+    averages = [beta1, 1.0 - beta1, 1.0 - beta2, log_beta1]
+    return [lr, group["ess"], group["weight_decay"], *averages, *clips, group["hess_every"]]

@@ -29,7 +29,7 @@ typedef struct {
     const float *statistic; /* averaged over samples: noise * grad (price) or grad^2 (gradsq); NULL: of this sample */
     float *momentum, *hess;
     int64_t numel, stream;
-    float lr, ess, weight_decay, beta1, rate1, rate2, inverse_bias, clip; /* rate = 1 - beta, rounded once */
+    float lr, ess, weight_decay, beta1, rate1, rate2, inverse_bias, clip, estimate_clip; /* rate = 1 - beta, rounded once */
     int64_t gradsq;
 } Slot;
 
@@ -119,7 +119,7 @@ static inline __attribute__((always_inline)) void update_run(const Slot *slot, i
     float *param = slot->param + start, *other = slot->other + start;
     float *momentum = slot->momentum + start, *hess = slot->hess + start;
     const float *grad = slot->grad + start, *statistic = averaged ? slot->statistic + start : 0;
-    const float ess = slot->ess, delta = slot->weight_decay, clip = slot->clip;
+    const float ess = slot->ess, delta = slot->weight_decay, clip = slot->clip, estimate_clip = slot->estimate_clip;
     const float beta1 = slot->beta1, rate1 = slot->rate1, rate2 = slot->rate2;
     const float lr = slot->lr, inverse_bias = slot->inverse_bias;
     EVERY_ELEMENT
@@ -127,6 +127,8 @@ static inline __attribute__((always_inline)) void update_run(const Slot *slot, i
         float g = grad[i], h = hess[i], precision = h + delta;
         float mean = sampled ? other[i] : param[i], theta = sampled ? param[i] : other[i];
         float seen = averaged ? statistic[i] : gradsq ? g * g : (theta - mean) * g;
+        float most = gradsq ? estimate_clip * precision : estimate_clip;
+        seen = seen < -most ? -most : seen > most ? most : seen;
         float gap = seen * ess * (gradsq ? 1.0f : precision) - h;
         h += rate2 * gap + 0.5f * rate2 * rate2 * gap * gap / precision;
         float average = beta1 * momentum[i] + rate1 * g;

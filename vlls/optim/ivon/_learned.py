@@ -92,7 +92,8 @@ def _shares(group: dict[str, Any], state: dict[str, Any], param: Tensor) -> Tens
     """Return four rows of a parameter's weights: Hessian, the part left of its start, std at the start and now."""
     start = torch.full((param.numel(),), float(group["hess_init"]))
     hess = state["hess"].detach().flatten().float().cpu() if "hess" in state else start
-    kept = start * float(group["beta2"]) ** float(state.get("step", 0))
+    updates = float(state.get("step", 0)) // group.get("hess_every", 1)
+    kept = start * float(group["beta2"]) ** updates
     before, now = (posterior_noise(1.0, h, ess=group["ess"], weight_decay=group["weight_decay"]) for h in (start, hess))
     return torch.stack([hess, kept, before, now])
 

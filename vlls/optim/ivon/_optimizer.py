@@ -41,8 +41,8 @@ class IVON(Optimizer, Joinable):
 
     Args:
         params: parameters of any floating dtype and device, or groups of them; a group may set its own ``lr``,
-            ``ess``, ``hess_init``, ``beta1``, ``beta2``, ``weight_decay``, ``clip_radius``, ``hess_approx``, ``debias``
-            and ``rescale_lr``.
+            ``ess``, ``hess_init``, ``beta1``, ``beta2``, ``weight_decay``, ``clip_radius``, ``hess_clip``,
+            ``hess_every``, ``hess_approx``, ``debias`` and ``rescale_lr``.
         lr: step size, >= 0; a number, or a 0-d tensor that a scheduler writes. With ``rescale_lr`` the first steps are
             as long as those of SGD without momentum; SGD with momentum 0.9 goes as far at a tenth of the rate, so 0.1
             to 1 suits most networks (Chapter 10). Adam's 1e-3 is so small that the weights hardly move.
@@ -58,6 +58,11 @@ class IVON(Optimizer, Joinable):
         hess_approx: ``"price"`` (unbiased, Alg. 1) or ``"gradsq"`` (squared gradients times ``ess``, biased by the
             batch size; Chapter 5).
         clip_radius: bound on each entry of the preconditioned gradient, > 0.
+        hess_clip: bound on each entry of a step's Hessian estimate, as a multiple of :math:`h + \delta`, > 0. One of 1
+            to 2 keeps a small ``hess_init`` from being overrun by the first, noisy estimates. It acts on most
+            estimates, with either sign, and so pulls :math:`h` towards 0 where it grows; infinity is none.
+        hess_every: the Hessian is updated in every so many steps, >= 1, from that step's gradient alone, and stays in
+            between. With ``beta2`` left as it is, it then takes as many times longer to be learned.
         sync: average gradients and curvature over the processes of ``torch.distributed``, each with its own sample.
             If some may have fewer batches than others, train ``with Join([model, optimizer]):``.
         debias: divide the gradient average by :math:`1 - \beta_1^t`.
@@ -107,6 +112,8 @@ class IVON(Optimizer, Joinable):
         mc_samples: int = 1,
         hess_approx: HessApprox = "price",
         clip_radius: float = math.inf,
+        hess_clip: float = math.inf,
+        hess_every: int = 1,
         sync: bool = False,
         debias: bool = True,
         rescale_lr: bool = True,
@@ -129,6 +136,8 @@ class IVON(Optimizer, Joinable):
             "beta2": beta2,
             "weight_decay": weight_decay,
             "clip_radius": clip_radius,
+            "hess_clip": hess_clip,
+            "hess_every": hess_every,
             "hess_approx": hess_approx,
             "debias": debias,
             "rescale_lr": rescale_lr,
@@ -553,6 +562,9 @@ class IVON(Optimizer, Joinable):
                 self.generator = torch.Generator(device)
                 self.generator.set_state(value)
         super().__setstate__(state)
+        for group in (self.defaults, *self.param_groups):
+            for name, value in checks.LATER.items():
+                group.setdefault(name, value)
 
 
 class _OutOfBatches(JoinHook):

@@ -112,6 +112,13 @@ class ParameterState:
         return group["lr"] * (group["hess_init"] + group["weight_decay"]) if group["rescale_lr"] else group["lr"]
 
     @property
+    def beta2(self) -> float:
+        """Decay of the Hessian in this step, the ``step``-th: 1 where the group leaves the Hessian as it is."""
+        group = self.group
+        waits = group["hess_every"] > 1 and float(self.step) % group["hess_every"] != 0
+        return 1.0 if waits else group["beta2"]
+
+    @property
     def bias_correction(self) -> float:
         """1 - beta1^t, or 1 if the group asks for no debiasing."""
         return 1.0 - self.group["beta1"] ** float(self.step) if self.group["debias"] else 1.0

@@ -131,14 +131,15 @@ class SingleTensor(Stored):
         for state in states:
             group, grad = state.group, state.grad
             assert grad is not None
-            delta, approx = group["weight_decay"], group["hess_approx"]
-            given = {name: group[name] for name in ("beta1", "beta2", "weight_decay", "clip_radius")}
-            given |= {"lr": state.lr, "bias_correction": state.bias_correction}
+            approx = group["hess_approx"]
+            of_hess = {name: group[name] for name in ("ess", "weight_decay", "hess_approx", "hess_clip")}
+            given = {name: group[name] for name in ("beta1", "weight_decay", "clip_radius")}
+            given |= {"lr": state.lr, "beta2": state.beta2, "bias_correction": state.bias_correction}
             last = state.noise if state.statistic is None else state.statistic
             tensors = [state.mean, state.momentum, state.hess, grad.to(state.dtype), last, state.sampled_hess]
             for mean, momentum, hess, g, piece, sampled in _pieces(tensors):
                 seen = sample_statistic(g, piece, hess_approx=approx) if state.statistic is None else piece
-                hess_hat = hess_estimate(seen, sampled, ess=group["ess"], weight_decay=delta, hess_approx=approx)
+                hess_hat = hess_estimate(seen, hess, drawn_hess=sampled, **of_hess)
                 new = ivon_update(mean, momentum, hess, g, hess_hat, **given)
                 for old, value in zip((mean, momentum, hess), new, strict=True):
                     old.copy_(value)
@@ -177,9 +178,9 @@ class Foreach(Stored):
                 torch._foreach_copy_(params, [round_at_random(w, params[0].dtype, generator) for w in work])
 
     def _update(self, states: States) -> None:
-        for part in self._parts(states):
+        for part in _alike(states, lambda state: (state.param.dtype, state.beta2)).values():
             group = part[0].group
-            delta, rate = group["weight_decay"], 1.0 - group["beta2"]
+            delta, rate, hess_clip = group["weight_decay"], 1.0 - part[0].beta2, group["hess_clip"]
             means = [state.mean for state in part]
             momentum = [state.momentum for state in part]
             hess = [state.hess for state in part]
@@ -202,7 +203,12 @@ class Foreach(Stored):
                 torch._foreach_mul_(gap, grads)
             torch._foreach_mul_(gap, group["ess"])
             if group["hess_approx"] == "price":
+                if hess_clip < math.inf:
+                    torch._foreach_clamp_min_(gap, -hess_clip)
+                    torch._foreach_clamp_max_(gap, hess_clip)
                 torch._foreach_mul_(gap, work)  # h_hat
+            elif hess_clip < math.inf:  # never below 0
+                torch._foreach_minimum_(gap, torch._foreach_mul(work, hess_clip))
             torch._foreach_sub_(gap, hess)
             torch._foreach_add_(hess, gap, alpha=rate)
             torch._foreach_mul_(gap, gap)

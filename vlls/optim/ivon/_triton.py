@@ -41,7 +41,7 @@ def ivon_kernel(  # type: ignore[no-untyped-def]
     row = table + index * 9
     param, other, hess_ = _tensor(row, 0), _tensor(row, 1), _tensor(row, 5)
     numel = tl.load(row + 7)
-    scalars = numbers + index * 8
+    scalars = numbers + index * 10
     ess, delta = tl.load(scalars + 1), tl.load(scalars + 2)
     lane = tl.arange(0, LANES)
 
@@ -56,8 +56,10 @@ def ivon_kernel(  # type: ignore[no-untyped-def]
     if MODE == 2:
         grad_, statistic_, momentum_ = _tensor(row, 2), _tensor(row, 3), _tensor(row, 4)
         lr, beta1, rate1 = tl.load(scalars), tl.load(scalars + 3), tl.load(scalars + 4)
-        rate2, clip = tl.load(scalars + 5), tl.load(scalars + 7)
-        bias = 1.0 - tl.exp(tl.load(_tensor(row, 6)) * tl.load(scalars + 6))
+        clip, estimate_clip, step = tl.load(scalars + 7), tl.load(scalars + 8), tl.load(_tensor(row, 6))
+        updates = step.to(tl.int32) % tl.load(scalars + 9).to(tl.int32) == 0
+        rate2 = tl.where(updates, tl.load(scalars + 5), 0.0)
+        bias = 1.0 - tl.exp(step * tl.load(scalars + 6))
 
     for part in tl.static_range(4):
         at = tile * 4 * LANES + part * LANES + lane
@@ -91,6 +93,11 @@ def ivon_kernel(  # type: ignore[no-untyped-def]
                 seen = g * g
             else:
                 seen = (theta - mean) * g
+            if GRADSQ:
+                most = estimate_clip * precision
+            else:
+                most = estimate_clip
+            seen = tl.where(seen < -most, -most, tl.where(seen > most, most, seen))
             if GRADSQ:
                 gap = seen * ess - h
             else:
