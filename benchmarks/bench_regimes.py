@@ -1,0 +1,197 @@
+"""In which settings does IVON learn its covariance, and at which accuracy and calibration?
+
+    python benchmarks/bench_regimes.py                        # digits, two seeds, half an hour on a CPU
+    python benchmarks/bench_regimes.py --data mnist --seeds 1 # needs MNIST ($VLLS_DATA), an hour on a CPU
+    python benchmarks/bench_regimes.py --quick                # four cells, to try the script; no record
+
+The 3-layer CNN on scikit-learn's digits (30 epochs, as the protocol ``smoke``) and on 5,000 images of MNIST (12 epochs,
+as ``mnist``), batches of 50, with symmetric errors at 40 % and with right labels. The grid: ess of N to 2,000 N, and
+for each the first Hessians 0.001, 0.01, 0.1, 0.9 and the one at which the posterior begins as wide as the paper's;
+β2 = 1 - 2/T.
+
+A row of ``book/results/regimes.csv`` is a run. Rows that are there are not made again: a run that was stopped goes on
+where it was, and further data and seeds are added. Beside the usual measures stand those of the *drift*: the quadratic
+term that keeps IVON's Hessian positive adds ess (1 - β2)²/2 times the squared gradient in every step, whatever the
+curvature is. ``hess_mean`` and ``drift_mean`` are means over the weights at the end of Hessian and drift,
+``drift_share`` is the learned share of the median weight if nothing but the drift were learned, and ``drift_rank`` the
+rank correlation, over the weights, of the Hessian with the drift.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from scipy.stats import spearmanr
+from torch import Tensor
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+
+from vlls._files import write_atomically
+from vlls.experiments import PROTOCOLS
+from vlls.train import RunConfig, RunResult, run
+
+PAPER_PRECISION = 50_000 * (0.9 + 0.001)  # 1/sigma_0^2 with the values of App. C.2
+RATIOS = (1, 4, 20, 200, 2000)  # ess / N
+STARTS = (0.001, 0.01, 0.1, 0.9)  # h_0, beside the one that matches the paper's precision
+WEIGHT_DECAY = 1e-3
+ERRORS = ("symmetric", "none")
+PROTOCOL_OF = {"digits": "smoke", "mnist": "mnist"}
+SHARES = ("learned_share_5", "learned_share", "learned_share_95")
+STDS = ("std_start", "std_5", "std_50", "std_95")
+METRICS = [f"{at}_{name}" for at in ("test", "posterior") for name in ("accuracy", "nll", "ece")]
+COLUMNS = ["dataset", "protocol", "corruption", "rate", "ess_over_n", "start", "seed", "status"]
+DRIFT = ("hess_mean", "drift_mean", "drift_share", "drift_rank")
+COLUMNS += [
+    *SHARES,
+    *STDS,
+    *DRIFT,
+    *METRICS,
+    "memorised",
+    "train_loss",
+    "train_images",
+    "epochs",
+    "steps",
+    "batch_size",
+    "lr",
+]
+COLUMNS += ["ess", "hess_init", "beta2", "weight_decay", "eval_samples", "seconds", "device", "torch", "vlls"]
+COLUMNS += ["commit", "date", "key"]
+
+
+def config_of(
+    dataset: str, corruption: str, ratio: float, start: float | str, seed: int, epochs: int | None = None
+) -> RunConfig:
+    """A cell's run; ``start`` is h_0, or ``"matched"`` for a posterior that begins as wide as the paper's."""
+    fields: dict[str, Any] = {"dataset": "cifar10", "method": "ivon"}
+    fields |= {"corruption": corruption, "rate": 0.4 if corruption != "none" else 0.0}
+    sized = PROTOCOLS[PROTOCOL_OF[dataset]].apply(fields)
+    sized["epochs"] = epochs or sized["epochs"]
+    sized |= {"thorough_every": sized["epochs"], "eval_every": sized["epochs"]}
+    ess = float(ratio * (RunConfig.of(sized).images or 0))
+    hess_init = PAPER_PRECISION / ess - WEIGHT_DECAY if start == "matched" else float(start)
+    cell = {"ess": ess, "hess_init": hess_init, "weight_decay": WEIGHT_DECAY, "seed": seed}
+    return RunConfig.of({**sized, **cell})
+
+
+class Drift:
+    """What the quadratic term adds to an IVON's Hessian, summed while it is trained in this block."""
+
+    def __enter__(self) -> Drift:
+        self._momentum: dict[Tensor, Tensor] = {}
+        self._squares: dict[Tensor, Tensor] = {}
+        self._hook = register_optimizer_step_post_hook(self._add)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hook.remove()
+
+    def _add(self, optimizer: Optimizer, *_: object) -> None:
+        self._optimizer = optimizer
+        for group in optimizer.param_groups:
+            for param in group["params"]:
+                momentum, beta1 = optimizer.state[param]["momentum"].clone(), group["beta1"]
+                grad = (momentum - beta1 * self._momentum.get(param, torch.zeros_like(momentum))) / (1 - beta1)
+                before = self._squares.get(param, torch.zeros_like(momentum))
+                self._momentum[param], self._squares[param] = momentum, group["beta2"] * before + grad.square()
+
+    def measures(self) -> dict[str, float]:
+        """Means over the weights of Hessian and drift, and the share and the ranks that the drift alone would give."""
+        group = self._optimizer.param_groups[0]
+        hess, squares = (
+            torch.cat([found[param].double().flatten() for param in group["params"]])
+            for found in ({param: self._optimizer.state[param]["hess"] for param in group["params"]}, self._squares)
+        )
+        step = int(self._optimizer.state[group["params"][0]]["step"])
+        kept = group["hess_init"] * group["beta2"] ** step
+        drift = 0.5 * (1 - group["beta2"]) ** 2 * group["ess"] * squares
+        values = float(hess.mean()), float(drift.mean()), float((drift / (drift + kept)).median())
+        return dict(zip(DRIFT, (*values, float(spearmanr(hess, drift)[0])), strict=True))
+
+
+def grid(seeds: int) -> Iterator[tuple[str, int, float, float | str]]:
+    """Yield the cells' errors, seed, ratio and start: symmetric errors at seed 0 first."""
+    for seed, corruption in product(range(seeds), ERRORS):
+        yield from ((corruption, seed, ratio, start) for ratio, start in product(RATIOS, ("matched", *STARTS[::-1])))
+
+
+def measured(config: RunConfig, ratio: float, start: float | str) -> dict[str, Any]:
+    """Train a cell; return its row of the table: its place, its measures and how it was made."""
+    with Drift() as drift, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the noise is")  # some cells are there to show that
+        result = run(config, device="cpu")
+    return row_of(result, ratio, start) | (drift.measures() if result.status == "finished" else {})
+
+
+def row_of(result: RunResult, ratio: float, start: float | str) -> dict[str, Any]:
+    """A row of the table without the drift."""
+    config, machine = result.config, result.machine
+    row: dict[str, Any] = {name: getattr(config, name, None) for name in COLUMNS}
+    row |= {name: result.final.get(name) for name in (*SHARES, *STDS, *METRICS, "memorised")}
+    row |= {name: machine.get(name) for name in ("device", "torch", "vlls", "commit", "date")}
+    images = result.counts["train_images"]
+    row |= {"protocol": PROTOCOL_OF[config.dataset], "ess_over_n": ratio, "start": start, "status": result.status}
+    row |= {"train_images": images, "steps": config.epochs * (images // config.batch_size), "key": config.key}
+    row |= {"seconds": round(machine["wall_seconds"], 1)}
+    row["train_loss"] = result.epochs[-1]["train_loss"] if result.epochs else None
+    return row
+
+
+def add_row(path: Path, row: dict[str, Any]) -> None:
+    """Write a row into the table, in order; what others have added since is kept."""
+    rows = [pd.read_csv(path, dtype=str)] if path.exists() else []
+    table = pd.concat([*rows, pd.DataFrame([row], columns=COLUMNS).astype(object)], ignore_index=True)
+    table = table.drop_duplicates("key", keep="last")
+    order = {name: table[name].astype(float) for name in ("seed", "ess_over_n")} | {"start": table["start"].astype(str)}
+    table = table.assign(**{f"_{name}": values for name, values in order.items()})
+    table = table.sort_values(["dataset", "corruption", "_seed", "_ess_over_n", "_start"]).filter(COLUMNS)
+    write_atomically(path, table.to_csv(index=False, lineterminator="\n").encode())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", choices=PROTOCOL_OF, default=["digits"])
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "book" / "results" / "regimes.csv")
+    parser.add_argument("--quick", action="store_true", help="four cells of two epochs; no record")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    path: Path = arguments.output
+    cells = [(name, *cell) for name in arguments.data for cell in grid(arguments.seeds)]
+    if arguments.quick:
+        cells = cells[:4]
+        path = Path(tempfile.mkdtemp()) / "regimes.csv"
+    done = set(pd.read_csv(path)["key"]) if path.exists() else set()
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("cells", total=len(cells))
+        for name, corruption, seed, ratio, start in cells:
+            config = config_of(name, corruption, ratio, start, seed, 2 if arguments.quick else None)
+            if config.key not in done:
+                began = time.perf_counter()
+                row = measured(config, ratio, start)
+                add_row(path, row)
+                told = [f"{name}, {corruption}, seed {seed}, ess {ratio} N, h0 {start}: {row['status']}"]
+                if row["status"] == "finished":
+                    told += [f"learned {row['learned_share']:.1%}, test {row['test_accuracy']:.1%}"]
+                    told += [f"averaged ECE {row['posterior_ece']:.3f}"]
+                bar.console.print(f"{', '.join(told)} ({time.perf_counter() - began:.0f} s)", highlight=False)
+            bar.advance(task)
+    finished = sum(config_of(*cell[:2], *cell[3:], cell[2]).key in done for cell in cells)
+    print(f"{len(cells)} cells, of which {finished} were there before; table in {path}")
+
+
+if __name__ == "__main__":
+    main()
