@@ -30,6 +30,7 @@ __all__ = [
     "Gaussian",
     "GaussianPosterior",
     "GeneralizedCrossEntropy",
+    "KroneckerPosterior",
     "LabelNoise",
     "LabelSmoothingLoss",
     "MeanPredictionSmoothing",
@@ -75,7 +76,7 @@ if TYPE_CHECKING:
         taylor_label_noise,
     )
     from vlls.optim import IVON, SAM, learned_share, predict
-    from vlls.posterior import DiagonalPosterior, GaussianPosterior
+    from vlls.posterior import DiagonalPosterior, GaussianPosterior, KroneckerPosterior
     from vlls.smoothing import (
         ACLS,
         EarlyLearningRegularization,

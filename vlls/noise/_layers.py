@@ -15,16 +15,18 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlls._bases import Bases, project
 from vlls.noise._call import Lookup
 
 READ = ("weight", "bias")  # the parameters that rules read; a module may have others, of which they know nothing
+_Turned = Mapping[str, Bases] | None  # by parameter
 _Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
@@ -39,8 +41,22 @@ class Rule(ABC):
     def gradients(self, name: str, a: Tensor, g: Tensor) -> Tensor:
         """Form the gradients of every example with respect to one parameter, (R, B, ...) with its shape behind."""
 
-    def covariance(self, a: Tensor, g: Tensor, variances: Mapping[str, Tensor], block: int) -> Tensor:
-        """Return what parameters of independent weights add, (B, R, R), with temporaries of ``block`` bytes."""
+    def turns(self, name: str) -> bool:
+        """Whether :meth:`covariance` takes weights of a parameter that are independent in bases of its axes."""
+        return False
+
+    def covariance(
+        self,
+        a: Tensor,
+        g: Tensor,
+        variances: Mapping[str, Tensor],
+        block: int,
+        bases: _Turned = None,
+    ) -> Tensor:
+        """Return what parameters of independent weights add, (B, R, R), with temporaries of ``block`` bytes.
+
+        ``variances`` of a parameter with ``bases`` are those of its weights' coordinates in them.
+        """
         total = g.new_zeros(g.shape[1], g.shape[0], g.shape[0])
         for name, variance in variances.items():
             total += _gram(self.gradients(name, a, g).flatten(2), variance.flatten())
@@ -80,19 +96,31 @@ class _Multiplier(Rule):
             return g.sum(-1).flatten(2)
         return (g @ u.mT).reshape(*g.shape[:2], *self.shape(u, g))
 
-    def covariance(self, a: Tensor, g: Tensor, variances: Mapping[str, Tensor], block: int) -> Tensor:
-        # A posterior whose weights are independent in a rotated basis (an orthonormal matrix for each axis of the
-        # weight) would turn u along J and g along O here, and pass its variances in that basis; the rest stays.
+    def turns(self, name: str) -> bool:
+        """Whether :meth:`covariance` takes weights of a parameter that are independent in bases of its axes."""
+        return name == "weight"
+
+    def covariance(
+        self,
+        a: Tensor,
+        g: Tensor,
+        variances: Mapping[str, Tensor],
+        block: int,
+        bases: _Turned = None,
+    ) -> Tensor:
+        """Return what weight and bias add; bases of the weight turn u along its inputs and g along its outputs."""
         u, g = self.split(a, g)
         total = g.new_zeros(g.shape[1], g.shape[0], g.shape[0])
+        if "bias" in variances:
+            total += _gram(g.sum(-1).flatten(2), variances["bias"])
         if "weight" in variances:
+            if bases:
+                u, g = _turned(u, g, self.shape(u, g), bases["weight"])
             num_groups, num_out = g.shape[2:4]
             var = variances["weight"].reshape(num_groups, num_out, -1)
             r, j, t = g.shape[0], u.shape[2], u.shape[3]
             by_position = t * (t + 1) // 2 * j + r * t * t + r * r * t
             total += (_by_position if by_position < r * t * j + r * r * j else _by_weight)(u, g, var, block)
-        if "bias" in variances:
-            total += _gram(g.sum(-1).flatten(2), variances["bias"])
         return total
 
 
@@ -103,6 +131,17 @@ class Linear(_Multiplier):
         u = a.reshape(a.shape[0], -1, a.shape[-1]).mT  # (B, I, T)
         g = g.reshape(*g.shape[:2], -1, g.shape[-1]).mT  # (R, B, O, T)
         return u[:, None], g[:, :, None]
+
+
+def _turned(u: Tensor, g: Tensor, shape: Sequence[int], bases: Bases) -> tuple[Tensor, Tensor]:
+    """Inputs (B, 1, J, T) and gradients (R, B, 1, O, T) in the bases of a weight of this shape."""
+    outputs, *inputs = bases
+    if outputs is not None:
+        g = outputs.T @ g
+    if inputs:
+        rows = u[:, 0].mT.reshape(-1, *shape[1:])  # (B * T, ...), an input of one position each
+        u = project(rows, inputs, lead=1).reshape(len(u), u.shape[3], 1, -1).permute(0, 2, 3, 1)
+    return u, g
 
 
 class _Convolution(_Multiplier):
@@ -116,6 +155,10 @@ class _Convolution(_Multiplier):
         u = _patches(conv, a)
         g = g.reshape(*g.shape[:2], conv.groups, conv.out_channels // conv.groups, -1)
         return u.reshape(len(a), conv.groups, -1, u.shape[-1]), g
+
+    def turns(self, name: str) -> bool:
+        """Whether :meth:`covariance` takes weights of a parameter that are independent in bases of its axes."""
+        return name == "weight" and self.conv.groups == 1
 
     def shape(self, u: Tensor, g: Tensor) -> tuple[int, ...]:
         return self.conv.out_channels, self.conv.in_channels // self.conv.groups, *self.conv.kernel_size
@@ -238,7 +281,14 @@ class _Embedding(Rule):
         whole = g.new_zeros(*g.shape[:2], self.num_embeddings, g.shape[-1])
         return whole.scatter_add_(2, tokens[None, :, :, None].expand_as(g), g)
 
-    def covariance(self, a: Tensor, g: Tensor, variances: Mapping[str, Tensor], block: int) -> Tensor:
+    def covariance(
+        self,
+        a: Tensor,
+        g: Tensor,
+        variances: Mapping[str, Tensor],
+        block: int,
+        bases: _Turned = None,
+    ) -> Tensor:
         """Look at the tokens of an example only; one that comes twice has one row of weights."""
         tokens = a.reshape(len(a), -1)  # (B, T)
         g = g.reshape(*g.shape[:2], -1, g.shape[-1])  # (R, B, T, D)

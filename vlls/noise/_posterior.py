@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vlls._bases import Bases
 from vlls._compiled import PREFIX
 from vlls._names import kind_of
 from vlls.posterior import Posterior, check_weights
@@ -23,12 +24,13 @@ class ModelPosterior:
     source: Posterior | None = None  # scales the other parameters and draws them; None if there are none
     theirs: dict[str, str] = field(default_factory=dict)  # the source's names for the model's
     lengths: dict[str, int] = field(default_factory=dict)  # Q, of a row of each parameter that the source scales
+    rotations: dict[str, tuple[Bases, Tensor]] = field(default_factory=dict)  # of parameters that have them
     joint: bool = False  # rows of the source have one basis, so that they are added up
 
     def map(self, change: Callable[[Tensor], Tensor]) -> ModelPosterior:
         """Return the posterior with every mean and standard deviation changed: cast, or laid out otherwise."""
         mean, std = ({name: change(t.detach()) for name, t in of.items()} for of in (self.mean, self.std))
-        return replace(self, mean=mean, std=std)
+        return replace(self, mean=mean, std=std)  # rotations follow the dtype of the gradients
 
     def moving(self) -> set[str]:
         """The names of the parameters that are not fixed at their mean."""
@@ -154,7 +156,10 @@ def posterior_of(model: nn.Module, posterior: Any) -> ModelPosterior:
             f"the posterior says joint=True and its scale returns rows of {shown}; rows that are added up need one "
             "length, or let joint be False"
         )
-    return ModelPosterior(mean, std, posterior, theirs, lengths, joint)
+    rotation = getattr(posterior, "rotation", None)
+    turned = {name: rotation(alias) for name, alias in scaled.items()} if callable(rotation) and not joint else {}
+    rotations = {name: found for name, found in turned.items() if found is not None}
+    return ModelPosterior(mean, std, posterior, theirs, lengths, rotations, joint)
 
 
 def _as_posterior(model: nn.Module, posterior: Any) -> Posterior:

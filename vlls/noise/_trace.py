@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from vlls._bases import Bases
 from vlls.noise._attention import attend, projections
 from vlls.noise._call import Call
 from vlls.noise._layers import READ, Linear, Rule, rule_for
@@ -31,7 +32,9 @@ class Site:
     part: str  # which of an attention's projections; empty for other modules
     parameters: Mapping[str, tuple[str, slice]]  # by the rule's name: that in the model, and the rows of it
     shapes: Mapping[str, torch.Size]  # of these parameters, by the model's names
-    variances: Mapping[str, Tensor]  # by the rule's names, if all weights are independent; empty otherwise
+    # by the rule's names, if all weights are independent, some in bases of their own; empty otherwise
+    variances: Mapping[str, Tensor]
+    bases: Mapping[str, Bases]
     axis: int = 0  # of the batch, in the input and the output
 
     @property
@@ -71,10 +74,17 @@ def sites_of(model: nn.Module, posterior: ModelPosterior) -> list[Site]:
         known = {local: (name, rows) for local, (name, rows) in named.items() if name in moving}
         if known:
             shapes = {name: posterior.mean[name].shape for name, _ in known.values()}
+            bases = {
+                local: posterior.rotations[name][0]
+                for local, (name, rows) in known.items()
+                if name in posterior.rotations and rows == slice(None) and rule.turns(local)
+            }
             variances = {}
-            if shapes.keys() <= posterior.std.keys():
-                variances = {local: posterior.std[name][rows].square() for local, (name, rows) in known.items()}
-            sites.append(Site(prefix, rule, part, known, shapes, variances))
+            if all(name in posterior.std or local in bases for local, (name, _) in known.items()):
+                std = {local: posterior.rotations[known[local][0]][1] for local in bases}
+                std |= {local: posterior.std[name][rows] for local, (name, rows) in known.items() if local not in bases}
+                variances = {local: s.detach().square() for local, s in std.items()}
+            sites.append(Site(prefix, rule, part, known, shapes, variances, bases))
 
     within = {id(child) for module in model.modules() if projections(module) for child in module.children()}
     for prefix, module in model.named_modules():
@@ -111,8 +121,11 @@ class _Take(torch.autograd.Function):
 def contribution(site: Site, a: Tensor, g: Tensor, block: int) -> Tensor:
     """What independent weights add, (B, R, R), from a site's input and (R, ...) gradients of its output."""
     a, g = _accurate(site, a, g)
-    variances = {name: variance.to(g.dtype) for name, variance in site.variances.items()}
-    return site.rule.covariance(a, g, variances, block)
+    variances = {name: variance.to(g) for name, variance in site.variances.items()}
+    if not site.bases:
+        return site.rule.covariance(a, g, variances, block)
+    bases = {name: [None if q is None else q.detach().to(g) for q in of] for name, of in site.bases.items()}
+    return site.rule.covariance(a, g, variances, block, bases)
 
 
 def gradients(site: Site, a: Tensor, g: Tensor, num: int) -> Iterator[tuple[slice, str, Tensor]]:

@@ -1,0 +1,59 @@
+"""Orthonormal bases of a tensor's axes: tensors turned into them and back.
+
+A basis is a (d, d) matrix with its vectors as columns, or None for the axis as it is. With fewer bases than a tensor has
+axes, the last stands for all remaining ones: filters (O, I, 3, 3) of a convolution have bases of sizes O, I and 9.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Bases = Sequence[Tensor | None]
+
+
+def axes_of(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the sizes of the axes that have a basis: outputs, inputs, and all others as one."""
+    return tuple(shape) if len(shape) < 3 else (shape[0], shape[1], math.prod(shape[2:]))
+
+
+def project(tensor: Tensor, bases: Bases, lead: int = 0) -> Tensor:
+    r"""Return :math:`X \times_1 Q_1^\top \times_2 Q_2^\top \cdots`: the coordinates in the bases.
+
+    Args:
+        tensor: of any layout, with ``lead`` axes in front that have no basis.
+        bases: of the axes behind them.
+        lead: number of the axes in front.
+    """
+    return _turn(tensor, bases, lead, 0)
+
+
+def back(tensor: Tensor, bases: Bases, lead: int = 0) -> Tensor:
+    r"""Return :math:`X \times_1 Q_1 \times_2 Q_2 \cdots`, the inverse of :func:`project`."""
+    return _turn(tensor, bases, lead, 1)
+
+
+def _turn(tensor: Tensor, bases: Bases, lead: int, side: int) -> Tensor:
+    shape = tensor.shape
+    front, own = shape[:lead], shape[lead:]
+    num = math.prod(front)
+    turned = tensor.reshape(num, *own[: len(bases) - 1], -1).movedim(0, -1)
+    for basis in bases:  # the first axis becomes the last, until all are where they were: each product needs no copy
+        turned = turned.movedim(0, -1) if basis is None else torch.tensordot(turned, basis, ([0], [side]))
+    return turned.reshape(shape)
+
+
+def gram_of_axis(tensor: Tensor, axis: int) -> Tensor:
+    """Return the (d, d) sums of products over all other axes."""
+    rows = tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1)
+    return rows @ rows.T
+
+
+def distance_from_orthonormal(basis: Tensor) -> float:
+    """Return the largest entry of :math:`|Q^\\top Q - I|`, NaN if an entry is."""
+    product = basis.T @ basis
+    product.diagonal().sub_(1)
+    return float(product.abs().max())
