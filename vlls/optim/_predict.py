@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
@@ -13,7 +14,7 @@ from torch import Tensor
 from vlls._compiled import uncompiled
 from vlls._locks import holding, holding_model
 from vlls._names import kind_of
-from vlls._validation import check_generator, check_whole_number
+from vlls._validation import check_generator, check_whole_number, is_number
 from vlls.optim._protocol import VariationalOptimizer
 from vlls.optim._wrapped import itself
 from vlls.posterior import Posterior, _LearnsPosterior
@@ -26,6 +27,7 @@ def predict(
     x: Any,
     num_samples: int = 32,
     *,
+    scale: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     r"""Class probabilities averaged over weights, :math:`\mathbb E_{q(\theta)}[p(y \mid x, \theta)]`.
@@ -39,6 +41,8 @@ def predict(
             parameters.
         x: the model's input, a batch.
         num_samples: number S of draws of the weights, >= 1; the error falls as 1 / sqrt(S).
+        scale: multiplies the standard deviations, >= 0: below 1 the draws are closer to the mean, and at 0 the
+            probabilities are the mean's, from one pass. If it is not 1, an optimizer's posterior is copied.
         generator: for the draws. An optimizer otherwise draws from its own, so that training goes on as if nothing had
             been drawn only if one is given here.
 
@@ -47,8 +51,8 @@ def predict(
         class 1 where there is one logit an example.
 
     Raises:
-        ValueError: if ``num_samples`` is below 1, the posterior is none or does not fit the model, the optimizer trains
-            no parameter of the model, or the model returns anything but a tensor of logits.
+        ValueError: if ``num_samples`` is below 1 or ``scale`` below 0, the posterior is none or does not fit the model,
+            the optimizer trains no parameter of the model, or the model returns anything but a tensor of logits.
         RuntimeError: inside a sample of the optimizer.
 
     Example:
@@ -60,8 +64,14 @@ def predict(
         True
         >>> predict(model, optimizer.posterior(model), torch.randn(8, 5), num_samples=4).shape
         torch.Size([8, 3])
+        >>> x = torch.randn(8, 5)
+        >>> predict(model, optimizer, x, scale=0.0).allclose(model(x).softmax(1))
+        True
     """
     check_whole_number(num_samples, "num_samples", 1)
+    if not is_number(scale) or not 0 <= scale < math.inf:
+        raise ValueError(f"scale={scale!r} is not allowed; choose a finite number >= 0, 1 for the posterior as it is")
+    num_samples = num_samples if scale else 1
     check_generator(generator)
     with ExitStack() as blocks:
         if isinstance(posterior, VariationalOptimizer):
@@ -73,11 +83,15 @@ def predict(
                     "the optimizer trains no parameter of this model, so there is nothing to average; pass the model "
                     "that it was made with, not a copy or an average of it"
                 )
-            blocks.enter_context(_drawing_from(optimizer, generator))
-            draw: Callable[[], AbstractContextManager[None]] = partial(optimizer.sampled_params, train=False)
+            if scale == 1:
+                blocks.enter_context(_drawing_from(optimizer, generator))
+                draw: Callable[[], AbstractContextManager[None]] = partial(optimizer.sampled_params, train=False)
+            else:
+                model, generator = uncompiled(model), generator or optimizer.generator
+                draw = _draws_of(model, optimizer, scale, generator)
         else:
             model = uncompiled(model)
-            draw = _draws_of(model, posterior, generator)
+            draw = _draws_of(model, posterior, scale, generator)
         blocks.enter_context(holding_model(model))
         blocks.enter_context(_evaluating(model))
         total: Any = 0
@@ -88,9 +102,9 @@ def predict(
 
 
 def _draws_of(
-    model: torch.nn.Module, posterior: Any, generator: torch.Generator | None
+    model: torch.nn.Module, posterior: Any, scale: float, generator: torch.Generator | None
 ) -> Callable[[], AbstractContextManager[None]]:
-    """Return a function that has the model carry a draw of a posterior for the time of a pass forward."""
+    """Return a function that has the model carry a draw of a scaled posterior for the time of a pass forward."""
     from vlls.noise._call import Call
     from vlls.noise._posterior import posterior_of
 
@@ -99,7 +113,7 @@ def _draws_of(
 
     def draw() -> AbstractContextManager[None]:
         step = checked.step(generator)
-        return call.carrying({name: mean + step[name] for name, mean in checked.mean.items()})
+        return call.carrying({name: mean + scale * step[name] for name, mean in checked.mean.items()})
 
     return draw
 
