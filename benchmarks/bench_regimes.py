@@ -20,9 +20,7 @@ rank correlation, over the weights, of the Hessian with the drift.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Iterator
 from itertools import product
@@ -46,6 +44,8 @@ RATIOS = (1, 4, 20, 200, 2000)  # ess / N
 STARTS = (0.001, 0.01, 0.1, 0.9)  # h_0, beside the one that matches the paper's precision
 WEIGHT_DECAY = 1e-3
 ERRORS = ("symmetric", "none")
+LIVE_EPOCHS = 8  # of the digits' cells that the book trains again
+LIVE: tuple[tuple[float, float | str], ...] = ((1, "matched"), (20, 0.1), (200, 0.01), (2000, 0.001))
 PROTOCOL_OF = {"digits": "smoke", "mnist": "mnist"}
 SHARES = ("learned_share_5", "learned_share", "learned_share_95")
 STDS = ("std_start", "std_5", "std_50", "std_95")
@@ -119,30 +119,42 @@ class Drift:
         return dict(zip(DRIFT, (*values, float(spearmanr(hess, drift)[0])), strict=True))
 
 
-def grid(seeds: int) -> Iterator[tuple[str, int, float, float | str]]:
-    """Yield the cells' errors, seed, ratio and start: symmetric errors at seed 0 first."""
+def grid(dataset: str, seeds: int) -> Iterator[tuple[Any, ...]]:
+    """Yield the cells as :func:`measured` takes them: symmetric errors at seed 0 first, and the live ones last."""
     for seed, corruption in product(range(seeds), ERRORS):
-        yield from ((corruption, seed, ratio, start) for ratio, start in product(RATIOS, ("matched", *STARTS[::-1])))
+        for ratio, start in product(RATIOS, ("matched", *STARTS[::-1])):
+            yield dataset, corruption, ratio, start, seed
+    if dataset == "digits":
+        yield from (live_cell(*place) for place in LIVE)
 
 
-def measured(config: RunConfig, ratio: float, start: float | str) -> dict[str, Any]:
+def live_cell(ratio: float, start: float | str) -> tuple[Any, ...]:
+    """Return one of the short cells, as :func:`measured` takes it."""
+    return "digits", "symmetric", ratio, start, 0, LIVE_EPOCHS
+
+
+def measured(
+    dataset: str, corruption: str, ratio: float, start: float | str, seed: int, epochs: int | None = None
+) -> dict[str, Any]:
     """Train a cell; return its row of the table: its place, its measures and how it was made."""
+    config = config_of(dataset, corruption, ratio, start, seed, epochs)
     with Drift() as drift, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the noise is")  # some cells are there to show that
         result = run(config, device="cpu")
-    return row_of(result, ratio, start) | (drift.measures() if result.status == "finished" else {})
+    protocol = PROTOCOL_OF[dataset] if epochs is None else "live"
+    row = row_of(result) | {"protocol": protocol, "ess_over_n": ratio, "start": start}
+    return row | (drift.measures() if result.status == "finished" else {})
 
 
-def row_of(result: RunResult, ratio: float, start: float | str) -> dict[str, Any]:
-    """A row of the table without the drift."""
+def row_of(result: RunResult) -> dict[str, Any]:
+    """A row of the table without the cell's place and the drift."""
     config, machine = result.config, result.machine
     row: dict[str, Any] = {name: getattr(config, name, None) for name in COLUMNS}
     row |= {name: result.final.get(name) for name in (*SHARES, *STDS, *METRICS, "memorised")}
     row |= {name: machine.get(name) for name in ("device", "torch", "vlls", "commit", "date")}
     images = result.counts["train_images"]
-    row |= {"protocol": PROTOCOL_OF[config.dataset], "ess_over_n": ratio, "start": start, "status": result.status}
-    row |= {"train_images": images, "steps": config.epochs * (images // config.batch_size), "key": config.key}
-    row |= {"seconds": round(machine["wall_seconds"], 1)}
+    row |= {"status": result.status, "train_images": images, "steps": config.epochs * (images // config.batch_size)}
+    row |= {"seconds": round(machine["wall_seconds"], 1), "key": config.key}
     row["train_loss"] = result.epochs[-1]["train_loss"] if result.epochs else None
     return row
 
@@ -168,29 +180,25 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     path: Path = arguments.output
-    cells = [(name, *cell) for name in arguments.data for cell in grid(arguments.seeds)]
+    cells = [cell for name in arguments.data for cell in grid(name, arguments.seeds)]
     if arguments.quick:
-        cells = cells[:4]
+        cells = [(*cell, 2) for cell in cells[:4]]
         path = Path(tempfile.mkdtemp()) / "regimes.csv"
+    keys = [config_of(*cell).key for cell in cells]
     done = set(pd.read_csv(path)["key"]) if path.exists() else set()
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("cells", total=len(cells))
-        for name, corruption, seed, ratio, start in cells:
-            config = config_of(name, corruption, ratio, start, seed, 2 if arguments.quick else None)
-            if config.key not in done:
-                began = time.perf_counter()
-                row = measured(config, ratio, start)
-                add_row(path, row)
-                told = [f"{name}, {corruption}, seed {seed}, ess {ratio} N, h0 {start}: {row['status']}"]
-                if row["status"] == "finished":
-                    told += [f"learned {row['learned_share']:.1%}, test {row['test_accuracy']:.1%}"]
-                    told += [f"averaged ECE {row['posterior_ece']:.3f}"]
-                bar.console.print(f"{', '.join(told)} ({time.perf_counter() - began:.0f} s)", highlight=False)
-            bar.advance(task)
-    finished = sum(config_of(*cell[:2], *cell[3:], cell[2]).key in done for cell in cells)
-    print(f"{len(cells)} cells, of which {finished} were there before; table in {path}")
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        for cell, key in bar.track(list(zip(cells, keys, strict=True)), description="cells"):
+            if key in done:
+                continue
+            row = measured(*cell)
+            add_row(path, row)
+            told = "{dataset}, {corruption}, seed {seed}, ess {ess_over_n} N, h0 {start}: {status}".format(**row)
+            if row["status"] == "finished":
+                told += ", learned {learned_share:.1%}, test {test_accuracy:.1%} ({seconds} s)".format(**row)
+            console.print(told, highlight=False)
+    print(f"{len(cells)} cells, of which {len(done.intersection(keys))} were there before; table in {path}")
 
 
 if __name__ == "__main__":
