@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ACLS",
+    "EVON",
     "GLM",
     "IVON",
     "SAM",
@@ -75,7 +76,7 @@ if TYPE_CHECKING:
         second_order_label_noise,
         taylor_label_noise,
     )
-    from vlls.optim import IVON, SAM, learned_share, predict
+    from vlls.optim import EVON, IVON, SAM, learned_share, predict
     from vlls.posterior import DiagonalPosterior, GaussianPosterior, KroneckerPosterior
     from vlls.smoothing import (
         ACLS,

@@ -1,7 +1,7 @@
 """Orthonormal bases of a tensor's axes: tensors turned into them and back.
 
-A basis is a (d, d) matrix with its vectors as columns, or None for the axis as it is. With fewer bases than a tensor has
-axes, the last stands for all remaining ones: filters (O, I, 3, 3) of a convolution have bases of sizes O, I and 9.
+A basis is a (d, d) matrix with its vectors as columns, or None for the axis as it is. With fewer bases than axes, the
+last stands for all remaining ones: filters (O, I, 3, 3) of a convolution have bases of sizes O, I and 9.
 """
 
 from __future__ import annotations

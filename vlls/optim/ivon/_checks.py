@@ -69,13 +69,13 @@ def check_group(group: dict[str, Any]) -> None:
     check_whole_number(group["hess_every"], "hess_every", 1)
 
 
-def check_keywords(unknown: dict[str, Any]) -> None:
-    """Raise a ValueError for the first keyword that IVON does not have."""
+def check_keywords(unknown: dict[str, Any], optimizer: str, own: Sequence[str]) -> None:
+    """Raise a ValueError for the first keyword that the optimizer does not have, which adds its ``own`` to IVON's."""
     for name, value in unknown.items():
-        known = (*IN_GROUPS, *OF_ALL)
+        known = (*IN_GROUPS, *own, *OF_ALL)
         close = difflib.get_close_matches(name, known, n=1)
         instead = INSTEAD.get(name) or (f"{close[0]}=..." if close else f"one of {', '.join(known)}")
-        raise ValueError(f"IVON has no {name}={value!r}; pass {instead}")
+        raise ValueError(f"{optimizer} has no {name}={value!r}; pass {instead}")
 
 
 def check_keys(group: dict[str, Any], known: Iterable[str]) -> None:
@@ -157,10 +157,11 @@ def _has_params(group: dict[str, Any]) -> bool:
     return isinstance(params, Tensor) or not hasattr(params, "__len__") or len(params) > 0
 
 
-def check_state_dict(state_dict: dict[str, Any], groups: list[dict[str, Any]]) -> None:
+def check_state_dict(state_dict: dict[str, Any], optimizer: Any) -> None:
     """Raise a ValueError that names the first thing in which a saved state and the optimizer differ."""
+    name, groups = type(optimizer).__name__, optimizer.param_groups
     if not isinstance(state_dict, dict) or not {"state", "param_groups"} <= state_dict.keys():
-        raise ValueError("state_dict has no 'state' and 'param_groups'; pass what IVON.state_dict() returned")
+        raise ValueError(f"state_dict has no 'state' and 'param_groups'; pass what {name}.state_dict() returned")
     saved = state_dict["param_groups"]
     if len(saved) != len(groups):
         raise ValueError(
@@ -168,25 +169,25 @@ def check_state_dict(state_dict: dict[str, Any], groups: list[dict[str, Any]]) -
             "make the optimizer with the groups it was saved with"
         )
     for g, (theirs, ours) in enumerate(zip(saved, groups, strict=True)):
-        missing = sorted({*IN_GROUPS, "params"} - {**LATER, **theirs}.keys())
+        missing = sorted({*IN_GROUPS, *optimizer._own, "params"} - {**LATER, **theirs}.keys())
         if missing:
-            raise ValueError(f"group {g} of the saved state lacks {missing}; it was not saved by IVON")
+            raise ValueError(f"group {g} of the saved state lacks {missing}; it was not saved by {name}")
         if len(theirs["params"]) != len(ours["params"]):
             raise ValueError(
                 f"group {g} has {len(theirs['params'])} parameters in the saved state and {len(ours['params'])} here; "
                 "the models differ"
             )
         try:
-            check_group({**LATER, **theirs})
+            optimizer._check_group({**LATER, **theirs})
         except ValueError as error:
             raise ValueError(f"group {g} of the saved state: {error}") from None
         for k, (index, param) in enumerate(zip(theirs["params"], ours["params"], strict=True)):
-            _check_state(state_dict["state"].get(index), param, f"parameter {k} of group {g}")
+            if state := state_dict["state"].get(index):  # else it had no gradient and no sample yet
+                optimizer._check_saved(state, param, f"parameter {k} of group {g}")
 
 
-def _check_state(state: Any, param: Tensor, which: str) -> None:
-    if not state:
-        return  # had no gradient and no sample yet
+def check_state(state: dict[str, Any], param: Tensor, which: str) -> None:
+    """Raise a ValueError if the saved state of a parameter lacks something or has other shapes."""
     missing = sorted({"step", "momentum", "hess"} - state.keys())
     if missing:
         raise ValueError(f"the saved state of {which} lacks {missing}; it was not saved by IVON")

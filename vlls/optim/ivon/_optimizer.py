@@ -95,6 +95,7 @@ class IVON(Optimizer, Joinable):
         ['bias', 'weight']
     """
 
+    _own: tuple[str, ...] = ()  # hyperparameters that a subclass adds
     _join_config = _JoinConfig.construct_disabled_join_config()  # Join sets another
     _by_world = True  # divide_by_initial_world_size, of Join
     _step_supports_amp_scaling = True  # GradScaler hands over its scale and found_inf; step() undoes and skips
@@ -122,7 +123,8 @@ class IVON(Optimizer, Joinable):
         fused: bool | None = None,
         **unknown: Any,
     ) -> None:
-        checks.check_keywords(unknown)
+        own = {name: unknown.pop(name) for name in self._own}
+        checks.check_keywords(unknown, type(self).__name__, self._own)
         params = list(params) if not isinstance(params, (Tensor, dict)) else params
         checks.check_options(params=params, mc_samples=mc_samples, generator=generator, foreach=foreach, fused=fused)
         self.mc_samples, self.sync, self.generator = mc_samples, bool(sync), generator
@@ -141,9 +143,20 @@ class IVON(Optimizer, Joinable):
             "hess_approx": hess_approx,
             "debias": debias,
             "rescale_lr": rescale_lr,
+            **own,
         }
-        checks.check_group(defaults)
+        self._check_group(defaults)
         super().__init__(params, defaults)
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        """Raise a ValueError if a hyperparameter is out of range."""
+        checks.check_group(group)
+
+    def _check_saved(self, state: dict[str, Any], param: Tensor, which: str) -> None:
+        """Raise a ValueError if the saved state of a parameter is not one of this optimizer."""
+        checks.check_state(state, param, which)
+        if "basis_0" in state or "basis_1" in state:
+            raise ValueError(f"the saved state of {which} is EVON's, with a Hessian in an eigenbasis; load it in EVON")
 
     def _reset(self) -> None:
         """Forget samples and scratch memory; lasting state is in ``self.state``."""
@@ -168,7 +181,7 @@ class IVON(Optimizer, Joinable):
             param_group = {**param_group, "params": params}
             checks.check_parameters(params)
             checks.check_keys(param_group, self.defaults)
-            checks.check_group({**self.defaults, **param_group})
+            self._check_group({**self.defaults, **param_group})
         with self._alone():
             self._refuse_inside("add_param_group()")
             super().add_param_group(param_group)
@@ -512,11 +525,12 @@ class IVON(Optimizer, Joinable):
             UserWarning: if only one of the two optimizers has a ``generator``: the samples will differ.
         """
         if not isinstance(state_dict, dict):
-            raise ValueError(f"state_dict is {kind_of(state_dict)}; pass what IVON.state_dict() returned")
+            own = f"{type(self).__name__}.state_dict()"
+            raise ValueError(f"state_dict is {kind_of(state_dict)}; pass what {own} returned")
         loaded: dict[str, Any] = {}
 
         def check(_: Optimizer, given: dict[str, Any]) -> None:
-            checks.check_state_dict(given, self.param_groups)
+            checks.check_state_dict(given, self)
             checks.check_generator_state(checks.saved_generator(given), self.generator)
             loaded.update(given)
 

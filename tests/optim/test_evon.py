@@ -1,0 +1,338 @@
+"""EVON: with the identity it is IVON; elsewhere it follows a plain float64 twin; its bases and its bad input."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import sympy as sp
+import torch
+from evon_reference import OneParameter
+from ivon_problems import backward, batch, cnn, images, mlp, train_step
+
+from vlls import EVON, IVON, KroneckerPosterior, learned_share, predict
+from vlls.optim import VariationalOptimizer
+
+OPTIONS = {"lr": 0.1, "ess": 50.0, "hess_init": 0.3, "beta2": 0.9, "weight_decay": 0.01}
+
+
+def evon(model, **more):
+    return EVON(model.parameters(), **{**OPTIONS, "interval": 3, "basis_decay": 0.8, **more})
+
+
+def weights_of(model):
+    return [p.detach().clone() for p in model.parameters()]
+
+
+def identity(optimizer):
+    """Give every parameter bases that are the identity."""
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            sizes = [*p.shape[:2], math.prod(p.shape[2:])] if p.ndim > 2 else [*p.shape]
+            if p.ndim > 1:
+                optimizer.state[p].update({f"basis_{k}": torch.eye(n, dtype=p.dtype) for k, n in enumerate(sizes)})
+
+
+# ---------------------------------------------------------------------- IVON, where the bases are the identity
+@pytest.mark.parametrize("how", ["max_axis", "interval", "identity"])
+@pytest.mark.parametrize("more", [{}, {"hess_approx": "gradsq"}, {"hess_clip": 0.5, "clip_radius": 0.1}], ids=str)
+@pytest.mark.parametrize("make, data", [(mlp, batch()), (cnn, images())], ids=["mlp", "cnn"])
+def test_it_is_ivon_bit_for_bit(make, data, more, how):
+    ours, theirs = make(), make()
+    given = {"max_axis": {"max_axis": 0, "interval": 1}, "interval": {"interval": 100}, "identity": {"interval": 100}}
+    one = evon(ours, generator=torch.Generator().manual_seed(1), **more, **given[how])
+    two = IVON(theirs.parameters(), **OPTIONS, generator=torch.Generator().manual_seed(1), foreach=False, **more)
+    for step in range(6):
+        if step == 1 and how == "identity":
+            identity(one)
+        train_step(ours, one, data, samples=1 + step % 2)
+        train_step(theirs, two, data, samples=1 + step % 2)
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(p, q)
+        assert all(torch.equal(one.state[p][name], two.state[q][name]) for name in ("momentum", "hess", "step"))
+
+
+# ---------------------------------------------------------------------- the plain twin
+def follow(model, data, optimizer, twins, how, steps, samples=1):
+    """The largest relative difference from the twins after each step, at the samples that the optimizer drew."""
+    params = list(model.parameters())
+    for p, twin in zip(params, twins, strict=True):
+        state = optimizer.state[p]
+        twin.adopt = lambda twin, k, new, state=state: twin.agreeing(k, new, state[f"basis_{k}"].numpy().copy())
+    for _ in range(steps):
+        seen = []
+        with optimizer.keep_sampled() if how == "kept" else torch.enable_grad():
+            for _ in range(samples):
+                with optimizer.sampled_params(train=True) if how == "context" else torch.enable_grad():
+                    backward(model, optimizer, data)
+                    seen.append([(p.detach().double().numpy().copy(), p.grad.double().numpy().copy()) for p in params])
+            optimizer.step()
+        for number, (p, twin) in enumerate(zip(params, twins, strict=True)):
+            twin.step([(theta.ravel(), grad.ravel()) for theta, grad in (each[number] for each in seen)])
+            state = optimizer.state[p]
+            turn = twin.turn
+            pairs = [(p.detach().numpy().ravel(), twin.m), (turn @ state["momentum"].numpy().ravel(), turn @ twin.g)]
+            pairs.append((state["hess"].numpy().ravel(), twin.h))
+            yield max((np.abs(a - b) / (1 + np.abs(b))).max() for a, b in pairs)
+
+
+@pytest.mark.parametrize("how, samples", [("context", 1), ("context", 3), ("kept", 1)])
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"interval": 1}, {"interval": 20}, {"hess_approx": "gradsq"}, {"hess_clip": 0.4}, {"max_axis": 10},
+     {"weight_decay": 0.0, "debias": False, "rescale_lr": False}, {"beta1": 0.0, "hess_every": 2}],
+    ids=str,
+)  # fmt: skip
+def test_lockstep_with_the_float64_twin(how, samples, more):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 12), torch.nn.Tanh(), torch.nn.Linear(12, 3)).double()
+    options = {**OPTIONS, "interval": 3, "basis_decay": 0.8, **more}
+    optimizer = EVON(model.parameters(), **options)
+    twins = [OneParameter(p.detach().numpy(), **options) for p in model.parameters()]
+    errors = list(follow(model, batch(dtype=torch.float64), optimizer, twins, how, 25, samples))
+    assert max(errors) < 1e-7
+    if "max_axis" not in more:
+        assert any(abs(twin.turn - np.eye(len(twin.m))).max() > 0.1 for twin in twins)
+
+
+def test_convolutions_have_bases_of_outputs_inputs_and_positions():
+    model, data = cnn(), images()
+    optimizer = evon(model.double())
+    twins = [OneParameter(p.detach().numpy(), 3, 0.8, **OPTIONS) for p in model.parameters()]
+    data = data[0].double(), data[1]
+    assert max(follow(model, data, optimizer, twins, "context", 10)) < 1e-7
+    state = optimizer.state[model[0].weight]
+    assert [tuple(state[f"basis_{k}"].shape) for k in (0, 2)] == [(6, 6), (9, 9)]
+    assert "basis_1" not in state  # one input channel
+
+
+def test_a_basis_that_changes_keeps_the_diagonal_of_the_hessian_symbolically():
+    angle, a, b, c, d = sp.symbols("t a b c d", positive=True)
+    turn = sp.Matrix([[sp.cos(angle), -sp.sin(angle)], [sp.sin(angle), sp.cos(angle)]])
+    old = sp.diag(a, b)
+    new = sp.diag(*(turn * old * turn.T).diagonal())
+    assert sp.simplify(new - sp.diag(*(turn.applyfunc(lambda x: x**2) * sp.Matrix([a, b])))) == sp.zeros(2)
+    # and of all diagonal precisions it has the smallest KL(q || q_old)
+    trial = sp.diag(c, d)
+    kl = (sp.trace(turn * old * turn.T * trial.inv()) + sp.log(c * d)) / 2
+    best = sp.solve([sp.diff(kl, c), sp.diff(kl, d)], [c, d], dict=True)
+    assert [sp.simplify(best[0][s] - new[k, k]) for k, s in enumerate((c, d))] == [0, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bases_become_the_eigenvectors_of_the_factors(dtype):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(20, 8, bias=False).to(dtype)
+    optimizer = evon(model, interval=2, basis_decay=0.999)
+    scale = torch.logspace(0, -2, 20).to(dtype)
+    for _ in range(300):
+        x = torch.randn(50, 20).to(dtype) * scale
+        train_step(model, optimizer, (x, torch.randint(8, (50,))))
+    state = optimizer.state[model.weight]
+    for k in (0, 1):
+        basis, factor = state[f"basis_{k}"].double(), state[f"factor_{k}"].double()
+        assert (basis.T @ basis - torch.eye(len(basis))).abs().max() < 1e-5
+        seen = basis.T @ factor @ basis
+        off = (seen - torch.diag(seen.diagonal())).norm() / seen.norm()
+        assert off < 0.05
+        assert torch.allclose(seen.diagonal(), seen.diagonal().sort(descending=True).values, rtol=0.2)
+
+
+def test_samples_have_the_covariance_of_the_posterior():
+    model = mlp()
+    optimizer = evon(model)
+    for _ in range(9):
+        train_step(model, optimizer, batch())
+    q = optimizer.posterior(model)
+    assert isinstance(q, KroneckerPosterior) and set(q.bases) == {"0.weight", "2.weight"}
+    draws = []
+    for _ in range(4000):
+        with optimizer.sampled_params():
+            draws.append(model[2].weight.detach().flatten() - q.mean["2.weight"].flatten())
+    sample = torch.stack(draws).double()
+    turn = torch.kron(*q.bases["2.weight"]).double()
+    expected = turn @ torch.diag(q.std["2.weight"].flatten().double() ** 2) @ turn.T
+    variance = expected.diagonal()
+    error = ((variance[:, None] * variance + expected.square()) / len(sample)).sqrt()
+    assert ((sample.T @ sample / len(sample) - expected).abs() < 5.5 * error).all()  # of 14,400 entries
+
+
+# ---------------------------------------------------------------------- as a member of the family
+def test_it_is_a_variational_optimizer_and_predicts():
+    model = mlp()
+    optimizer = evon(model)
+    for _ in range(4):
+        train_step(model, optimizer, batch())
+    assert isinstance(optimizer, VariationalOptimizer) and not optimizer.capturable
+    assert optimizer.executor == "eigenbasis"
+    x = batch()[0]
+    assert predict(model, optimizer, x, 8).sum(1).allclose(torch.ones(len(x)))
+    assert predict(model, optimizer.posterior(model), x, 8).sum(1).allclose(torch.ones(len(x)))
+    assert 0 < learned_share(optimizer, model).median < 1
+
+
+def test_it_fits_correlated_weights_better_than_ivon():
+    """Least squares with inputs that are turned: the KL to the exact posterior."""
+    torch.manual_seed(0)
+    dim, ess = 6, 200.0
+    turn = torch.linalg.qr(torch.randn(dim, dim)).Q
+    x = torch.randn(2000, dim) @ torch.diag(torch.logspace(0.5, -0.5, dim)) @ turn.T
+    y = x @ torch.randn(dim, 3) + 0.5 * torch.randn(2000, 3)
+    exact = ess * (x.T @ x / len(x) + 0.01 * torch.eye(dim)).double()
+
+    def kl(kind):
+        torch.manual_seed(1)
+        model = torch.nn.Linear(dim, 3, bias=False)
+        options = {"interval": 20, "basis_decay": 0.99} if kind is EVON else {}
+        optimizer = kind(
+            model.parameters(), 0.05, ess, hess_init=1.0, beta2=0.995, weight_decay=0.01, rescale_lr=False, **options
+        )
+        for _ in range(3000):
+            with optimizer.sampled_params(train=True):
+                rows = torch.randint(len(x), (100,))
+                (0.5 * (model(x[rows]) - y[rows]).square().sum(1).mean()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        q = optimizer.posterior(model)
+        std = q.std["weight"].double()
+        bases = q.bases["weight"] if kind is EVON else [torch.eye(3), torch.eye(dim)]
+        w = torch.kron(*bases).double()
+        covariance = w @ torch.diag(std.flatten() ** 2) @ w.T
+        precision = torch.kron(torch.eye(3).double(), exact)
+        return float(0.5 * (torch.trace(precision @ covariance) - 18 - torch.logdet(precision @ covariance)))
+
+    assert kl(EVON) < kl(IVON) / 3
+
+
+# ---------------------------------------------------------------------- situations
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_save_load_continue_is_bit_exact(dtype, tmp_path):
+    def fresh():
+        model = mlp(dtype)
+        return model, evon(model, generator=torch.Generator().manual_seed(7))
+
+    data = batch(dtype=dtype)
+    model, optimizer = fresh()
+    for _ in range(5):
+        train_step(model, optimizer, data)
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "x.pt")
+    other, second = fresh()
+    saved = torch.load(tmp_path / "x.pt")
+    other.load_state_dict(saved["model"])
+    second.load_state_dict(saved["optimizer"])
+    twin, third = copy.deepcopy((model, optimizer))
+    for net, opt in ((model, optimizer), (other, second), (twin, third)):
+        for _ in range(5):
+            train_step(net, opt, data)
+    for net, opt in ((other, second), (twin, third)):
+        for p, q in zip(model.parameters(), net.parameters(), strict=True):
+            assert torch.equal(p, q)
+            ours, theirs = ({**state[w], "generator": 0} for state, w in ((optimizer.state, p), (opt.state, q)))
+            assert ours.keys() == theirs.keys() and all(
+                torch.equal(ours[k], theirs[k]) for k in ours if k != "generator"
+            )
+
+
+def test_checkpoints_of_the_other_optimizer_are_refused():
+    model = mlp()
+    ours, theirs = evon(model), IVON(model.parameters(), **OPTIONS)
+    for optimizer in (ours, theirs):
+        for _ in range(4):
+            train_step(model, optimizer, batch())
+    before = weights_of(model)
+    with pytest.raises(ValueError, match=r"lacks \['basis_decay', 'interval', 'max_axis'\]; it was not saved by EVON"):
+        ours.load_state_dict(theirs.state_dict())
+    with pytest.raises(ValueError, match="is EVON's, with a Hessian in an eigenbasis; load it in EVON"):
+        theirs.load_state_dict(ours.state_dict())
+    assert all(torch.equal(p, q) for p, q in zip(before, weights_of(model), strict=True))
+    train_step(model, ours, batch())
+    train_step(model, theirs, batch())
+
+
+def test_a_bent_basis_is_told_and_repaired():
+    model = mlp()
+    optimizer = evon(model)
+    for _ in range(4):
+        train_step(model, optimizer, batch())
+    saved = optimizer.state_dict()
+    saved["state"][0]["basis_1"] = saved["state"][0]["basis_1"] * 1.1
+    optimizer.load_state_dict(saved)
+    train_step(model, optimizer, batch())
+    with pytest.warns(UserWarning, match="basis_1 of a parameter of shape .40, 6. is off orthonormal by 0.21"):
+        train_step(model, optimizer, batch())
+    basis = optimizer.state[model[0].weight]["basis_1"]
+    assert (basis.T @ basis - torch.eye(6)).abs().max() < 1e-5
+    saved["state"][0]["basis_1"] = torch.full((6, 6), math.nan)
+    with pytest.raises(ValueError, match="basis_1 of parameter 0 of group 0 has NaN"):
+        optimizer.load_state_dict(saved)
+    saved["state"][0]["basis_1"] = torch.eye(5)
+    with pytest.raises(ValueError, match=r"is \(5, 5\) in the saved state and needs \(6, 6\)"):
+        optimizer.load_state_dict(saved)
+
+
+@pytest.mark.parametrize("how", ["context", "kept"])
+def test_a_step_with_nan_is_left_out(how):
+    model = mlp()
+    optimizer = evon(model, interval=1)
+    for _ in range(3):
+        train_step(model, optimizer, batch())
+    before, state = weights_of(model), copy.deepcopy(optimizer.state_dict()["state"])
+    with optimizer.keep_sampled() if how == "kept" else optimizer.sampled_params(train=True):
+        backward(model, optimizer, batch())
+        model[0].weight.grad[0, 0] = math.nan
+        if how == "kept":
+            with pytest.warns(UserWarning, match="NaN or infinite: this step is left out"):
+                optimizer.step()
+    if how == "context":
+        with pytest.warns(UserWarning, match="NaN or infinite: this step is left out"):
+            optimizer.step()
+    assert all(torch.equal(p, q) for p, q in zip(before, weights_of(model), strict=True))
+    for index, old in state.items():
+        new = optimizer.state_dict()["state"][index]
+        assert all(torch.equal(new[name], old[name]) for name in old)
+    train_step(model, optimizer, batch())
+    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+
+
+def test_frozen_unused_and_scalar_parameters():
+    model = mlp()
+    model.unused = torch.nn.Parameter(torch.ones(3, 4))
+    model.scalar = torch.nn.Parameter(torch.tensor(2.0))
+    model[0].weight.requires_grad_(False)
+    optimizer = evon(model)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for _ in range(7):
+        train_step(model, optimizer, batch())
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {"0.bias", "2.weight", "2.bias"}
+    model[0].weight.requires_grad_(True)
+    train_step(model, optimizer, batch())
+    assert not torch.equal(model[0].weight, before["0.weight"])
+
+
+def test_groups_have_their_own_bases():
+    model = mlp()
+    groups = [{"params": model[0].parameters(), "max_axis": 0}, {"params": model[2].parameters(), "interval": 2}]
+    optimizer = EVON(groups, **OPTIONS, interval=50)
+    for _ in range(4):
+        train_step(model, optimizer, batch())
+    assert set(optimizer.posterior(model).bases) == {"2.weight"}
+
+
+BAD = {
+    r"interval=0": {"interval": 0},
+    r"interval=2.5": {"interval": 2.5},
+    r"max_axis=-1": {"max_axis": -1},
+    r"basis_decay=1.0 is outside \[0, 1\)": {"basis_decay": 1.0},
+    r"basis_decay=nan is outside": {"basis_decay": math.nan},
+    r"fused=True: EVON has one way": {"fused": True},
+    r"EVON has no rho=1; pass vlls.SAM": {"rho": 1},
+    r"EVON has no intervall=3; pass interval=...": {"intervall": 3},
+    r"hess_init=0 is outside": {"hess_init": 0},
+}
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_bad_options_are_named(text):
+    with pytest.raises(ValueError, match=text):
+        evon(mlp(), **BAD[text])

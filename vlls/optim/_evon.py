@@ -1,0 +1,340 @@
+r"""EVON: IVON in an eigenbasis of the gradients (arXiv 2606.23357), on IVON's seams.
+
+For each axis of a parameter a running average of the gradients' products, :math:`L_k`, is kept, and every ``interval``
+steps the basis :math:`Q_k` moves towards its eigenvectors. Momentum and Hessian are in these coordinates; the mean
+stays where it is. With bases that are the identity it is IVON, bit for bit on the same noise.
+
+Where a basis changes by a rotation :math:`R = Q_\text{new}^\top Q_\text{old}`, the momentum is rotated, and the Hessian
+becomes the diagonal of the rotated one, :math:`h \leftarrow (R \circ R)\,h`: of all Gaussians q that are diagonal in
+the new basis, it belongs to the one that minimises :math:`\mathrm{KL}(q \,\|\, q_\text{old})`. Vectors that only change
+places take their Hessian along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from vlls._bases import Bases, axes_of, back, distance_from_orthonormal, gram_of_axis, project
+from vlls._names import kind_of
+from vlls._validation import check_whole_number
+from vlls._warnings import warn_caller
+from vlls.optim.alg1 import hess_estimate, ivon_direction, posterior_noise, sample_statistic
+from vlls.optim.ivon._executors import States, StepExecutor
+from vlls.optim.ivon._optimizer import IVON
+from vlls.optim.ivon._state import ParameterState
+from vlls.optim.ivon._tensors import SingleTensor, _pieces, round_at_random
+from vlls.optim.ivon._weights import Weights
+from vlls.posterior import KroneckerPosterior
+
+SAMPLES = 10  # gradients that a factor takes up between two changes of its basis
+LOST = 1e-3  # distance from orthonormal beyond which a basis is repaired
+
+
+class EVON(IVON):
+    r"""Variational learning of a Gaussian that is diagonal in an eigenbasis of each parameter (Chapter 14).
+
+    For a matrix with bases :math:`Q_1, Q_2` of its rows and columns the samples are :math:`\theta = m + Q_1 E Q_2^\top`
+    with :math:`E_{ij} \sim \mathcal N(0, 1/(\lambda (h_{ij} + \delta)))`, and Alg. 1 runs on the coordinates of the
+    gradient in them. The filters of a convolution have three bases: of outputs, inputs and positions. Biases, other
+    1-d parameters and axes longer than ``max_axis`` are as in :class:`.IVON`, and so is everything before the first
+    ``interval`` steps have ended.
+
+    Args:
+        params: as of :class:`.IVON`; groups may set ``interval``, ``basis_decay`` and ``max_axis`` too.
+        lr: as of :class:`.IVON`.
+        ess: as of :class:`.IVON`.
+        interval: number of steps between two changes of the bases, >= 1. The gradients' products are averaged over ten
+            of these steps.
+        basis_decay: decay of these averages in a step, in [0, 1).
+        max_axis: length of the longest axis that has a basis, >= 0; at 0 it is IVON.
+        **options: as of :class:`.IVON`, except ``foreach`` and ``fused``: there is one way to take the steps.
+
+    Raises:
+        ValueError: as of :class:`.IVON`.
+
+    Warns:
+        UserWarning: as of :class:`.IVON`; if a gradient is NaN or infinite, when the step is left out; if a basis is no
+            longer orthonormal, when it is made so again.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> x, y = torch.randn(64, 5), torch.randint(3, (64,))
+        >>> model = torch.nn.Linear(5, 3)
+        >>> optimizer = EVON(model.parameters(), lr=0.1, ess=64, interval=10)
+        >>> for _ in range(20):
+        ...     with optimizer.sampled_params(train=True):
+        ...         torch.nn.functional.cross_entropy(model(x), y).backward()
+        ...     optimizer.step()
+        ...     optimizer.zero_grad()
+        >>> optimizer.posterior(model)
+        KroneckerPosterior(2 names, 1 turned, 18 weights)
+    """
+
+    _own = ("interval", "basis_decay", "max_axis")
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor,
+        ess: float,
+        *,
+        interval: int = 100,
+        basis_decay: float = 0.995,
+        max_axis: int = 2048,
+        **options: Any,
+    ) -> None:
+        for name in ("foreach", "fused"):
+            if options.pop(name, None):
+                raise ValueError(f"{name}=True: EVON has one way to take its steps; leave {name} out")
+        own: dict[str, Any] = {"interval": interval, "basis_decay": basis_decay, "max_axis": max_axis}
+        super().__init__(params, lr, ess, foreach=False, fused=False, **options, **own)
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        super()._check_group(group)
+        check_whole_number(group["interval"], "interval", 1)
+        check_whole_number(group["max_axis"], "max_axis", 0)
+        decay = group["basis_decay"]
+        if isinstance(decay, bool) or not isinstance(decay, float | int) or not 0 <= decay < 1:
+            raise ValueError(f"basis_decay={decay!r} is outside [0, 1); 0.995 is usual")
+
+    def _check_saved(self, state: dict[str, Any], param: Tensor, which: str) -> None:
+        checked = {name: value for name, value in state.items() if not name.startswith("basis_")}
+        super()._check_saved(checked, param, which)
+        for axis, size in enumerate(axes_of(param.shape)):
+            for name in (f"factor_{axis}", f"basis_{axis}"):
+                value = state.get(name)
+                if value is None:
+                    continue
+                given = tuple(value.shape) if isinstance(value, Tensor) else kind_of(value)
+                if given != (size, size):
+                    raise ValueError(f"{name} of {which} is {given} in the saved state and needs {(size, size)}")
+                if not bool(torch.isfinite(value).all()):
+                    raise ValueError(f"{name} of {which} has NaN or infinite entries in the saved state; take another")
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._weights = _EigenWeights(self)
+
+    @property
+    def executor(self) -> str:
+        """The name of the code that takes the steps."""
+        return _Eigenbasis.label()
+
+    def posterior(self, model: torch.nn.Module) -> KroneckerPosterior:  # type: ignore[override]
+        """Return the posterior by the names of the model's parameters; see :meth:`.IVON.posterior`."""
+        return super().posterior(model)  # type: ignore[return-value]
+
+    def _posterior_of(self, named: dict[str, Any]) -> Any:
+        means = {name: state.mean.clone() for name, state in named.items()}
+        bases = {name: [None if q is None else q.clone() for q in state.bases] for name, state in named.items()}
+        return KroneckerPosterior(means, {name: state.std() for name, state in named.items()}, bases)
+
+
+# ---------------------------------------------------------------------- a parameter in its bases
+class EigenState(ParameterState):
+    """A parameter whose momentum, Hessian and noise are coordinates in the bases of its axes."""
+
+    bases: Bases = ()  # of each axis; None where it is as it is
+
+    def refresh(self, group: dict[str, Any], lasting: dict[str, Any], index: int) -> None:
+        super().refresh(group, lasting, index)
+        names = [name for name in lasting if name.startswith(("factor_", "basis_"))]
+        for name in names:
+            if lasting[name].dtype != self.dtype or lasting[name].device != self.param.device:
+                lasting[name] = lasting[name].to(self.param.device, self.dtype)
+        self.bases = [lasting.get(f"basis_{axis}") for axis in range(len(self.axes))] if names else ()
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The sizes of the axes, those behind the second as one."""
+        return axes_of(self.param.shape)
+
+    @property
+    def turning(self) -> list[int]:
+        """The axes that have a basis, or will have one."""
+        longest = self.group["max_axis"] if self.param.ndim > 1 else 0
+        return [axis for axis, size in enumerate(self.axes) if 1 < size <= longest]
+
+    @property
+    def turned(self) -> bool:
+        """Whether an axis has a basis."""
+        return any(basis is not None for basis in self.bases)
+
+    def seen(self, grad: Tensor, noise: Tensor) -> Tensor:
+        grad = grad.to(self.dtype)
+        return super().seen(project(grad, self.bases) if self.turned else grad, noise)
+
+    def tensors(self) -> list[Tensor]:
+        """Those of IVON, factors and bases; one that has not been made yet is made."""
+        own = []
+        for axis in self.turning:
+            unit = torch.eye(self.axes[axis], dtype=self.dtype, device=self.param.device)
+            own.append(self.lasting.setdefault(f"factor_{axis}", torch.zeros_like(unit)))
+            own.append(self.lasting.setdefault(f"basis_{axis}", unit))
+        return [*super().tensors(), *own]
+
+    def turn(self, new: dict[int, Tensor]) -> None:
+        """Change some bases: the momentum is rotated, the Hessian becomes the diagonal of the rotated one."""
+        olds = {axis: self.lasting.get(f"basis_{axis}") for axis in new}
+        # project multiplies by the transpose
+        rotations = [
+            None if axis not in new else new[axis] if (old := olds[axis]) is None else old.T @ new[axis]
+            for axis in range(len(self.axes))
+        ]
+        self.momentum.copy_(project(self.momentum, rotations))
+        self.hess.copy_(project(self.hess, [None if r is None else r.square() for r in rotations]))
+        self.lasting.update({f"basis_{axis}": basis for axis, basis in new.items()})
+
+
+class _EigenWeights(Weights):
+    state_type = EigenState
+
+    def _executors_of(self, states: list[ParameterState]) -> list[type[StepExecutor]]:
+        return [_Eigenbasis] * len(states)
+
+    def update(self, states: list[ParameterState]) -> None:
+        grads = [state.grad for state in states if state.grad is not None]
+        sizes = torch._foreach_norm(grads, torch.inf) if grads else ()
+        if not all(bool(torch.isfinite(size)) for size in sizes):
+            warn_caller("a gradient is NaN or infinite: this step is left out, and mean, Hessian and bases stay")
+            return
+        super().update(states)
+
+
+# ---------------------------------------------------------------------- the steps
+class _Eigenbasis(SingleTensor):
+    """One parameter after the other; a turned one goes into its bases and back by matrix products."""
+
+    @classmethod
+    def label(cls) -> str:
+        return "eigenbasis"
+
+    def _perturb(self, states: States, generator: Generator | None) -> None:
+        for state in states:
+            assert isinstance(state, EigenState)
+            if not state.turned:
+                super()._perturb([state], generator)
+                continue
+            group = state.group
+            noise = posterior_noise(state.noise, state.hess, ess=group["ess"], weight_decay=group["weight_decay"])
+            state.noise.copy_(noise)
+            sample = state.mean_at_sample + back(noise, state.bases)
+            param = state.param
+            param.copy_(round_at_random(sample, param.dtype, generator) if state.keeps_master else sample)
+
+    def _update(self, states: States) -> None:
+        own = [state for state in states if isinstance(state, EigenState)]
+        for state in own:
+            if state.turned:
+                _step(state)
+            else:
+                super()._update([state])
+        _learn_bases(own)
+
+
+def _step(state: EigenState) -> None:
+    """Alg. 1 on the coordinates in the bases; only the mean's step goes back."""
+    group, grad = state.group, state.grad
+    assert grad is not None
+    of_hess = {name: group[name] for name in ("ess", "weight_decay", "hess_approx", "hess_clip")}
+    given = {name: group[name] for name in ("beta1", "weight_decay", "clip_radius")}
+    given |= {"beta2": state.beta2, "bias_correction": state.bias_correction}
+    direction = project(grad.to(state.dtype), state.bases)
+    # without a prior the mean does not enter
+    mean = project(state.mean, state.bases) if group["weight_decay"] else direction
+    last = state.noise if state.statistic is None else state.statistic
+    for g, m, momentum, hess, piece in _pieces([direction, mean, state.momentum, state.hess, last]):
+        seen = piece if state.statistic is not None else sample_statistic(g, piece, hess_approx=group["hess_approx"])
+        hess_hat = hess_estimate(seen, hess, **of_hess)
+        for old, value in zip(
+            (g, momentum, hess), ivon_direction(m, momentum, hess, g, hess_hat, **given), strict=True
+        ):
+            old.copy_(value)
+    state.mean.sub_(state.lr * back(direction, state.bases))
+    if state.keeps_master:
+        state.param.copy_(state.mean)
+
+
+# ---------------------------------------------------------------------- the bases
+def _learn_bases(states: Sequence[EigenState]) -> None:
+    """Let the factors take up this step's gradients, and the bases follow them, where it is time to."""
+    due: list[tuple[EigenState, int]] = []
+    for state in states:
+        step, interval = int(state.step), state.group["interval"]
+        every = max(1, interval // SAMPLES)
+        axes = state.turning
+        if step % every == 0 and axes and state.grad is not None:
+            grad = state.grad.to(state.dtype).reshape(state.axes)
+            for axis in axes:
+                gram = gram_of_axis(grad, axis)
+                factor = state.lasting.setdefault(f"factor_{axis}", torch.zeros_like(gram))
+                factor.lerp_(gram, 1.0 - state.group["basis_decay"] ** every)
+        if step % interval == 0:
+            due += [(state, axis) for axis in axes if f"factor_{axis}" in state.lasting]
+    new: dict[EigenState, dict[int, Tensor]] = {}
+    for (state, axis), basis in zip(due, _follow(due), strict=True):
+        if basis is not None:
+            new.setdefault(state, {})[axis] = basis
+    for state, bases in new.items():
+        state.turn(bases)
+
+
+def _follow(due: Sequence[tuple[EigenState, int]]) -> list[Tensor | None]:
+    """The new bases, those of one size at once; None where a factor says nothing."""
+    found: list[Tensor | None] = [None] * len(due)
+    alike: dict[Any, list[int]] = {}
+    for number, (state, axis) in enumerate(due):
+        factor, basis = state.lasting[f"factor_{axis}"], state.lasting.get(f"basis_{axis}")
+        if bool(factor.diagonal().sum() > 0):
+            alike.setdefault((basis is None, factor.shape, factor.dtype, factor.device), []).append(number)
+    for (first, *_), numbers in alike.items():
+        factors = torch.stack([due[number][0].lasting[f"factor_{due[number][1]}"] for number in numbers])
+        if first:
+            bases = _eigenvectors(factors)
+        else:
+            olds = torch.stack([_sound(*due[number]) for number in numbers])
+            bases = _power_iteration(factors, olds)
+        for number, basis in zip(numbers, bases, strict=True):
+            found[number] = basis.contiguous()
+    return found
+
+
+def _eigenvectors(factors: Tensor) -> Tensor:
+    return torch.linalg.eigh(factors)[1].flip(-1)  # largest first
+
+
+def _sound(state: EigenState, axis: int) -> Tensor:
+    """The basis of an axis, repaired if rounding or a loaded state has bent it."""
+    name = f"basis_{axis}"
+    basis = state.lasting[name]
+    distance = distance_from_orthonormal(basis)
+    if not distance < LOST:
+        warn_caller(
+            f"{name} of a parameter of shape {tuple(state.param.shape)} is off orthonormal by {distance:.2g}; it is "
+            "made orthonormal again"
+        )
+        state.lasting[name] = basis = (
+            torch.linalg.qr(basis).Q if distance < torch.inf else torch.eye(len(basis)).to(basis)
+        )
+    return basis
+
+
+def _power_iteration(factors: Tensor, bases: Tensor) -> Tensor:
+    """One step of orthogonal iteration from bases, (N, d, d), by Cholesky-QR; eigenvectors where that fails."""
+    size = factors.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None]
+    moved = factors @ bases
+    order = (bases * moved).sum(-2).argsort(-1, descending=True)  # by the Rayleigh quotients
+    moved = moved + 1e-6 * size * bases  # where a factor has no say, a vector stays
+    moved = moved.gather(-1, order[:, None].expand_as(moved))
+    for _ in range(2):  # the second takes away the first one's rounding
+        moved = moved / moved.norm(dim=-2, keepdim=True)
+        root, info = torch.linalg.cholesky_ex(moved.mT @ moved)
+        moved = torch.linalg.solve_triangular(root.mT, moved, upper=True, left=False)
+        failed = (info > 0) | ~torch.isfinite(moved).all(-1).all(-1)
+        if bool(failed.any()):
+            moved[failed] = _eigenvectors(factors[failed])
+    return moved
