@@ -26,6 +26,8 @@ class ReferenceIVON:
         weight_decay=1e-4,
         hess_approx="price",
         clip_radius=math.inf,
+        hess_clip=math.inf,
+        hess_every=1,
         debias=True,
         rescale_lr=True,
     ):
@@ -36,6 +38,7 @@ class ReferenceIVON:
         self.ess, self.beta1, self.beta2, self.delta = ess, beta1, beta2, weight_decay
         self.lr = lr * (hess_init + weight_decay) if rescale_lr else lr
         self.hess_approx, self.clip_radius, self.debias = hess_approx, clip_radius, debias
+        self.hess_clip, self.hess_every = hess_clip, hess_every
 
     def error(self, mean, momentum, hess):
         """The largest difference of the three from the reference's, relative to 1 + its magnitude."""
@@ -59,9 +62,13 @@ class ReferenceIVON:
         else:
             seen = [g**2 for _, g in samples]
         h_hat = np.mean([each * self.ess for each in seen], axis=0)
+        bound = self.hess_clip * (self.h + self.delta)
+        self.clipped = np.abs(h_hat) > bound
+        h_hat = np.clip(h_hat, -bound, bound)
+        beta2 = self.beta2 if self.t % self.hess_every == 0 else 1.0
         self.g = self.beta1 * self.g + (1 - self.beta1) * g_hat
-        correction = 0.5 * (1 - self.beta2) ** 2 * (self.h - h_hat) ** 2 / (self.h + self.delta)
-        self.h = self.beta2 * self.h + (1 - self.beta2) * h_hat + correction
+        correction = 0.5 * (1 - beta2) ** 2 * (self.h - h_hat) ** 2 / (self.h + self.delta)
+        self.h = beta2 * self.h + (1 - beta2) * h_hat + correction
         g_bar = self.g / (1 - self.beta1**self.t) if self.debias else self.g
         direction = (g_bar + self.delta * self.m) / (self.h + self.delta)
         self.m = self.m - self.lr * np.clip(direction, -self.clip_radius, self.clip_radius)

@@ -33,6 +33,8 @@ def vector(params):
         {"debias": False, "clip_radius": 0.02},
         {"mc_samples": 2},
         {"beta1": 0.0, "beta2": 1.0},
+        {"hess_clip": 0.05, "hess_every": 2},
+        {"hess_clip": 0.05, "hess_approx": "gradsq"},
     ],
     ids=str,
 )

@@ -84,6 +84,8 @@ SETTINGS = [
     {"beta2": 1.0},
     {"clip_radius": 0.05, "weight_decay": 0.0},
     {"beta2": 0.99, "mc_samples": 3},
+    {"beta2": 0.9, "hess_clip": 0.1},
+    {"beta2": 0.9, "hess_clip": 0.1, "hess_approx": "gradsq", "hess_every": 3},
 ]
 
 

@@ -90,6 +90,16 @@ def test_steps_are_those_of_a_plain_loop(name, dtype, hess_approx, how, samples)
 
 
 @controls
+def test_the_estimate_is_clipped_at_the_hessian_that_is_learned(name):
+    """Not at the one that is sampled, or a small entry would follow the large one that stands in for it."""
+    model = mlp(torch.float64)
+    optimizer, plain = CONTROLS[name](model, hess_clip=0.3), reference(name, model, hess_clip=0.3)
+    for _ in range(10):
+        assert_lockstep(model, batch(dtype=torch.float64), optimizer, plain, "context", steps=1)
+        assert 0 < plain.clipped.mean() < 1
+
+
+@controls
 def test_samples_are_drawn_from_the_posterior_that_is_returned(name):
     model = mlp(torch.float64)
     optimizer, data = CONTROLS[name](model), batch(dtype=torch.float64)
