@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -41,19 +42,27 @@ def _turn(tensor: Tensor, bases: Bases, lead: int, side: int) -> Tensor:
     front, own = shape[:lead], shape[lead:]
     num = math.prod(front)
     turned = tensor.reshape(num, *own[: len(bases) - 1], -1).movedim(0, -1)
-    for basis in bases:  # the first axis becomes the last, until all are where they were: each product needs no copy
-        turned = turned.movedim(0, -1) if basis is None else torch.tensordot(turned, basis, ([0], [side]))
+    with in_full(tensor):
+        for basis in bases:  # the first axis becomes the last, until all are where they were: no product needs a copy
+            turned = turned.movedim(0, -1) if basis is None else torch.tensordot(turned, basis, ([0], [side]))
     return turned.reshape(shape)
+
+
+def in_full(tensor: Tensor) -> AbstractContextManager[None]:
+    """Keep autocast, which a step may be taken in, from computing products of a tensor in half precision."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def gram_of_axis(tensor: Tensor, axis: int) -> Tensor:
     """Return the (d, d) sums of products over all other axes."""
     rows = tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1)
-    return rows @ rows.T
+    with in_full(tensor):
+        return rows @ rows.T
 
 
 def distance_from_orthonormal(basis: Tensor) -> float:
     """Return the largest entry of :math:`|Q^\\top Q - I|`, NaN if an entry is."""
-    product = basis.T @ basis
+    with in_full(basis):
+        product = basis.T @ basis
     product.diagonal().sub_(1)
     return float(product.abs().max())

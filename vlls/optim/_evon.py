@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from vlls._bases import Bases, axes_of, back, distance_from_orthonormal, gram_of_axis, project
+from vlls._bases import Bases, axes_of, back, distance_from_orthonormal, gram_of_axis, in_full, project
 from vlls._names import kind_of
 from vlls._validation import check_whole_number
 from vlls._warnings import warn_caller
@@ -181,10 +181,11 @@ class EigenState(ParameterState):
         """Change some bases: the momentum is rotated, the Hessian becomes the diagonal of the rotated one."""
         olds = {axis: self.lasting.get(f"basis_{axis}") for axis in new}
         # project multiplies by the transpose
-        rotations = [
-            None if axis not in new else new[axis] if (old := olds[axis]) is None else old.T @ new[axis]
-            for axis in range(len(self.axes))
-        ]
+        with in_full(self.hess):
+            rotations = [
+                None if axis not in new else new[axis] if (old := olds[axis]) is None else old.T @ new[axis]
+                for axis in range(len(self.axes))
+            ]
         self.momentum.copy_(project(self.momentum, rotations))
         self.hess.copy_(project(self.hess, [None if r is None else r.square() for r in rotations]))
         self.lasting.update({f"basis_{axis}": basis for axis, basis in new.items()})
@@ -275,8 +276,12 @@ def _learn_bases(states: Sequence[EigenState]) -> None:
                 factor.lerp_(gram, 1.0 - state.group["basis_decay"] ** every)
         if step % interval == 0:
             due += [(state, axis) for axis in axes if f"factor_{axis}" in state.lasting]
+    if not due:
+        return
     new: dict[EigenState, dict[int, Tensor]] = {}
-    for (state, axis), basis in zip(due, _follow(due), strict=True):
+    with in_full(due[0][0].hess):
+        followed = _follow(due)
+    for (state, axis), basis in zip(due, followed, strict=True):
         if basis is not None:
             new.setdefault(state, {})[axis] = basis
     for state, bases in new.items():

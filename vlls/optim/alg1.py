@@ -44,8 +44,8 @@ def hess_estimate(
 
     Chapter 5 proves that the first is unbiased, and says by what factor the second is not.
 
-    A finite ``hess_clip`` bounds the estimate to :math:`\pm` ``hess_clip`` :math:`(h + \delta)`, which biases it towards
-    0; a NaN stays. ``drawn_hess`` is the h of the Gaussian that the sample came from, if that is another.
+    A finite ``hess_clip`` bounds the estimate to :math:`\pm` ``hess_clip`` :math:`(h + \delta)`, which biases it
+    towards 0; a NaN stays. ``drawn_hess`` is the h of the Gaussian that the sample came from, if that is another.
     """
     drawn = hess if drawn_hess is None else drawn_hess
     estimate = (statistic * (drawn + weight_decay) if hess_approx == "price" else statistic) * ess

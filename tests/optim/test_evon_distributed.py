@@ -1,0 +1,78 @@
+"""EVON over two processes: each with its own sample, all with the same weights, bases and Hessian."""
+
+import torch
+import torch.distributed as dist
+from ivon_problems import backward, seed, train_step
+from processes import in_two_processes, needs_gloo
+from torch.distributed.algorithms.join import Join
+
+from vlls import EVON
+
+STEPS, INTERVAL = 10, 4
+
+
+def problem():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 6), torch.nn.Tanh(), torch.nn.Linear(6, 3)).double()
+    x, y = torch.randn(40, 6).double(), torch.randint(3, (40,))
+    options = {"lr": 0.1, "ess": 40.0, "beta2": 0.9, "hess_init": 0.3, "interval": INTERVAL, "basis_decay": 0.9}
+    return model, x, y, EVON(model.parameters(), **options, sync=True, generator=torch.Generator())
+
+
+def results(model, optimizer):
+    named = {f"{name}.mean": p.detach().clone() for name, p in model.named_parameters()}
+    for name, p in model.named_parameters():
+        named |= {f"{name}.{key}": value.clone() for key, value in optimizer.state[p].items() if key != "generator"}
+    return named
+
+
+def covariances(found):
+    """Of the weights: the same whatever the signs of a basis's vectors are."""
+    for name in ("0.weight", "2.weight"):
+        w = torch.kron(found[f"{name}.basis_0"], found[f"{name}.basis_1"])
+        yield w @ torch.diag(1 / (found[f"{name}.hess"].flatten() + 1e-4)) @ w.T
+
+
+def work(rank):
+    model, x, y, optimizer = problem()
+    forward = torch.nn.parallel.DistributedDataParallel(model)
+    for step in range(STEPS):
+        optimizer.generator.manual_seed(seed(step, rank))
+        train_step(forward, optimizer, (x[rank::2], y[rank::2]))
+    return results(model, optimizer)
+
+
+@needs_gloo
+def test_two_processes_are_one_with_two_samples(tmp_path):
+    first, second = in_two_processes(tmp_path, work)
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    model, x, y, optimizer = problem()
+    for step in range(STEPS):
+        for rank in range(2):
+            optimizer.generator.manual_seed(seed(step, rank))
+            with optimizer.sampled_params(train=True):
+                backward(model, optimizer, (x[rank::2], y[rank::2]))
+        optimizer.step()
+    alone = results(model, optimizer)
+    for name in ("0.weight", "0.bias", "2.weight", "2.bias"):
+        assert torch.allclose(first[f"{name}.mean"], alone[f"{name}.mean"], rtol=1e-8, atol=1e-10)
+    for ours, theirs in zip(covariances(first), covariances(alone), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-6, atol=1e-9)
+
+
+def unequal(rank):
+    model, x, y, optimizer = problem()
+    forward = torch.nn.parallel.DistributedDataParallel(model)
+    with Join([forward, optimizer]):
+        for step in range(STEPS - 7 * rank):  # one process has too few steps to make a basis
+            optimizer.generator.manual_seed(seed(step, rank))
+            train_step(forward, optimizer, (x[rank::2], y[rank::2]))
+    assert dist.get_world_size() == 2
+    return results(model, optimizer)
+
+
+@needs_gloo
+def test_a_process_that_runs_out_of_batches_takes_the_bases_over(tmp_path):
+    first, second = in_two_processes(tmp_path, unequal)
+    assert first.keys() == second.keys() and "2.weight.basis_0" in first
+    assert all(torch.equal(first[name], second[name]) for name in first)

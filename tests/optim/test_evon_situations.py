@@ -1,0 +1,61 @@
+"""EVON in the situations that IVON's tests name: the same tests, with EVON in IVON's place."""
+
+import inspect
+from functools import partial
+from itertools import product
+
+import pytest
+import test_autocast as autocast
+import test_ivon_behaviour as behaviour
+import test_ivon_tools as tools
+import test_threads as threads
+
+from vlls import EVON
+
+MODULES = [behaviour, tools, threads, autocast]
+OTHERS = {  # what these look at is not in EVON
+    "test_an_executor_is_a_class_and_an_entry_of_the_table",
+    "test_the_executor_is_named",
+    "test_what_does_not_match_is_named_and_nothing_changes",  # for EVON in test_evon.py
+}
+
+
+def values_of(test):
+    """Every choice of the arguments that a test is parametrized by; the executor is that of single tensors."""
+    choices = []
+    for mark in getattr(test, "pytestmark", []):
+        if mark.name != "parametrize":
+            continue
+        names = [name.strip() for name in mark.args[0].split(",")] if isinstance(mark.args[0], str) else mark.args[0]
+        values = ["single"] if names == ["executor"] else [getattr(v, "values", v) for v in mark.args[1]]
+        choices.append([dict(zip(names, v if len(names) > 1 else [v], strict=True)) for v in values])
+    return [{name: v for choice in chosen for name, v in choice.items()} for chosen in product(*choices)]
+
+
+def unwrap(values):
+    return {name: v[0] if isinstance(v, tuple) and len(v) == 1 else v for name, v in values.items()}
+
+
+CASES = [
+    pytest.param(module, name, unwrap(values), id="-".join([name.removeprefix("test_"), *map(str, values.values())]))
+    for module in MODULES
+    for name, test in vars(module).items()
+    if name.startswith("test_") and inspect.isfunction(test) and "IVON" in test.__globals__
+    if name not in OTHERS and "IVON(" in inspect.getsource(test)
+    for values in values_of(test)
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*for the posterior is wide")
+@pytest.mark.parametrize("module, name, values", CASES)
+def test_situation(module, name, values, monkeypatch, request):
+    # where two ways have to agree to the last digits, axes on which one gradient has a say everywhere
+    longest = {"max_axis": 10} if "equal" in name else {}
+    monkeypatch.setattr(module, "IVON", partial(EVON, interval=1, basis_decay=0.5, **longest))
+    test = getattr(module, name)
+    fixtures = [p for p in inspect.signature(test).parameters if p not in values]
+    test(**values, **{p: request.getfixturevalue(p) for p in fixtures})
+
+
+def test_there_are_as_many_as_ivon_s():
+    assert len({case.values[1] for case in CASES}) >= 15
