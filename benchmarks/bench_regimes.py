@@ -14,7 +14,8 @@ where it was, and further data and seeds are added. Beside the usual measures st
 term that keeps IVON's Hessian positive adds ess (1 - β2)²/2 times the squared gradient in every step, whatever the
 curvature is. ``hess_mean`` and ``drift_mean`` are means over the weights at the end of Hessian and drift,
 ``drift_share`` is the learned share of the median weight if nothing but the drift were learned, and ``drift_rank`` the
-rank correlation, over the weights, of the Hessian with the drift.
+rank correlation, over the weights, of the Hessian with the drift. Beside the map, for digits: four ``live`` cells that
+the book trains again, ``clipped`` ones with ``hess_clip``, and ``long`` ones of 200 epochs.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import argparse
 import tempfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -44,8 +46,8 @@ RATIOS = (1, 4, 20, 200, 2000)  # ess / N
 STARTS = (0.001, 0.01, 0.1, 0.9)  # h_0, beside the one that matches the paper's precision
 WEIGHT_DECAY = 1e-3
 ERRORS = ("symmetric", "none")
-LIVE_EPOCHS = 8  # of the digits' cells that the book trains again
 LIVE: tuple[tuple[float, float | str], ...] = ((1, "matched"), (20, 0.1), (200, 0.01), (2000, 0.001))
+LIVE_EPOCHS, LONG_EPOCHS, CLIPS = 8, 200, (1.0, 10.0)
 PROTOCOL_OF = {"digits": "smoke", "mnist": "mnist"}
 SHARES = ("learned_share_5", "learned_share", "learned_share_95")
 STDS = ("std_start", "std_5", "std_50", "std_95")
@@ -65,23 +67,57 @@ COLUMNS += [
     "batch_size",
     "lr",
 ]
-COLUMNS += ["ess", "hess_init", "beta2", "weight_decay", "eval_samples", "seconds", "device", "torch", "vlls"]
+COLUMNS += [
+    "ess",
+    "hess_init",
+    "hess_clip",
+    "beta2",
+    "weight_decay",
+    "eval_samples",
+    "seconds",
+    "device",
+    "torch",
+    "vlls",
+]
 COLUMNS += ["commit", "date", "key"]
 
 
-def config_of(
-    dataset: str, corruption: str, ratio: float, start: float | str, seed: int, epochs: int | None = None
-) -> RunConfig:
-    """A cell's run; ``start`` is h_0, or ``"matched"`` for a posterior that begins as wide as the paper's."""
-    fields: dict[str, Any] = {"dataset": "cifar10", "method": "ivon"}
-    fields |= {"corruption": corruption, "rate": 0.4 if corruption != "none" else 0.0}
-    sized = PROTOCOLS[PROTOCOL_OF[dataset]].apply(fields)
-    sized["epochs"] = epochs or sized["epochs"]
-    sized |= {"thorough_every": sized["epochs"], "eval_every": sized["epochs"]}
-    ess = float(ratio * (RunConfig.of(sized).images or 0))
-    hess_init = PAPER_PRECISION / ess - WEIGHT_DECAY if start == "matched" else float(start)
-    cell = {"ess": ess, "hess_init": hess_init, "weight_decay": WEIGHT_DECAY, "seed": seed}
-    return RunConfig.of({**sized, **cell})
+@dataclass(frozen=True)
+class Cell:
+    """A run: its place in the map, and what makes it another than those of the map.
+
+    Attributes:
+        dataset: digits or mnist.
+        corruption: of the labels, at 40 %, or none.
+        ratio: ess / N.
+        start: h_0, or ``"matched"`` for a posterior that begins as wide as the paper's.
+        seed: of the run.
+        protocol: that of the data set, or in one word how it differs from it.
+        epochs: other than the protocol's.
+        clip: bound on the estimate of the Hessian.
+    """
+
+    dataset: str
+    corruption: str
+    ratio: float
+    start: float | str
+    seed: int
+    protocol: str
+    epochs: int | None = None
+    clip: float | None = None
+
+
+def config_of(cell: Cell) -> RunConfig:
+    """Return the config of a cell."""
+    fields: dict[str, Any] = {"dataset": "cifar10", "method": "ivon", "corruption": cell.corruption}
+    fields["rate"] = 0.4 if cell.corruption != "none" else 0.0
+    fields = PROTOCOLS[PROTOCOL_OF[cell.dataset]].apply(fields)
+    fields["epochs"] = cell.epochs or fields["epochs"]
+    fields |= {"thorough_every": fields["epochs"], "eval_every": fields["epochs"]}
+    ess = float(cell.ratio * (RunConfig.of(fields).images or 0))
+    hess_init = PAPER_PRECISION / ess - WEIGHT_DECAY if cell.start == "matched" else float(cell.start)
+    fields |= {"ess": ess, "hess_init": hess_init, "hess_clip": cell.clip}
+    return RunConfig.of({**fields, "weight_decay": WEIGHT_DECAY, "seed": cell.seed})
 
 
 class Drift:
@@ -119,31 +155,32 @@ class Drift:
         return dict(zip(DRIFT, (*values, float(spearmanr(hess, drift)[0])), strict=True))
 
 
-def grid(dataset: str, seeds: int) -> Iterator[tuple[Any, ...]]:
-    """Yield the cells as :func:`measured` takes them: symmetric errors at seed 0 first, and the live ones last."""
+def grid(dataset: str, seeds: int) -> Iterator[Cell]:
+    """Yield the cells of the map, symmetric errors at seed 0 first, and for digits those beside it."""
+    places: list[tuple[float, float | str]] = sorted(
+        product(RATIOS, ("matched", *STARTS[::-1])), key=lambda place: place not in LIVE
+    )
     for seed, corruption in product(range(seeds), ERRORS):
-        for ratio, start in product(RATIOS, ("matched", *STARTS[::-1])):
-            yield dataset, corruption, ratio, start, seed
+        yield from (Cell(dataset, corruption, *place, seed, PROTOCOL_OF[dataset]) for place in places)
     if dataset == "digits":
-        yield from (live_cell(*place) for place in LIVE)
+        yield from live_cells()
+        clips = product(range(seeds), CLIPS)
+        yield from (Cell(dataset, "symmetric", 200, 0.01, seed, "clipped", clip=clip) for seed, clip in clips)
+        yield from (Cell(dataset, corruption, 100, 0.01, 0, "long", LONG_EPOCHS) for corruption in ERRORS)
 
 
-def live_cell(ratio: float, start: float | str) -> tuple[Any, ...]:
-    """Return one of the short cells, as :func:`measured` takes it."""
-    return "digits", "symmetric", ratio, start, 0, LIVE_EPOCHS
+def live_cells() -> list[Cell]:
+    """Return four cells of digits with few epochs, which the book trains again."""
+    return [Cell("digits", "symmetric", *place, 0, "live", LIVE_EPOCHS) for place in LIVE]
 
 
-def measured(
-    dataset: str, corruption: str, ratio: float, start: float | str, seed: int, epochs: int | None = None
-) -> dict[str, Any]:
+def measured(cell: Cell) -> dict[str, Any]:
     """Train a cell; return its row of the table: its place, its measures and how it was made."""
-    config = config_of(dataset, corruption, ratio, start, seed, epochs)
     with Drift() as drift, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the noise is")  # some cells are there to show that
-        result = run(config, device="cpu")
-    protocol = PROTOCOL_OF[dataset] if epochs is None else "live"
-    row = row_of(result) | {"protocol": protocol, "ess_over_n": ratio, "start": start}
-    return row | (drift.measures() if result.status == "finished" else {})
+        result = run(config_of(cell), device="cpu")
+    row = row_of(result) | {"protocol": cell.protocol, "ess_over_n": cell.ratio, "start": cell.start}
+    return row | (drift.measures() if result.status == "finished" and cell.clip is None else {})
 
 
 def row_of(result: RunResult) -> dict[str, Any]:
@@ -182,9 +219,9 @@ def main() -> None:
     path: Path = arguments.output
     cells = [cell for name in arguments.data for cell in grid(name, arguments.seeds)]
     if arguments.quick:
-        cells = [(*cell, 2) for cell in cells[:4]]
+        cells = [replace(cell, epochs=2) for cell in cells[:4]]
         path = Path(tempfile.mkdtemp()) / "regimes.csv"
-    keys = [config_of(*cell).key for cell in cells]
+    keys = [config_of(cell).key for cell in cells]
     done = set(pd.read_csv(path)["key"]) if path.exists() else set()
     console = Console(stderr=True, soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -192,9 +229,11 @@ def main() -> None:
         for cell, key in bar.track(list(zip(cells, keys, strict=True)), description="cells"):
             if key in done:
                 continue
-            row = measured(*cell)
+            row = measured(cell)
             add_row(path, row)
-            told = "{dataset}, {corruption}, seed {seed}, ess {ess_over_n} N, h0 {start}: {status}".format(**row)
+            told = "{dataset} ({protocol}), {corruption}, seed {seed}, ess {ess_over_n} N, h0 {start}: {status}".format(
+                **row
+            )
             if row["status"] == "finished":
                 told += ", learned {learned_share:.1%}, test {test_accuracy:.1%} ({seconds} s)".format(**row)
             console.print(told, highlight=False)
