@@ -52,34 +52,11 @@ PROTOCOL_OF = {"digits": "smoke", "mnist": "mnist"}
 SHARES = ("learned_share_5", "learned_share", "learned_share_95")
 STDS = ("std_start", "std_5", "std_50", "std_95")
 METRICS = [f"{at}_{name}" for at in ("test", "posterior") for name in ("accuracy", "nll", "ece")]
-COLUMNS = ["dataset", "protocol", "corruption", "rate", "ess_over_n", "start", "seed", "status"]
 DRIFT = ("hess_mean", "drift_mean", "drift_share", "drift_rank")
-COLUMNS += [
-    *SHARES,
-    *STDS,
-    *DRIFT,
-    *METRICS,
-    "memorised",
-    "train_loss",
-    "train_images",
-    "epochs",
-    "steps",
-    "batch_size",
-    "lr",
-]
-COLUMNS += [
-    "ess",
-    "hess_init",
-    "hess_clip",
-    "beta2",
-    "weight_decay",
-    "eval_samples",
-    "seconds",
-    "device",
-    "torch",
-    "vlls",
-]
-COLUMNS += ["commit", "date", "key"]
+COLUMNS = "dataset protocol corruption rate ess_over_n start seed status".split()
+COLUMNS += [*SHARES, *STDS, *DRIFT, *METRICS, "memorised", "train_loss", "train_images"]
+COLUMNS += "epochs steps batch_size lr ess hess_init hess_clip beta2 weight_decay eval_samples".split()
+COLUMNS += "seconds device torch vlls commit date key".split()
 
 
 @dataclass(frozen=True)
