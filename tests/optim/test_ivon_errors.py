@@ -87,7 +87,7 @@ BAD = [
     ({"beta2": -0.5}, "beta2=-0.5"),
     ({"weight_decay": -1e-4}, "weight_decay=-0.0001"),
     ({"clip_radius": 0.0}, r"clip_radius=0.0 is outside \(0, inf\]"),
-    ({"hess_clip": 0.0}, r"hess_clip=0.0 is outside \(0, inf\]; 1 to 2 is usual, math.inf is no clipping"),
+    ({"hess_clip": 0.0}, r"hess_clip=0.0 is outside \(0, inf\]; 100 cuts outliers off, math.inf nothing"),
     ({"hess_clip": -1}, "hess_clip=-1"),
     ({"hess_clip": math.nan}, "hess_clip=nan"),
     ({"hess_every": 0}, "hess_every=0 is not allowed; choose a whole number >= 1"),

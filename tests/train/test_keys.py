@@ -113,7 +113,8 @@ def test_every_field_that_the_method_reads_counts():
                "milestones": (0.7,), "weight_decay": 0.7, "smoothing": 0.7, "alpha": 0.7, "margin": 0.7, "rho": 0.7,
                "ess": 7.0, "hess_init": 0.7, "beta2": 0.7, "hess_approx": "gradsq", "clip_radius": 0.7, "mc_samples": 7,
                "augment": True, "precision": "float32", "eval_every": 7, "thorough_every": 7, "eval_samples": 7,
-               "ema": 0.7, "dataset": "cifar10", "method": "vgd"}  # fmt: skip
+               "ema": 0.7, "posterior": "learned", "hess_clip": 0.7, "hess_every": 7, "dataset": "cifar10",
+               "method": "vgd"}  # fmt: skip
     assert changes.keys() == keys.INTRODUCED.keys() - {"options"}
     for method in ("ivon", "ols", "acls", "sam"):
         unread = methods.unread_by(method)

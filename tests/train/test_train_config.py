@@ -7,10 +7,13 @@ import math
 import pickle
 
 import pytest
+import torch
 
 from vlls.data import DATASETS
 from vlls.train import METHODS, ResolvedConfig, RunConfig, hyperparameters
+from vlls.train._presets import ESS_TO_LEARN, TO_LEARN
 from vlls.train._trainer import learning_rate
+from vlls.train.methods import make_optimizer
 
 # ------------------------------------------------------------------ the paper's numbers
 PAPER = [  # App. C.2 and Table 1, typed off the paper: data set, errors, rate, method, lr, weight decay, h_0
@@ -124,13 +127,79 @@ def test_hyperparameters_of_a_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_every_method_is_complete_on_every_data_set(dataset, method):
     config = RunConfig(dataset=dataset, method=method).resolved()
-    without_a_default = {"labels", "train_size", "image_size", "ess", "clip_radius", "augment", "ema"}
+    without_a_default = {"labels", "train_size", "image_size", "ess", "clip_radius", "hess_clip", "augment", "ema"}
     unread = {name for used in METHODS.values() for name in used.reads} - set(METHODS[method].reads)
     if method in ("ivon_fixed", "vgd"):
         unread |= {"beta2", "hess_approx"}
     fields = {f.name for f in dataclasses.fields(config)}
     missing = {name for name in fields if getattr(config, name) is None}
     assert missing - without_a_default == (unread & fields) - without_a_default
+
+
+# ------------------------------------------------------------------ posteriors that are learned
+@pytest.mark.parametrize("method", [name for name in METHODS if "hess_init" in METHODS[name].reads])
+def test_a_learned_posterior_has_other_defaults_and_the_paper_s_none(method):
+    base = {"dataset": "mnist", "method": method, "train_size": 5_000, "epochs": 12}
+    paper, learned = (RunConfig(**base, posterior=name) for name in ("paper", "learned"))
+    assert paper.key == RunConfig(**base).key != learned.key  # runs keep their keys
+    before, now = paper.resolved(), learned.resolved()
+    assert (now.ess, now.hess_init) == (5_000 * ESS_TO_LEARN, TO_LEARN["hess_init"])
+    assert now.hess_clip == (TO_LEARN["hess_clip"] if "hess_clip" in METHODS[method].reads else None)
+    values = {"ess": None, "hess_init": before.hess_init, "hess_clip": None, "posterior": "paper"}
+    assert dataclasses.replace(now, **values) == before and before.ess is None
+    assert now.key == now.resolved().key == learned.key
+    assert math.isclose(learned.std_start, (now.ess * (now.hess_init + now.weight_decay)) ** -0.5)
+    given = {"ess": 7.0, "hess_init": 0.7} | ({"hess_clip": 0.7} if now.hess_clip else {})
+    asked = RunConfig(**base, posterior="learned", **given).resolved()
+    assert {name: getattr(asked, name) for name in given} == given
+    found = hyperparameters("mnist", method, epochs=12, train_size=5_000, posterior="learned")
+    assert {name: now[name] for name in found} == found
+
+
+def test_a_learned_posterior_where_the_number_of_images_is_not_known(tmp_path):
+    (tmp_path / "photos").mkdir()
+    config = RunConfig(dataset=str(tmp_path / "photos"), posterior="learned").resolved()
+    assert config.ess is None and config.std_start is None and config.ess_for(80) == 80 * ESS_TO_LEARN
+    model = torch.nn.Linear(3, 2)
+    group = make_optimizer(config, model, num_train=80).param_groups[0]
+    assert (group["ess"], group["hess_init"]) == (80 * ESS_TO_LEARN, TO_LEARN["hess_init"])
+    assert group["hess_clip"] == TO_LEARN["hess_clip"]
+    assert RunConfig().resolved().ess_for(80) == 80
+
+
+def test_options_of_the_hessian_reach_the_optimizer():
+    config = RunConfig(hess_clip=3, hess_every=2).resolved()
+    group = make_optimizer(config, torch.nn.Linear(3, 2), num_train=80).param_groups[0]
+    assert (group["hess_clip"], group["hess_every"]) == (3.0, 2)
+    assert math.isclose(config.beta2 ** (28 * 40 // 2), math.exp(-2), rel_tol=1e-2)  # as much is left of h0
+    plain = make_optimizer(RunConfig().resolved(), torch.nn.Linear(3, 2), num_train=80).param_groups[0]
+    assert (plain["hess_clip"], plain["hess_every"]) == (math.inf, 1)
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"posterior": "lerned"}, r"posterior='lerned' is unknown \(did you mean 'learned'\?\)"),
+        ({"posterior": "learned", "method": "sgd"}, "posterior='learned' is not read by method='sgd', only by ivon"),
+        ({"hess_clip": 0.0}, "hess_clip=0.0 is not allowed; choose a finite number > 0"),
+        ({"hess_clip": math.inf}, "hess_clip=inf is not allowed"),
+        ({"hess_every": 0}, "hess_every=0 is not allowed; choose a whole number >= 1"),
+        ({"hess_every": 1.5}, "hess_every=1.5 is not allowed"),
+        ({"hess_clip": 2.0, "method": "vgd"}, "hess_clip=2.0 is not read by method='vgd', only by ivon"),
+        ({"hess_every": 2, "method": "ls"}, "hess_every=2 is not read by method='ls', only by ivon"),
+    ],
+)
+def test_bad_options_of_a_posterior_are_one_line(fields, message):
+    with pytest.raises(ValueError, match=f"^{message}") as error:
+        RunConfig(**fields)
+    assert "\n" not in str(error.value)
+
+
+def test_the_presets_of_a_learned_posterior_are_ivon_s():
+    with pytest.raises(ValueError, match="^posterior='learned' is not read by method='sgd'"):
+        hyperparameters("digits", "sgd", posterior="learned")
+    with pytest.raises(ValueError, match="^posterior='bayes' is unknown"):
+        hyperparameters("digits", "ivon", posterior="bayes")
 
 
 # ------------------------------------------------------------------ identity

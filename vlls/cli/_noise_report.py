@@ -183,8 +183,10 @@ class NoiseReport:
     @property
     def learned(self) -> float | None:
         """Share of the precision that comes from the data, where it is learned; the rest is its start's."""
-        beta2 = self.run.config.beta2  # of methods that learn it
-        return None if beta2 is None or self.asked.std is not None else 1 - beta2**self.run.step
+        config = self.run.config
+        if config.beta2 is None or self.asked.std is not None:  # methods that learn it have the one
+            return None
+        return 1 - config.beta2 ** (self.run.step // (config.hess_every or 1))
 
     @property
     def wrong(self) -> np.ndarray | None:
@@ -295,7 +297,7 @@ class NoiseReport:
             return f"as learned; {said}; {share}"
         config, start = self.run.config, 0.0
         if config.hess_init is not None and config.weight_decay is not None:
-            start = ((config.ess or len(self.run.data.train)) * (config.hess_init + config.weight_decay)) ** -0.5
+            start = (config.ess_for(len(self.run.data.train)) * (config.hess_init + config.weight_decay)) ** -0.5
         moved = ", as at the start" if abs(middle - start) < 0.01 * start else ""
         return f"{said}{moved}: not learned yet; {share}, and more with more steps or a smaller --beta2"
 

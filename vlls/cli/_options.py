@@ -19,7 +19,7 @@ PANELS = {
     "Data": "dataset labels train_size validation_size image_size augment",
     "Label errors": "corruption rate rate_step",
     "Method": "method model pretrained momentum weight_decay smoothing alpha margin rho "
-    "ess hess_init beta2 hess_approx clip_radius mc_samples ema options seed",
+    "posterior ess hess_init beta2 hess_approx clip_radius hess_clip hess_every mc_samples ema options seed",
     "Schedule": "epochs batch_size lr schedule warmup_epochs milestones",
     "Measuring": "eval_every thorough_every eval_samples",
     "Machine": "precision",

@@ -44,6 +44,8 @@ The paper's CIFAR-10 run:
   [cyan]vlls train --dataset cifar10 --method ivon[/cyan]
 Label errors on MNIST:
   [cyan]vlls train --dataset mnist --corruption symmetric --rate 0.4[/cyan]
+A posterior that is learned: the same with other defaults of --ess, --hess-init and --hess-clip
+  [cyan]vlls train --dataset mnist --corruption symmetric --rate 0.4 --posterior learned[/cyan]
 Human labels:
   [cyan]vlls train --dataset cifar10 --labels cifar10n:worse_label[/cyan]
 Go on after an interruption: the same command and --resume

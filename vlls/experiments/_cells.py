@@ -144,7 +144,7 @@ def _sized(fields: dict[str, Any]) -> ResolvedConfig:
     check_dataset(asked.dataset, asked.labels, "dataset")
     config = asked.located().resolved()
     sized: dict[str, Any] = {}
-    if asked.hess_init is not None and asked.ess is None and config.images:
+    if asked.hess_init is not None and config.ess is None and config.images:
         sized["hess_init"] = hess_init_for(asked.hess_init, config.images, config.weight_decay)
     if asked.warmup_epochs is not None and config.schedule != "constant":  # a probe's is its own
         sized["warmup_epochs"] = min(asked.warmup_epochs, config.epochs / 10)

@@ -145,7 +145,7 @@ def _row(cell: Cell, record: dict[str, Any]) -> dict[str, Any]:
     row["milestones"] = None if config.milestones is None else " ".join(f"{m:g}" for m in config.milestones)
     fixed = METHODS[config.method].variational and config.beta2 is None  # its variance is not learned
     if fixed and config.hess_init is not None:
-        row["posterior_std"] = ((config.ess or images) * (config.hess_init + config.weight_decay)) ** -0.5
+        row["posterior_std"] = (config.ess_for(images) * (config.hess_init + config.weight_decay)) ** -0.5
     return row
 
 

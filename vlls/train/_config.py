@@ -16,7 +16,7 @@ from vlls.data import _known
 from vlls.data._rates import check_errors
 from vlls.models import __all__ as MODELS
 from vlls.train._keys import run_key
-from vlls.train._presets import settings
+from vlls.train._presets import ESS_TO_LEARN, settings
 from vlls.train.methods import METHODS, OURS, Method, register, unread_by
 
 __all__ = ["ResolvedConfig", "RunConfig"]
@@ -24,13 +24,14 @@ __all__ = ["ResolvedConfig", "RunConfig"]
 _NAMES = {
     "model": MODELS,
     "schedule": ("step", "cosine", "constant"),
+    "posterior": ("paper", "learned"),
     "hess_approx": ("price", "gradsq"),
     "precision": ("auto", "float32", "bfloat16"),
 }
 _LEAST = {"image_size": 8, "train_size": 1, "validation_size": 0, "epochs": 1, "batch_size": 1, "mc_samples": 1}
-_LEAST |= {"eval_every": 1, "thorough_every": 1, "eval_samples": 0, "seed": 0}
+_LEAST |= {"hess_every": 1, "eval_every": 1, "thorough_every": 1, "eval_samples": 0, "seed": 0}
 _NOT_NEGATIVE = ("lr", "rho", "warmup_epochs", "weight_decay", "margin")
-_POSITIVE = ("ess", "hess_init", "clip_radius")
+_POSITIVE = ("ess", "hess_init", "clip_radius", "hess_clip")
 _FRACTIONS = ("momentum", "alpha", "beta2")
 
 C = TypeVar("C", bound="RunConfig")
@@ -71,12 +72,18 @@ class RunConfig:
         alpha: weight of the hard label (``ols``) or of the penalty (``acls``).
         margin: of ``acls``.
         rho: radius of SAM.
-        ess: :math:`\lambda` of IVON; None for the number of training images.
-        hess_init: :math:`h_0` of IVON; None for the one with the paper's :math:`\sigma_0`. With the fixed variances of
-            ``ivon_fixed`` and ``vgd`` it sets them: :math:`\sigma^2 = 1/(\lambda(h_0 + \delta))`.
-        beta2: decay of IVON's Hessian average; None for :math:`1 - 2/T` with T steps, the paper's.
+        posterior: which defaults ``ess``, ``hess_init`` and ``hess_clip`` have: ``"paper"``, with which IVON's Hessian
+            hardly leaves its start, or ``"learned"``, with which the data teach most of it.
+        ess: :math:`\lambda` of IVON; None for the number of training images, of which the learned posterior takes a
+            multiple.
+        hess_init: :math:`h_0` of IVON; None for the one with the paper's :math:`\sigma_0`, or for the small one of the
+            learned posterior. With the fixed variances of ``ivon_fixed`` and ``vgd`` it sets them:
+            :math:`\sigma^2 = 1/(\lambda(h_0 + \delta))`.
+        beta2: decay of IVON's Hessian average; None for :math:`1 - 2/T` with T updates of it, the paper's.
         hess_approx: ``"price"`` or ``"gradsq"``.
         clip_radius: bound on IVON's preconditioned gradient.
+        hess_clip: bound on IVON's estimate of the Hessian, as a multiple of :math:`h + \delta`; None for none.
+        hess_every: steps from one update of IVON's Hessian to the next.
         mc_samples: weight samples a step and process, each seeing its own share of the batch; R processes with S
             samples learn what one process with R·S does.
         ema: decay in [0, 1), such as 0.998, of an exponential average of the weights over the steps, which is measured
@@ -122,11 +129,14 @@ class RunConfig:
     alpha: float | None = None
     margin: float | None = None
     rho: float | None = None
+    posterior: str | None = None
     ess: float | None = None
     hess_init: float | None = None
     beta2: float | None = None
     hess_approx: str | None = None
     clip_radius: float | None = None
+    hess_clip: float | None = None
+    hess_every: int | None = None
     mc_samples: int | None = None
     ema: float | None = None
     augment: bool | None = None
@@ -217,7 +227,8 @@ class RunConfig:
     def resolved(self) -> ResolvedConfig:
         """Return a copy with defaults filled in: the hyperparameters of the data set, method and label errors."""
         errors = self.corruption, self.rate
-        values = settings(self.dataset, self.method, *errors, self.epochs, self.images, self.batch_size, self.ess)
+        of_ivon: dict[str, Any] = {"ess": self.ess, "posterior": self.posterior, "hess_every": self.hess_every or 1}
+        values = settings(self.dataset, self.method, *errors, self.epochs, self.images, self.batch_size, **of_ivon)
         if self.model not in (None, "resnet50"):
             values["pretrained"] = False  # there are weights for that network alone
         given = {name: value for name, value in self._values().items() if value is not None}
@@ -243,10 +254,17 @@ class RunConfig:
             [0.00471, 0.00471]
         """
         config = self.resolved()
-        count = config.ess or config.images
-        if count is None or config.hess_init is None:
+        if config.hess_init is None or (config.ess is None and config.images is None):
             return None
-        return float((count * (config.hess_init + config.weight_decay)) ** -0.5)
+        return float((config.ess_for(config.images or 0) * (config.hess_init + config.weight_decay)) ** -0.5)
+
+    def ess_for(self, images: int) -> float:
+        r"""Return :math:`\lambda` of a resolved config on so many training images.
+
+        Args:
+            images: their number, for a config without ``ess``.
+        """
+        return self.ess or images * (ESS_TO_LEARN if self.posterior == "learned" else 1.0)
 
     def located(self) -> RunConfig:
         """Return a copy with the whole path of a folder of images, so that it is found from elsewhere too."""

@@ -24,7 +24,7 @@ _FIRST = (  # the fields of the last version whose keys hashed every field
 INTRODUCED: dict[str, Any] = dict.fromkeys(_FIRST) | {"dataset": "digits", "method": "ivon", "precision": "auto"}
 INTRODUCED |= {"validation_size": 0, "eval_every": 1, "eval_samples": 8, "seed": 0, "options": {}}
 INTRODUCED |= {"corruption": "none", "rate": 0.0, "rate_step": 0.0}
-INTRODUCED |= {"ema": None}
+INTRODUCED |= {"ema": None, "posterior": "paper", "hess_clip": None, "hess_every": 1}
 
 
 def counted(config: RunConfig) -> dict[str, Any]:

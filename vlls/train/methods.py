@@ -143,8 +143,9 @@ def _ivon_options(training: Training) -> dict[str, Any]:
         "sync": training.together,
         "fused": _has_kernel(training),
     }
-    options |= {name: value for name in ("hess_approx", "clip_radius") if (value := config[name]) is not None}
-    return {"params": training.params, "lr": training.lr, "ess": config.ess or training.num_train, **options}
+    optional = ("hess_approx", "clip_radius", "hess_clip", "hess_every")
+    options |= {name: value for name in optional if (value := config[name]) is not None}
+    return {"params": training.params, "lr": training.lr, "ess": config.ess_for(training.num_train), **options}
 
 
 def _ivon(training: Training) -> torch.optim.Optimizer:
@@ -162,6 +163,11 @@ def _ivon_isotropic(training: Training) -> torch.optim.Optimizer:
     from vlls.optim.ivon._controls import IsotropicIVON
 
     return IsotropicIVON(**_ivon_options(training))
+
+
+def _evon(training: Training) -> torch.optim.Optimizer:
+    options = {name: value for name, value in _ivon_options(training).items() if name != "fused"}
+    return vlls.EVON(**options, **{name: training.config[name] for name in _EIGENBASIS})
 
 
 def _has_kernel(training: Training) -> bool:
@@ -231,11 +237,13 @@ class Method:
 
 # Colours are seaborn's "colorblind", written out; IVON red and LS gray, as in Figures 1 and 3.
 _BLUE, _ORANGE, _GREEN, _PURPLE, _BROWN, _PINK = "#0173b2", "#de8f05", "#029e73", "#cc78bc", "#ca9161", "#fbafe4"
-_VARIATIONAL: dict[str, Any] = {"ess": None, "hess_init": None, "clip_radius": None, "mc_samples": 1}
+_VARIATIONAL: dict[str, Any] = {"posterior": "paper", "ess": None, "hess_init": None, "clip_radius": None}
+_VARIATIONAL |= {"mc_samples": 1}
 
 # App. C.2 prints beta2 = 1 - e^-5; Chapter 5 says why it means 1e-5
-_IVON = {**_VARIATIONAL, "beta2": 0.99999, "hess_approx": "price"}
+_IVON = {**_VARIATIONAL, "beta2": 0.99999, "hess_approx": "price", "hess_clip": None, "hess_every": 1}
 _LIKE_IVON: dict[str, Any] = {"presets": {"schedule": "cosine"}, "shares_presets_of": "ivon", "variational": True}
+_EIGENBASIS: dict[str, Any] = {"interval": 20, "basis_decay": 0.995, "max_axis": 1024}
 _ELR = {"strength": 3.0, "decay": 0.7}  # Liu et al. (2020)
 
 _METHODS: dict[str, Method] = {
@@ -394,6 +402,17 @@ _METHODS: dict[str, Method] = {
             reads=_IVON,
             optimizer=_ivon_isotropic,
             **_LIKE_IVON,
+        ),
+        Method(
+            name="evon",
+            label="EVON",
+            colour="#0b6e4f",
+            marker="*",
+            reads={**_IVON, **_EIGENBASIS},
+            optimizer=_evon,
+            **_LIKE_IVON,
+            tuned="interval",
+            symbol="T",
         ),
     )
 }

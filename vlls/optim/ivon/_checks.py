@@ -27,7 +27,7 @@ RANGES: dict[str, tuple[float, bool, float, bool, str]] = {
     "beta2": (0.0, True, 1.0, True, "0.99999 is usual, 1 keeps the covariance fixed"),
     "weight_decay": (0.0, True, math.inf, False, "1e-4 is usual, 0 for none"),
     "clip_radius": (0.0, False, math.inf, True, "1e-3 is strong clipping, math.inf none"),
-    "hess_clip": (0.0, False, math.inf, True, "1 to 2 is usual, math.inf is no clipping"),
+    "hess_clip": (0.0, False, math.inf, True, "100 cuts outliers off, math.inf nothing"),
 }
 
 # IVON's counterparts of other optimizers' keywords

@@ -58,11 +58,11 @@ class IVON(Optimizer, Joinable):
         hess_approx: ``"price"`` (unbiased, Alg. 1) or ``"gradsq"`` (squared gradients times ``ess``, biased by the
             batch size; Chapter 5).
         clip_radius: bound on each entry of the preconditioned gradient, > 0.
-        hess_clip: bound on each entry of a step's Hessian estimate, as a multiple of :math:`h + \delta`, > 0. One of 1
-            to 2 keeps a small ``hess_init`` from being overrun by the first, noisy estimates. It acts on most
-            estimates, with either sign, and so pulls :math:`h` towards 0 where it grows; infinity is none.
-        hess_every: the Hessian is updated in every so many steps, >= 1, from that step's gradient alone, and stays in
-            between. With ``beta2`` left as it is, it then takes as many times longer to be learned.
+        hess_clip: bound on each entry of a step's estimate of the Hessian, as a multiple of :math:`h + \delta`, > 0. The
+            estimates are mostly noise, with either sign and often tens of times as large as :math:`h`: 100 cuts
+            outliers off, while 1 leaves little but signs, and a Hessian that stays at its start.
+        hess_every: steps, >= 1, from one update of the Hessian to the next, which learns from its own step alone. It
+            is learned as many times more slowly, unless :math:`1 - \beta_2` is made as many times larger.
         sync: average gradients and curvature over the processes of ``torch.distributed``, each with its own sample.
             If some may have fewer batches than others, train ``with Join([model, optimizer]):``.
         debias: divide the gradient average by :math:`1 - \beta_1^t`.
