@@ -68,8 +68,8 @@ def hyperparameters(
     much is left of :math:`h_0`.
 
     There IVON's Hessian hardly leaves :math:`h_0`. With ``posterior="learned"`` the data teach most of it
-    (:func:`.learned_share`): :math:`\lambda` is 1,000 for each training image, where the paper's is 1, :math:`h_0` is 0.001
-    for any number of images, and ``hess_clip`` is 100.
+    (:func:`.learned_share`): :math:`\lambda` is 1,000 for each training image, where the paper's is 1, :math:`h_0` is
+    0.001 for any number of images, and ``hess_clip`` is 100.
 
     Args:
         dataset: as :func:`.load` takes it.
