@@ -60,7 +60,7 @@ class IVON(Optimizer, Joinable):
         clip_radius: bound on each entry of the preconditioned gradient, > 0.
         hess_clip: bound on each entry of a step's estimate of the Hessian, as a multiple of :math:`h + \delta`, > 0. In
             such multiples an estimate scatters by :math:`|\hat g| \sqrt{\lambda / (h + \delta)}`: at a small
-            ``hess_init``, 100 cuts outliers off, while 1 leaves little but signs, and a Hessian that stays at its start.
+            ``hess_init``, 100 cuts outliers off, while 1 leaves little but signs, and the Hessian stays at its start.
         hess_every: steps, >= 1, from one update of the Hessian to the next, which learns from its own step alone. It
             is learned as many times more slowly, unless :math:`1 - \beta_2` is made as many times larger.
         sync: average gradients and curvature over the processes of ``torch.distributed``, each with its own sample.
