@@ -30,6 +30,7 @@ CASES = {
     "ivon with elr, two samples": {"method": "ivon_elr", "mc_samples": 2},
     "ivon, permuted": {"method": "ivon_permuted"},
     "ivon, isotropic, two samples": {"method": "ivon_isotropic", "mc_samples": 2},
+    "evon, two samples": {"method": "evon", "mc_samples": 2, "options": {"interval": 2}},
     "sam": {"method": "sam"},
     "sgd with augmentation": {"method": "sgd", "augment": True},
 }

@@ -98,6 +98,11 @@ COSINE = Candidates("sgd", variant="cosine and warm-up", fields={"schedule": "co
 NO_NOISE = Candidates("ivon_fixed", variant="no noise", fields={"ess": 5e10})
 AVERAGED = tuple(Candidates(name, variant="averaged weights", fields={"ema": 0.998}) for name in ("sgd", "ivon"))
 SIGMAS = tuple(Candidates(name) for name in ("ivon_fixed", "ivon_permuted", "ivon_isotropic"))
+# a posterior that is learned, and what is left of it one step down the ladder after the other (Chapter 14)
+LADDER = tuple(
+    Candidates(name, variant="learned", fields={"posterior": "learned"})
+    for name in ("evon", "ivon", "ivon_permuted", "ivon_isotropic", "ivon_fixed")
+)
 # losses made for wrong labels at their authors' values, and two of them under IVON
 LOSSES = tuple(Candidates(name) for name in ("gce", "sce", "elr", "ivon_elr"))
 NEGATIVE = Candidates("ls", variant="negative", fields={"smoothing": -0.4})
@@ -212,6 +217,13 @@ _ALL += (
         "losses made for wrong labels, alone and under IVON",
         panels=(_SYMMETRIC, errors("cifar10", "pair_flip", 0.4), class_dependent(0.3), _WORST),
         candidates=(IVON, SGD, Candidates("ls", "smoothing", (0.5,)), *LOSSES, NEGATIVE, IVON_LS),
+        figure="bars",
+    ),
+    Experiment(
+        "ladder",
+        "which covariance: in an eigenbasis, diagonal, permuted, isotropic, fixed",
+        panels=(_SYMMETRIC,),
+        candidates=(IVON, *LADDER),
         figure="bars",
     ),
     Experiment(
