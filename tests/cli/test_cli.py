@@ -71,6 +71,7 @@ def test_help_lists_every_option_with_its_help_and_examples():
         "vlls train --dataset cifar10 --method ivon",
         "vlls train --dataset mnist --corruption symmetric --rate 0.4",
         "--labels cifar10n:worse_label",
+        "--rate 0.4 --posterior learned",
         "--resume",
         "torchrun --nproc-per-node=2 -m vlls.cli train",
         "δ of IVON",
@@ -192,6 +193,16 @@ def test_dry_run_shows_the_config_and_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_settings_of_a_learned_posterior_are_shown_before_the_run():
+    shown = invoke("train", "--dataset", "mnist", "--posterior", "learned", "--hess-every", "2", "--dry-run")
+    assert shown.exit_code == 0, shown.output
+    for name, value in {"posterior": "learned", "hess_every": "2"}.items():
+        assert re.search(rf"{name} +{value} +given", shown.stdout)
+    for name, value in {"ess": "60000000.0", "hess_init": "0.001", "hess_clip": "100.0"}.items():
+        assert re.search(rf"{name} +{value} *\n", shown.stdout)
+    assert "posterior" not in invoke("train", "--method", "sgd", "--dry-run").stdout.replace("the posterior", "")
+
+
 def test_switches_are_unset_on_or_off(tmp_path):
     for arguments, value in (((), None), (("--augment",), True), (("--no-augment",), False)):
         shown = train(*arguments, "--dry-run", "--json")
@@ -205,6 +216,8 @@ def test_switches_are_unset_on_or_off(tmp_path):
         (("--method", "ivn"), ("method='ivn'", "did you mean 'ivon'?")),
         (("--rate", "1.5"), ("rate=1.5", "[0, 1)")),
         (("--smoothing", "0.1"), ("smoothing=0.1", "sgd", "ols")),
+        (("--posterior", "learned"), ("posterior='learned'", "sgd", "ivon")),
+        (("--method", "ivon", "--posterior", "narrow"), ("posterior='narrow'", "paper, learned")),
         (("--dataset", "cifar11"), ("cifar11", "cifar10")),
         (("--train-size", "5000"), ("5000", "1437")),
         (("--milestones", "half"), ("milestones='half'", "0.5,0.75")),

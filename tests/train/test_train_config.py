@@ -8,9 +8,10 @@ import pickle
 
 import pytest
 import torch
+from training import tiny
 
 from vlls.data import DATASETS
-from vlls.train import METHODS, ResolvedConfig, RunConfig, hyperparameters
+from vlls.train import METHODS, ResolvedConfig, RunConfig, hyperparameters, run
 from vlls.train._presets import ESS_TO_LEARN, TO_LEARN
 from vlls.train._trainer import learning_rate
 from vlls.train.methods import make_optimizer
@@ -165,6 +166,12 @@ def test_a_learned_posterior_where_the_number_of_images_is_not_known(tmp_path):
     assert (group["ess"], group["hess_init"]) == (80 * ESS_TO_LEARN, TO_LEARN["hess_init"])
     assert group["hess_clip"] == TO_LEARN["hess_clip"]
     assert RunConfig().resolved().ess_for(80) == 80
+
+
+def test_most_of_a_learned_posterior_is_learned():
+    paper, learned = (run(tiny(posterior=name, epochs=2)).final for name in ("paper", "learned"))
+    assert paper["learned_share"] < 0.2 and paper["std_95"] < 1.1 * paper["std_5"]
+    assert learned["learned_share"] > 0.5 and learned["std_95"] > 5 * learned["std_5"]
 
 
 def test_options_of_the_hessian_reach_the_optimizer():
