@@ -47,7 +47,9 @@ STARTS = (0.001, 0.01, 0.1, 0.9)  # h_0, beside the one that matches the paper's
 WEIGHT_DECAY = 1e-3
 ERRORS = ("symmetric", "none")
 LIVE: tuple[tuple[float, float | str], ...] = ((1, "matched"), (20, 0.1), (200, 0.01), (2000, 0.001))
-LIVE_EPOCHS, LONG_EPOCHS, CLIPS = 8, 200, (1.0, 10.0)
+LIVE_EPOCHS, LONG_EPOCHS = 8, 200
+# ess / N, h_0 and bound on the estimate; the last are those of RunConfig(posterior="learned")
+CLIPS = ((200, 0.01, 1.0), (200, 0.01, 10.0), (200, 0.001, 100.0), (1000, 0.001, 100.0))
 PROTOCOL_OF = {"digits": "smoke", "mnist": "mnist"}
 SHARES = ("learned_share_5", "learned_share", "learned_share_95")
 STDS = ("std_start", "std_5", "std_50", "std_95")
@@ -142,7 +144,8 @@ def grid(dataset: str, seeds: int) -> Iterator[Cell]:
     if dataset == "digits":
         yield from live_cells()
         clips = product(range(seeds), CLIPS)
-        yield from (Cell(dataset, "symmetric", 200, 0.01, seed, "clipped", clip=clip) for seed, clip in clips)
+        for seed, (ratio, start, clip) in clips:
+            yield Cell(dataset, "symmetric", ratio, start, seed, "clipped", clip=clip)
         yield from (Cell(dataset, corruption, 100, 0.01, 0, "long", LONG_EPOCHS) for corruption in ERRORS)
 
 
