@@ -237,10 +237,18 @@ def test_calibration_is_for_or_against_learning_as_the_table_says(nll, side):
 @pytest.mark.parametrize(("nll", "first"), [(0.3, "The best cell that learns"), (0.5, "**A small h₀ alone does not")])
 def test_the_advice_follows_the_table(nll, first):
     found = cells({(1, "0.9"): {}, (200, "0.001"): {**LEARNS, "posterior_nll": nll}})
-    said = regimes.advice_in_words({"some data": found})
+    said = regimes.advice_in_words({"some data": found}, pd.DataFrame([runs()]))
     assert said.startswith(first)
     best = "ess = 200 N and h₀ = 0.001" if nll < 0.4 else "ess = 1 N and h₀ = 0.9"
     assert f"The lowest of some data: {best}, where σ begins 1.1 times" in said
+
+
+@pytest.mark.parametrize(("accuracy", "told"), [(0.99, "is more accurate than"), (0.8, "is not more accurate than")])
+def test_the_clipped_setting_is_held_against_the_map(accuracy, told):
+    clipped = runs(protocol="clipped", ess_over_n=1000, hess_clip=100.0, test_accuracy=accuracy, posterior_nll=0.5)
+    said = regimes.advice_in_words({"digits, 40 % symmetric errors": cells()}, pd.DataFrame([runs(), clipped]))
+    assert told in said and f"({accuracy:.1%}, the best cell 90.0%)" in said
+    assert "its averaged NLL is above the lowest (0.500, 0.400)" in said and "clip of 100 (1 seed)" in said
 
 
 def test_cells_are_counted_by_whether_they_train_and_learn():
