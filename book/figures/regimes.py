@@ -290,17 +290,17 @@ def _draw_cell(ax: Axes, cell: Mapping[str, Any], colour: tuple[float, ...], tex
         low, high = _Y[row], _Y[row + 1]
     width, height = _X[at + 1] - _X[at], high - low
     ax.add_patch(Rectangle((_X[at], low), width, height, facecolor=colour, edgecolor="white"))
-    dark = sum(colour[:3]) < 1.5
-    shade = ("white" if dark else "0.1") if cell["trains"] else ("0.8" if dark else "0.55")
+    dark = np.dot(colour[:3], (0.3, 0.59, 0.11)) < 0.6
+    shade = ("white" if dark else "0.1") if cell["trains"] else ("0.85" if dark else "0.5")
     ax.text(
         _X[at] + width / 2,
-        high - 0.2 * height,
+        high - 0.24 * height,
         text,
         ha="center",
         va="center",
         fontsize=9,
         color=shade,
-        path_effects=[withStroke(linewidth=3, foreground=colour)],
+        path_effects=[withStroke(linewidth=2, foreground=colour)],
     )
 
 
@@ -315,7 +315,7 @@ def _draw_marks(ax: Axes, shown: Sequence[Mark], images: int) -> None:
         if mark.ess[0] < mark.ess[1] or mark.hess_init[0] < mark.hess_init[1]:
             box = (ratios[0], starts[0]), min(ratios[1], _X[-1]) - ratios[0], starts[1] - starts[0]
             ax.add_patch(Rectangle(*box, fill=False, edgecolor="0.15", linewidth=1.2))
-        x = min((ratios[0] + min(ratios[1], _X[-1])) / 2, _X[-1] - 0.2)
+        x = ratios[0] if ratios[0] == ratios[1] else _X[-1] - 0.25
         y = max(starts.mean(), _Y[0] + 0.2)
         ax.text(
             x,
