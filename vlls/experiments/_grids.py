@@ -98,10 +98,15 @@ COSINE = Candidates("sgd", variant="cosine and warm-up", fields={"schedule": "co
 NO_NOISE = Candidates("ivon_fixed", variant="no noise", fields={"ess": 5e10})
 AVERAGED = tuple(Candidates(name, variant="averaged weights", fields={"ema": 0.998}) for name in ("sgd", "ivon"))
 SIGMAS = tuple(Candidates(name) for name in ("ivon_fixed", "ivon_permuted", "ivon_isotropic"))
-# a posterior that is learned, and what is left of it one step down the ladder after the other (Chapter 14)
-LADDER = tuple(
-    Candidates(name, variant="learned", fields={"posterior": "learned"})
-    for name in ("evon", "ivon", "ivon_permuted", "ivon_isotropic", "ivon_fixed")
+# A posterior that is learned, and what is left of it one step down the ladder after the other (Chapter 14). EVON steps
+# five times as far: of 1, 2, 5 times IVON's rate the one that names the given labels of held-out images best (MNIST, 40 %
+# symmetric errors, seed 0: 0.563, 0.568 for 2, 5; 5 makes IVON worse).
+LADDER = (
+    Candidates("evon", variant="learned", fields={"posterior": "learned", "lr": 1.0}),
+    *(
+        Candidates(name, variant="learned", fields={"posterior": "learned"})
+        for name in ("ivon", "ivon_permuted", "ivon_isotropic", "ivon_fixed")
+    ),
 )
 # losses made for wrong labels at their authors' values, and two of them under IVON
 LOSSES = tuple(Candidates(name) for name in ("gce", "sce", "elr", "ivon_elr"))
