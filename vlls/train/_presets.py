@@ -43,8 +43,8 @@ _DRAWINGS = {"clothing1m_miniature": 1_400}  # training images, where :class:`.D
 # each image, and a clip of 1 to 300 or none: most of the Hessian is learned, and hardly any accuracy is lost.
 TO_LEARN: dict[str, Any] = {"posterior": "learned", "hess_init": 0.001, "hess_clip": 100.0}
 ESS_TO_LEARN = 1_000.0  # for each training image
-# Times IVON's learning rate. In its basis EVON finds the large curvatures, and divides by them; 5 of 1, 2, 5 names the
-# given labels of held-out images of MNIST best.
+# Times IVON's learning rate: in its basis EVON finds the large curvatures, and divides by them. Chosen for the
+# experiment ``ladder``.
 STEP_TO_LEARN = {"evon": 5.0}
 
 PAPER_IMAGES, PAPER_STEPS = 50_000, 200_000  # of the runs that h0 and beta2 = 1 - 1e-5 are the paper's for
