@@ -144,7 +144,7 @@ def test_a_learned_posterior_has_other_defaults_and_the_paper_s_none(method):
     paper, learned = (RunConfig(**base, posterior=name) for name in ("paper", "learned"))
     assert paper.key == RunConfig(**base).key != learned.key  # runs keep their keys
     before, now = paper.resolved(), learned.resolved()
-    assert (now.ess, now.hess_init) == (5_000 * ESS_TO_LEARN, STEP_TO_LEARN, TO_LEARN["hess_init"])
+    assert (now.ess, now.hess_init) == (5_000 * ESS_TO_LEARN, TO_LEARN["hess_init"])
     assert now.hess_clip == (TO_LEARN["hess_clip"] if "hess_clip" in METHODS[method].reads else None)
     assert math.isclose(now.lr, before.lr * STEP_TO_LEARN.get(method, 1.0))
     values = {"ess": None, "hess_init": before.hess_init, "hess_clip": None, "posterior": "paper", "lr": before.lr}
@@ -164,7 +164,7 @@ def test_a_learned_posterior_where_the_number_of_images_is_not_known(tmp_path):
     assert config.ess is None and config.std_start is None and config.ess_for(80) == 80 * ESS_TO_LEARN
     model = torch.nn.Linear(3, 2)
     group = make_optimizer(config, model, num_train=80).param_groups[0]
-    assert (group["ess"], group["hess_init"]) == (80 * ESS_TO_LEARN, STEP_TO_LEARN, TO_LEARN["hess_init"])
+    assert (group["ess"], group["hess_init"]) == (80 * ESS_TO_LEARN, TO_LEARN["hess_init"])
     assert group["hess_clip"] == TO_LEARN["hess_clip"]
     assert RunConfig().resolved().ess_for(80) == 80
 
