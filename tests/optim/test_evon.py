@@ -171,6 +171,7 @@ def test_it_is_a_variational_optimizer_and_predicts():
     assert 0 < learned_share(optimizer, model).median < 1
 
 
+@pytest.mark.slow
 def test_it_fits_correlated_weights_better_than_ivon():
     """Least squares with inputs that are turned: the KL to the exact posterior."""
     torch.manual_seed(0)
