@@ -1,5 +1,6 @@
 """The ledger: verdicts follow the tables, and what is written by hand agrees with them."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -137,6 +138,38 @@ def test_the_range_of_ivon(tables, low, verdict):
     tables("fig10", *of)
     assert judge("hess-init").verdict == verdict
     assert f"{86 - low:.1f} points" in judge("hess-init").number
+
+
+def ladder_record(full, **others):
+    """A record of three seeds at two rates; ``name=(at 0 %, at 40 %)``, the same number for noise and accuracy."""
+    cells = []
+    for i, rate in enumerate((0.0, 0.4)):
+        for seed in range(3):
+            numbers = {name: of[i] + 1e-3 * seed * i for name, of in {"full": full, **others}.items()}
+            posteriors = {name: {"variation": value, "accuracy": value} for name, value in numbers.items()}
+            posteriors["full"] = {name: value + 1e-4 * seed for name, value in posteriors["full"].items()}
+            cells.append({"rate": rate, "seed": seed, "posteriors": posteriors})
+    return {"protocol": "a GLM", "rates": [0.0, 0.4], "cells": cells}
+
+
+@pytest.mark.parametrize(
+    "full, one, two, verdict",
+    [
+        ((0.5, 0.5), (0.4, 0.4), (0.4, 0.3), "holds"),
+        ((0.5, 0.5), (0.4, 0.6), (0.4, 0.3), "narrower"),
+        ((0.5, 0.5), (0.6, 0.6), (0.6, 0.7), "fails"),
+    ],
+)
+def test_verdicts_on_a_flexible_covariance(tables, tmp_path, full, one, two, verdict):
+    record = ladder_record(full, isotropic=one, matched=two, identity=one, h0=two)
+    (tmp_path / "ladder.json").write_text(json.dumps(record))
+    for name in ("flexible", "second-order", "second-order-better"):
+        found = judge(name)
+        assert found.verdict == verdict and found.protocols == ("a GLM",), name
+        side = "higher" if two[1] < full[1] else "lower"
+        assert re.search(rf"{side} at 0 and 40 %", found.sentence), found.sentence
+    points = 100 * (full[1] - one[1] + 1e-4)
+    assert f"40 % wrong: {Gap(points, 0.005, 3)}" in judge("flexible").number
 
 
 # ---------------------------------------------------------------------- the page
