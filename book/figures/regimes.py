@@ -34,6 +34,8 @@ __all__ = [
     "half_learned_below",
     "live_and_recorded",
     "marks",
+    "plot_causes",
+    "plot_regimes",
     "predicted_shares",
     "regimes_in_words",
     "rule_in_words",

@@ -20,6 +20,7 @@ TABLE = pd.read_csv(Path(__file__).parents[2] / "book" / "results" / "regimes.cs
 
 
 # ------------------------------------------------------------------ the rule, three ways
+@pytest.mark.guards("prop-what-is-learned")
 def test_sympy_gives_the_drift_of_a_step():
     h, delta, ess, beta2, g = sp.symbols("h delta lambda beta_2 g", positive=True)
     z, curvature = sp.symbols("z H", real=True)
@@ -39,6 +40,7 @@ def test_sympy_gives_the_drift_of_a_step():
     assert sp.simplify(added - (1 - beta2**10) * (1 - beta2) / 2 * ess * g**2) == 0
 
 
+@pytest.mark.guards("prop-what-is-learned")
 @pytest.mark.parametrize("curvature", [0.0, 0.02])
 def test_the_rule_is_what_algorithm_1_does(curvature):
     count, steps, ess, g, delta, start = 20_000, 200, 1e5, 3e-3, 1e-3, 0.05
@@ -63,6 +65,7 @@ def test_the_rule_is_what_algorithm_1_does(curvature):
     assert mean - without > 20 * error  # the drift is there, also where there is no curvature
 
 
+@pytest.mark.guards("prop-what-is-learned")
 def test_a_loop_agrees_with_the_closed_form():
     ess, beta2, steps, g2, curvature = 3e5, 0.99, 137, 2e-5, 0.03
     hess = 0.4
