@@ -22,7 +22,9 @@ from vlls.plots._style import PALETTE, styled
 from vlls.train import RunConfig
 
 __all__ = [
+    "ERRORS",
     "MARKS",
+    "NAMES",
     "Mark",
     "advice_in_words",
     "calibration_in_words",
@@ -47,7 +49,9 @@ RATIOS = (1, 4, 20, 200, 2000)
 STARTS = (0.001, 0.01, 0.1, 0.9)
 MATCHED = "matched"  # the row in which the posterior begins as wide as the paper's
 PAPER_PRECISION = 50_000 * (0.9 + 0.001)
+#: The data sets of the map, as texts name them.
 NAMES = {"digits": "digits", "mnist": "MNIST, 5,000 images"}
+#: The label errors of the map, as texts name them.
 ERRORS = {"symmetric": "40 % symmetric errors", "none": "right labels"}
 _PANELS = {  # column of the map: title, whether its scale is logarithmic, colours, a cell's text
     "learned_share": ("learned share (%)", False, "Blues", lambda x: f"{100 * x:.0f}"),
