@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -18,6 +19,7 @@ from vlls.train.methods import METHODS
 __all__ = [
     "LEARNED",
     "above",
+    "cost_in_words",
     "covariance_table",
     "covariances",
     "least_gain",
@@ -226,3 +228,24 @@ def network_order_in_words(rows: pd.DataFrame) -> str:
 def least_gain(rows: pd.DataFrame) -> float:
     """Return by how many points the accuracy of a learned posterior is below the paper's, at most."""
     return max(-above(rows, name, _PAPER, "test_accuracy").points for name in ("EVON", "IVON"))
+
+
+def cost_in_words(record: dict[str, Any]) -> str:
+    """Say what a step of EVON costs beside IVON's kernel, and how much of it is matrix products.
+
+    Args:
+        record: of ``benchmarks/bench_evon.py``.
+    """
+    told = []
+    for network in dict.fromkeys(row["network"] for row in record["rows"]):
+        of = {row["method"]: row for row in record["rows"] if row["network"] == network}
+        (evon,) = (row for name, row in of.items() if name.startswith("evon, interval"))
+        told.append(
+            f"{network}: {evon['ms']:.3g} ms, {evon['over_ivon_fused']:.1f} times IVON's kernel "
+            f"({of['products']['over_ivon_fused']:.1f} for the products alone; "
+            f"Adam in the same basis, {of['soap-like']['over_ivon_fused']:.1f})"
+        )
+    return (
+        f"A step of EVON whose bases change every 100 steps, on {record['machine']}, without forward "
+        f"and backward passes: {'; '.join(told)}."
+    )

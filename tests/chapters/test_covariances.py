@@ -13,6 +13,7 @@ sys.path.insert(0, str(BOOK))
 from figures.covariances import (  # noqa: E402
     LEARNED,
     above,
+    cost_in_words,
     covariance_table,
     covariances,
     least_gain,
@@ -82,6 +83,15 @@ def test_the_figure_has_a_dot_a_seed_and_names_the_covariances_once():
     first = figure.axes[0]
     assert [len(line.get_xdata()) for line in first.lines[::2]] == [3] * 6
     assert [label.get_text() for label in first.get_yticklabels()] == [PAPER, *LEARNED.values()]
+
+
+def test_the_cost_is_that_of_the_record():
+    rows = [
+        {"network": "net", "method": name, "ms": 4.0 * ratio, "over_ivon_fused": ratio}
+        for name, ratio in {"ivon fused": 1.0, "products": 2.0, "soap-like": 3.0, "evon, interval 100": 5.0}.items()
+    ]
+    text = cost_in_words({"machine": "a machine", "rows": rows})
+    assert "net: 20 ms, 5.0 times IVON's kernel (2.0 for the products alone; Adam in the same basis, 3.0)" in text
 
 
 @pytest.mark.slow
