@@ -221,9 +221,9 @@ class _Eigenbasis(SingleTensor):
                 super()._perturb([state], generator)
                 continue
             group = state.group
-            noise = posterior_noise(state.noise, state.hess, ess=group["ess"], weight_decay=group["weight_decay"])
-            state.noise.copy_(noise)
-            sample = state.mean_at_sample + back(noise, state.bases)
+            for noise, hess in _pieces([state.noise, state.hess]):
+                noise.copy_(posterior_noise(noise, hess, ess=group["ess"], weight_decay=group["weight_decay"]))
+            sample = back(state.noise, state.bases).add_(state.mean_at_sample)
             param = state.param
             param.copy_(round_at_random(sample, param.dtype, generator) if state.keeps_master else sample)
 
@@ -255,7 +255,7 @@ def _step(state: EigenState) -> None:
             (g, momentum, hess), ivon_direction(m, momentum, hess, g, hess_hat, **given), strict=True
         ):
             old.copy_(value)
-    state.mean.sub_(state.lr * back(direction, state.bases))
+    state.mean.sub_(back(direction, state.bases).mul_(state.lr))
     if state.keeps_master:
         state.param.copy_(state.mean)
 
