@@ -82,6 +82,20 @@ def _optimizer(device: str) -> Iterable[Quantity]:
         )
 
 
+def _evon(device: str) -> Iterable[Quantity]:
+    where = "CPU" if device == "cpu" else "GPU"
+    for network in ("cnn3", "resnet34"):
+
+        def rows(found: Any, network: str = network) -> Any:
+            return [row for row in found if row["network"] == network]
+
+        for method in ("evon, interval 100", "products", "soap-like"):
+            what = f"step over IVON fused, {network}, {where}"
+            path: KeyPath = ("rows", rows, ("method", method), "over_ivon_fused")
+            goal = 4.0 if method.startswith("evon") else None
+            yield Quantity(f"evon-{device}", what, method, "×", path, goal=goal)
+
+
 def _fastest_laplace(speed: Mapping[str, Any]) -> Any:
     return min(row["ms"] for name, row in speed.items() if name.startswith("laplace-torch"))
 
@@ -200,7 +214,7 @@ def _together(quantities: Iterable[Quantity]) -> tuple[Quantity, ...]:
 
 QUANTITIES: tuple[Quantity, ...] = _together(
     chain(
-        *(of(device) for of in (_optimizer, _noise, _training, _sweep) for device in ("cpu", "cuda")),
+        *(of(device) for of in (_optimizer, _evon, _noise, _training, _sweep) for device in ("cpu", "cuda")),
         _glm(),
         _others(),
     )
