@@ -152,6 +152,7 @@ def test_a_learned_covariance_evens_lengths_out_and_sets_copies_apart(decay):
     assert variation(same) < 1e-12 < 0.1 < variation(learned)
 
 
+@pytest.mark.slow
 # ---------------------------------------------------------------------- the order of a method
 @pytest.mark.guards("prop-same-end")
 def test_all_orders_end_at_the_same_mean(glm):

@@ -123,6 +123,7 @@ def test_some_axes_stay_as_they_are():
         assert torch.allclose(logit_covariance(model, part, x), logit_covariance(model, same, x), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["exact", "rank", "monte_carlo", "direction"])
 def test_noise_is_that_of_the_full_gaussian(method):
     torch.manual_seed(0)

@@ -1,5 +1,6 @@
 """EVON over two processes: each with its own sample, all with the same weights, bases and Hessian."""
 
+import pytest
 import torch
 import torch.distributed as dist
 from ivon_problems import backward, seed, train_step
@@ -43,6 +44,7 @@ def work(rank):
 
 
 @needs_gloo
+@pytest.mark.slow
 def test_two_processes_are_one_with_two_samples(tmp_path):
     first, second = in_two_processes(tmp_path, work)
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
@@ -72,6 +74,7 @@ def unequal(rank):
 
 
 @needs_gloo
+@pytest.mark.slow
 def test_a_process_that_runs_out_of_batches_takes_the_bases_over(tmp_path):
     first, second = in_two_processes(tmp_path, unequal)
     assert first.keys() == second.keys() and "2.weight.basis_0" in first

@@ -46,6 +46,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*for the posterior is wide")
 @pytest.mark.parametrize("module, name, values", CASES)
 def test_situation(module, name, values, monkeypatch, request):

@@ -42,6 +42,7 @@ def trained(executor="single", steps=6, **more):
 
 
 # ------------------------------------------------------------------ the clip
+@pytest.mark.slow
 def test_the_clip_of_the_estimate_symbolically():
     """As it is defined, F to +-c (h + delta); and as the executors have it, before the factor h + delta."""
     ghat, noise = sp.symbols("ghat e", real=True)
