@@ -121,7 +121,6 @@ def covariance_table(rows: pd.DataFrame) -> pd.DataFrame:
         "noise_variation": ("variation of the noise", ".2f"),
         "rank_correlation_with_evon": ("rank correlation with EVON's", ".2f"),
         "auroc_noise": ("AUROC of the noise", ".2f"),
-        "auroc_disagreement": ("AUROC of disagreement", ".2f"),
     }
     table = {}
     for name in rows["covariance"].cat.categories:

@@ -250,6 +250,17 @@ def test_checkpoints_of_the_other_optimizer_are_refused():
     train_step(model, theirs, batch())
 
 
+def test_a_state_with_one_basis_is_refused_too():
+    params = [torch.nn.Parameter(torch.ones(1, 1, 3, 3))]  # whose positions alone have one
+    ours, theirs = EVON(params, **OPTIONS, interval=1), IVON(params, **OPTIONS)
+    with ours.sampled_params(train=True):
+        params[0].grad = torch.ones(1, 1, 3, 3)
+    ours.step()
+    assert [name for name in ours.state[params[0]] if name.startswith("basis_")] == ["basis_2"]
+    with pytest.raises(ValueError, match="load it in EVON"):
+        theirs.load_state_dict(ours.state_dict())
+
+
 def test_a_bent_basis_is_told_and_repaired():
     model = mlp()
     optimizer = evon(model)

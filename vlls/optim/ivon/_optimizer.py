@@ -155,7 +155,7 @@ class IVON(Optimizer, Joinable):
     def _check_saved(self, state: dict[str, Any], param: Tensor, which: str) -> None:
         """Raise a ValueError if the saved state of a parameter is not one of this optimizer."""
         checks.check_state(state, param, which)
-        if "basis_0" in state or "basis_1" in state:
+        if any(name.startswith("basis_") for name in state):
             raise ValueError(f"the saved state of {which} is EVON's, with a Hessian in an eigenbasis; load it in EVON")
 
     def _reset(self) -> None:
