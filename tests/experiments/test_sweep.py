@@ -1,9 +1,11 @@
 import importlib
+import json
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import util
 from pathlib import Path
@@ -12,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sweeping import tiny
 
 from vlls.cli._terminal import terminable
@@ -41,9 +44,10 @@ def do(monkeypatch, tmp_path):
         executors, "multiprocessing", SimpleNamespace(**{**vars(multiprocessing), "get_context": lambda _: context})
     )
 
-    def sweep_over(grid, workers=1, folder=tmp_path / "results", **options):
+    def sweep_over(grid, workers=1, folder=tmp_path / "results", isolate=None, **options):
         monkeypatch.setattr(module, "cells", lambda *_, **__: grid)
-        return sweep("fig5", protocol="smoke", results=folder, executor=LocalExecutor("cpu", workers), **options)
+        executor = LocalExecutor("cpu", workers, isolate=isolate)
+        return sweep("fig5", protocol="smoke", results=folder, executor=executor, **options)
 
     return sweep_over
 
@@ -211,27 +215,91 @@ def test_a_run_may_have_processes_that_decode_its_images(do, tmp_path):
     assert (len(result.finished), result.failed) == (1, {})
 
 
-def test_a_process_that_is_killed_is_told_in_one_line_and_the_rest_is_done(do):
-    grid = [tiny(epochs=ENDLESS, methods=("sgd",))[0], *tiny(seeds=1, methods=("sgd",))]
+@contextmanager
+def killing(cell):
+    """Give a reporter that kills the processes of the next executor when this cell is under way."""
     executors = []
-
-    def kill(cell):
-        if cell == grid[0]:
-            for worker in executors[0]._workers:
-                os.kill(worker.process.pid, signal.SIGKILL)
-
     real = LocalExecutor.__init__
 
     def remember(self, *arguments, **options):
         real(self, *arguments, **options)
         executors.append(self)
 
+    def kill(other):
+        if other == cell:
+            for worker in executors[0]._workers:
+                os.kill(worker.process.pid, signal.SIGKILL)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LocalExecutor, "__init__", remember)
-        result = do(grid, reporters=[Told(kill)])
+        yield Told(kill)
+
+
+def test_a_process_that_is_killed_is_told_in_one_line_and_the_rest_is_done(do):
+    grid = [tiny(epochs=ENDLESS, methods=("sgd",))[0], *tiny(seeds=1, methods=("sgd",))]
+    with killing(grid[0]) as told:
+        result = do(grid, reporters=[told])
     assert result.finished == grid[1:]
     assert result.failed == {
         grid[0]: "its process was killed, as the system does when memory runs out; choose fewer --workers-per-device"
+    }
+
+
+# ---------------------------------------------------------------------- in threads
+def bytes_of(folder):
+    """Each record but for the machine, and each checkpoint's weights."""
+    records = {path.parent.name: json.loads(path.read_text()) for path in folder.rglob("record.json")}
+    assert {record["machine"].pop("side_by_side") for record in records.values()} == {2}
+    states = {path.parent.name: torch.load(path)["model"] for path in folder.rglob("checkpoint.pt")}
+    return {name: {**record, "machine": None} for name, record in records.items()}, states
+
+
+def test_threads_do_as_processes_bit_for_bit(do, tmp_path):
+    grid = tiny(seeds=1, methods=("ivon", "sgd", "sam", "evon", "ols", "elr"))
+    grid.append(replace(grid[0], config=replace(grid[0].config, ema=0.9)))
+    found = {}
+    for isolate in (True, False):
+        told = Told()
+        result = do(grid, 2, tmp_path / str(isolate), isolate, reporters=[told], keep_weights=True)
+        assert len(result.finished) == len(grid)
+        found[isolate] = bytes_of(tmp_path / str(isolate))
+    assert told.where == "1 process on the CPU, 2 runs side by side in it, 1 thread each"
+    assert found[True][0] == found[False][0] and len(found[True][0]) == len(grid)
+    for name, weights in found[True][1].items():
+        for key, values in weights.items():
+            assert torch.equal(values, found[False][1][name][key])
+
+
+def test_runs_in_threads_are_saved_and_go_on(do, tmp_path):
+    def interrupt(cell):
+        if told.shares[-1] > 0.1:
+            raise KeyboardInterrupt
+
+    grid, told = tiny(epochs=60, seeds=1), Told(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        do(grid, 2, isolate=False, reporters=[told])
+    assert {status for _, status in told.ended} == {"stopped"}
+    assert len(list((tmp_path / "results").rglob("checkpoint.pt"))) == 2
+    do(grid, 2, isolate=False)
+    do(grid, 2, tmp_path / "at once")
+    pd.testing.assert_frame_equal(table(tmp_path / "results"), table(tmp_path / "at once"))
+
+
+def test_a_thread_that_fails_leaves_the_others_alone(do, tmp_path):
+    cell, *grid = tiny(epochs=5)
+    result = do([broken(cell, train_size=10_000), *grid], 2, isolate=False)
+    assert set(result.finished) == set(grid) and len(result.failed) == 1
+    assert "train_size" in next(iter(result.failed.values()))
+
+
+def test_threads_that_are_killed_with_their_process_are_told(do):
+    grid = [*tiny(epochs=ENDLESS, seeds=1), *tiny(seeds=1, methods=("sgd",))]
+    with killing(grid[1]) as told:
+        result = do(grid, 2, isolate=False, reporters=[told])
+    assert result.finished == grid[2:] and set(result.failed) == set(grid[:2])
+    assert set(result.failed.values()) == {
+        "the process of all runs side by side was killed, as the system does when memory runs out; choose fewer "
+        "--workers-per-device"
     }
 
 

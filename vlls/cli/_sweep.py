@@ -87,6 +87,15 @@ def sweep(
         int | None,
         option(WHERE, "runs side by side on a device (1 on a GPU, as many as there are cores on a CPU)", "K"),
     ] = None,
+    isolate: Annotated[
+        bool | None,
+        option(
+            WHERE,
+            "a process for each run, or threads of one, which a GPU does in less time",
+            None,
+            "--isolate/--no-isolate",
+        ),
+    ] = None,
     threads: Annotated[int, option(WHERE, "of torch in a run, on a CPU", "N", min=1)] = 1,
     address: Annotated[
         str | None, option(WHERE, "of the Ray cluster: auto, HOST:PORT, or ray://HOST:PORT", "ADDRESS")
@@ -117,7 +126,7 @@ def sweep(
     budget = None if time_budget is None else seconds_of(time_budget)
     notes = Console(stderr=True, quiet=quiet)
     cells(name, protocol, seeds=seeds, tune=tune)  # what is wrong with them is told before a process or cluster begins
-    where = _executor(executor, device, workers_per_device, threads, address)
+    where = _executor(executor, device, workers_per_device, isolate, threads, address)
     try:
         with terminable(), _Watch(notes) as watch:
             result = run_sweep(
@@ -152,8 +161,12 @@ def seconds_of(text: str) -> float:
     return total
 
 
-def _executor(name: ExecutorName, device: str, workers: int | None, threads: int, address: str | None) -> Executor:
+def _executor(
+    name: ExecutorName, device: str, workers: int | None, isolate: bool | None, threads: int, address: str | None
+) -> Executor:
     if name is ExecutorName.ray:
+        if isolate is not None:
+            raise ValueError("--isolate goes with --executor local: on a cluster each run has a process; leave it out")
         from vlls.experiments import RayExecutor
 
         return RayExecutor(address, device=device, workers_per_device=workers, threads=threads)
@@ -161,7 +174,7 @@ def _executor(name: ExecutorName, device: str, workers: int | None, threads: int
         raise ValueError(f"address={address!r} goes with --executor ray; leave it out, or add that")
     from vlls.experiments import LocalExecutor  # late: it needs torch
 
-    return LocalExecutor(device, workers, threads=threads)
+    return LocalExecutor(device, workers, threads=threads, isolate=isolate)
 
 
 # ---------------------------------------------------------------------- what is told

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -18,18 +20,22 @@ import torch
 from vlls._names import check_whole_number
 from vlls.experiments._jobs import GRACE, Event, Job, Outcome
 from vlls.train import Reporter, RunConfig
-from vlls.train._machine import pick_device
+from vlls.train._machine import pick_device, stop_threads
 
 __all__ = ["LocalExecutor", "available_cores"]
 
 
 class LocalExecutor:
-    """Processes of this machine, each doing one run after the other.
+    """Runs side by side on this machine: on a GPU in threads of one process, on a CPU in processes.
+
+    The threads of a GPU's process launch their steps on streams of their own, which fill the gaps of each other's;
+    several processes would take turns.
 
     Args:
         device: ``"auto"`` for all GPUs, or the CPU where there is none; ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
         workers_per_device: runs side by side on a device; None for one on a GPU, and one for each core on a CPU.
-        threads: of torch in each, on a CPU; None for the cores over the runs.
+        threads: of torch in each run, on a CPU; None for the cores over the runs.
+        isolate: whether each run has a process of its own; None for that on a CPU.
 
     Raises:
         ValueError: for a device that there is not, or no workers.
@@ -39,7 +45,14 @@ class LocalExecutor:
         '2 processes on the CPU, 1 thread each'
     """
 
-    def __init__(self, device: str = "auto", workers_per_device: int | None = None, *, threads: int | None = 1) -> None:
+    def __init__(
+        self,
+        device: str = "auto",
+        workers_per_device: int | None = None,
+        *,
+        threads: int | None = 1,
+        isolate: bool | None = None,
+    ) -> None:
         first = pick_device(device)
         if workers_per_device is None:
             workers_per_device = available_cores() if first.type == "cpu" else 1
@@ -48,29 +61,36 @@ class LocalExecutor:
         if first.type == "cuda" and device in ("auto", "cuda"):
             devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         self.threads = threads if first.type == "cpu" else None
-        self._devices = devices
-        self._workers = [_Worker(device) for _ in range(workers_per_device) for device in devices]
+        self._devices, self._each = devices, workers_per_device
+        isolate = first.type == "cpu" if isolate is None else isolate
+        self._room = 1 if isolate else workers_per_device  # of a process, in runs
+        self._workers = [
+            _Worker(device, self._room) for _ in range(workers_per_device // self._room) for device in devices
+        ]
         self._stopping = False
 
     def describe(self) -> str:
         """Say in a few words where the runs are done."""
-        count = len(self._workers)
         where = "the CPU" if self._devices == ["cpu"] else ", ".join(self._devices)
+        count = len(self._workers)
         text = f"{count} process{'es' if count > 1 else ''} on {where}"
+        if self._room > 1:
+            text += f", {self._room} runs side by side in {'each' if count > 1 else 'it'}"
         return f"{text}, {self.threads} thread{'s' if self.threads > 1 else ''} each" if self.threads else text
 
     @property
     def free(self) -> int:
         """Number of jobs that could be begun now."""
-        return 0 if self._stopping else sum(worker.job is None for worker in self._workers)
+        return 0 if self._stopping else sum(worker.room - len(worker.jobs) for worker in self._workers)
 
     def submit(self, job: Job) -> None:
-        """Begin a job in a process that has none."""
-        next(worker for worker in self._workers if worker.job is None).begin(job, self.threads)
+        """Begin a job in the process that has the fewest."""
+        worker = min(self._workers, key=lambda worker: len(worker.jobs))
+        worker.begin(replace(job, device=worker.device, threads=self.threads, side_by_side=self._each))
 
     def events(self, timeout: float) -> list[Event]:
         """Return the news since the last call; wait at most ``timeout`` seconds for the first."""
-        busy = [worker for worker in self._workers if worker.job is not None]
+        busy = [worker for worker in self._workers if worker.jobs]
         if not busy:
             return []
         wait([handle for worker in busy for handle in (worker.connection, worker.process.sentinel)], timeout)
@@ -99,40 +119,40 @@ def available_cores() -> int:
 class _Worker:
     """A process that is begun when there is a first job for it, and again where it has died."""
 
-    def __init__(self, device: str) -> None:
-        self.device = device
-        self.job: Job | None = None
+    def __init__(self, device: str, room: int) -> None:
+        self.device, self.room = device, room
+        self.jobs: dict[str, Job] = {}  # by the key of the run
         self.process: Any = None
         self.connection: Any = None
         self.asked = False
 
-    def begin(self, job: Job, threads: int | None) -> None:
+    def begin(self, job: Job) -> None:
         if self.process is None or not self.process.is_alive():
             context = multiprocessing.get_context("spawn")
             self.connection, theirs = context.Pipe()
             self.process = context.Process(target=_serve, args=(theirs,))  # no daemon: a run may have processes itself
             self.process.start()
             theirs.close()
-        self.job = replace(job, device=self.device, threads=threads)
+        self.jobs[job.cell.config.key] = job
         with contextlib.suppress(OSError):  # a process that has died is found by its events
-            self.connection.send(self.job)
+            # the key goes before the job, whose method the process may not know
+            self.connection.send((job.cell.config.key, pickle.dumps(job)))
 
     def events(self) -> list[Event]:
-        assert self.job is not None
         found: list[Event] = []
         died = not self.process.is_alive()  # before the last look at what it said
         try:
             while self.connection.poll():
-                found.append((self.job, *self.connection.recv()))
+                key, done, outcome = self.connection.recv()
+                found.append((self.jobs[key], done, outcome))
+                if outcome is not None:
+                    del self.jobs[key]
         except (EOFError, OSError):
             died = True
-        over = any(outcome is not None for *_, outcome in found)
-        if died and not over:
+        if died and self.jobs:
             self.process.join(GRACE)
-            found.append((self.job, 0.0, self._death()))
-            over = True
-        if over:
-            self.job = None
+            found += [(job, 0.0, self._death()) for job in self.jobs.values()]
+            self.jobs.clear()
         return found
 
     def _death(self) -> Outcome:
@@ -145,7 +165,8 @@ class _Worker:
             why = f"died of {signal.Signals(-code).name}"
         else:
             why = f"ended with exit code {code}"
-        return Outcome("failed", f"its process {why}")
+        whose = "its process" if self.room == 1 else "the process of all runs side by side"
+        return Outcome("failed", f"{whose} {why}")
 
     def ask_to_stop(self) -> None:
         self.asked = True
@@ -158,26 +179,44 @@ class _Worker:
             self.process.join(GRACE)
         if self.connection is not None:
             self.connection.close()
-        self.job = None
+        self.jobs.clear()
 
 
 # ---------------------------------------------------------------------- in the process
 def _serve(connection: Connection) -> None:
-    """Do jobs until there are no more."""
+    """Do jobs, each in a thread, until there are no more."""
     if hasattr(os, "setsid"):  # Ctrl-C is the sweep's, which then asks us
         os.setsid()
     _end_with_parent()
+    signal.signal(signal.SIGTERM, lambda signum, _: stop_threads(signum))
+    one_at_a_time = threading.Lock()
+
+    def tell(key: str, done: float, outcome: Outcome | None = None) -> None:
+        with one_at_a_time:
+            connection.send((key, done, outcome))
+
+    def do(key: str, job: Job) -> None:
+        with _own_stream(job.device):
+            outcome = job.work([DoneReporter(lambda done: tell(key, done))])
+        tell(key, 1.0, outcome)
+
     while True:
         try:
-            job = connection.recv()
+            key, pickled = connection.recv()
         except (EOFError, OSError):
             return
+        try:
+            job = pickle.loads(pickled)
         except Exception as error:  # of a method in a module that is not found here, or in a notebook
             reason = f"{error}; define its method in a module that other processes can import"
-            connection.send((0.0, Outcome("failed", f"its process could not load it: {reason}")))
+            tell(key, 0.0, Outcome("failed", f"its process could not load it: {reason}"))
             continue
-        outcome = job.work([DoneReporter(lambda done: connection.send((done, None)))])
-        connection.send((1.0, outcome))
+        threading.Thread(target=do, args=(key, job), daemon=True).start()
+
+
+def _own_stream(device: str) -> AbstractContextManager[Any]:
+    """Launch a thread's work on a stream of a GPU that no other thread waits for."""
+    return torch.cuda.stream(torch.cuda.Stream(device)) if device.startswith("cuda") else contextlib.nullcontext()
 
 
 def _end_with_parent() -> None:

@@ -27,6 +27,7 @@ class Job:
         threads: of torch, on the CPU; None for torch's own.
         checkpoint_seconds: time between checkpoints.
         keep_weights: whether the checkpoint of a finished run stays.
+        side_by_side: number of runs that share the device at most, for the record.
     """
 
     cell: Cell
@@ -36,6 +37,7 @@ class Job:
     threads: int | None = None
     checkpoint_seconds: float = 30.0
     keep_weights: bool = False
+    side_by_side: int = 1
 
     def work(self, reporters: Sequence[Reporter] = ()) -> Outcome:
         """Do the run in this process, or go on with it, and return its outcome, also if it fails."""

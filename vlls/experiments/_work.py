@@ -15,6 +15,7 @@ from vlls.experiments._jobs import Job, Outcome
 from vlls.experiments._smoothed import smoothed_labels
 from vlls.train import Interrupted, Reporter, load_run, run
 from vlls.train._files import CHECKPOINT, RECORD, FolderBusy, load_record, save_record
+from vlls.train._trainer import ONE_AT_A_TIME
 
 PATIENCE = 60.0  # seconds to wait for a process that is still letting go of the run
 
@@ -41,7 +42,8 @@ def work(job: Job, reporters: Sequence[Reporter] = ()) -> Outcome:
         return Outcome("failed", f"{type(error).__name__} at {where}: {' '.join(str(error).split())}")
     finally:
         if job.device.startswith("cuda"):
-            torch.cuda.empty_cache()
+            with ONE_AT_A_TIME:
+                torch.cuda.empty_cache()
 
 
 def _train(job: Job, reporters: Sequence[Reporter]) -> Outcome:
@@ -60,7 +62,11 @@ def _train(job: Job, reporters: Sequence[Reporter]) -> Outcome:
         labels = load_record(folder / LABELS)
     if not job.keep_weights:
         (folder / CHECKPOINT).unlink(missing_ok=True)
-    return Outcome(result.status, result.reason, load_record(folder / RECORD), labels)
+    record = load_record(folder / RECORD)
+    if result.model is not None:  # trained now: its times are those of so many side by side
+        record["machine"]["side_by_side"] = job.side_by_side
+        save_record(folder / RECORD, record)
+    return Outcome(result.status, result.reason, record, labels)
 
 
 def _patiently(job: Job, reporters: Sequence[Reporter]) -> Outcome:

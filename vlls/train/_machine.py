@@ -80,12 +80,28 @@ def gathered(value: Any) -> list[Any]:
     return values
 
 
+_runs_in_threads: dict[int, list[int]] = {}  # the signals that each run in another thread than the main one was told
+_told_to_all: list[int] = []
+
+
+def stop_threads(signum: int) -> None:
+    """Ask the runs in other threads than the main one to stop, and those that begin later: they hear no signals."""
+    _told_to_all.append(signum)
+    for asked in list(_runs_in_threads.values()):
+        asked.append(signum)
+
+
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
     """Collect the signals that ask this process to stop; a second one stops it at once."""
     asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield asked  # Python handles signals in the main thread alone
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals in the main thread alone
+        _runs_in_threads[id(asked)] = asked
+        asked += _told_to_all
+        try:
+            yield asked
+        finally:
+            del _runs_in_threads[id(asked)]
         return
 
     def note(signum: int, _: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -23,6 +24,9 @@ from vlls.train._prepare import FILE_IMAGE_SIZE, Images, RunData, derive_seed
 from vlls.train.methods import METHODS, make_criterion, make_optimizer
 
 WARMUP = 3  # steps taken as they come before the step is captured in a CUDA graph
+# Of the runs in threads of one process, one at a time builds its network from the global generator, tries cuDNN's
+# algorithms, which is a global switch, or launches steps: while one is captured, none may be replayed.
+ONE_AT_A_TIME = threading.RLock()
 
 
 class Trainer:
@@ -111,6 +115,10 @@ class Trainer:
 
     def _advance(self) -> None:
         """Take the step as it comes, capture it, or replay it."""
+        with ONE_AT_A_TIME if self._use_graph or self.device.type == "cuda" else nullcontext():
+            self._launch()
+
+    def _launch(self) -> None:
         if self._graph is not None:
             self._graph.replay()
             return
@@ -300,7 +308,7 @@ def make_model(
     ``pretrained`` replaces the config's, for weights that will be replaced themselves.
     """
     channels = data.train.images.shape[3] if isinstance(data.train.images, np.ndarray) else 3
-    with torch.random.fork_rng(devices=[]):
+    with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
         pretrained = config.pretrained if pretrained is None else pretrained
         shape: Any = {"in_channels": channels, "image_size": seen_size(config, data)}
