@@ -90,7 +90,7 @@ def test_every_executor_learns_on_a_gpu(options):
             loss = F.cross_entropy(model(x), y)
             loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 
 
