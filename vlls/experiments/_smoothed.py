@@ -26,7 +26,7 @@ def smoothed_labels(loaded: LoadedRun, *, images: int = IMAGES) -> dict[str, Any
     3-5) a row is what the loss takes for the label. For a variational method the label is :math:`y + \epsilon`, where
     :math:`\epsilon` has mean and spread (Eqs. 16, 20): the entries of the other classes are the root mean square of
     :math:`\epsilon`, the noise's size whatever its sign, and the own class has the rest; the mean of
-    :math:`\epsilon`, with its sign, is given too.
+    :math:`\epsilon`, with its sign, is given too. Where the loss smooths as well, its smoothing is added.
 
     Args:
         loaded: a run whose weights were kept.
@@ -42,18 +42,20 @@ def smoothed_labels(loaded: LoadedRun, *, images: int = IMAGES) -> dict[str, Any
     classes = data.num_classes
     found: dict[str, Any] = {"classes": list(data.classes)}
     record = METHODS[config.method]
+    if record.smoothed_labels is None and loaded.posterior is None:
+        others = [name for name, other in METHODS.items() if other.smoothed_labels is not None or other.variational]
+        raise ValueError(f"method={config.method!r} does not smooth labels; choose one of {', '.join(others)}")
+    smoothed = torch.eye(classes).double()
     if record.smoothed_labels is not None:
         criterion = record.criterion(config, classes)
         state = load_checkpoint(loaded.folder / CHECKPOINT)["processes"][0]
         criterion.load_state_dict(state["criterion"])
-        found["smoothed"] = record.smoothed_labels(criterion, classes)
-    elif loaded.posterior is not None:
-        smoothed, mean = _of_posterior(loaded, loaded.posterior, images)
-        found |= {"smoothed": smoothed, "mean_noise": mean.tolist()}
-    else:
-        others = [name for name, other in METHODS.items() if other.smoothed_labels is not None or other.variational]
-        raise ValueError(f"method={config.method!r} does not smooth labels; choose one of {', '.join(others)}")
-    found["smoothed"] = found["smoothed"].tolist()
+        smoothed = record.smoothed_labels(criterion, classes).double()
+    if loaded.posterior is not None:
+        noisy, mean = _of_posterior(loaded, loaded.posterior, images)
+        smoothed = smoothed + noisy - torch.eye(classes).double()
+        found["mean_noise"] = mean.tolist()
+    found["smoothed"] = smoothed.tolist()
     return found
 
 

@@ -367,6 +367,7 @@ _METHODS: dict[str, Method] = {
             marker="h",
             reads={**_IVON, "smoothing": 0.1},
             criterion=_label_smoothing,
+            smoothed_labels=_smoothed_uniformly,
             optimizer=_ivon,
             **_LIKE_IVON,
             tuned="smoothing",
