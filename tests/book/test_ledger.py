@@ -58,6 +58,7 @@ def test_one_seed_counts_from_one_point_and_several_from_two_standard_errors():
     assert [Gap(points, None, 1).side for points in (0.9, 1.0, -0.9, -1.0)] == [0, 1, 0, -1]
     assert [Gap(0.5, error, 3).side for error in (0.2, 0.3)] == [1, 0]
     assert Gap(-0.5, 0.2, 3).side == -1
+    assert Gap(0.3, 0.01, 3).side == 0 and Gap(0.3, 0.01, 4).side == 1  # the spread of few seeds says little
     assert str(Gap(-0.54, 0.23, 3)) == "−0.5 ± 0.2 in 3 seeds" and str(Gap(1.0, None, 1)) == "+1.0, one seed"
 
 
@@ -103,6 +104,16 @@ def test_learned_against_fixed(tables, fixed, verdict):
     tables("controls", runs(SYM, ivon=87.17, ivon_fixed=fixed, ivon_fixed__no_noise=84.84))
     assert judge("fig6").verdict == verdict and "learned share at short: 0.02 %" in judge("fig6").number
     assert judge("noise-helps").verdict == "holds" and "+2.3" in judge("noise-helps").number
+
+
+@pytest.mark.parametrize(
+    "isotropic, verdict, so",
+    [(87.0, "fails", "It is the course of σ that helps"), (85, "holds", "What is learned helps")],
+)
+def test_a_variance_that_follows_the_learned_ones_median(tables, isotropic, verdict, so):
+    tables("controls", runs(SYM, ivon=87.17, ivon_fixed=85, ivon_isotropic=isotropic))
+    found = judge("fig6")
+    assert found.verdict == verdict and so in found.sentence
 
 
 @pytest.mark.parametrize("best, verdict", [(54.0, "fails"), (11.0, "holds")])

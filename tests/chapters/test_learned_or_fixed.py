@@ -13,7 +13,7 @@ import pytest
 BOOK = Path(__file__).parents[2] / "book"
 sys.path.insert(0, str(BOOK))
 from figures.fixed_variance import gaps_to_fixed, gaps_to_fixed_in_words, learned_shares, share_left  # noqa: E402
-from figures.ledger import ON_REAL_IMAGES, SHORT_STD, rows_of, said  # noqa: E402
+from figures.ledger import ON_REAL_IMAGES, rows_of, said, short_std  # noqa: E402
 
 from vlls.experiments import load_table  # noqa: E402
 
@@ -77,12 +77,12 @@ def test_no_run_at_the_presets_learned_its_variance():
 
 
 def test_the_stds_of_the_short_run_are_those_of_decay_alone():
-    run = share_left(rows_of("controls", "short").query("method == 'ivon' and panel == @SYM"))
-    left = (run["hess_init"] * run["left"]).item()
+    runs = share_left(rows_of("controls", "short").query("method == 'ivon'"))
+    (left,) = set((runs["hess_init"] * runs["left"]).round(9))
     assert left == pytest.approx(0.9 * math.exp(-2), rel=1e-3)
-    low, high = SHORT_STD
+    low, high = short_std()
     assert low < 1 / math.sqrt(50_000 * (left + 1e-3)) < high
-    assert 1 - left / (1 / (50_000 * low**2) - 1e-3) < 0.003
+    assert 1 - left / (1 / (50_000 * low**2) - 1e-3) < 0.006
     assert 6.5 < 0.901 / (left + 1e-3) < 7.5 and "sevenfold" in TEXT
 
 
