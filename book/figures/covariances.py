@@ -103,7 +103,7 @@ def above(rows: pd.DataFrame, one: str, other: str, number: str) -> Gap:
         other: that of another.
         number: a column; accuracies and calibration errors are in percent.
     """
-    found = gap_of(_of(rows, one, number), _of(rows, other, number))
+    found = gap_of(_of(rows, one, number), _of(rows, other, number), least=0)
     if found is None:
         raise ValueError(
             f"{one} and {other} have no seed in common; run bench_covariances.py again"

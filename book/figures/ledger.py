@@ -53,26 +53,30 @@ AUTHORS_FIG7 = {
 # ---------------------------------------------------------------------- differences
 @dataclass(frozen=True)
 class Gap:
-    """How far one method is above another, in points of test accuracy at the last epoch.
+    """How far one method is above another, in points of test accuracy at the last epoch or another unit.
 
     Attributes:
         points: the mean over the seeds that both have.
         error: its standard error, of the differences seed by seed; None with one seed.
         seeds: their number.
+        least: the smallest difference of a single seed that counts, in the same unit.
     """
 
     points: float
     error: float | None
     seeds: int
+    least: float = 1.0
 
     @property
     def side(self) -> int:
         """1 if it is clearly above, -1 if clearly below, 0 if that is not settled.
 
-        Clear is a difference of at least one point over the number of seeds, and of more than two standard errors
-        where there are several: the spread of two or three seeds is too uncertain itself.
+        Clear is a difference of at least ``least`` over the number of seeds, and of more than two standard errors where
+        there are several: the spread of two or three seeds is too uncertain itself.
         """
-        clear = abs(self.points) >= 1 / self.seeds and abs(self.points) > 2 * (self.error or 0.0)
+        clear = abs(self.points) >= self.least / self.seeds and abs(self.points) > 2 * (
+            self.error or 0.0
+        )
         return 0 if not clear else 1 if self.points > 0 else -1
 
     def __str__(self) -> str:
@@ -108,14 +112,14 @@ def accuracies(rows: pd.DataFrame, method: str, variant: str = "") -> pd.Series:
     return 100 * rows.set_index(["method", "value"]).loc[[best]].set_index("seed")["test_accuracy"]
 
 
-def gap_of(one: pd.Series, other: pd.Series) -> Gap | None:
+def gap_of(one: pd.Series, other: pd.Series, least: float = 1.0) -> Gap | None:
     """Return how far one method's percentages, by seed, are above another's; None if they have no seed in common."""
     differences = (one - other).dropna()
     if differences.empty:
         return None
     seeds = len(differences)
     error = float(differences.std() / seeds**0.5) if seeds > 1 else None
-    return Gap(float(differences.mean()), error, seeds)
+    return Gap(float(differences.mean()), error, seeds, least)
 
 
 def gap(
@@ -567,7 +571,7 @@ def ladder_gaps(
             pd.Series({cell["seed"]: scale * cell["posteriors"][name][number] for cell in cells})
             for name in (one, other)
         )
-        if (between := gap_of(one_s, other_s)) is not None:
+        if (between := gap_of(one_s, other_s, least=0)) is not None:
             found[rate] = between
     return found
 
