@@ -13,6 +13,7 @@ places take their Hessian along.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from vlls._names import kind_of
 from vlls._validation import check_whole_number
 from vlls._warnings import warn_caller
 from vlls.optim.alg1 import hess_estimate, ivon_direction, posterior_noise, sample_statistic
+from vlls.optim.ivon._cpu import FusedCPU
 from vlls.optim.ivon._executors import States, StepExecutor
 from vlls.optim.ivon._optimizer import IVON
 from vlls.optim.ivon._state import ParameterState
@@ -51,7 +53,9 @@ class EVON(IVON):
             of these steps.
         basis_decay: decay of these averages in a step, in [0, 1).
         max_axis: length of the longest axis that has a basis, >= 0; at 0 it is IVON.
-        **options: as of :class:`.IVON`, except ``foreach`` and ``fused``: there is one way to take the steps.
+        fused: IVON's kernel for float32 parameters on a CPU, on their coordinates, with other random numbers: the
+            quickest and leanest. None: off. Other parameters take torch's operations, one after the other.
+        **options: as of :class:`.IVON`, except ``foreach``.
 
     Raises:
         ValueError: as of :class:`.IVON`.
@@ -85,13 +89,13 @@ class EVON(IVON):
         interval: int = 100,
         basis_decay: float = 0.995,
         max_axis: int = 2048,
+        fused: bool | None = None,
         **options: Any,
     ) -> None:
-        for name in ("foreach", "fused"):
-            if options.pop(name, None):
-                raise ValueError(f"{name}=True: EVON has one way to take its steps; leave {name} out")
+        if options.pop("foreach", None):
+            raise ValueError("foreach=True: EVON takes one parameter after the other; leave foreach out")
         own: dict[str, Any] = {"interval": interval, "basis_decay": basis_decay, "max_axis": max_axis}
-        super().__init__(params, lr, ess, foreach=False, fused=False, **options, **own)
+        super().__init__(params, lr, ess, foreach=False, fused=fused, **options, **own)
 
     def _check_group(self, group: dict[str, Any]) -> None:
         super()._check_group(group)
@@ -121,8 +125,14 @@ class EVON(IVON):
 
     @property
     def executor(self) -> str:
-        """The name of the code that takes the steps."""
-        return _Eigenbasis.label()
+        """The name of the code that takes the steps; random numbers and last digits depend on it."""
+        params = [p for p in self._params() if p.requires_grad and p.numel()] or self._params()
+        return ", ".join(dict.fromkeys(kind.label() for kind in _executors_of(params, self.fused)))
+
+    @property
+    def capturable(self) -> bool:
+        """False: a CUDA graph cannot hold the change of the bases."""
+        return False
 
     def posterior(self, model: torch.nn.Module) -> KroneckerPosterior:  # type: ignore[override]
         """Return the posterior by the names of the model's parameters; see :meth:`.IVON.posterior`."""
@@ -195,7 +205,7 @@ class _EigenWeights(Weights):
     state_type = EigenState
 
     def _executors_of(self, states: list[ParameterState]) -> list[type[StepExecutor]]:
-        return [_Eigenbasis] * len(states)
+        return _executors_of([state.param for state in states], self._optimizer.fused)
 
     def update(self, states: list[ParameterState]) -> None:
         grads = [state.grad for state in states if state.grad is not None]
@@ -204,6 +214,10 @@ class _EigenWeights(Weights):
             warn_caller("a gradient is NaN or infinite: this step is left out, and mean, Hessian and bases stay")
             return
         super().update(states)
+
+
+def _executors_of(params: Sequence[Tensor], fused: bool | None) -> list[type[StepExecutor]]:
+    return [_FusedEigenbasis if fused and _FusedEigenbasis.supports(param) else _Eigenbasis for param in params]
 
 
 # ---------------------------------------------------------------------- the steps
@@ -258,6 +272,71 @@ def _step(state: EigenState) -> None:
     state.mean.sub_(back(direction, state.bases).mul_(state.lr))
     if state.keeps_master:
         state.param.copy_(state.mean)
+
+
+class _FusedEigenbasis(FusedCPU):
+    """IVON's kernel, for a turned parameter on its coordinates; noise is kept as these, the mean as it is."""
+
+    saves_first = True
+
+    @classmethod
+    def label(cls) -> str:
+        return f"eigenbasis {super().label()}"
+
+    def save(self, states: States) -> None:
+        super().save(states)
+        for state in states:
+            state.other.copy_(state.param)
+
+    def draw(self, states: States, generator: Generator | None) -> None:
+        straight, turned = _split(states)
+        super().draw(straight, generator)
+        for state in turned:  # a sample of a mean of zero is its noise; the kernel keeps that mean where the sample goes
+            super().draw([_seen_as(state, state.noise.zero_(), state.param)], generator)
+            torch.add(state.other, back(state.noise, state.bases), out=state.param)
+
+    def restore(self, states: States) -> None:
+        straight, turned = _split(states)
+        super().restore(straight)
+        for state in turned:
+            state.param.copy_(state.other)
+
+    def noise(self, state: ParameterState, at_sample: bool) -> Tensor:
+        assert isinstance(state, EigenState)
+        return state.noise if state.turned else super().noise(state, at_sample)
+
+    def update(self, states: States, generator: Generator | None, at_sample: bool, resample: bool) -> None:
+        if at_sample:
+            self.restore(states)
+        straight, turned = _split(states)
+        super().update(straight, None, False, False)
+        for state in turned:
+            assert state.grad is not None
+            # without a prior the mean does not enter, and its step is exact from 0
+            mean = state.other.copy_(project(state.mean, state.bases)) if state.group["weight_decay"] else state.other.zero_()
+            sample = state.noise.add_(mean)
+            seen = _seen_as(state, sample, mean)
+            seen.grad = project(state.grad, state.bases)
+            super().update([seen], None, True, False)  # leaves the new mean where the sample was
+            del seen
+            state.param.sub_(back(mean.sub_(sample), state.bases))
+        _learn_bases([*straight, *turned])
+        if resample:
+            self.save(states)
+            self.draw(states, generator)
+
+
+def _split(states: States) -> tuple[list[EigenState], list[EigenState]]:
+    """Those without a basis, and those with one."""
+    own = [state for state in states if isinstance(state, EigenState)]
+    return [state for state in own if not state.turned], [state for state in own if state.turned]
+
+
+def _seen_as(state: EigenState, param: Tensor, other: Tensor) -> EigenState:
+    """The same state, with other tensors in the place of the parameter and of its counterpart."""
+    seen = copy(state)
+    seen.param, seen.other = param, other
+    return seen
 
 
 # ---------------------------------------------------------------------- the bases
