@@ -52,7 +52,7 @@ def network(name: str, device: str) -> list[torch.nn.Parameter]:
 
 def evon(params: list[torch.nn.Parameter], kind: str) -> Step:
     """An iteration of EVON that has its bases: one of the three kinds."""
-    optimizer = EVON(params, lr=0.1, ess=50_000.0, hess_init=0.9, weight_decay=1e-3, interval=1)
+    optimizer = EVON(params, lr=0.1, ess=50_000.0, hess_init=0.9, weight_decay=1e-3, interval=1, fused=True)
 
     def step() -> None:
         with optimizer.sampled_params(train=True):

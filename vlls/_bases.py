@@ -48,6 +48,32 @@ def _turn(tensor: Tensor, bases: Bases, lead: int, side: int) -> Tensor:
     return turned.reshape(shape)
 
 
+def turn_flat(entries: Tensor, axes: Sequence[tuple[int, Tensor | None]], side: int, free: list[Tensor]) -> Tensor:
+    """Return :func:`project` (side 0) or :func:`back` (side 1) of a tensor whose entries are given in a row.
+
+    Args:
+        entries: a contiguous vector.
+        axes: size and basis of each axis.
+        side: 0 or 1.
+        free: at least two vectors of that length, in which the products are written by turns. The one with the result
+            is taken out.
+    """
+    last = None
+    with in_full(entries):
+        for size, basis in axes:
+            if size == 1:
+                continue
+            columns, out = entries.view(size, -1).T, free.pop()
+            if basis is None:
+                out.view(-1, size).copy_(columns)
+            else:
+                torch.mm(columns, basis.T if side else basis, out=out.view(-1, size))
+            if last is not None:
+                free.append(last)
+            entries = last = out
+    return entries
+
+
 def in_full(tensor: Tensor) -> AbstractContextManager[None]:
     """Keep autocast, which a step may be taken in, from computing products of a tensor in half precision."""
     return torch.autocast(tensor.device.type, enabled=False)

@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from vlls._bases import Bases, axes_of, back, distance_from_orthonormal, gram_of_axis, in_full, project
+from vlls._bases import Bases, axes_of, back, distance_from_orthonormal, gram_of_axis, in_full, project, turn_flat
 from vlls._names import kind_of
 from vlls._validation import check_whole_number
 from vlls._warnings import warn_caller
 from vlls.optim.alg1 import hess_estimate, ivon_direction, posterior_noise, sample_statistic
 from vlls.optim.ivon._cpu import FusedCPU
-from vlls.optim.ivon._executors import States, StepExecutor
+from vlls.optim.ivon._executors import SAVE_AND_SAMPLE, UPDATE, States, StepExecutor
 from vlls.optim.ivon._optimizer import IVON
 from vlls.optim.ivon._state import ParameterState
 from vlls.optim.ivon._tensors import SingleTensor, _pieces, round_at_random
@@ -149,6 +149,7 @@ class EigenState(ParameterState):
     """A parameter whose momentum, Hessian and noise are coordinates in the bases of its axes."""
 
     bases: Bases = ()  # of each axis; None where it is as it is
+    drawn: tuple[Tensor, dict[str, Any]]  # key and hyperparameters of the last sample, where the noise is not kept
 
     def refresh(self, group: dict[str, Any], lasting: dict[str, Any], index: int) -> None:
         super().refresh(group, lasting, index)
@@ -173,6 +174,16 @@ class EigenState(ParameterState):
     def turned(self) -> bool:
         """Whether an axis has a basis."""
         return any(basis is not None for basis in self.bases)
+
+    @property
+    def stored_axes(self) -> list[tuple[int, Tensor | None]]:
+        """Size and basis of each axis, in the order in which the parameter's entries are in memory."""
+        axes = list(zip(self.axes, self.bases, strict=True))
+        return axes if self.param.is_contiguous() else [axes[0], axes[2], axes[1]]
+
+    def flat(self, tensor: Tensor) -> Tensor:
+        """All entries of a tensor in that order: a view, where they are in it."""
+        return (tensor if self.param.is_contiguous() else tensor.movedim(1, -1)).reshape(-1)
 
     def seen(self, grad: Tensor, noise: Tensor) -> Tensor:
         grad = grad.to(self.dtype)
@@ -208,12 +219,20 @@ class _EigenWeights(Weights):
         return _executors_of([state.param for state in states], self._optimizer.fused)
 
     def update(self, states: list[ParameterState]) -> None:
-        grads = [state.grad for state in states if state.grad is not None]
-        sizes = torch._foreach_norm(grads, torch.inf) if grads else ()
-        if not all(bool(torch.isfinite(size)) for size in sizes):
+        if not _all_finite([state.grad for state in states if state.grad is not None]):
             warn_caller("a gradient is NaN or infinite: this step is left out, and mean, Hessian and bases stay")
             return
         super().update(states)
+
+
+def _all_finite(grads: Sequence[Tensor]) -> bool:
+    """Whether no gradient has an infinite or NaN entry; it reads one number from each device."""
+    norms: dict[torch.device, list[Tensor]] = {}
+    for norm in torch._foreach_norm(grads) if grads else ():
+        norms.setdefault(norm.device, []).append(norm)
+    if all(bool(torch.stack(part).isfinite().all()) for part in norms.values()):
+        return True
+    return all(bool(grad.isfinite().all()) for grad in grads)  # a square may overflow
 
 
 def _executors_of(params: Sequence[Tensor], fused: bool | None) -> list[type[StepExecutor]]:
@@ -275,25 +294,40 @@ def _step(state: EigenState) -> None:
 
 
 class _FusedEigenbasis(FusedCPU):
-    """IVON's kernel, for a turned parameter on its coordinates; noise is kept as these, the mean as it is."""
+    """IVON's kernel, which takes the coordinates of a turned parameter for a parameter.
+
+    Its noise is not kept: the same key makes it again. So three numbers a parameter are enough, as in IVON, beside the
+    bases, their factors and three buffers as long as the longest parameter.
+    """
 
     saves_first = True
+    _buffers = torch.empty(3, 0)
+
+    @classmethod
+    def supports(cls, param: Tensor) -> bool:
+        return super().supports(param) and (param.is_contiguous() or _channels_last(param))
 
     @classmethod
     def label(cls) -> str:
-        return f"eigenbasis {super().label()}"
+        return f"eigenbasis, {super().label()}"
 
     def save(self, states: States) -> None:
         super().save(states)
+        longest = max((state.param.numel() for state in _split(states)[1]), default=0)
+        if longest > self._buffers.shape[1]:
+            self._buffers = torch.empty(3, longest)
         for state in states:
             state.other.copy_(state.param)
 
     def draw(self, states: States, generator: Generator | None) -> None:
+        key = self.new_key(generator)
         straight, turned = _split(states)
-        super().draw(straight, generator)
-        for state in turned:  # a sample of a mean of zero is its noise; the kernel keeps that mean where the sample goes
-            super().draw([_seen_as(state, state.noise.zero_(), state.param)], generator)
-            torch.add(state.other, back(state.noise, state.bases), out=state.param)
+        self._run(SAVE_AND_SAMPLE, straight, key, False, False)
+        for state in turned:
+            state.drawn = key, dict(state.group)
+            free, param, mean = self._free(state), state.flat(state.param.detach()), state.flat(state.other)
+            noise = self._sample(state, free.pop().zero_(), param)
+            torch.add(mean, turn_flat(noise, state.stored_axes, 1, free), out=param)
 
     def restore(self, states: States) -> None:
         straight, turned = _split(states)
@@ -303,27 +337,49 @@ class _FusedEigenbasis(FusedCPU):
 
     def noise(self, state: ParameterState, at_sample: bool) -> Tensor:
         assert isinstance(state, EigenState)
-        return state.noise if state.turned else super().noise(state, at_sample)
+        if not state.turned:
+            return super().noise(state, at_sample)
+        noise = state.empty().zero_()
+        self._sample(state, state.flat(noise), self._free(state)[0])
+        return noise
 
     def update(self, states: States, generator: Generator | None, at_sample: bool, resample: bool) -> None:
         if at_sample:
             self.restore(states)
         straight, turned = _split(states)
-        super().update(straight, None, False, False)
+        self._run(UPDATE, straight, None, False, False)
         for state in turned:
-            assert state.grad is not None
-            # without a prior the mean does not enter, and its step is exact from 0
-            mean = state.other.copy_(project(state.mean, state.bases)) if state.group["weight_decay"] else state.other.zero_()
-            sample = state.noise.add_(mean)
-            seen = _seen_as(state, sample, mean)
-            seen.grad = project(state.grad, state.bases)
-            super().update([seen], None, True, False)  # leaves the new mean where the sample was
-            del seen
-            state.param.sub_(back(mean.sub_(sample), state.bases))
+            self._step(state)
         _learn_bases([*straight, *turned])
         if resample:
             self.save(states)
             self.draw(states, generator)
+
+    def _step(self, state: EigenState) -> None:
+        assert state.grad is not None
+        free, axes = self._free(state), state.stored_axes
+        mean, param = state.flat(state.other), state.flat(state.param.detach())
+        # without a prior the mean does not enter
+        sample = turn_flat(param, axes, 0, free) if state.group["weight_decay"] else free.pop().zero_()
+        seen = _seen_as(state, self._sample(state, sample, mean), mean)
+        seen.grad = turn_flat(state.flat(state.grad), axes, 0, free)
+        seen.statistic = None if state.statistic is None else state.flat(state.statistic)
+        self._run(UPDATE, [seen], None, True, False)  # leaves the new mean in place of the sample
+        param.sub_(turn_flat(mean.sub_(sample), axes, 1, [sample, *free]))
+
+    def _free(self, state: EigenState) -> list[Tensor]:
+        return list(self._buffers[:, : state.param.numel()])
+
+    def _sample(self, state: EigenState, mean: Tensor, kept: Tensor) -> Tensor:
+        """Keep the coordinates of a mean, and put those of the last sample in their place."""
+        seen = _seen_as(state, mean, kept)
+        key, seen.group = state.drawn
+        self._run(SAVE_AND_SAMPLE, [seen], key, False, False)
+        return mean
+
+
+def _channels_last(param: Tensor) -> bool:
+    return param.ndim > 2 and param.movedim(1, -1).is_contiguous()
 
 
 def _split(states: States) -> tuple[list[EigenState], list[EigenState]]:

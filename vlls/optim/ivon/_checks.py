@@ -220,7 +220,7 @@ class FirstSteps:
         self._start = [_some(state.mean).clone() for state in self._states]
         self._size = self._rms(self._start)
         self._rates = [float(state.group["lr"]) for state in self._states]
-        noise = self._rms([_some(state.std()) for state in self._states])
+        noise = self._rms([_some(state.std()).clone() for state in self._states])
         if noise > LOUD * self._size > 0:
             ess, first = (float(self._states[0].group[name]) for name in ("ess", "hess_init"))
             warn_caller(
