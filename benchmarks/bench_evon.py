@@ -32,7 +32,7 @@ from memory import PeakMemory, resident_bytes
 from record import write_record
 
 from vlls import EVON
-from vlls._bases import axes_of, back, gram_of_axis, project
+from vlls._bases import axes_of, back, project
 
 INTERVAL = 100
 
@@ -95,7 +95,8 @@ class SoapLike:
             p.sub_(back(update, bases) if bases else update, alpha=1e-3)
             axes = [k for k, basis in enumerate(bases) if basis is not None]
             for factor, k in zip(factors, axes, strict=True):
-                factor.lerp_(gram_of_axis(p.grad.reshape(axes_of(p.shape)), k), 0.05)
+                rows = p.grad.reshape(axes_of(p.shape)).movedim(k, 0).flatten(1)
+                factor.lerp_(rows @ rows.T, 0.05)
                 if self.steps % 10 == 0:
                     bases[k] = torch.linalg.qr(factor @ bases[k]).Q
 

@@ -7,7 +7,7 @@ last stands for all remaining ones: filters (O, I, 3, 3) of a convolution have b
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -79,11 +79,14 @@ def in_full(tensor: Tensor) -> AbstractContextManager[None]:
     return torch.autocast(tensor.device.type, enabled=False)
 
 
-def gram_of_axis(tensor: Tensor, axis: int) -> Tensor:
-    """Return the (d, d) sums of products over all other axes."""
-    rows = tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1)
-    with in_full(tensor):
-        return rows @ rows.T
+def matrices_of(entries: Tensor, sizes: Sequence[int], free: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Yield a tensor, given as a row of entries, as a (d, rest) matrix for each axis; copies are in two free rows."""
+    for number, size in enumerate(sizes):
+        matrix = entries.view(size, -1)
+        yield matrix
+        if number + 1 < len(sizes):
+            entries = free[number % 2]
+            entries.view(-1, size).copy_(matrix.T)
 
 
 def distance_from_orthonormal(basis: Tensor) -> float:

@@ -12,14 +12,15 @@ places take their Hessian along.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from copy import copy
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from vlls._bases import Bases, axes_of, back, distance_from_orthonormal, gram_of_axis, in_full, project, turn_flat
+from vlls._bases import Bases, axes_of, back, distance_from_orthonormal, in_full, matrices_of, project, turn_flat
 from vlls._names import kind_of
 from vlls._validation import check_whole_number
 from vlls._warnings import warn_caller
@@ -33,6 +34,7 @@ from vlls.optim.ivon._weights import Weights
 from vlls.posterior import KroneckerPosterior
 
 SAMPLES = 10  # gradients that a factor takes up between two changes of its basis
+AT_ONCE = 2**19  # entries of the factors whose bases are found at once
 LOST = 1e-3  # distance from orthonormal beyond which a basis is repaired
 
 
@@ -157,7 +159,7 @@ class EigenState(ParameterState):
         for name in names:
             if lasting[name].dtype != self.dtype or lasting[name].device != self.param.device:
                 lasting[name] = lasting[name].to(self.param.device, self.dtype)
-        self.bases = [lasting.get(f"basis_{axis}") for axis in range(len(self.axes))] if names else ()
+        self.take_bases()
 
     @property
     def axes(self) -> tuple[int, ...]:
@@ -176,14 +178,24 @@ class EigenState(ParameterState):
         return any(basis is not None for basis in self.bases)
 
     @property
-    def stored_axes(self) -> list[tuple[int, Tensor | None]]:
-        """Size and basis of each axis, in the order in which the parameter's entries are in memory."""
-        axes = list(zip(self.axes, self.bases, strict=True))
-        return axes if self.param.is_contiguous() else [axes[0], axes[2], axes[1]]
+    def order(self) -> list[int]:
+        """The axes, in the order in which the parameter's entries are in memory."""
+        return [0, 2, 1] if _channels_last(self.param) else list(range(len(self.axes)))
 
     def flat(self, tensor: Tensor) -> Tensor:
         """All entries of a tensor in that order: a view, where they are in it."""
-        return (tensor if self.param.is_contiguous() else tensor.movedim(1, -1)).reshape(-1)
+        return (tensor.movedim(1, -1) if _channels_last(self.param) else tensor).reshape(-1)
+
+    def unflat(self, entries: Tensor) -> Tensor:
+        """The tensor with such a row of entries, a view."""
+        shape = self.param.shape
+        if _channels_last(self.param):
+            return entries.view(shape[0], *shape[2:], shape[1]).movedim(-1, 1)
+        return entries.view(shape)
+
+    def turn_flat(self, entries: Tensor, bases: Bases, side: int, free: list[Tensor]) -> Tensor:
+        """Turn such a row of entries; see :func:`vlls._bases.turn_flat`."""
+        return turn_flat(entries, [(self.axes[axis], bases[axis]) for axis in self.order], side, free)
 
     def seen(self, grad: Tensor, noise: Tensor) -> Tensor:
         grad = grad.to(self.dtype)
@@ -198,18 +210,24 @@ class EigenState(ParameterState):
             own.append(self.lasting.setdefault(f"basis_{axis}", unit))
         return [*super().tensors(), *own]
 
-    def turn(self, new: dict[int, Tensor]) -> None:
-        """Change some bases: the momentum is rotated, the Hessian becomes the diagonal of the rotated one."""
-        olds = {axis: self.lasting.get(f"basis_{axis}") for axis in new}
-        # project multiplies by the transpose
-        with in_full(self.hess):
-            rotations = [
-                None if axis not in new else new[axis] if (old := olds[axis]) is None else old.T @ new[axis]
-                for axis in range(len(self.axes))
-            ]
-        self.momentum.copy_(project(self.momentum, rotations))
-        self.hess.copy_(project(self.hess, [None if r is None else r.square() for r in rotations]))
-        self.lasting.update({f"basis_{axis}": basis for axis, basis in new.items()})
+    def take_bases(self) -> None:
+        """Look the bases up."""
+        found = [self.lasting.get(f"basis_{axis}") for axis in range(len(self.axes))]
+        self.bases = found if any(basis is not None for basis in found) else ()
+
+    def turn(self, axis: int, new: Tensor, free: list[Tensor]) -> None:
+        """Change a basis: the momentum is rotated, the Hessian becomes the diagonal of the rotated one."""
+        old = self.lasting.get(f"basis_{axis}")
+        rotation = new if old is None else old.T @ new  # project multiplies by the transpose
+        for tensor, matrix in ((self.momentum, rotation), (self.hess, rotation.square())):
+            turned = self.turn_flat(self.flat(tensor), [matrix if k == axis else None for k in range(len(self.axes))], 0, free)
+            tensor.copy_(self.unflat(turned))
+            free.append(turned)
+        if old is None:
+            self.lasting[f"basis_{axis}"] = new.clone(memory_format=torch.contiguous_format)
+            self.take_bases()
+        else:
+            old.copy_(new)
 
 
 class _EigenWeights(Weights):
@@ -267,7 +285,7 @@ class _Eigenbasis(SingleTensor):
                 _step(state)
             else:
                 super()._update([state])
-        _learn_bases(own)
+        _learn_bases(own, _new_buffers)
 
 
 def _step(state: EigenState) -> None:
@@ -313,10 +331,11 @@ class _FusedEigenbasis(FusedCPU):
 
     def save(self, states: States) -> None:
         super().save(states)
-        longest = max((state.param.numel() for state in _split(states)[1]), default=0)
+        own = [state for state in states if isinstance(state, EigenState)]
+        longest = max((state.param.numel() for state in own if state.turning), default=0)
         if longest > self._buffers.shape[1]:
             self._buffers = torch.empty(3, longest)
-        for state in states:
+        for state in own:
             state.other.copy_(state.param)
 
     def draw(self, states: States, generator: Generator | None) -> None:
@@ -327,7 +346,7 @@ class _FusedEigenbasis(FusedCPU):
             state.drawn = key, dict(state.group)
             free, param, mean = self._free(state), state.flat(state.param.detach()), state.flat(state.other)
             noise = self._sample(state, free.pop().zero_(), param)
-            torch.add(mean, turn_flat(noise, state.stored_axes, 1, free), out=param)
+            torch.add(mean, state.turn_flat(noise, state.bases, 1, free), out=param)
 
     def restore(self, states: States) -> None:
         straight, turned = _split(states)
@@ -350,22 +369,22 @@ class _FusedEigenbasis(FusedCPU):
         self._run(UPDATE, straight, None, False, False)
         for state in turned:
             self._step(state)
-        _learn_bases([*straight, *turned])
+        _learn_bases([*straight, *turned], self._free)
         if resample:
             self.save(states)
             self.draw(states, generator)
 
     def _step(self, state: EigenState) -> None:
         assert state.grad is not None
-        free, axes = self._free(state), state.stored_axes
+        free, bases = self._free(state), state.bases
         mean, param = state.flat(state.other), state.flat(state.param.detach())
         # without a prior the mean does not enter
-        sample = turn_flat(param, axes, 0, free) if state.group["weight_decay"] else free.pop().zero_()
+        sample = state.turn_flat(param, bases, 0, free) if state.group["weight_decay"] else free.pop().zero_()
         seen = _seen_as(state, self._sample(state, sample, mean), mean)
-        seen.grad = turn_flat(state.flat(state.grad), axes, 0, free)
+        seen.grad = state.turn_flat(state.flat(state.grad), bases, 0, free)
         seen.statistic = None if state.statistic is None else state.flat(state.statistic)
         self._run(UPDATE, [seen], None, True, False)  # leaves the new mean in place of the sample
-        param.sub_(turn_flat(mean.sub_(sample), axes, 1, [sample, *free]))
+        param.sub_(state.turn_flat(mean.sub_(sample), bases, 1, [sample, *free]))
 
     def _free(self, state: EigenState) -> list[Tensor]:
         return list(self._buffers[:, : state.param.numel()])
@@ -379,7 +398,7 @@ class _FusedEigenbasis(FusedCPU):
 
 
 def _channels_last(param: Tensor) -> bool:
-    return param.ndim > 2 and param.movedim(1, -1).is_contiguous()
+    return param.ndim > 2 and not param.is_contiguous() and param.movedim(1, -1).is_contiguous()
 
 
 def _split(states: States) -> tuple[list[EigenState], list[EigenState]]:
@@ -396,7 +415,11 @@ def _seen_as(state: EigenState, param: Tensor, other: Tensor) -> EigenState:
 
 
 # ---------------------------------------------------------------------- the bases
-def _learn_bases(states: Sequence[EigenState]) -> None:
+def _new_buffers(state: EigenState) -> list[Tensor]:
+    return [state.flat(state.empty()) for _ in range(2)]
+
+
+def _learn_bases(states: Sequence[EigenState], buffers: Callable[[EigenState], list[Tensor]]) -> None:
     """Let the factors take up this step's gradients, and the bases follow them, where it is time to."""
     due: list[tuple[EigenState, int]] = []
     for state in states:
@@ -404,43 +427,37 @@ def _learn_bases(states: Sequence[EigenState]) -> None:
         every = max(1, interval // SAMPLES)
         axes = state.turning
         if step % every == 0 and axes and state.grad is not None:
-            grad = state.grad.to(state.dtype).reshape(state.axes)
-            for axis in axes:
-                gram = gram_of_axis(grad, axis)
-                factor = state.lasting.setdefault(f"factor_{axis}", torch.zeros_like(gram))
-                factor.lerp_(gram, 1.0 - state.group["basis_decay"] ** every)
+            entries = state.flat(state.grad.to(state.dtype))
+            matrices = matrices_of(entries, [state.axes[axis] for axis in state.order], buffers(state))
+            for axis, rows in zip(state.order, matrices, strict=True):
+                if axis in axes:
+                    with in_full(rows):
+                        gram = rows @ rows.T
+                    factor = state.lasting.setdefault(f"factor_{axis}", torch.zeros_like(gram))
+                    factor.lerp_(gram, 1.0 - state.group["basis_decay"] ** every)
         if step % interval == 0:
             due += [(state, axis) for axis in axes if f"factor_{axis}" in state.lasting]
-    if not due:
-        return
-    new: dict[EigenState, dict[int, Tensor]] = {}
-    with in_full(due[0][0].hess):
-        followed = _follow(due)
-    for (state, axis), basis in zip(due, followed, strict=True):
-        if basis is not None:
-            new.setdefault(state, {})[axis] = basis
-    for state, bases in new.items():
-        state.turn(bases)
+    with in_full(states[0].hess) if due else nullcontext():
+        for (state, axis), basis in _follow(due):
+            state.turn(axis, basis, buffers(state))
 
 
-def _follow(due: Sequence[tuple[EigenState, int]]) -> list[Tensor | None]:
-    """The new bases, those of one size at once; None where a factor says nothing."""
-    found: list[Tensor | None] = [None] * len(due)
-    alike: dict[Any, list[int]] = {}
-    for number, (state, axis) in enumerate(due):
+def _follow(due: Sequence[tuple[EigenState, int]]) -> Iterator[tuple[tuple[EigenState, int], Tensor]]:
+    """The new bases, those of one size at once as far as they are short; none where a factor says nothing."""
+    alike: dict[Any, list[tuple[EigenState, int]]] = {}
+    for state, axis in due:
         factor, basis = state.lasting[f"factor_{axis}"], state.lasting.get(f"basis_{axis}")
         if bool(factor.diagonal().sum() > 0):
-            alike.setdefault((basis is None, factor.shape, factor.dtype, factor.device), []).append(number)
-    for (first, *_), numbers in alike.items():
-        factors = torch.stack([due[number][0].lasting[f"factor_{due[number][1]}"] for number in numbers])
-        if first:
-            bases = _eigenvectors(factors)
-        else:
-            olds = torch.stack([_sound(*due[number]) for number in numbers])
-            bases = _power_iteration(factors, olds)
-        for number, basis in zip(numbers, bases, strict=True):
-            found[number] = basis.contiguous()
-    return found
+            alike.setdefault((basis is None, factor.shape, factor.dtype, factor.device), []).append((state, axis))
+    for (first, (size, _), *_), members in alike.items():
+        at_once = max(1, AT_ONCE // size**2)
+        for part in (members[k : k + at_once] for k in range(0, len(members), at_once)):
+            factors = torch.stack([state.lasting[f"factor_{axis}"] for state, axis in part])
+            if first:
+                bases = _eigenvectors(factors)
+            else:
+                bases = _power_iteration(factors, torch.stack([_sound(state, axis) for state, axis in part]))
+            yield from zip(part, bases, strict=True)
 
 
 def _eigenvectors(factors: Tensor) -> Tensor:
@@ -468,10 +485,10 @@ def _power_iteration(factors: Tensor, bases: Tensor) -> Tensor:
     size = factors.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None]
     moved = factors @ bases
     order = (bases * moved).sum(-2).argsort(-1, descending=True)  # by the Rayleigh quotients
-    moved = moved + 1e-6 * size * bases  # where a factor has no say, a vector stays
+    moved.addcmul_(size, bases, value=1e-6)  # where a factor has no say, a vector stays
     moved = moved.gather(-1, order[:, None].expand_as(moved))
     for _ in range(2):  # the second takes away the first one's rounding
-        moved = moved / moved.norm(dim=-2, keepdim=True)
+        moved /= moved.norm(dim=-2, keepdim=True)
         root, info = torch.linalg.cholesky_ex(moved.mT @ moved)
         moved = torch.linalg.solve_triangular(root.mT, moved, upper=True, left=False)
         failed = (info > 0) | ~torch.isfinite(moved).all(-1).all(-1)
