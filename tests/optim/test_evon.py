@@ -2,13 +2,14 @@
 
 import copy
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import sympy as sp
 import torch
 from evon_reference import OneParameter
-from ivon_problems import backward, batch, cnn, images, mlp, train_step
+from ivon_problems import FUSED, backward, batch, cnn, images, mlp, needs_compiler, take_steps, train_step
 
 from vlls import EVON, IVON, KroneckerPosterior, learned_share, predict
 from vlls.optim import VariationalOptimizer
@@ -52,13 +53,39 @@ def test_it_is_ivon_bit_for_bit(make, data, more, how):
         assert all(torch.equal(one.state[p][name], two.state[q][name]) for name in ("momentum", "hess", "step"))
 
 
+@needs_compiler
+@pytest.mark.parametrize("how", ["max_axis", "interval", "identity"])
+@pytest.mark.parametrize("more", [{}, {"hess_approx": "gradsq"}, {"weight_decay": 0.0}], ids=str)
+@pytest.mark.parametrize("make, data", [(mlp, batch()), (cnn, images())], ids=["mlp", "cnn"])
+def test_the_kernel_is_ivon_s_on_the_same_noise(make, data, more, how):
+    ours, theirs = make(), make()
+    given = {"max_axis": {"max_axis": 0, "interval": 1}, "interval": {"interval": 100}, "identity": {"interval": 100}}
+    one = evon(ours, generator=torch.Generator().manual_seed(1), fused=True, **{**more, **given[how]})
+    two = IVON(theirs.parameters(), **{**OPTIONS, **more}, generator=torch.Generator().manual_seed(1), fused=True)
+    for step in range(6):
+        if step == 1 and how == "identity":
+            identity(one)
+        train_step(ours, one, data, samples=1 + step % 2)
+        train_step(theirs, two, data, samples=1 + step % 2)
+    # the mean is moved by the difference of its coordinates, which is rounded
+    same = partial(torch.allclose, rtol=1e-5, atol=1e-6) if how == "identity" else torch.equal
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert same(p, q)
+        assert all(same(one.state[p][name], two.state[q][name]) for name in ("momentum", "hess"))
+
+
 # ---------------------------------------------------------------------- the plain twin
 def follow(model, data, optimizer, twins, how, steps, samples=1):
     """The largest relative difference from the twins after each step, at the samples that the optimizer drew."""
     params = list(model.parameters())
+
+    def adopt(twin, k, new, state):
+        basis = state[f"basis_{k}"]
+        found = basis.double().numpy().copy()
+        return twin.agreeing(k, new, found) if basis.dtype == torch.float64 else found
+
     for p, twin in zip(params, twins, strict=True):
-        state = optimizer.state[p]
-        twin.adopt = lambda twin, k, new, state=state: twin.agreeing(k, new, state[f"basis_{k}"].numpy().copy())
+        twin.adopt = partial(adopt, state=optimizer.state[p])
     for _ in range(steps):
         seen = []
         with optimizer.keep_sampled() if how == "kept" else torch.enable_grad():
@@ -104,6 +131,43 @@ def test_convolutions_have_bases_of_outputs_inputs_and_positions():
     state = optimizer.state[model[0].weight]
     assert [tuple(state[f"basis_{k}"].shape) for k in (0, 2)] == [(6, 6), (9, 9)]
     assert "basis_1" not in state  # one input channel
+
+
+@needs_compiler
+@pytest.mark.parametrize("how, samples", [("context", 1), ("context", 3), ("kept", 1)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize(
+    "more", [{}, {"hess_approx": "gradsq"}, {"hess_clip": 0.4}, {"max_axis": 8}, {"weight_decay": 0.0}], ids=str
+)
+def test_the_kernel_follows_the_twin(layout, how, samples, more):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 12, 3),
+        torch.nn.Tanh(),
+        torch.nn.Conv2d(12, 5, 1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(20, 4),
+    ).to(memory_format=layout)
+    data = torch.randn(30, 2, 4, 4), torch.randint(4, (30,))
+    options = {**OPTIONS, "interval": 3, "basis_decay": 0.8, **more}
+    optimizer = EVON(model.parameters(), **options, fused=True)
+    assert optimizer.executor.startswith("eigenbasis, cpu ivon-") and not optimizer.capturable
+    twins = [OneParameter(p.detach().numpy(), **options) for p in model.parameters()]
+    assert max(follow(model, data, optimizer, twins, how, 10, samples)) < 1e-4
+    assert model[0].weight.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("options", [{}, FUSED], ids=str)
+def test_bases_that_change_act_at_once_while_samples_are_kept(options):
+    """With the same random numbers, kept samples are those of a closure."""
+    found = []
+    for how in ("kept", "closure"):
+        model = mlp()
+        optimizer = evon(model, generator=torch.Generator().manual_seed(3), **options)
+        take_steps(optimizer, partial(backward, model, optimizer, batch()), how, 8)
+        found.append(model)
+    for p, q in zip(*(model.parameters() for model in found), strict=True):
+        assert torch.equal(p, q)
 
 
 def test_a_basis_that_changes_keeps_the_diagonal_of_the_hessian_symbolically():
@@ -337,7 +401,7 @@ BAD = {
     r"max_axis=-1": {"max_axis": -1},
     r"basis_decay=1.0 is outside \[0, 1\)": {"basis_decay": 1.0},
     r"basis_decay=nan is outside": {"basis_decay": math.nan},
-    r"fused=True: EVON has one way": {"fused": True},
+    r"foreach=True: EVON takes one parameter after the other": {"foreach": True},
     r"EVON has no rho=1; pass vlls.SAM": {"rho": 1},
     r"EVON has no intervall=3; pass interval=...": {"intervall": 3},
     r"hess_init=0 is outside": {"hess_init": 0},

@@ -220,7 +220,9 @@ class EigenState(ParameterState):
         old = self.lasting.get(f"basis_{axis}")
         rotation = new if old is None else old.T @ new  # project multiplies by the transpose
         for tensor, matrix in ((self.momentum, rotation), (self.hess, rotation.square())):
-            turned = self.turn_flat(self.flat(tensor), [matrix if k == axis else None for k in range(len(self.axes))], 0, free)
+            turned = self.turn_flat(
+                self.flat(tensor), [matrix if k == axis else None for k in range(len(self.axes))], 0, free
+            )
             tensor.copy_(self.unflat(turned))
             free.append(turned)
         if old is None:
