@@ -6,8 +6,10 @@ experiments, float32, with gradients that stay; forward and backward passes are 
 medians.
 
 - adamw fused, ivon fused: as in `bench_optimizer.py`.
-- evon: a step by itself; a step in which the factors take up the gradients (every tenth of the interval); a step that
-  changes the bases. The row "evon, interval 100" is their mean over an interval: 90, 9 and 1 of 100 steps.
+- evon, with IVON's kernel (fused=True): a step by itself; a step in which the factors take up the gradients (every
+  tenth of the interval); a step that changes the bases. The row "evon, interval 100" is their mean over an interval:
+  90, 9 and 1 of 100 steps.
+- evon without a kernel: a step by itself, by torch's operations (fused=None).
 - soap-like: the products of an Adam in the same eigenbasis, written down plainly: gradients into the basis and the step
   back, the factors at every step, a QR at every tenth.
 - products: the four products of a step of EVON with its bases, and nothing else.
@@ -32,7 +34,7 @@ from memory import PeakMemory, resident_bytes
 from record import write_record
 
 from vlls import EVON
-from vlls._bases import axes_of, back, project
+from vlls._bases import axes_of, back, project, turn_flat
 
 INTERVAL = 100
 
@@ -50,9 +52,9 @@ def network(name: str, device: str) -> list[torch.nn.Parameter]:
     return params
 
 
-def evon(params: list[torch.nn.Parameter], kind: str) -> Step:
+def evon(params: list[torch.nn.Parameter], kind: str, fused: bool = True) -> Step:
     """An iteration of EVON that has its bases: one of the three kinds."""
-    optimizer = EVON(params, lr=0.1, ess=50_000.0, hess_init=0.9, weight_decay=1e-3, interval=1, fused=True)
+    optimizer = EVON(params, lr=0.1, ess=50_000.0, hess_init=0.9, weight_decay=1e-3, interval=1, fused=fused)
 
     def step() -> None:
         with optimizer.sampled_params(train=True):
@@ -104,12 +106,13 @@ class SoapLike:
 def products(params: list[torch.nn.Parameter]) -> Step:
     """The products of a step of EVON: the noise back, gradient and mean into the bases, the step back."""
     turned = [p.detach() for p in params if p.ndim > 1]
-    bases = [[torch.eye(n, device=p.device) if n <= 2048 else None for n in axes_of(p.shape)] for p in turned]
+    axes = [[(n, torch.eye(n, device=p.device) if 1 < n <= 2048 else None) for n in axes_of(p.shape)] for p in turned]
+    buffers = torch.empty(2, max(p.numel() for p in turned), device=turned[0].device)
 
     def step() -> None:
-        for p, of in zip(turned, bases, strict=True):
-            for turn in (back, project, project, back):
-                turn(p, of)
+        for p, of in zip(turned, axes, strict=True):
+            for side in (1, 0, 0, 1):
+                turn_flat(p.view(-1), of, side, list(buffers[:, : p.numel()]))
 
     return step
 
@@ -125,6 +128,7 @@ METHODS: dict[str, Any] = {
     "evon: step": lambda p: evon(p, "step"),
     "evon: step with factors": lambda p: evon(p, "factors"),
     "evon: step with bases": lambda p: evon(p, "bases"),
+    "evon without a kernel": lambda p: evon(p, "step", fused=False),
     "soap-like": lambda p: SoapLike(p).step,
     "products": products,
 }

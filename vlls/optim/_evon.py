@@ -155,8 +155,7 @@ class EigenState(ParameterState):
 
     def refresh(self, group: dict[str, Any], lasting: dict[str, Any], index: int) -> None:
         super().refresh(group, lasting, index)
-        names = [name for name in lasting if name.startswith(("factor_", "basis_"))]
-        for name in names:
+        for name in [name for name in lasting if name.startswith(("factor_", "basis_"))]:
             if lasting[name].dtype != self.dtype or lasting[name].device != self.param.device:
                 lasting[name] = lasting[name].to(self.param.device, self.dtype)
         self.take_bases()
@@ -175,7 +174,7 @@ class EigenState(ParameterState):
     @property
     def turned(self) -> bool:
         """Whether an axis has a basis."""
-        return any(basis is not None for basis in self.bases)
+        return bool(self.bases)
 
     @property
     def order(self) -> list[int]:
@@ -220,9 +219,8 @@ class EigenState(ParameterState):
         old = self.lasting.get(f"basis_{axis}")
         rotation = new if old is None else old.T @ new  # project multiplies by the transpose
         for tensor, matrix in ((self.momentum, rotation), (self.hess, rotation.square())):
-            turned = self.turn_flat(
-                self.flat(tensor), [matrix if k == axis else None for k in range(len(self.axes))], 0, free
-            )
+            bases = [matrix if k == axis else None for k in range(len(self.axes))]
+            turned = self.turn_flat(self.flat(tensor), bases, 0, free)
             tensor.copy_(self.unflat(turned))
             free.append(turned)
         if old is None:
@@ -245,7 +243,7 @@ class _EigenWeights(Weights):
         super().update(states)
 
 
-def _all_finite(grads: Sequence[Tensor]) -> bool:
+def _all_finite(grads: list[Tensor]) -> bool:
     """Whether no gradient has an infinite or NaN entry; it reads one number from each device."""
     norms: dict[torch.device, list[Tensor]] = {}
     for norm in torch._foreach_norm(grads) if grads else ():
