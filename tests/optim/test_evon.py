@@ -157,6 +157,20 @@ def test_the_kernel_follows_the_twin(layout, how, samples, more):
     assert model[0].weight.is_contiguous(memory_format=layout)
 
 
+@needs_compiler
+def test_the_kernel_keeps_three_numbers_a_weight_and_three_buffers():
+    model = mlp()
+    optimizer = evon(model, fused=True)
+    for _ in range(7):
+        train_step(model, optimizer, batch(), samples=1)
+    ((executor, states),) = optimizer._weights._last_plan
+    state = next(state for state in states if state.param is model[0].weight)
+    assert state.turned
+    kept = {name for name, value in vars(state).items() if isinstance(value, torch.Tensor) and value.ndim == 2}
+    assert kept == {"param", "momentum", "hess", "other"}
+    assert executor._buffers.shape == (3, model[0].weight.numel())
+
+
 @pytest.mark.parametrize("options", [{}, FUSED], ids=str)
 def test_bases_that_change_act_at_once_while_samples_are_kept(options):
     """With the same random numbers, kept samples are those of a closure."""
