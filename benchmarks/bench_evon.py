@@ -3,7 +3,8 @@
 The parameters are ResNet-34's for 32 x 32 images (21,282,122 in 110 tensors) or those of the 3-layer CNN of the small
 experiments, float32, with gradients that stay; forward and backward passes are left out. An iteration is
 `sampled_params(train=True)` and `step()`. In every round each method makes one, in turn, in one process; quoted are
-medians.
+medians. On a CPU they are of one thread's CPU time: other work on the machine changes that little, while it stops a
+long step more often than a short one.
 
 - adamw fused, ivon fused: as in `bench_optimizer.py`.
 - evon, with IVON's kernel (fused=True): a step by itself; a step in which the factors take up the gradients (every
@@ -25,6 +26,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import statistics
+import time
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +157,13 @@ def peak_floats(name: str, method: str, device: str, threads: int) -> float:
     return (memory.peak - before) / numel / 4
 
 
+def cpu_seconds(step: Step) -> float:
+    """CPU time of one iteration."""
+    start = time.process_time()
+    step()
+    return time.process_time() - start
+
+
 def measure(name: str, device: str, rounds: int) -> list[dict[str, Any]]:
     """Times by alternating rounds, then memory, each method in a process of its own."""
     steps = {method: make(network(name, device)) for method, make in METHODS.items()}
@@ -163,7 +172,7 @@ def measure(name: str, device: str, rounds: int) -> list[dict[str, Any]]:
     times: dict[str, list[float]] = {method: [] for method in steps}
     for _ in range(rounds):
         for method, step in steps.items():
-            times[method].append(seconds(step, device))
+            times[method].append(cpu_seconds(step) if device == "cpu" else seconds(step, device))
     middle = {method: statistics.median(values) for method, values in times.items()}
     step, factors, bases = (middle[f"evon: {kind}"] for kind in ("step", "step with factors", "step with bases"))
     middle[f"evon, interval {INTERVAL}"] = (90 * step + 9 * factors + bases) / INTERVAL
@@ -192,6 +201,7 @@ def main() -> None:
     folder = Path(__file__).parent / "records"
     parser.add_argument("--output", type=Path, default=folder, help="folder for evon-DEVICE.json")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     for device in arguments.device:
         rows = [row for name in arguments.network for row in measure(name, device, arguments.rounds)]
         machine = torch.cuda.get_device_name() if device == "cuda" else "cpu"

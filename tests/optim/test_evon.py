@@ -384,6 +384,17 @@ def test_a_step_with_nan_is_left_out(how):
     assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
 
 
+def test_gradients_whose_squares_overflow_are_finite():
+    model = mlp()
+    optimizer = evon(model, clip_radius=0.01, hess_clip=1.0)
+    before = weights_of(model)
+    with optimizer.sampled_params(train=True):
+        for p in model.parameters():
+            p.grad = torch.full_like(p, 1e25)
+    optimizer.step()
+    assert not any(torch.equal(p, q) for p, q in zip(before, weights_of(model), strict=True))
+
+
 def test_frozen_unused_and_scalar_parameters():
     model = mlp()
     model.unused = torch.nn.Parameter(torch.ones(3, 4))

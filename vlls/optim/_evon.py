@@ -332,7 +332,7 @@ class _FusedEigenbasis(FusedCPU):
     def save(self, states: States) -> None:
         super().save(states)
         own = [state for state in states if isinstance(state, EigenState)]
-        longest = max((state.param.numel() for state in own if state.turning), default=0)
+        longest = max((state.param.numel() for state in own if state.turning or state.turned), default=0)
         if longest > self._buffers.shape[1]:
             self._buffers = torch.empty(3, longest)
         for state in own:
@@ -410,7 +410,7 @@ def _split(states: States) -> tuple[list[EigenState], list[EigenState]]:
 def _seen_as(state: EigenState, param: Tensor, other: Tensor) -> EigenState:
     """The same state, with other tensors in the place of the parameter and of its counterpart."""
     seen = copy(state)
-    seen.param, seen.other = param, other
+    seen.param, seen.other, seen.grad, seen.held = param, other, None, None
     return seen
 
 
