@@ -48,6 +48,34 @@ def _turn(tensor: Tensor, bases: Bases, lead: int, side: int) -> Tensor:
     return turned.reshape(shape)
 
 
+def turn_alike(
+    rows: Sequence[Tensor], axes: Sequence[tuple[int, Sequence[Tensor | None]]], side: int
+) -> tuple[Tensor, ...]:
+    """Return :func:`project` (side 0) or :func:`back` (side 1) of tensors of one shape, by products of all at once.
+
+    Args:
+        rows: the entries of each tensor, a contiguous vector.
+        axes: size, and basis in each tensor; all of them or none has one.
+        side: 0 or 1.
+    """
+    turned = _stacked(rows)
+    num, numel = turned.shape
+    with in_full(turned):
+        for size, of_axis in axes:
+            columns = turned.view(num, size, -1).mT  # the first axis becomes the last, until all are where they were
+            if bases := [basis for basis in of_axis if basis is not None]:
+                matrices = _stacked(bases)
+                turned = torch.bmm(columns, matrices.mT if side else matrices)
+            else:
+                turned = columns.contiguous()
+    return turned.view(num, numel).unbind()
+
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """The tensors as one, a single one without a copy."""
+    return torch.stack(list(tensors)) if len(tensors) > 1 else tensors[0][None]
+
+
 def turn_flat(entries: Tensor, axes: Sequence[tuple[int, Tensor | None]], side: int, free: list[Tensor]) -> Tensor:
     """Return :func:`project` (side 0) or :func:`back` (side 1) of a tensor whose entries are given in a row.
 

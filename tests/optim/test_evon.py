@@ -12,7 +12,7 @@ from evon_reference import OneParameter
 from ivon_problems import FUSED, backward, batch, cnn, images, mlp, needs_compiler, take_steps, train_step
 
 from vlls import EVON, IVON, KroneckerPosterior, learned_share, predict
-from vlls.optim import VariationalOptimizer
+from vlls.optim import VariationalOptimizer, _evon
 
 OPTIONS = {"lr": 0.1, "ess": 50.0, "hess_init": 0.3, "beta2": 0.9, "weight_decay": 0.01}
 
@@ -25,13 +25,15 @@ def weights_of(model):
     return [p.detach().clone() for p in model.parameters()]
 
 
-def identity(optimizer):
-    """Give every parameter bases that are the identity."""
+def give_bases(optimizer, basis_of=torch.eye):
+    """Give every parameter bases, the identity unless told otherwise."""
     for group in optimizer.param_groups:
         for p in group["params"]:
             sizes = [*p.shape[:2], math.prod(p.shape[2:])] if p.ndim > 2 else [*p.shape]
             if p.ndim > 1:
-                optimizer.state[p].update({f"basis_{k}": torch.eye(n, dtype=p.dtype) for k, n in enumerate(sizes)})
+                longest = group["max_axis"]
+                found = {f"basis_{k}": basis_of(n).to(p.dtype) for k, n in enumerate(sizes) if 1 < n <= longest}
+                optimizer.state[p].update(found)
 
 
 # ---------------------------------------------------------------------- IVON, where the bases are the identity
@@ -45,7 +47,7 @@ def test_it_is_ivon_bit_for_bit(make, data, more, how):
     two = IVON(theirs.parameters(), **OPTIONS, generator=torch.Generator().manual_seed(1), foreach=False, **more)
     for step in range(6):
         if step == 1 and how == "identity":
-            identity(one)
+            give_bases(one)
         train_step(ours, one, data, samples=1 + step % 2)
         train_step(theirs, two, data, samples=1 + step % 2)
     for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
@@ -64,7 +66,7 @@ def test_the_kernel_is_ivon_s_on_the_same_noise(make, data, more, how):
     two = IVON(theirs.parameters(), **{**OPTIONS, **more}, generator=torch.Generator().manual_seed(1), fused=True)
     for step in range(6):
         if step == 1 and how == "identity":
-            identity(one)
+            give_bases(one)
         train_step(ours, one, data, samples=1 + step % 2)
         train_step(theirs, two, data, samples=1 + step % 2)
     # the mean is moved by the difference of its coordinates, which is rounded
@@ -169,6 +171,42 @@ def test_the_kernel_keeps_three_numbers_a_weight_and_three_buffers():
     kept = {name for name, value in vars(state).items() if isinstance(value, torch.Tensor) and value.ndim == 2}
     assert kept == {"param", "momentum", "hess", "other"}
     assert executor._buffers.shape == (3, model[0].weight.numel())
+
+
+def convolutions(layout, dtype):
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(2, 6, 3, padding=1),
+        torch.nn.Tanh(),
+        torch.nn.Conv2d(6, 6, 3, padding=1),
+        torch.nn.Conv2d(6, 6, 3, padding=1),
+        torch.nn.Conv2d(6, 5, 1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(80, 4),
+    ).to(dtype=dtype, memory_format=layout)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("dtype, steps, close", [(torch.float64, 8, 1e-9), (torch.bfloat16, 3, 0.05)], ids=str)
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("more", [{}, {"hess_approx": "gradsq"}, {"hess_clip": 0.4}, {"max_axis": 8}], ids=str)
+def test_lists_take_the_steps_of_one_after_the_other(monkeypatch, layout, dtype, steps, close, samples, more):
+    """The executor for a GPU, on a CPU."""
+    data = torch.randn(30, 2, 4, 4, dtype=dtype), torch.randint(4, (30,))
+    found = []
+    for executor in (_evon._Eigenbasis, _evon._EigenbasisForeach):
+        monkeypatch.setattr(_evon, "PART", 700)  # entries: several parts, some of several parameters
+        monkeypatch.setattr(_evon, "_executors_of", lambda params, _, executor=executor: [executor] * len(params))
+        model = convolutions(layout, dtype)
+        optimizer = evon(model, interval=100, generator=torch.Generator().manual_seed(3), **more)
+        for step in range(steps):
+            if step == 1:
+                give_bases(optimizer, lambda n: torch.linalg.qr(torch.randn(n, n)).Q)
+            train_step(model, optimizer, data, samples=samples)
+        found.append([*model.parameters(), *(optimizer.state[p]["hess"] for p in model.parameters())])
+    for one, two in zip(*found, strict=True):
+        assert (one - two).abs().max() <= close * one.abs().max()
+        assert one.stride() == two.stride()
 
 
 @pytest.mark.parametrize("options", [{}, FUSED], ids=str)

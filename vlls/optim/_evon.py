@@ -20,7 +20,17 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from vlls._bases import Bases, axes_of, back, distance_from_orthonormal, in_full, matrices_of, project, turn_flat
+from vlls._bases import (
+    Bases,
+    axes_of,
+    back,
+    distance_from_orthonormal,
+    in_full,
+    matrices_of,
+    project,
+    turn_alike,
+    turn_flat,
+)
 from vlls._names import kind_of
 from vlls._validation import check_whole_number
 from vlls._warnings import warn_caller
@@ -29,12 +39,13 @@ from vlls.optim.ivon._cpu import FusedCPU
 from vlls.optim.ivon._executors import SAVE_AND_SAMPLE, UPDATE, States, StepExecutor
 from vlls.optim.ivon._optimizer import IVON
 from vlls.optim.ivon._state import ParameterState
-from vlls.optim.ivon._tensors import SingleTensor, _pieces, round_at_random
+from vlls.optim.ivon._tensors import Foreach, SingleTensor, _pieces, round_at_random
 from vlls.optim.ivon._weights import Weights
 from vlls.posterior import KroneckerPosterior
 
 SAMPLES = 10  # gradients that a factor takes up between two changes of its basis
 AT_ONCE = 2**19  # entries of the factors whose bases are found at once
+PART = 5 * 2**20  # entries of the parameters that a GPU steps at once
 LOST = 1e-3  # distance from orthonormal beyond which a basis is repaired
 
 
@@ -254,7 +265,14 @@ def _all_finite(grads: list[Tensor]) -> bool:
 
 
 def _executors_of(params: Sequence[Tensor], fused: bool | None) -> list[type[StepExecutor]]:
-    return [_FusedEigenbasis if fused and _FusedEigenbasis.supports(param) else _Eigenbasis for param in params]
+    return [
+        _FusedEigenbasis
+        if fused and _FusedEigenbasis.supports(param)
+        else _EigenbasisForeach
+        if param.is_cuda
+        else _Eigenbasis
+        for param in params
+    ]
 
 
 # ---------------------------------------------------------------------- the steps
@@ -309,6 +327,82 @@ def _step(state: EigenState) -> None:
     state.mean.sub_(back(direction, state.bases).mul_(state.lr))
     if state.keeps_master:
         state.param.copy_(state.mean)
+
+
+class _EigenbasisForeach(Foreach):
+    """Lists of parameters, for a GPU: few launches, and the products of all parameters of one shape at once."""
+
+    @classmethod
+    def label(cls) -> str:
+        return "eigenbasis, foreach"
+
+    def _perturb(self, states: States, generator: Generator | None) -> None:
+        straight, turned = _split(states)
+        super()._perturb(straight, generator)
+        for part in _parts(turned):
+            group, noise = part[0].group, [state.noise for state in part]
+            width = torch._foreach_add([state.hess for state in part], group["weight_decay"])
+            torch._foreach_mul_(width, group["ess"])
+            torch._foreach_sqrt_(width)
+            torch._foreach_div_(noise, width)
+            samples = _turned(part, noise, 1)
+            torch._foreach_add_(samples, [state.mean_at_sample for state in part])
+            params = [state.param for state in part]
+            if part[0].keeps_master:
+                samples = [round_at_random(sample, params[0].dtype, generator) for sample in samples]
+            torch._foreach_copy_(params, samples)
+
+    def _update(self, states: States) -> None:
+        straight, turned = _split(states)
+        super()._update(straight)
+        for part in _parts(turned):
+            means = _turned(part, [state.mean for state in part], 0)
+            grads = _turned(part, [state.grad.to(state.dtype) for state in part if state.grad is not None], 0)
+            steps = torch._foreach_neg(means)
+            seen = [_in_bases(*each) for each in zip(part, means, grads, strict=True)]
+            super()._update(seen)
+            torch._foreach_add_(steps, means)
+            torch._foreach_add_([state.mean for state in part], _turned(part, steps, 1))
+            if part[0].keeps_master:
+                torch._foreach_copy_([state.param for state in part], [state.mean for state in part])
+        _learn_bases([*straight, *turned], _new_buffers)
+
+
+def _parts(states: Sequence[EigenState]) -> Iterator[list[EigenState]]:
+    """Parameters of one group and dtype, at most PART entries, those of one shape behind each other."""
+    alike: dict[Any, list[EigenState]] = {}
+    for state in sorted(states, key=lambda state: state.param.shape):
+        alike.setdefault((id(state.group), state.param.device, state.param.dtype), []).append(state)
+    for members in alike.values():
+        part: list[EigenState] = []
+        for state in members:
+            if part and sum(other.param.numel() for other in part) + state.param.numel() > PART:
+                yield part
+                part = []
+            part.append(state)
+        yield part
+
+
+def _turned(part: Sequence[EigenState], tensors: Sequence[Tensor], side: int) -> list[Tensor]:
+    """Turn a tensor of each parameter into its bases (side 0) or back (side 1)."""
+    alike: dict[Any, list[int]] = {}
+    for k, state in enumerate(part):
+        alike.setdefault((state.axes, *state.order, *(basis is None for basis in state.bases)), []).append(k)
+    found: list[Tensor] = list(tensors)
+    for members in alike.values():
+        first = part[members[0]]
+        axes = [(first.axes[axis], [part[k].bases[axis] for k in members]) for axis in first.order]
+        rows = turn_alike([part[k].flat(tensors[k]) for k in members], axes, side)
+        for k, row in zip(members, rows, strict=True):
+            found[k] = part[k].unflat(row)
+    return found
+
+
+def _in_bases(state: EigenState, mean: Tensor, grad: Tensor) -> EigenState:
+    """The same state, of a parameter whose mean and gradient are these."""
+    seen = copy(state)
+    seen.param, seen.grad = mean, grad
+    return seen
 
 
 class _FusedEigenbasis(FusedCPU):
