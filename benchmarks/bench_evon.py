@@ -3,11 +3,14 @@
 The parameters are ResNet-34's for 32 x 32 images (21,282,122 in 110 tensors) or those of the 3-layer CNN of the small
 experiments, float32, with gradients that stay; forward and backward passes are left out. An iteration is
 `sampled_params(train=True)` and `step()`. In every round each method makes one, in turn, in one process; quoted are
-medians.
+medians. On a CPU they are of one thread's CPU time: other work on the machine changes that little, while it stops a
+long step more often than a short one.
 
 - adamw fused, ivon fused: as in `bench_optimizer.py`.
-- evon: a step by itself; a step in which the factors take up the gradients (every tenth of the interval); a step that
-  changes the bases. The row "evon, interval 100" is their mean over an interval: 90, 9 and 1 of 100 steps.
+- evon, with IVON's kernel (fused=True): a step by itself; a step in which the factors take up the gradients (every
+  tenth of the interval); a step that changes the bases. The row "evon, interval 100" is their mean over an interval:
+  90, 9 and 1 of 100 steps.
+- evon without a kernel: a step by itself, by torch's operations (fused=None).
 - soap-like: the products of an Adam in the same eigenbasis, written down plainly: gradients into the basis and the step
   back, the factors at every step, a QR at every tenth.
 - products: the four products of a step of EVON with its bases, and nothing else.
@@ -23,6 +26,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import statistics
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +36,7 @@ from memory import PeakMemory, resident_bytes
 from record import write_record
 
 from vlls import EVON
-from vlls._bases import axes_of, back, gram_of_axis, project
+from vlls._bases import axes_of, back, project, turn_flat
 
 INTERVAL = 100
 
@@ -50,9 +54,9 @@ def network(name: str, device: str) -> list[torch.nn.Parameter]:
     return params
 
 
-def evon(params: list[torch.nn.Parameter], kind: str) -> Step:
+def evon(params: list[torch.nn.Parameter], kind: str, fused: bool = True) -> Step:
     """An iteration of EVON that has its bases: one of the three kinds."""
-    optimizer = EVON(params, lr=0.1, ess=50_000.0, hess_init=0.9, weight_decay=1e-3, interval=1)
+    optimizer = EVON(params, lr=0.1, ess=50_000.0, hess_init=0.9, weight_decay=1e-3, interval=1, fused=fused)
 
     def step() -> None:
         with optimizer.sampled_params(train=True):
@@ -95,7 +99,8 @@ class SoapLike:
             p.sub_(back(update, bases) if bases else update, alpha=1e-3)
             axes = [k for k, basis in enumerate(bases) if basis is not None]
             for factor, k in zip(factors, axes, strict=True):
-                factor.lerp_(gram_of_axis(p.grad.reshape(axes_of(p.shape)), k), 0.05)
+                rows = p.grad.reshape(axes_of(p.shape)).movedim(k, 0).flatten(1)
+                factor.lerp_(rows @ rows.T, 0.05)
                 if self.steps % 10 == 0:
                     bases[k] = torch.linalg.qr(factor @ bases[k]).Q
 
@@ -103,12 +108,13 @@ class SoapLike:
 def products(params: list[torch.nn.Parameter]) -> Step:
     """The products of a step of EVON: the noise back, gradient and mean into the bases, the step back."""
     turned = [p.detach() for p in params if p.ndim > 1]
-    bases = [[torch.eye(n, device=p.device) if n <= 2048 else None for n in axes_of(p.shape)] for p in turned]
+    axes = [[(n, torch.eye(n, device=p.device) if 1 < n <= 2048 else None) for n in axes_of(p.shape)] for p in turned]
+    buffers = torch.empty(2, max(p.numel() for p in turned), device=turned[0].device)
 
     def step() -> None:
-        for p, of in zip(turned, bases, strict=True):
-            for turn in (back, project, project, back):
-                turn(p, of)
+        for p, of in zip(turned, axes, strict=True):
+            for side in (1, 0, 0, 1):
+                turn_flat(p.view(-1), of, side, list(buffers[:, : p.numel()]))
 
     return step
 
@@ -124,6 +130,7 @@ METHODS: dict[str, Any] = {
     "evon: step": lambda p: evon(p, "step"),
     "evon: step with factors": lambda p: evon(p, "factors"),
     "evon: step with bases": lambda p: evon(p, "bases"),
+    "evon without a kernel": lambda p: evon(p, "step", fused=False),
     "soap-like": lambda p: SoapLike(p).step,
     "products": products,
 }
@@ -150,6 +157,13 @@ def peak_floats(name: str, method: str, device: str, threads: int) -> float:
     return (memory.peak - before) / numel / 4
 
 
+def cpu_seconds(step: Step) -> float:
+    """CPU time of one iteration."""
+    start = time.process_time()
+    step()
+    return time.process_time() - start
+
+
 def measure(name: str, device: str, rounds: int) -> list[dict[str, Any]]:
     """Times by alternating rounds, then memory, each method in a process of its own."""
     steps = {method: make(network(name, device)) for method, make in METHODS.items()}
@@ -158,7 +172,7 @@ def measure(name: str, device: str, rounds: int) -> list[dict[str, Any]]:
     times: dict[str, list[float]] = {method: [] for method in steps}
     for _ in range(rounds):
         for method, step in steps.items():
-            times[method].append(seconds(step, device))
+            times[method].append(cpu_seconds(step) if device == "cpu" else seconds(step, device))
     middle = {method: statistics.median(values) for method, values in times.items()}
     step, factors, bases = (middle[f"evon: {kind}"] for kind in ("step", "step with factors", "step with bases"))
     middle[f"evon, interval {INTERVAL}"] = (90 * step + 9 * factors + bases) / INTERVAL
@@ -187,6 +201,7 @@ def main() -> None:
     folder = Path(__file__).parent / "records"
     parser.add_argument("--output", type=Path, default=folder, help="folder for evon-DEVICE.json")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     for device in arguments.device:
         rows = [row for name in arguments.network for row in measure(name, device, arguments.rounds)]
         machine = torch.cuda.get_device_name() if device == "cuda" else "cpu"

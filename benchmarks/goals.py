@@ -94,6 +94,11 @@ def _evon(device: str) -> Iterable[Quantity]:
             path: KeyPath = ("rows", rows, ("method", method), "over_ivon_fused")
             goal = 4.0 if method.startswith("evon") else None
             yield Quantity(f"evon-{device}", what, method, "×", path, goal=goal)
+        if network == "resnet34":
+            what = f"peak memory beside weights and gradients, {network}, {where}"
+            for method, goal in (("evon, interval 100", 5.0), ("ivon fused", None)):
+                path = ("rows", rows, ("method", method), "floats_a_parameter")
+                yield Quantity(f"evon-{device}", what, method, "floats a weight", path, goal=goal)
 
 
 def _fastest_laplace(speed: Mapping[str, Any]) -> Any:

@@ -21,9 +21,10 @@ def write_record(path: Path, question: str, **measured: Any) -> None:
         question: the benchmark's docstring, of which the first line is kept.
         **measured: what was measured and how.
     """
+    threads = torch.get_num_threads()
     record = {
         "question": question.splitlines()[0],
-        "machine": f"{processor()}, {torch.get_num_threads()} threads",
+        "machine": f"{processor()}, {threads} thread{'s' if threads > 1 else ''}",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d"),

@@ -7,7 +7,7 @@ last stands for all remaining ones: filters (O, I, 3, 3) of a convolution have b
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -48,16 +48,73 @@ def _turn(tensor: Tensor, bases: Bases, lead: int, side: int) -> Tensor:
     return turned.reshape(shape)
 
 
+def turn_alike(
+    rows: Sequence[Tensor], axes: Sequence[tuple[int, Sequence[Tensor | None]]], side: int
+) -> tuple[Tensor, ...]:
+    """Return :func:`project` (side 0) or :func:`back` (side 1) of tensors of one shape, by products of all at once.
+
+    Args:
+        rows: the entries of each tensor, a contiguous vector.
+        axes: size, and basis in each tensor; all of them or none has one.
+        side: 0 or 1.
+    """
+    turned = _stacked(rows)
+    num, numel = turned.shape
+    with in_full(turned):
+        for size, of_axis in axes:
+            columns = turned.view(num, size, -1).mT  # the first axis becomes the last, until all are where they were
+            if bases := [basis for basis in of_axis if basis is not None]:
+                matrices = _stacked(bases)
+                turned = torch.bmm(columns, matrices.mT if side else matrices)
+            else:
+                turned = columns.contiguous()
+    return turned.view(num, numel).unbind()
+
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """The tensors as one, a single one without a copy."""
+    return torch.stack(list(tensors)) if len(tensors) > 1 else tensors[0][None]
+
+
+def turn_flat(entries: Tensor, axes: Sequence[tuple[int, Tensor | None]], side: int, free: list[Tensor]) -> Tensor:
+    """Return :func:`project` (side 0) or :func:`back` (side 1) of a tensor whose entries are given in a row.
+
+    Args:
+        entries: a contiguous vector.
+        axes: size and basis of each axis.
+        side: 0 or 1.
+        free: at least two vectors of that length, in which the products are written by turns. The one with the result
+            is taken out.
+    """
+    last = None
+    with in_full(entries):
+        for size, basis in axes:
+            if size == 1:
+                continue
+            columns, out = entries.view(size, -1).T, free.pop()
+            if basis is None:
+                out.view(-1, size).copy_(columns)
+            else:
+                torch.mm(columns, basis.T if side else basis, out=out.view(-1, size))
+            if last is not None:
+                free.append(last)
+            entries = last = out
+    return entries
+
+
 def in_full(tensor: Tensor) -> AbstractContextManager[None]:
     """Keep autocast, which a step may be taken in, from computing products of a tensor in half precision."""
     return torch.autocast(tensor.device.type, enabled=False)
 
 
-def gram_of_axis(tensor: Tensor, axis: int) -> Tensor:
-    """Return the (d, d) sums of products over all other axes."""
-    rows = tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1)
-    with in_full(tensor):
-        return rows @ rows.T
+def matrices_of(entries: Tensor, sizes: Sequence[int], free: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Yield a tensor, given as a row of entries, as a (d, rest) matrix for each axis; copies are in two free rows."""
+    for number, size in enumerate(sizes):
+        matrix = entries.view(size, -1)
+        yield matrix
+        if number + 1 < len(sizes):
+            entries = free[number % 2]
+            entries.view(-1, size).copy_(matrix.T)
 
 
 def distance_from_orthonormal(basis: Tensor) -> float:

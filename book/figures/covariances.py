@@ -239,8 +239,9 @@ def cost_in_words(record: dict[str, Any]) -> str:
     for network in dict.fromkeys(row["network"] for row in record["rows"]):
         of = {row["method"]: row for row in record["rows"] if row["network"] == network}
         (evon,) = (row for name, row in of.items() if name.startswith("evon, interval"))
+        time = f"{evon['ms']:.3g} ms" if evon["ms"] < 1000 else f"{evon['ms'] / 1000:.2f} s"
         told.append(
-            f"{network}: {evon['ms']:.3g} ms, {evon['over_ivon_fused']:.1f} times IVON's kernel "
+            f"{network}: {time}, {evon['over_ivon_fused']:.1f} times IVON's kernel "
             f"({of['products']['over_ivon_fused']:.1f} for the products alone; "
             f"Adam in the same basis, {of['soap-like']['over_ivon_fused']:.1f})"
         )

@@ -1,5 +1,6 @@
 """What Chapter 14 says of networks whose posteriors differ in their covariance follows the record."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -92,6 +93,12 @@ def test_the_cost_is_that_of_the_record():
     ]
     text = cost_in_words({"machine": "a machine", "rows": rows})
     assert "net: 20 ms, 5.0 times IVON's kernel (2.0 for the products alone; Adam in the same basis, 3.0)" in text
+
+
+def test_most_of_a_step_on_resnet34_is_products():
+    rows = json.loads((BOOK.parent / "benchmarks/records/evon-cpu.json").read_text())["rows"]
+    ms = {row["method"]: row["ms"] for row in rows if row["network"] == "resnet34"}
+    assert ms["evon, interval 100"] / 2 < ms["products"]
 
 
 @pytest.mark.slow

@@ -2,16 +2,17 @@
 
 import copy
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import sympy as sp
 import torch
 from evon_reference import OneParameter
-from ivon_problems import backward, batch, cnn, images, mlp, train_step
+from ivon_problems import FUSED, backward, batch, cnn, images, mlp, needs_compiler, take_steps, train_step
 
 from vlls import EVON, IVON, KroneckerPosterior, learned_share, predict
-from vlls.optim import VariationalOptimizer
+from vlls.optim import VariationalOptimizer, _evon
 
 OPTIONS = {"lr": 0.1, "ess": 50.0, "hess_init": 0.3, "beta2": 0.9, "weight_decay": 0.01}
 
@@ -24,13 +25,15 @@ def weights_of(model):
     return [p.detach().clone() for p in model.parameters()]
 
 
-def identity(optimizer):
-    """Give every parameter bases that are the identity."""
+def give_bases(optimizer, basis_of=torch.eye):
+    """Give every parameter bases, the identity unless told otherwise."""
     for group in optimizer.param_groups:
         for p in group["params"]:
             sizes = [*p.shape[:2], math.prod(p.shape[2:])] if p.ndim > 2 else [*p.shape]
             if p.ndim > 1:
-                optimizer.state[p].update({f"basis_{k}": torch.eye(n, dtype=p.dtype) for k, n in enumerate(sizes)})
+                longest = group["max_axis"]
+                found = {f"basis_{k}": basis_of(n).to(p.dtype) for k, n in enumerate(sizes) if 1 < n <= longest}
+                optimizer.state[p].update(found)
 
 
 # ---------------------------------------------------------------------- IVON, where the bases are the identity
@@ -44,7 +47,7 @@ def test_it_is_ivon_bit_for_bit(make, data, more, how):
     two = IVON(theirs.parameters(), **OPTIONS, generator=torch.Generator().manual_seed(1), foreach=False, **more)
     for step in range(6):
         if step == 1 and how == "identity":
-            identity(one)
+            give_bases(one)
         train_step(ours, one, data, samples=1 + step % 2)
         train_step(theirs, two, data, samples=1 + step % 2)
     for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
@@ -52,13 +55,39 @@ def test_it_is_ivon_bit_for_bit(make, data, more, how):
         assert all(torch.equal(one.state[p][name], two.state[q][name]) for name in ("momentum", "hess", "step"))
 
 
+@needs_compiler
+@pytest.mark.parametrize("how", ["max_axis", "interval", "identity"])
+@pytest.mark.parametrize("more", [{}, {"hess_approx": "gradsq"}, {"weight_decay": 0.0}], ids=str)
+@pytest.mark.parametrize("make, data", [(mlp, batch()), (cnn, images())], ids=["mlp", "cnn"])
+def test_the_kernel_is_ivon_s_on_the_same_noise(make, data, more, how):
+    ours, theirs = make(), make()
+    given = {"max_axis": {"max_axis": 0, "interval": 1}, "interval": {"interval": 100}, "identity": {"interval": 100}}
+    one = evon(ours, generator=torch.Generator().manual_seed(1), fused=True, **{**more, **given[how]})
+    two = IVON(theirs.parameters(), **{**OPTIONS, **more}, generator=torch.Generator().manual_seed(1), fused=True)
+    for step in range(6):
+        if step == 1 and how == "identity":
+            give_bases(one)
+        train_step(ours, one, data, samples=1 + step % 2)
+        train_step(theirs, two, data, samples=1 + step % 2)
+    # the mean is moved by the difference of its coordinates, which is rounded
+    same = partial(torch.allclose, rtol=1e-5, atol=1e-6) if how == "identity" else torch.equal
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert same(p, q)
+        assert all(same(one.state[p][name], two.state[q][name]) for name in ("momentum", "hess"))
+
+
 # ---------------------------------------------------------------------- the plain twin
 def follow(model, data, optimizer, twins, how, steps, samples=1):
     """The largest relative difference from the twins after each step, at the samples that the optimizer drew."""
     params = list(model.parameters())
+
+    def adopt(twin, k, new, state):
+        basis = state[f"basis_{k}"]
+        found = basis.double().numpy().copy()
+        return twin.agreeing(k, new, found) if basis.dtype == torch.float64 else found
+
     for p, twin in zip(params, twins, strict=True):
-        state = optimizer.state[p]
-        twin.adopt = lambda twin, k, new, state=state: twin.agreeing(k, new, state[f"basis_{k}"].numpy().copy())
+        twin.adopt = partial(adopt, state=optimizer.state[p])
     for _ in range(steps):
         seen = []
         with optimizer.keep_sampled() if how == "kept" else torch.enable_grad():
@@ -104,6 +133,93 @@ def test_convolutions_have_bases_of_outputs_inputs_and_positions():
     state = optimizer.state[model[0].weight]
     assert [tuple(state[f"basis_{k}"].shape) for k in (0, 2)] == [(6, 6), (9, 9)]
     assert "basis_1" not in state  # one input channel
+
+
+@needs_compiler
+@pytest.mark.parametrize("how, samples", [("context", 1), ("context", 3), ("kept", 1)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize(
+    "more", [{}, {"hess_approx": "gradsq"}, {"hess_clip": 0.4}, {"max_axis": 8}, {"weight_decay": 0.0}], ids=str
+)
+def test_the_kernel_follows_the_twin(layout, how, samples, more):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 12, 3),
+        torch.nn.Tanh(),
+        torch.nn.Conv2d(12, 5, 1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(20, 4),
+    ).to(memory_format=layout)
+    data = torch.randn(30, 2, 4, 4), torch.randint(4, (30,))
+    options = {**OPTIONS, "interval": 3, "basis_decay": 0.8, **more}
+    optimizer = EVON(model.parameters(), **options, fused=True)
+    assert optimizer.executor.startswith("eigenbasis, cpu ivon-") and not optimizer.capturable
+    twins = [OneParameter(p.detach().numpy(), **options) for p in model.parameters()]
+    assert max(follow(model, data, optimizer, twins, how, 10, samples)) < 1e-4
+    assert model[0].weight.is_contiguous(memory_format=layout)
+
+
+@needs_compiler
+def test_the_kernel_keeps_three_numbers_a_weight_and_three_buffers():
+    model = mlp()
+    optimizer = evon(model, fused=True)
+    for _ in range(7):
+        train_step(model, optimizer, batch(), samples=1)
+    ((executor, states),) = optimizer._weights._last_plan
+    state = next(state for state in states if state.param is model[0].weight)
+    assert state.turned
+    kept = {name for name, value in vars(state).items() if isinstance(value, torch.Tensor) and value.ndim == 2}
+    assert kept == {"param", "momentum", "hess", "other"}
+    assert executor._buffers.shape == (3, model[0].weight.numel())
+
+
+def convolutions(layout, dtype):
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(2, 6, 3, padding=1),
+        torch.nn.Tanh(),
+        torch.nn.Conv2d(6, 6, 3, padding=1),
+        torch.nn.Conv2d(6, 6, 3, padding=1),
+        torch.nn.Conv2d(6, 5, 1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(80, 4),
+    ).to(dtype=dtype, memory_format=layout)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("dtype, steps, close", [(torch.float64, 8, 1e-9), (torch.bfloat16, 3, 0.05)], ids=str)
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("more", [{}, {"hess_approx": "gradsq"}, {"hess_clip": 0.4}, {"max_axis": 8}], ids=str)
+def test_lists_take_the_steps_of_one_after_the_other(monkeypatch, layout, dtype, steps, close, samples, more):
+    """The executor for a GPU, on a CPU."""
+    data = torch.randn(30, 2, 4, 4, dtype=dtype), torch.randint(4, (30,))
+    found = []
+    for executor in (_evon._Eigenbasis, _evon._EigenbasisForeach):
+        monkeypatch.setattr(_evon, "PART", 700)  # entries: several parts, some of several parameters
+        monkeypatch.setattr(_evon, "_executors_of", lambda params, _, executor=executor: [executor] * len(params))
+        model = convolutions(layout, dtype)
+        optimizer = evon(model, interval=100, generator=torch.Generator().manual_seed(3), **more)
+        for step in range(steps):
+            if step == 1:
+                give_bases(optimizer, lambda n: torch.linalg.qr(torch.randn(n, n)).Q)
+            train_step(model, optimizer, data, samples=samples)
+        found.append([*model.parameters(), *(optimizer.state[p]["hess"] for p in model.parameters())])
+    for one, two in zip(*found, strict=True):
+        assert (one - two).abs().max() <= close * one.abs().max()
+        assert one.stride() == two.stride()
+
+
+@pytest.mark.parametrize("options", [{}, FUSED], ids=str)
+def test_bases_that_change_act_at_once_while_samples_are_kept(options):
+    """With the same random numbers, kept samples are those of a closure."""
+    found = []
+    for how in ("kept", "closure"):
+        model = mlp()
+        optimizer = evon(model, generator=torch.Generator().manual_seed(3), **options)
+        take_steps(optimizer, partial(backward, model, optimizer, batch()), how, 8)
+        found.append(model)
+    for p, q in zip(*(model.parameters() for model in found), strict=True):
+        assert torch.equal(p, q)
 
 
 def test_a_basis_that_changes_keeps_the_diagonal_of_the_hessian_symbolically():
@@ -306,6 +422,17 @@ def test_a_step_with_nan_is_left_out(how):
     assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
 
 
+def test_gradients_whose_squares_overflow_are_finite():
+    model = mlp()
+    optimizer = evon(model, clip_radius=0.01, hess_clip=1.0)
+    before = weights_of(model)
+    with optimizer.sampled_params(train=True):
+        for p in model.parameters():
+            p.grad = torch.full_like(p, 1e25)
+    optimizer.step()
+    assert not any(torch.equal(p, q) for p, q in zip(before, weights_of(model), strict=True))
+
+
 def test_frozen_unused_and_scalar_parameters():
     model = mlp()
     model.unused = torch.nn.Parameter(torch.ones(3, 4))
@@ -337,7 +464,7 @@ BAD = {
     r"max_axis=-1": {"max_axis": -1},
     r"basis_decay=1.0 is outside \[0, 1\)": {"basis_decay": 1.0},
     r"basis_decay=nan is outside": {"basis_decay": math.nan},
-    r"fused=True: EVON has one way": {"fused": True},
+    r"foreach=True: EVON takes one parameter after the other": {"foreach": True},
     r"EVON has no rho=1; pass vlls.SAM": {"rho": 1},
     r"EVON has no intervall=3; pass interval=...": {"intervall": 3},
     r"hess_init=0 is outside": {"hess_init": 0},

@@ -9,6 +9,7 @@ import test_autocast as autocast
 import test_ivon_behaviour as behaviour
 import test_ivon_tools as tools
 import test_threads as threads
+from ivon_problems import FUSED
 
 from vlls import EVON
 
@@ -21,13 +22,14 @@ OTHERS = {  # what these look at is not in EVON
 
 
 def values_of(test):
-    """Every choice of the arguments that a test is parametrized by; the executor is that of single tensors."""
+    """Every choice of the arguments that a test is parametrized by; EVON has no executor of lists."""
     choices = []
     for mark in getattr(test, "pytestmark", []):
         if mark.name != "parametrize":
             continue
         names = [name.strip() for name in mark.args[0].split(",")] if isinstance(mark.args[0], str) else mark.args[0]
-        values = ["single"] if names == ["executor"] else [getattr(v, "values", v) for v in mark.args[1]]
+        executors = ["single", *(["fused"] if FUSED else [])]
+        values = executors if names == ["executor"] else [getattr(v, "values", v) for v in mark.args[1]]
         choices.append([dict(zip(names, v if len(names) > 1 else [v], strict=True)) for v in values])
     return [{name: v for choice in chosen for name, v in choice.items()} for chosen in product(*choices)]
 

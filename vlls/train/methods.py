@@ -166,8 +166,7 @@ def _ivon_isotropic(training: Training) -> torch.optim.Optimizer:
 
 
 def _evon(training: Training) -> torch.optim.Optimizer:
-    options = {name: value for name, value in _ivon_options(training).items() if name != "fused"}
-    return vlls.EVON(**options, **{name: training.config[name] for name in _EIGENBASIS})
+    return vlls.EVON(**_ivon_options(training), **{name: training.config[name] for name in _EIGENBASIS})
 
 
 def _has_kernel(training: Training) -> bool:

@@ -16,6 +16,7 @@ from vlls._compiled import capturing
 from vlls._names import kind_of
 from vlls._validation import check_generator, check_whole_number
 from vlls._warnings import warn_caller
+from vlls.optim.alg1 import posterior_noise
 from vlls.optim.ivon._state import ParameterState
 
 # hyperparameter -> (lower, lower allowed, upper, upper allowed, what to do)
@@ -220,7 +221,7 @@ class FirstSteps:
         self._start = [_some(state.mean).clone() for state in self._states]
         self._size = self._rms(self._start)
         self._rates = [float(state.group["lr"]) for state in self._states]
-        noise = self._rms([_some(state.std()) for state in self._states])
+        noise = self._rms([_some_std(state) for state in self._states])
         if noise > LOUD * self._size > 0:
             ess, first = (float(self._states[0].group[name]) for name in ("ess", "hess_init"))
             warn_caller(
@@ -253,6 +254,11 @@ class FirstSteps:
 def _some(tensor: Tensor) -> Tensor:
     flat = tensor.detach().flatten()
     return flat[:: max(1, len(flat) // ENTRIES)]
+
+
+def _some_std(state: ParameterState) -> Tensor:
+    given = {name: state.group[name] for name in ("ess", "weight_decay")}
+    return posterior_noise(1.0, _some(state.sampled_hess), **given)
 
 
 def can_look(states: Sequence[ParameterState]) -> bool:

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from vlls.optim.ivon._executors import EXCHANGE, SAVE_AND_SAMPLE, UPDATE, Fused, States
+from vlls.optim.ivon._executors import EXCHANGE, UPDATE, Fused, States
 from vlls.optim.ivon._state import ParameterState
 
 TILE = 4096  # of _ivon.c
@@ -129,9 +129,8 @@ class FusedCPU(Fused):
         _library()  # builds the kernel
         super().save(states)
 
-    def _run(self, mode: int, states: States, generator: Generator | None, at_sample: bool, resample: bool) -> None:
-        library = _library()
-        key = int(self.new_key(generator)) if mode == SAVE_AND_SAMPLE or resample else 0
+    def _run(self, mode: int, states: States, key: Tensor | None, at_sample: bool, resample: bool) -> None:
+        library, number = _library(), 0 if key is None else int(key)
         keep: list[Tensor] = []  # tensors made here live until the kernel is done
         if mode == EXCHANGE and self._last is not None and self._last[0] is states:
             table = self._last[1]  # of the draw that is taken back: the same addresses
@@ -146,7 +145,7 @@ class FusedCPU(Fused):
 
         def part(k: int) -> None:
             address = ctypes.addressof(table)
-            library.ivon_run(mode, address, len(states), cuts[k], cuts[k + 1], key, at_sample, resample)
+            library.ivon_run(mode, address, len(states), cuts[k], cuts[k + 1], number, at_sample, resample)
 
         others: list[Future[None]] = []
         try:

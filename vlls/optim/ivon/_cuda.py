@@ -16,9 +16,9 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from vlls.optim.ivon._executors import EXCHANGE, SAVE_AND_SAMPLE, UPDATE, Fused, States
+from vlls.optim.ivon._executors import EXCHANGE, UPDATE, Fused, States
 from vlls.optim.ivon._state import ParameterState
 
 Launch = tuple[torch.device, dict[str, Any], Tensor, Tensor, Tensor]  # constants; rows, numbers, tiles
@@ -92,17 +92,15 @@ class FusedCUDA(Fused):
     def label(cls) -> str:
         return f"cuda triton {version('triton')}"
 
-    def _run(self, mode: int, states: States, generator: Generator | None, at_sample: bool, resample: bool) -> None:
+    def _run(self, mode: int, states: States, key: Tensor | None, at_sample: bool, resample: bool) -> None:
         kernel = _kernel()
         keep: list[Tensor] = []  # tensors made here live until the kernel is in the queue
         if mode != EXCHANGE or self._last is None or self._last[0] is not states:
             self._last = states, list(self._prepare(mode, states, keep))
         for device, constants, rows, numbers, tiles in self._last[1]:
-            sampling = mode == SAVE_AND_SAMPLE or resample
-            key = self.new_key(generator, device).to(device) if sampling else numbers
             constants |= {"MODE": mode, "AT_SAMPLE": at_sample, "RESAMPLE": resample}
             with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-                kernel[(len(tiles),)](rows, numbers, tiles, key, **constants)
+                kernel[(len(tiles),)](rows, numbers, tiles, numbers if key is None else key.to(device), **constants)
 
     def _prepare(self, mode: int, states: States, keep: list[Tensor]) -> Iterator[Launch]:
         """The tables of each launch: one for each device and, in an update, Hessian approximation."""

@@ -74,7 +74,7 @@ class Fused(StepExecutor):
             _ = state.other
 
     def draw(self, states: States, generator: Generator | None) -> None:
-        self._run(SAVE_AND_SAMPLE, states, generator, False, False)
+        self._run(SAVE_AND_SAMPLE, states, self.new_key(generator, states[0].param.device), False, False)
 
     def restore(self, states: States) -> None:
         self._run(EXCHANGE, states, None, False, False)
@@ -84,11 +84,12 @@ class Fused(StepExecutor):
         return gap if at_sample else gap.neg_()
 
     def update(self, states: States, generator: Generator | None, at_sample: bool, resample: bool) -> None:
-        self._run(UPDATE, states, generator, at_sample, resample)
+        key = self.new_key(generator, states[0].param.device) if resample else None
+        self._run(UPDATE, states, key, at_sample, resample)
 
     @abstractmethod
-    def _run(self, mode: int, states: States, generator: Generator | None, at_sample: bool, resample: bool) -> None:
-        """Run the kernel over all parameters."""
+    def _run(self, mode: int, states: States, key: Tensor | None, at_sample: bool, resample: bool) -> None:
+        """Run the kernel over all parameters; a key gives the same normal numbers each time."""
 
     @staticmethod
     def takes(param: Tensor) -> bool:

@@ -152,6 +152,11 @@ class Foreach(Stored):
 
     option = "foreach"
 
+    def save(self, states: States) -> None:
+        for part in self._parts(states):
+            if not part[0].keeps_master:
+                torch._foreach_copy_([state.saved_mean for state in part], [state.param.detach() for state in part])
+
     @staticmethod
     def _parts(states: States) -> Iterable[list[ParameterState]]:
         return _alike(states, lambda state: state.param.dtype).values()
