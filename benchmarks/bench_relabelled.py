@@ -4,9 +4,9 @@
     python benchmarks/bench_relabelled.py --runs folder  # keeps finished cells there, and goes on where it was cut
 
 2,000 images of MNIST at half resolution (14×14), the 3-layer CNN, 15 epochs, batches of 50. IVON's posterior begins as
-wide as the paper's, and its Hessian forgets its start as in the paper's runs (β2 = 1 − 2/steps). For every kind and rate of
-label errors and every seed it ranks the training images by scores of their being relabelled and gives each score's
-area under the ROC curve:
+wide as the paper's, and its Hessian forgets its start as in the paper's runs (β2 = 1 − 2/steps). For every kind and
+rate of label errors and every seed it ranks the training images by scores of their being relabelled and gives each
+score's area under the ROC curve:
 
 - noise: magnitude of IVON's label noise (rank 3), which does not look at the label;
 - disagreement: 1 - E_q p(given label), from the same noise;

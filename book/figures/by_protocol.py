@@ -8,11 +8,13 @@ from pandas import DataFrame
 
 from figures.ledger import Gap, accuracies, gap, gap_of
 from vlls.experiments import PROTOCOLS, highest_protocol
+from vlls.experiments._choice import by_candidate
 from vlls.train import METHODS
 
 __all__ = [
     "PAPER_STD",
     "about",
+    "beside_sgd",
     "differences",
     "first_stds",
     "gaps_by_panel",
@@ -99,6 +101,29 @@ def own_values_over_sgd(rows: DataFrame, method: str) -> str:
             )
             told.append(f"{panel}, {of}: {between}, {_SIDES[between.side]}")
     return "; ".join(told)
+
+
+def beside_sgd(rows: DataFrame) -> str:
+    """Say of every candidate of one protocol whether it is clearly above plain SGD, in a line for each panel."""
+    lines = []
+    for panel, of_panel in _main(rows).groupby("panel", sort=False):
+        plain = accuracies(of_panel, "sgd")
+        found = {
+            label: gap_of(100 * of_one.set_index("seed")["test_accuracy"], plain)
+            for label, of_one in by_candidate(of_panel).items()
+            if label != METHODS["sgd"].label
+        }
+        there = {label: between for label, between in found.items() if between is not None}
+        parts = []
+        for side, words in ((1, "above"), (-1, "below"), (0, "not settled against")):
+            of_side = sorted(
+                (label for label in there if there[label].side == side),
+                key=lambda label: -there[label].points,
+            )
+            named = ", ".join(f"{label} ({_points(there[label])})" for label in of_side)
+            parts += [f"{words} SGD: {named}"] if named else []
+        lines += [f"- {panel}. {'; '.join(parts)}."] if parts else []
+    return "\n".join(lines)
 
 
 def _name(method: str) -> str:

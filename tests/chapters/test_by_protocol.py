@@ -15,6 +15,7 @@ sys.path.insert(0, str(BOOK))
 from figures.by_protocol import (  # noqa: E402
     PAPER_STD,
     about,
+    beside_sgd,
     differences,
     first_stds,
     gaps_by_panel,
@@ -23,7 +24,7 @@ from figures.by_protocol import (  # noqa: E402
     who_is_ahead,
 )
 from figures.data_dependent import plot_accuracy_by_class, plot_take_off  # noqa: E402
-from figures.ledger import label_information  # noqa: E402
+from figures.ledger import gap, label_information, rows_of  # noqa: E402
 from figures.memorised import fewest_and_best, named, plot_first_noise, plot_memorised  # noqa: E402
 
 
@@ -98,6 +99,48 @@ def test_a_methods_own_values_are_compared_with_sgd():
     assert gaps_by_panel(rows, "ls", "sgd")["a"].points == 0  # SGD is LS at 0
     assert own_values_over_sgd(rows, "sam") == ""
     assert own_values_over_sgd(rows[rows["value"] != 0.9], "ls").startswith("a, α = 0.5: ")
+
+
+def test_each_candidate_is_told_beside_sgd():
+    rows = pd.concat(
+        [runs(sgd=(54, 55), ls=(48, 50), ivon=(54.2, 55.3)), runs(sgd=(54, 55)).assign(variant="averaged")]
+    )
+    rows["ema_accuracy"] = np.where(rows["variant"] == "averaged", 0.9, np.nan)
+    assert beside_sgd(rows) == (
+        "- a. above SGD: SGD, averaged (+35.5 ± 0.5); below SGD: LS, α = 0.5 (−5.5 ± 0.5); not settled "
+        "against SGD: IVON (+0.2 ± 0.0)."
+    )
+    assert beside_sgd(runs(ivon=90)) == ""
+
+
+def test_what_chapter_9_says_of_rivals_and_controls():
+    text = (BOOK / "09_label_errors_cifar10.ipynb").read_text()
+    panels = dict(list(rows_of("rivals", "mnist").groupby("panel")))
+    by = {panel.partition(", ")[2][:4]: rows for panel, rows in panels.items()}
+
+    def ahead(panel, one, other="ivon"):
+        found = gap(by[panel], one, other)
+        assert found.seeds == 3
+        return found
+
+    points = {
+        panel: f"{ahead(panel, 'sce').points:.1f} and {ahead(panel, 'elr').points:.1f}" for panel in ("symm", "pair")
+    }
+    assert f"by {points['symm']} points with symmetric errors and by {points['pair']} with pair flips" in text
+    kappa = f"SCE leads by {ahead('κ = ', 'sce').points:.1f} points, and GCE by {ahead('κ = ', 'gce').points:.1f}."
+    assert kappa in text and all(ahead(p, m).side == 1 for p, m in [("symm", "sce"), ("symm", "elr"), ("pair", "sce")])
+    under = [ahead(panel, "ivon_elr", "elr") for panel in ("symm", "pair", "κ = ")]
+    assert [found.side for found in under] == [0, 1, -1]
+    assert f"level with ELR under SGD, {under[1].points:.1f} points better and {-under[2].points:.1f} worse" in text
+    for panel in by:
+        negative = gap(by[panel], "ls", "sgd", variants=("negative", ""))
+        assert negative.side == -1
+    controls = rows_of("controls", "mnist").query("panel == 'MNIST, symmetric 40 %'")
+    controls["test_accuracy"] = controls["ema_accuracy"].fillna(controls["test_accuracy"])
+    for variant in ("averaged weights", "smaller step and decay"):
+        assert gap(controls, "sgd", "ivon", variants=(variant, "")).side == 0
+        assert gap(controls, "sgd", "sgd", variants=(variant, "")).side == 1
+    assert gap(controls, "sgd", "sgd", variants=("cosine and warm-up", "")).side == -1
 
 
 def test_runs_that_did_not_finish_or_hold_images_out_say_nothing():

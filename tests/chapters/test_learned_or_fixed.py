@@ -13,7 +13,7 @@ import pytest
 BOOK = Path(__file__).parents[2] / "book"
 sys.path.insert(0, str(BOOK))
 from figures.fixed_variance import gaps_to_fixed, gaps_to_fixed_in_words, learned_shares, share_left  # noqa: E402
-from figures.ledger import ON_REAL_IMAGES, rows_of, said, short_std  # noqa: E402
+from figures.ledger import ON_REAL_IMAGES, gap, rows_of, said, short_std  # noqa: E402
 
 from vlls.experiments import load_table  # noqa: E402
 
@@ -91,6 +91,11 @@ def test_the_verdict_on_figure_6_has_the_numbers_of_the_tables():
     first = short[short["seed"] == 0].set_index(["method", "variant"])["test_accuracy"] * 100
     assert f"score {first['ivon', '']:.2f} and {first['ivon_fixed', '']:.2f} (*short*, seed 0)" in TEXT
     assert f"ends at {first['ivon_fixed', 'no noise']:.2f} (*short*, seed 0)" in TEXT
+    mnist = rows_of("controls", "mnist").query("panel == 'MNIST, symmetric 40 %'")
+    fixed, same_course = gap(mnist, "ivon", "ivon_fixed"), gap(mnist, "ivon", "ivon_isotropic")
+    assert fixed.side == 1 and fixed.seeds == 3 and f"IVON is {fixed.points:.1f} points above its own fixed" in TEXT
+    assert same_course.side == 0 and gap(mnist, "ivon_isotropic", "ivon_fixed").points > 0
+    assert (mnist["learned_share"].dropna() < 0.005).all()
     found = gaps_to_fixed(rows_of("fig6", "smoke"))
     assert len(found) == 3 and all(same.side == -1 and best.side == -1 for same, best in found.values())
     assert all(same.seeds == 3 for same, _ in found.values())

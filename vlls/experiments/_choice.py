@@ -49,7 +49,13 @@ def candidate_label(method: str, variant: str = "", parameter: str = "", values:
 
 
 def by_candidate(rows: DataFrame) -> dict[str, DataFrame]:
-    """Return the rows of each method, variant and value by their label, in the order of :data:`.METHODS`."""
+    """Return the rows of each method, variant and value by their label, in the order of :data:`.METHODS`.
+
+    What stands there as the test metrics of a run that averages its weights are those of the average.
+    """
+    for name in ("accuracy", "nll", "ece", "brier"):
+        if {f"ema_{name}", f"test_{name}"} <= set(rows):
+            rows = rows.assign(**{f"test_{name}": rows[f"ema_{name}"].fillna(rows[f"test_{name}"])})
     order = {name: i for i, name in enumerate(methods_in(rows))}
     texts = {name: rows[name].fillna("") if name in rows else "" for name in ("variant", "parameter")}
     rows = rows.assign(**texts, value=rows["value"].astype(float))

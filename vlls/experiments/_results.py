@@ -138,7 +138,7 @@ def _row(cell: Cell, record: dict[str, Any]) -> dict[str, Any]:
     row = dict(config.options) | {"status": record["status"], "train_images": images}
     row |= {name: getattr(cell, name) for name in ("experiment", "protocol", "role", "panel", "parameter")}
     row |= {"value": cell.value, "variant": cell.variant}
-    row |= {name: final.get(name) for name in METRICS} | _of_epochs(record["epochs"])
+    row |= {name: final.get(name) for name in METRICS} | _of_epochs(record["epochs"], "test" if config.ema is None else "ema")
     row |= {name: getattr(config, name) for name in ("method", "seed", *CONFIG)}
     row |= {"reduced": cell.reduced, "key": config.key} | record.get("measured", {})
     row |= {name: machine.get(name) for name in MACHINE}
@@ -149,13 +149,16 @@ def _row(cell: Cell, record: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _of_epochs(epochs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The measured epochs of highest accuracy, on the test images and on those held out, with their test accuracy."""
+def _of_epochs(epochs: Sequence[dict[str, Any]], by: str) -> dict[str, Any]:
+    """The measured epochs of highest accuracy, on the test images and on those held out, with their test accuracy.
+
+    It is that of the weights (``by`` is ``"test"``), or of their average (``"ema"``).
+    """
     row: dict[str, Any] = {}
-    for name, how in (("best", "test"), ("chosen", "validation")):
-        measured = [epoch for epoch in epochs if None not in (epoch.get(f"{how}_accuracy"), epoch.get("test_accuracy"))]
+    for name, how in (("best", by), ("chosen", "validation")):
+        measured = [epoch for epoch in epochs if None not in (epoch.get(f"{how}_accuracy"), epoch.get(f"{by}_accuracy"))]
         at = max(measured, key=lambda epoch: epoch[f"{how}_accuracy"], default={})
-        row |= {f"{name}_test_accuracy": at.get("test_accuracy"), f"{name}_epoch": at.get("epoch")}
+        row |= {f"{name}_test_accuracy": at.get(f"{by}_accuracy"), f"{name}_epoch": at.get("epoch")}
     return row
 
 
