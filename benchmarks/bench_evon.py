@@ -24,6 +24,7 @@ The memory column is the peak beyond parameters and gradients, in floats a param
 from __future__ import annotations
 
 import argparse
+import gc
 import multiprocessing
 import statistics
 import time
@@ -142,6 +143,7 @@ def peak_floats(name: str, method: str, device: str, threads: int) -> float:
     params = network(name, device)
     numel = sum(p.numel() for p in params)
     if device != "cpu":
+        gc.collect()  # of the method before
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         step = METHODS[method](params)

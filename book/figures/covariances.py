@@ -245,7 +245,8 @@ def cost_in_words(record: dict[str, Any]) -> str:
             f"({of['products']['over_ivon_fused']:.1f} for the products alone; "
             f"Adam in the same basis, {of['soap-like']['over_ivon_fused']:.1f})"
         )
+    machine = record["machine"] if record["device"] == "cpu" else record["device"]
     return (
-        f"A step of EVON whose bases change every 100 steps, on {record['machine']}, without forward "
+        f"A step of EVON whose bases change every 100 steps, on {machine}, without forward "
         f"and backward passes: {'; '.join(told)}."
     )

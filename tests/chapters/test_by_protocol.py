@@ -132,6 +132,20 @@ def test_what_chapter_9_says_of_rivals_and_controls():
     under = [ahead(panel, "ivon_elr", "elr") for panel in ("symm", "pair", "κ = ")]
     assert [found.side for found in under] == [0, 1, -1]
     assert f"level with ELR under SGD, {under[1].points:.1f} points better and {-under[2].points:.1f} worse" in text
+    five = {
+        size: gaps
+        for size in ("short", "mnist")
+        if (
+            gaps := [
+                {panel: gap(rows, "ivon", other) for panel, rows in rows_of("fig5", size).groupby("panel")}
+                for other in ("ls", "sam")
+            ]
+        )
+    }
+    over_ls, over_sam = (gaps["CIFAR-10, symmetric 40 %"] for gaps in five["short"])
+    assert f"IVON is {over_ls.points:.1f} points above the best LS and {over_sam.points:.1f} above SAM" in text
+    assert over_ls.side == over_sam.side == 1 and over_ls.seeds == over_sam.seeds == 3
+    assert [g.side for gaps in five["mnist"] for g in gaps.values()] == [-1] * 6
     for panel in by:
         negative = gap(by[panel], "ls", "sgd", variants=("negative", ""))
         assert negative.side == -1

@@ -91,7 +91,7 @@ def test_the_cost_is_that_of_the_record():
         {"network": "net", "method": name, "ms": 4.0 * ratio, "over_ivon_fused": ratio}
         for name, ratio in {"ivon fused": 1.0, "products": 2.0, "soap-like": 3.0, "evon, interval 100": 5.0}.items()
     ]
-    text = cost_in_words({"machine": "a machine", "rows": rows})
+    text = cost_in_words({"machine": "a machine", "device": "cpu", "rows": rows})
     assert "net: 20 ms, 5.0 times IVON's kernel (2.0 for the products alone; Adam in the same basis, 3.0)" in text
 
 
