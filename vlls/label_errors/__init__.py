@@ -5,10 +5,11 @@ table with the most suspicious first; :func:`label_errors_from_probabilities` do
 :func:`sampled_probabilities` makes that array, as cleanlab takes it too.
 """
 
-from vlls.label_errors._find import find_label_errors, label_errors_from_probabilities
+from vlls.label_errors._find import confident_joint, find_label_errors, label_errors_from_probabilities
 from vlls.label_errors._sampled import sampled_probabilities
 
 __all__ = [
+    "confident_joint",
     "find_label_errors",
     "label_errors_from_probabilities",
     "sampled_probabilities",

@@ -20,7 +20,9 @@ from vlls.label_errors._scores import (
     SCORES,
     Floats,
     adjusted,
+    confident_class,
     confidently_wrong,
+    count_pairs,
     error_times_variance,
     of_class,
     score_of,
@@ -330,3 +332,45 @@ def _noise(
     noise = np.empty(len(given))
     noise[table.index] = table.noise
     return noise
+
+
+def confident_joint(probabilities: Any, labels: Any, *, calibrated: bool = False) -> npt.NDArray[Any]:
+    """Return the confident joint of given and probable labels (Northcutt et al., 2021).
+
+    Args:
+        probabilities: as :func:`label_errors_from_probabilities` takes them.
+        labels: the given labels, whole numbers, -1 for a missing one.
+        calibrated: return an estimate of the joint distribution, which sums to 1, instead of counts: each row is
+            scaled to the number of examples with that label.
+
+    Returns:
+        (K, K); row i and column j are of examples that are labelled i and seem to be of class j. Off the diagonal
+        stand labels that may be wrong.
+
+    Raises:
+        ValueError: as :func:`label_errors_from_probabilities` does.
+
+    Example:
+        >>> p = [[0.8, 0.2], [0.7, 0.3], [0.1, 0.9], [0.3, 0.7], [0.9, 0.1]]
+        >>> confident_joint(p, [0, 0, 1, 1, 1])
+        array([[1, 0],
+               [1, 2]])
+    """
+    p, given = judged(probabilities, labels)
+    joint = count_pairs(given, confident_class(p, given), p.shape[1])
+    if not calibrated:
+        return joint
+    counts = np.bincount(given, minlength=p.shape[1])
+    filled = np.where(joint.sum(axis=1, keepdims=True) > 0, joint, np.eye(p.shape[1]))  # no example is confident
+    return filled / filled.sum(axis=1, keepdims=True) * (counts / counts.sum())[:, None]
+
+
+def judged(probabilities: Any, labels: Any) -> tuple[Floats, Classes]:
+    """Return probabilities (n, K) and labels (n,) of the examples that have both."""
+    samples = checked_probabilities(probabilities)
+    given = given_labels(labels, *samples.shape[1:], None)
+    p = samples.mean(axis=0)
+    rows = (given != MISSING) & ~np.isnan(p).any(axis=1)
+    if not rows.any():
+        raise ValueError("no example has both a label and a prediction; pass at least one")
+    return p[rows], given[rows]
