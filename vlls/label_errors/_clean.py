@@ -8,11 +8,11 @@ A network that was trained on noisy labels and has not learned them by heart pre
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import lgamma
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from vlls._names import check_known
 from vlls._validation import is_number
@@ -23,7 +23,7 @@ from vlls.label_errors._scores import confident_class, count_pairs
 Array = npt.NDArray[np.float64]
 
 METHODS = ("bayes", "inverse")
-_ROUNDS = 100  # of Bayes' rule
+_ROUNDS = 10  # of Bayes' rule; more bring p(x) nearer to q T, and classes that p(x) has none of nearer to 0
 _TINY = np.finfo(np.float64).tiny
 _TEMPERATURES = np.exp(np.linspace(-3.0, 2.0, 201))
 
@@ -67,9 +67,9 @@ def estimate_transition(probabilities: Any, labels: Any) -> Array:
 
 def _evidence(counts: Array, prior: Array) -> float:
     """Return the log marginal likelihood of rows of counts under Dirichlet priors, but for a constant."""
-    log_gamma = np.vectorize(lgamma)
-    of_rows = log_gamma(prior.sum(axis=1)) - log_gamma((prior + counts).sum(axis=1))
-    return float(of_rows.sum() + (log_gamma(prior + counts) - log_gamma(prior)).sum())
+    before, after = torch.from_numpy(prior), torch.from_numpy(prior + counts)
+    of_rows = before.sum(1).lgamma() - after.sum(1).lgamma()
+    return float(of_rows.sum() + (after.lgamma() - before.lgamma()).sum())
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class LabelCorrection:
 
     - ``bayes``: Bayes' rule says how probable clean label i is once the given label is j,
       :math:`q_i T_{ij} / \sum_k q_k T_{kj}`, and the prediction p says how probable each j is:
-      :math:`q_i \leftarrow \sum_j p_j\, q_i T_{ij} / \sum_k q_k T_{kj}`, a hundred times from q = p. Every step makes
+      :math:`q_i \leftarrow \sum_j p_j\, q_i T_{ij} / \sum_k q_k T_{kj}`, ten times from q = p. Every step makes
       p more likely under q T, and q stays a distribution. The temperature is q's.
     - ``inverse``: :math:`p\,T^{-1}`, as the backward correction of Patrini et al. (2017) inverts the errors, then the
       nearest distribution. It keeps the order of the classes that :math:`p\,T^{-1}` has, and many probabilities are
@@ -115,9 +115,12 @@ class LabelCorrection:
         check_known(self.method, METHODS, "method")
         if not is_number(self.temperature) or not 0 < self.temperature < np.inf:
             raise ValueError(f"temperature={self.temperature!r} is not allowed; choose a finite number > 0")
+        shape = np.shape(self.transition)
+        if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 2:
+            raise ValueError(f"transition has shape {shape}; pass (K, K), a row for each clean class")
         matrix = checked_probabilities(self.transition)[0].astype(np.float64)
-        if matrix.shape[0] != matrix.shape[1]:
-            raise ValueError(f"transition has shape {matrix.shape}; pass (K, K), a row for each clean class")
+        if np.isnan(matrix).any():
+            raise ValueError("transition holds NaN; pass a row of probabilities for each clean class")
         if self.method == "inverse" and np.linalg.cond(matrix) > 1e6:
             raise ValueError("transition has no inverse, for two classes have the same labels; use method='bayes'")
         object.__setattr__(self, "transition", matrix)

@@ -50,7 +50,7 @@ def _numbers(labels: Any, classes: Sequence[str] | None) -> Classes:
         if not hasattr(labels, "__len__") or isinstance(labels, str | bytes | dict | set):
             raise ValueError(f"labels are {'None' if labels is None else kind_of(labels)}; pass one for each example")
         array = np.asarray(labels)
-    if array.dtype.kind in "fO" or (array.dtype.kind in "UST" and classes is not None):
+    if array.dtype.kind in "fOUT":
         entries = array.tolist()
         if array.ndim == 1 and any(isinstance(entry, str) for entry in entries):
             return _of_names(entries, classes)

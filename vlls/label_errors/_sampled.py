@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -147,7 +148,7 @@ def _draws(
 
 def _called(model: nn.Module, batch: Any, forward: Forward | None) -> Tensor:
     """Return the model's class probabilities of a batch."""
-    x = batch[0] if isinstance(batch, tuple | list) else batch
+    x = _input(batch)
     if forward is not None:
         logits = forward(model, batch)
     elif isinstance(x, Mapping):
@@ -178,6 +179,8 @@ def _rows(p: Tensor, num: int) -> Tensor:
 def _batches(dataset: Any, batch_size: int, dtype: torch.dtype) -> Iterator[Any]:
     """Yield batches in the order of the data set, as its items are."""
     dataset = as_tensors(dataset, dtype)
+    if isinstance(dataset, Tensor | Mapping) and _length(dataset) == 0:
+        return
     if isinstance(dataset, Tensor):
         yield from dataset.split(batch_size)
     elif isinstance(dataset, Mapping):
@@ -213,7 +216,7 @@ def as_tensors(dataset: Any, dtype: torch.dtype) -> Any:
         except (TypeError, ValueError) as error:
             raise ValueError(f"the table holds more than numbers ({error}); encode those columns first") from error
     if isinstance(dataset, np.ndarray):
-        dataset = torch.from_numpy(dataset)
+        dataset = torch.from_numpy(dataset if dataset.flags.writeable else dataset.copy())
         return dataset.to(dtype) if dataset.is_floating_point() else dataset
     return dataset
 
@@ -230,9 +233,9 @@ def _length(dataset: Any) -> int:
 
 def _labels_of(batch: Any) -> Any:
     """Return the given labels in a batch, or None if it has none."""
-    if isinstance(batch, tuple | list) and len(batch) > 1:
+    if isinstance(batch, tuple | list) and len(batch) > 1 and not _are_texts(batch):
         return batch[1]
-    x = batch[0] if isinstance(batch, tuple | list) else batch
+    x = _input(batch)
     return next((x[name] for name in _LABELS if name in x), None) if isinstance(x, Mapping) else None
 
 
@@ -246,14 +249,34 @@ def _moved(batch: Any, device: torch.device) -> Any:
     return batch
 
 
+def _input(batch: Any) -> Any:
+    """Return the input of a batch, which may be texts."""
+    return batch[0] if isinstance(batch, tuple | list) and not _are_texts(batch) else batch
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, tuple | list) and all(isinstance(entry, str) for entry in value)
+
+
+def _contents(x: Any) -> Iterator[list[bytes]]:
+    """Yield the rows of everything that the input of a batch consists of, whatever its form."""
+    if isinstance(x, Tensor) and x.ndim:
+        yield [row.tobytes() for row in x.detach().cpu().contiguous().view(len(x), -1).view(torch.uint8).numpy()]
+    elif _are_texts(x):
+        yield [text.encode() for text in x]
+    elif isinstance(x, Mapping | tuple | list):
+        parts = [x[name] for name in x if name not in _LABELS] if isinstance(x, Mapping) else x
+        yield from chain.from_iterable(map(_contents, parts))
+
+
 def _digests(batch: Any) -> npt.NDArray[np.uint64]:
     """Return a number (B,) for each input of a batch, which equal inputs share."""
-    x = batch[0] if isinstance(batch, tuple | list) and batch else batch
-    parts: Sequence[Any] = [x[name] for name in x if name not in _LABELS] if isinstance(x, Mapping) else [x]
-    arrays = [part.detach().cpu().contiguous() for part in parts if isinstance(part, Tensor) and part.ndim]
-    if not arrays:
-        rows = max((len(v) for v in parts if hasattr(v, "__len__")), default=0)
-        return np.arange(rows, dtype=np.uint64)
-    raw = [array.reshape(len(array), -1).view(torch.uint8).numpy() for array in arrays]
-    found = [hashlib.blake2b(b"".join(row), digest_size=8).digest() for row in zip(*raw, strict=True)]
-    return np.frombuffer(b"".join(found), dtype=np.uint64)
+    x = _input(batch)
+    contents = list(_contents(x))
+    if not contents:
+        raise ValueError(
+            f"an item of the data set has {kind_of(x)} where its input should be; wrap the data set so that an item "
+            "holds a tensor, numbers or a text"
+        )
+    digests = [hashlib.blake2b(b"".join(row), digest_size=8).digest() for row in zip(*contents, strict=True)]
+    return np.frombuffer(b"".join(digests), dtype=np.uint64)
