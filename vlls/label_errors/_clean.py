@@ -148,13 +148,13 @@ class LabelCorrection:
         q[known] = self._clean(p[known] / p[known].sum(axis=1, keepdims=True))
         if labels is None:
             return q
-        given = given_labels(labels, len(p), k, None)
+        given = given_labels(labels, p.shape)
         q = q * np.where(given == MISSING, 1.0, self.transition[:, given]).T
         return np.asarray(q / np.maximum(q.sum(axis=1, keepdims=True), _TINY))
 
     def _clean(self, p: Array) -> Array:
         if self.method == "inverse":
-            return nearest_distribution(np.linalg.solve(self.transition.T, tempered(p, self.temperature).T).T)
+            return nearest_distribution(tempered(p, self.temperature) @ np.linalg.inv(self.transition))
         q = p
         for _ in range(_ROUNDS):
             q = q * ((p / np.maximum(q @ self.transition, _TINY)) @ self.transition.T)

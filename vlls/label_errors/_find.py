@@ -135,7 +135,7 @@ def find_label_errors(
     walked = list(walk(model, posterior, dataset, num_samples, batch_size, forward, progress, generator))
     probabilities = np.concatenate([batch.probabilities for batch in walked], axis=1)
     found = _joined([batch.labels for batch in walked]) if labels is None else labels
-    given = given_labels(found, *probabilities.shape[1:], classes)
+    given = given_labels(found, probabilities.shape, classes)
     if unread := [at for at in getattr(dataset, "unreadable", ()) if at < len(given)]:  # of RunImages
         warn_caller(f"{len(unread)} example(s) could not be read, such as {min(unread)}; their labels are not judged")
         probabilities[:, unread] = np.nan
@@ -186,7 +186,7 @@ def label_errors_from_probabilities(
     """
     _check_choices(score, flag)
     checked = checked_probabilities(probabilities)
-    given = given_labels(labels, *checked.shape[1:], classes)
+    given = given_labels(labels, checked.shape, classes)
     return _table(checked, given, score, flag, adjust, classes, None)
 
 
@@ -368,7 +368,7 @@ def confident_joint(probabilities: Any, labels: Any, *, calibrated: bool = False
 def judged(probabilities: Any, labels: Any) -> tuple[Floats, Classes]:
     """Return probabilities (n, K) and labels (n,) of the examples that have both."""
     samples = checked_probabilities(probabilities)
-    given = given_labels(labels, *samples.shape[1:], None)
+    given = given_labels(labels, samples.shape)
     p = samples.mean(axis=0)
     rows = (given != MISSING) & ~np.isnan(p).any(axis=1)
     if not rows.any():

@@ -17,12 +17,13 @@ MISSING = -1
 Classes = npt.NDArray[np.int64]
 
 
-def given_labels(labels: Any, num: int, num_classes: int, classes: Sequence[str] | None) -> Classes:
-    """Return the given labels as classes (N,), with -1 for one that is missing.
+def given_labels(labels: Any, shape: Sequence[int], classes: Sequence[str] | None = None) -> Classes:
+    """Return the given labels as classes (N,), with -1 for one that is missing; ``shape`` ends in N and K.
 
     A label is missing that is -1, None, NaN or NA; with ``classes`` labels may be names, and one that is not among
     them is missing too, with a warning that counts them.
     """
+    num, num_classes = shape[-2:]
     if classes is not None and len(classes) != num_classes:
         raise ValueError(f"classes has {len(classes)} names and the probabilities have {num_classes} columns")
     found = _numbers(labels, classes)

@@ -225,8 +225,9 @@ def _length(dataset: Any) -> int:
     """Return the number of examples, 0 where nobody knows."""
     if isinstance(dataset, Mapping):
         return len(next((value for name, value in dataset.items() if name not in _LABELS), ()))
+    source: Any = dataset.dataset if isinstance(dataset, DataLoader) else dataset
     try:
-        return len(dataset.dataset if isinstance(dataset, DataLoader) else dataset)
+        return len(source)
     except TypeError:
         return 0
 

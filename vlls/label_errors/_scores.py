@@ -1,7 +1,7 @@
 r"""Scores of given labels and the confident joint, of one array of probabilities.
 
 The confident joint is that of Northcutt, Jiang and Chuang (2021), "Confident learning: estimating uncertainty in
-dataset labels", Section 3.1: the threshold :math:`t_j` of class j is the mean of p(j) over the examples that are
+dataset labels": the threshold :math:`t_j` of class j is the mean of p(j) over the examples that are
 labelled j, and an example that is labelled i counts in :math:`C_{ij}` for the class j that reaches its threshold. For
 examples with more than one such class, and for rounding, it follows the library of these authors, cleanlab.
 """
@@ -16,19 +16,20 @@ import numpy.typing as npt
 from vlls.label_errors._given import MISSING, Classes
 
 Floats = npt.NDArray[np.floating[Any]]
+Doubles = npt.NDArray[np.float64]
 
 SCORES = ("self_confidence", "margin", "error_times_variance")
 _ROUNDING = 1e-6  # a mean of equal probabilities may be rounded to one above them
 _LEAST = 2 * _ROUNDING  # threshold, so that a probability of 0 reaches none
 
 
-def of_class(p: Floats, classes: Classes) -> Floats:
+def of_class(p: Floats, classes: Classes) -> Doubles:
     """Return the probability (N,) of each example's class, NaN where the class is missing."""
     found = np.take_along_axis(p, np.maximum(classes, 0)[:, None], axis=1)[:, 0].astype(np.float64)
     return np.where(classes == MISSING, np.nan, found)
 
 
-def thresholds(p: Floats, given: Classes) -> npt.NDArray[np.float64]:
+def thresholds(p: Floats, given: Classes) -> Doubles:
     """Return the mean probability (K,) of each class over the examples with that label, NaN for a class without any."""
     own = of_class(p, given)
     known = ~np.isnan(own)
@@ -62,25 +63,25 @@ def count_pairs(given: Classes, other: Classes, num_classes: int) -> npt.NDArray
     return pairs.reshape(num_classes, num_classes)
 
 
-def adjusted(p: Floats, given: Classes) -> Floats:
+def adjusted(p: Floats, given: Classes) -> Doubles:
     """Return probabilities without the classes' mean self-confidence, so that hard and rare classes compare fairly."""
     mean = thresholds(p, given)
     mean = np.where(np.isnan(mean), np.nanmax(mean), mean)
     shifted = p - mean + mean.max()
-    return shifted / shifted.sum(axis=1, keepdims=True)
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
-def score_of(score: str, p: Floats, given: Classes) -> npt.NDArray[np.float64]:
+def score_of(score: str, p: Floats, given: Classes) -> Doubles:
     """Return 1 - p(given) or the margin, (N,): the higher, the less the label is believed; NaN where it is missing."""
     own = of_class(p, given)
     if score == "self_confidence":
-        return 1 - own
+        return np.asarray(1 - own)
     others = p.copy()
     np.put_along_axis(others, np.maximum(given, 0)[:, None], -np.inf, axis=1)
-    return (1 - own + others.max(axis=1)) / 2
+    return np.asarray((1 - own + others.max(axis=1)) / 2)
 
 
-def error_times_variance(samples: Floats, given: Classes) -> npt.NDArray[np.float64]:
+def error_times_variance(samples: Floats, given: Classes) -> Doubles:
     r"""Return the norm (N,) of V e, of probabilities (S, N, K) for S draws of the weights.
 
     e = p - y is the error of the mean prediction, V the covariance of the logits over the draws. Softmax does not tell
