@@ -99,12 +99,12 @@ class LabelCorrection:
 
     Example:
         >>> from vlls.data.corruption import transition_matrix
-        >>> correct = LabelCorrection(transition_matrix("symmetric", 3, rate=0.4))
-        >>> correct([[0.6, 0.2, 0.2], [0.4, 0.4, 0.2]]).round(1)
+        >>> correct = LabelCorrection(transition_matrix("symmetric", 3, rate=0.4), method="inverse")
+        >>> correct([[0.6, 0.2, 0.2], [0.4, 0.4, 0.2]]).round(2)
         array([[1. , 0. , 0. ],
                [0.5, 0.5, 0. ]])
-        >>> correct([[0.4, 0.4, 0.2]], [1]).round(1)                        # it was labelled 1
-        array([[0.2, 0.7, 0. ]])
+        >>> correct([[0.4, 0.4, 0.2]], [1]).round(2)                        # it was labelled 1
+        array([[0.25, 0.75, 0.  ]])
     """
 
     transition: Array = field(repr=False)
