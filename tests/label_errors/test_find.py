@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from vlls import EVON, IVON, GaussianPosterior, find_label_errors, predict, rank_examples
-from vlls.label_errors import _table, label_errors_from_probabilities, sampled_probabilities
+from vlls.label_errors import LabelCorrection, _table, label_errors_from_probabilities, sampled_probabilities
 
 X = torch.randn(23, 4, generator=torch.Generator().manual_seed(5))
 Y = torch.arange(23) % 3
@@ -312,12 +312,16 @@ def test_without_pandas_there_is_a_table_of_the_same_columns(model, monkeypatch,
         ({"classes": list("ab")}, "classes has 2 names and the probabilities have 3 columns"),
         ({"score": "margins"}, r"score='margins' is unknown \(did you mean 'margin'\?\)"),
         ({"score": "error_times_variance"}, "needs a posterior and num_samples of 2 or more"),
-        ({"flag": "all"}, "flag='all' is unknown; choose one of confident_joint, or pass a number of labels or a rate"),
+        ({"flag": "all"}, "flag='all' is unknown; choose one of confident_joint, bayes, or pass"),
         ({"flag": 24}, "flag=24 and 23 examples have a label; flag fewer"),
         ({"flag": 1.5}, "flag=1.5 is outside"),
         ({"flag": -1}, "flag=-1 is not allowed; choose a whole number >= 0"),
         ({"flag": True}, "flag=True is not allowed"),
         ({"noise": True}, "noise=True needs a posterior"),
+        ({"score": "bayes", "adjust": True}, "adjust=True does not go with score='bayes'; choose self_confidence or"),
+        ({"correction": np.eye(3), "score": "bayes"}, "correction is a.* ndarray; pass what fit_correction returns"),
+        ({"correction": LabelCorrection(np.eye(3))}, "correction is read by score='bayes' and flag='bayes'"),
+        ({"correction": LabelCorrection(np.eye(2)), "flag": "bayes"}, "3 classes and transition has 2"),
         ({"num_samples": 1.5}, "num_samples=1.5 is not allowed; choose a whole number >= 0"),
         ({"batch_size": 0}, "batch_size=0 is not allowed"),
         ({"generator": 0}, "generator=0 is no torch.Generator"),

@@ -5,8 +5,17 @@ import pytest
 import sympy
 from label_error_cases import CASES, random_case
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.metrics import roc_auc_score
 
-from vlls.label_errors import confident_joint, label_errors_from_probabilities
+from vlls.data.corruption import corrupt, transition_matrix
+from vlls.label_errors import (
+    LabelCorrection,
+    confident_joint,
+    estimate_transition,
+    fit_correction,
+    label_errors_from_probabilities,
+)
+from vlls.label_errors._clean import tempered
 
 BY_HAND = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.4, 0.6], [0.1, 0.9], [0.75, 0.25]])
 LABELS = [0, 0, 0, 1, 1, 1]
@@ -37,12 +46,12 @@ def test_flags_and_scores_by_hand():
 
 
 def test_error_times_variance_of_two_classes_is_what_it_says():
-    """Two draws, two classes: the covariance of the logits' difference is a variance v, and |V e| is v |e| / √2."""
+    """Two draws, two classes: v is the variance of the logits' difference, and each logit's is a quarter of it."""
     a, b = sympy.symbols("a b", positive=True)  # p(1) of the two draws
-    logits = [(sympy.log(p) - sympy.log(1 - p)) for p in (a, b)]
-    variance = (logits[0] - logits[1]) ** 2 / 2  # unbiased, of two numbers
+    difference = [sympy.log(p) - sympy.log(1 - p) for p in (a, b)]
+    variance = (difference[0] - difference[1]) ** 2 / 2  # unbiased, of two numbers
     error = 1 - (a + b) / 2  # the label is 1
-    expected = (variance * error / sympy.sqrt(2)).subs({a: 0.2, b: 0.6})
+    expected = (2 * error * variance / 4).subs({a: 0.2, b: 0.6})
     samples = np.array([[[0.8, 0.2], [0.5, 0.5]], [[0.4, 0.6], [0.5, 0.5]]])
     table = label_errors_from_probabilities(samples, [1, 0], score="error_times_variance")
     assert_allclose(table["score"], [float(expected), 0], atol=1e-12)
@@ -73,7 +82,8 @@ def loop(samples, labels, score, adjust):
             scores.append((1 - q[labels[i]] + max(q[c] for c in range(k) if c != labels[i])) / 2)
         else:
             logits = np.log(samples[:, i]) - np.log(samples[:, i]).mean(axis=1, keepdims=True)
-            scores.append(np.linalg.norm(np.cov(logits.T) @ (p[i] - np.eye(k)[labels[i]])))
+            error = [p[i, c] - (c == labels[i]) for c in range(k)]
+            scores.append(sum(abs(error[c]) * np.var(logits[:, c], ddof=1) for c in range(k)))
     return np.array(scores), np.array(flags), joint
 
 
@@ -101,6 +111,37 @@ def test_a_plain_loop_agrees_on_draws(seed):
     given = samples[:, np.arange(30), labels]
     assert_allclose(found["spread"], given.std(axis=0, ddof=1))
     assert_allclose(found["p_given"], given.mean(axis=0))
+
+
+# ------------------------------------------------------------------ by the probabilities of errors
+@pytest.mark.parametrize("seed", range(5))
+def test_the_score_of_bayes_is_one_minus_the_clean_probability_of_the_label(seed):
+    p, labels = random_case(seed, num=80, k=4)
+    held_out = fit_correction(*random_case(seed + 1, num=200, k=4))
+    for correction in (None, held_out):
+        q = (correction or LabelCorrection(estimate_transition(p, labels)))(p, labels)
+        of_label = q[np.arange(80), labels]
+        table = label_errors_from_probabilities(p, labels, score="bayes", flag="bayes", correction=correction)
+        found = in_order(table)
+        assert_allclose(found["score"], 1 - of_label)
+        assert_array_equal(found["flag"], q.argmax(axis=1) != labels)
+        assert_array_equal(found["suggested"], q.argmax(axis=1))
+        assert_allclose(found["p_suggested"], p[np.arange(80), q.argmax(axis=1)])
+
+
+def test_pair_flips_are_found_by_their_frequency():
+    """A network that is as unsure of a flipped label as of a hard example tells them apart once it knows the flips."""
+    rng = np.random.default_rng(0)
+    clean = rng.integers(0, 4, 4000)
+    seen = tempered(np.eye(4)[clean] + np.exp(rng.normal(-1.5, 1.0, (4000, 4))), 0.7)
+    matrix = transition_matrix("pair_flip", 4, 0.4)
+    given = corrupt(clean, "pair_flip", rate=0.4, num_classes=4, seed=0)
+    p = seen @ matrix
+    areas = {}
+    for score in ("self_confidence", "bayes"):
+        found = label_errors_from_probabilities(p, given, score=score)
+        areas[score] = roc_auc_score((given != clean)[found["index"]], found["score"])
+    assert areas["bayes"] > areas["self_confidence"] + 0.1, areas
 
 
 # ------------------------------------------------------------------ other flags

@@ -10,7 +10,8 @@ the predictions into calibrated ones of clean labels.
 """
 
 from vlls.label_errors._clean import LabelCorrection, estimate_transition, fit_correction
-from vlls.label_errors._find import confident_joint, find_label_errors, label_errors_from_probabilities
+from vlls.label_errors._find import find_label_errors, label_errors_from_probabilities
+from vlls.label_errors._probabilities import confident_joint
 from vlls.label_errors._sampled import sampled_probabilities
 
 __all__ = [

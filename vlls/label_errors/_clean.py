@@ -16,8 +16,8 @@ import torch
 
 from vlls._names import check_known
 from vlls._validation import is_number
-from vlls.label_errors._find import checked_probabilities, judged
 from vlls.label_errors._given import MISSING, given_labels
+from vlls.label_errors._probabilities import checked_probabilities, judged
 from vlls.label_errors._scores import confident_class, count_pairs
 
 Array = npt.NDArray[np.float64]

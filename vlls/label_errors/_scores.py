@@ -18,9 +18,8 @@ from vlls.label_errors._given import MISSING, Classes
 Floats = npt.NDArray[np.floating[Any]]
 Doubles = npt.NDArray[np.float64]
 
-SCORES = ("self_confidence", "margin", "error_times_variance")
-_ROUNDING = 1e-6  # a mean of equal probabilities may be rounded to one above them
-_LEAST = 2 * _ROUNDING  # threshold, so that a probability of 0 reaches none
+ROUNDING = 1e-6  # a mean of equal probabilities may be rounded to one above them
+_LEAST = 2 * ROUNDING  # threshold, so that a probability of 0 reaches none
 
 
 def of_class(p: Floats, classes: Classes) -> Doubles:
@@ -44,7 +43,7 @@ def confident_class(p: Floats, given: Classes) -> Classes:
     If more than one does, it is the most probable class: cleanlab's rule, where the paper's takes the most probable of
     those that do.
     """
-    enough = p >= np.maximum(thresholds(p, given), _LEAST) - _ROUNDING  # never of a class without labels
+    enough = p >= np.maximum(thresholds(p, given), _LEAST) - ROUNDING  # never of a class without labels
     number = enough.sum(axis=1)
     return np.where(number > 1, p.argmax(axis=1), np.where(number == 1, enough.argmax(axis=1), MISSING))
 
@@ -52,7 +51,7 @@ def confident_class(p: Floats, given: Classes) -> Classes:
 def confidently_wrong(p: Floats, given: Classes) -> npt.NDArray[np.bool_]:
     """Return which examples (N,) are off the diagonal of the confident joint, and have a more probable class."""
     confident = confident_class(p, given)
-    likelier = p.max(axis=1) > of_class(p, given) + _ROUNDING
+    likelier = p.max(axis=1) > of_class(p, given) + ROUNDING
     return (confident != MISSING) & (confident != given) & (given != MISSING) & likelier
 
 
@@ -71,29 +70,21 @@ def adjusted(p: Floats, given: Classes) -> Doubles:
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
-def score_of(score: str, p: Floats, given: Classes) -> Doubles:
-    """Return 1 - p(given) or the margin, (N,): the higher, the less the label is believed; NaN where it is missing."""
-    own = of_class(p, given)
-    if score == "self_confidence":
-        return np.asarray(1 - own)
+def margin(p: Floats, given: Classes) -> Doubles:
+    """Return half of 1 - p(given) + the largest other probability, (N,)."""
     others = p.copy()
-    np.put_along_axis(others, np.maximum(given, 0)[:, None], -np.inf, axis=1)
-    return np.asarray((1 - own + others.max(axis=1)) / 2)
+    np.put_along_axis(others, given[:, None], -np.inf, axis=1)
+    return np.asarray((1 - of_class(p, given) + others.max(axis=1)) / 2)
 
 
 def error_times_variance(samples: Floats, given: Classes) -> Doubles:
-    r"""Return the norm (N,) of V e, of probabilities (S, N, K) for S draws of the weights.
+    r"""Return the sum over classes of |error| times variance, (N,), of probabilities (S, N, K) for S draws.
 
-    e = p - y is the error of the mean prediction, V the covariance of the logits over the draws. Softmax does not tell
-    a constant that is added to all logits, and neither does the result: e sums to 0, and the mean over classes is taken
-    off. V, which is (K, K), is not formed.
+    The error is that of the mean prediction, p - y, the variance that of the logits over the draws; of logits without
+    their mean over classes, which the softmax does not tell.
     """
-    tiny = np.finfo(samples.dtype).tiny
-    logits = np.log(np.maximum(samples, tiny)).astype(np.float64)
+    logits = np.log(np.maximum(samples, np.finfo(samples.dtype).tiny)).astype(np.float64)
     logits -= logits.mean(axis=2, keepdims=True)
-    deviation = logits - logits.mean(axis=0)
     error = samples.mean(axis=0).astype(np.float64)
     error[np.arange(len(given)), given] -= 1
-    along = np.einsum("snk,nk->sn", deviation, error)
-    moved = np.einsum("sn,snk->nk", along, deviation) / (len(samples) - 1)
-    return np.asarray(np.linalg.norm(moved, axis=1))
+    return np.asarray((np.abs(error) * logits.var(axis=0, ddof=1)).sum(axis=1))
