@@ -33,8 +33,8 @@ def estimate_transition(probabilities: Any, labels: Any) -> Array:
 
     Counts are those of the confident joint (:func:`confident_joint`). A row of few counts is an uncertain estimate, so
     each is drawn towards errors at one rate that prefer no class: row i is the posterior mean under a Dirichlet prior
-    around that matrix, whose strength, common to all rows, is the one with the highest marginal likelihood. Errors
-    without a preference so get a prior that is strong, and pair flips one that is weak.
+    around that matrix. Its strength, common to all rows, is the largest whose marginal likelihood is within a factor e
+    of the highest: strong for errors without a preference, weak for pair flips.
 
     Args:
         probabilities: as :func:`label_errors_from_probabilities` takes them, best of examples that were held out:
@@ -60,7 +60,9 @@ def estimate_transition(probabilities: Any, labels: Any) -> Array:
     right = (np.trace(counts) + 1) / (counts.sum() + 2)
     prior = np.full((k, k), (1 - right) / (k - 1))
     np.fill_diagonal(prior, right)
-    strength = max(2.0 ** np.arange(15), key=lambda c: _evidence(counts, c * prior))
+    strengths = 2.0 ** np.arange(15)
+    evidence = np.array([_evidence(counts, strength * prior) for strength in strengths])
+    strength = strengths[evidence > evidence.max() - 1][-1]
     posterior = counts + strength * prior
     return np.asarray(posterior / posterior.sum(axis=1, keepdims=True))
 

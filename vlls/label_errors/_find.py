@@ -130,7 +130,7 @@ def find_label_errors(
     probabilities = np.concatenate([batch.probabilities for batch in walked], axis=1)
     found = _joined([batch.labels for batch in walked]) if labels is None else labels
     given = given_labels(found, probabilities.shape, classes)
-    if unread := [at for at in getattr(dataset, "unreadable", ()) if at < len(given)]:  # of RunImages
+    if unread := list(getattr(dataset, "unreadable", ())):  # of RunImages
         warn_caller(f"{len(unread)} example(s) could not be read, such as {min(unread)}; their labels are not judged")
         probabilities[:, unread] = np.nan
     _tell_duplicates(np.concatenate([batch.digests for batch in walked]), given)

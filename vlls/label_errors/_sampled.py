@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from vlls._compiled import uncompiled
+from vlls._errors import one_line
 from vlls._locks import holding_model
 from vlls._names import kind_of
 from vlls._validation import check_generator, check_whole_number
@@ -210,11 +211,13 @@ def as_tensors(dataset: Any, dtype: torch.dtype) -> Any:
             shown = ", ".join(f"{name!r} {len(value)}" for name, value in found.items())
             raise ValueError(f"the dict's entries have different numbers of rows ({shown}); pass one row an example")
         return {**found, **{name: dataset[name] for name in _LABELS if name in dataset}}
-    if hasattr(dataset, "to_numpy"):
+    if hasattr(dataset, "to_numpy"):  # of pandas, polars, ...
         try:
-            dataset = dataset.to_numpy(dtype=np.float64)
+            dataset = np.asarray(dataset, dtype=np.float64)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"the table holds more than numbers ({error}); encode those columns first") from error
+            raise ValueError(
+                f"the table holds more than numbers ({one_line(error)}); encode those columns first"
+            ) from error
     if isinstance(dataset, np.ndarray):
         dataset = torch.from_numpy(dataset if dataset.flags.writeable else dataset.copy())
         return dataset.to(dtype) if dataset.is_floating_point() else dataset
