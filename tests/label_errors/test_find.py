@@ -231,6 +231,19 @@ def test_missing_labels_stay_in_the_table(model):
             assert_array_equal(*by_place)
 
 
+@pytest.mark.parametrize("labels", [Y[:5], Y + 1, None, ["d"] * 23])
+def test_labels_that_do_not_fit_are_told_after_the_first_batch(model, labels):
+    told = []
+    with pytest.raises(ValueError, match="label"):
+        find_label_errors(model, None, X, labels, batch_size=5, progress=lambda *numbers: told.append(numbers))
+    assert len(told) == 0
+
+
+def test_a_stream_that_is_too_short_is_told(model):
+    with pytest.raises(ValueError, match=r"labels have shape \(24,\); 23 examples need \(23,\)"):
+        find_label_errors(model, None, FORMS["stream"], [*Y.tolist(), 0])
+
+
 def test_a_category_is_names(model):
     labels = pandas.Series([None, *("abc"[int(y)] for y in Y[1:])], dtype="category")
     table = find_label_errors(model, None, X, labels, classes=list("abc")).set_index("index").sort_index()

@@ -88,7 +88,9 @@ class LabelCorrection:
       nearest distribution. It keeps the order of the classes that :math:`p\,T^{-1}` has, and many probabilities are
       exactly 0. The temperature is p's, before.
 
-    :func:`fit_correction` finds the matrix and the temperature with noisy labels alone.
+    :func:`fit_correction` finds the matrix and the temperature with noisy labels alone. Both methods take it that
+    errors depend on the class and on nothing else, and that the network is mostly right: where it is not, its own
+    errors are counted as errors of labels, and the results are too sure.
 
     Args:
         transition: T, (K, K), row i being the distribution of the given label of class i, such as that of
