@@ -42,7 +42,7 @@ def estimate_transition(probabilities: Any, labels: Any) -> Array:
         labels: the given labels of these examples, -1 for a missing one.
 
     Returns:
-        (K, K) float64, whose rows sum to 1: row i is the distribution of the given label of class i, as
+        (K, K) float64, whose rows sum to 1. Row i is the distribution of the given label of class i, as
         :func:`.transition_matrix` has it.
 
     Raises:

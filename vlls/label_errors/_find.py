@@ -73,7 +73,7 @@ def find_label_errors(
     - ``bayes``: 1 - p(clean label = given label | example, given label), by the probabilities of label errors that are
       estimated from the predictions (:class:`LabelCorrection`): an error that is frequent between two classes makes a
       label more suspicious. With pair flips it finds many more.
-    - ``error_times_variance``: the sum over classes of |p - y| times the variance of the logit over the posterior, the
+    - ``error_times_variance``: the sum over classes of :math:`|p - y|` times the variance of the logit over the posterior, the
       two factors of the memory-perturbation equation of Nickl et al. (2023), which says how far the logits move if the
       example is left out of training. It needs two draws, and is noisy with a few.
 
@@ -87,8 +87,8 @@ def find_label_errors(
     - a rate, such as 0.1: this share of the labels that are there.
 
     Returns:
-        A table with a row for each example, the most suspicious first: a ``pandas.DataFrame``, or, without pandas,
-        an object with the same columns (``table["score"]``, ``table.columns``, ``table[:10]``, ``table.to_csv(path)``).
+        A table with a row for each example, the most suspicious first. It is a ``pandas.DataFrame``, or, without
+        pandas, an object with the same columns (``table["score"]``, ``table[:10]``, ``table.to_csv(path)``).
 
         - ``index``: place in the data set;
         - ``given``: the label, -1 (or an empty name) if it is missing;
