@@ -74,7 +74,7 @@ def _evidence(counts: Array, prior: Array) -> float:
     return float(of_rows.sum() + (after.lgamma() - before.lgamma()).sum())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LabelCorrection:
     r"""Turns probabilities of given labels into those of clean ones.
 
@@ -135,7 +135,7 @@ class LabelCorrection:
         Args:
             probabilities: of the given labels, as :func:`label_errors_from_probabilities` takes them.
             labels: the given labels, -1 for a missing one. If they are passed, what they say is used too, by Bayes'
-                rule: q(i) T(i, given). For examples that the network was not trained on.
+                rule: q(i) T(i, given), which counts the label twice where the network has learned it.
 
         Returns:
             (N, K) float64, rows that sum to 1; NaN where ``probabilities`` are.
@@ -153,8 +153,9 @@ class LabelCorrection:
         if labels is None:
             return q
         given = given_labels(labels, p.shape)
-        q = q * np.where(given == MISSING, 1.0, self.transition[:, given]).T
-        return np.asarray(q / np.maximum(q.sum(axis=1, keepdims=True), _TINY))
+        both = q * np.where(given == MISSING, 1.0, self.transition[:, given]).T
+        total = both.sum(axis=1, keepdims=True)
+        return np.where(total > 0, both / np.maximum(total, _TINY), q)  # a label that no class has says nothing
 
     def _clean(self, p: Array) -> Array:
         if self.method == "inverse":
