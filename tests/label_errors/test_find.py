@@ -164,6 +164,11 @@ def test_keywords_of_a_model_come_from_dicts(model):
     same(find_label_errors(named, None, items, batch_size=6), expected)
 
 
+def test_the_size_of_the_noise_needs_one_tensor(model):
+    with pytest.raises(ValueError, match="a model that takes one tensor; leave it out"):
+        find_label_errors(Named(model), posterior_of(Named(model)), {"a": X[:, :1], "b": X[:, 1:]}, Y, noise=True)
+
+
 def test_a_function_of_the_batch_serves_any_other_form(model):
     items = Items(lambda i: {"left": {"x": X[i, :1]}, "right": [X[i, 1:]], "labels": Y[i]})
     expected = find_label_errors(model, None, X, Y, batch_size=6)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -124,8 +124,8 @@ def find_label_errors(
         ([7, 1, 0, 1], 1)
     """
     judge = Judge(score, flag, adjust, correction)
-    if noise and (posterior is None or forward is not None):
-        raise ValueError("noise=True needs a posterior and a model of one tensor; leave noise or forward out")
+    if noise and (posterior is None or forward is not None or isinstance(dataset, Mapping)):
+        raise ValueError("noise=True needs a posterior, and a model that takes one tensor; leave it out")
     judge.check_draws(0 if posterior is None else num_samples)
     walked: list[Batch] = []
     given: Classes | None = None
