@@ -73,9 +73,9 @@ def find_label_errors(
     - ``bayes``: 1 - p(clean label = given label | example, given label), by the probabilities of label errors that are
       estimated from the predictions (:class:`LabelCorrection`): an error that is frequent between two classes makes a
       label more suspicious. With pair flips it finds many more.
-    - ``error_times_variance``: the sum over classes of :math:`|p - y|` times the variance of the logit over the posterior, the
-      two factors of the memory-perturbation equation of Nickl et al. (2023), which says how far the logits move if the
-      example is left out of training. It needs two draws, and is noisy with a few.
+    - ``error_times_variance``: the sum over classes of :math:`|p - y|` times the variance of the logit over the
+      posterior, the two factors of the memory-perturbation equation of Nickl et al. (2023), which says how far the
+      logits move if the example is left out of training. It needs two draws, and is noisy with a few.
 
     The flags:
 
