@@ -3,6 +3,7 @@
 The modules follow the paper. :mod:`vlls.families` and :mod:`vlls.posterior` hold the mathematics; :mod:`vlls.glm`
 holds the models and the updates of Theorems 1 and 2, :mod:`vlls.smoothing` the label-smoothing losses of Section 2,
 :mod:`vlls.optim` the optimizers IVON and SAM for networks, and :mod:`vlls.noise` computes the label noise of a model.
+:mod:`vlls.label_errors` finds wrong labels, and corrects the probabilities of a network that was trained on them.
 :mod:`vlls.data` loads data sets and corrupts their labels. :mod:`vlls.models` and :mod:`vlls.train` (the extra
 ``train``) hold the paper's networks and train them, :mod:`vlls.experiments` holds the grid of runs behind each figure,
 and :mod:`vlls.plots` (the extra ``plots``) draws the figures.
@@ -41,6 +42,7 @@ __all__ = [
     "SymmetricCrossEntropy",
     "Trajectory",
     "VectorFamily",
+    "find_label_errors",
     "fit",
     "gd_step",
     "label_noise",
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from vlls._regularizers import Ridge
     from vlls.families import Bernoulli, Binomial, Categorical, Family, Gaussian, Poisson, VectorFamily
     from vlls.glm import GLM, Trajectory, fit, gd_step, newton_step, variational_gd_step, von_step
+    from vlls.label_errors import find_label_errors
     from vlls.noise import (
         ExampleRanking,
         LabelNoise,
@@ -91,5 +94,5 @@ if TYPE_CHECKING:
     )
 else:
     __getattr__, __dir__ = lazy(
-        __name__, ("families", "posterior", "_regularizers", "glm", "smoothing", "optim", "noise")
+        __name__, ("families", "posterior", "_regularizers", "glm", "smoothing", "optim", "noise", "label_errors")
     )

@@ -11,7 +11,7 @@ ENTRIES = re.findall(r"^@\w+\{([^,\s]+),", (BOOK / "references.bib").read_text(e
 def cited() -> dict[str, set[str]]:
     """Return {key: pages that cite it}, over the pages and the docstrings that the book shows."""
     found: dict[str, set[str]] = {}
-    for page in [*BOOK.glob("*.md"), *BOOK.glob("*.ipynb")]:
+    for page in [*BOOK.glob("*.md"), *BOOK.glob("api/*.md"), *BOOK.glob("*.ipynb")]:
         for keys in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", markdown(page)):
             for key in keys.split(","):
                 found.setdefault(key.strip(), set()).add(page.relative_to(ROOT).as_posix())
