@@ -21,7 +21,7 @@ from vlls.experiments import (
 )
 from vlls.experiments._comparison import missing
 from vlls.experiments._folder import ResultsFolder
-from vlls.experiments._results import COLUMNS, collate, collate_curves, save_table
+from vlls.experiments._results import COLUMNS, _of_epochs, collate, collate_curves, save_table
 from vlls.train._files import save_record
 
 NAN = float("nan")
@@ -125,6 +125,18 @@ def test_candidates_stand_side_by_side_with_their_epochs():
     std = 100 * 0.04 / math.sqrt(2), 100 * 0.1 / math.sqrt(2)
     assert shown.loc["IVON", "p"] == f"82.00 ± {std[0]:.2f} (85.00 ± {std[1]:.2f})"
     assert shown.loc["IVON", "q"] == "10.00 (10.00)" and shown.loc["SGD", "q"] == ""
+
+
+def test_a_run_that_averages_its_weights_is_judged_by_the_average():
+    rows = table(run("sgd", 0.5, 0.6), run("sgd", 0.5, 0.8, variant="averaged weights"))
+    rows["ema_accuracy"] = [NAN, 0.7]
+    assert candidates_table(rows)["p"].to_dict() == {"SGD": "50.00 (60.00)", "SGD, averaged weights": "70.00 (80.00)"}
+    assert rows["test_accuracy"].tolist() == [0.5, 0.5]
+    epochs = [{"epoch": 1, "test_accuracy": 0.6, "ema_accuracy": 0.3}, {"epoch": 2, "test_accuracy": 0.4}]
+    epochs.append({"epoch": 3, "test_accuracy": 0.5, "ema_accuracy": 0.7, "validation_accuracy": 0.2})
+    found = {by: _of_epochs(epochs, by) for by in ("test", "ema")}
+    assert [found[by]["best_test_accuracy"] for by in found] == [0.6, 0.7]
+    assert [found[by]["chosen_test_accuracy"] for by in found] == [0.5, 0.7]
 
 
 def test_candidates_of_runs_that_hold_images_out_diverge_or_have_no_epochs():

@@ -138,7 +138,8 @@ def _row(cell: Cell, record: dict[str, Any]) -> dict[str, Any]:
     row = dict(config.options) | {"status": record["status"], "train_images": images}
     row |= {name: getattr(cell, name) for name in ("experiment", "protocol", "role", "panel", "parameter")}
     row |= {"value": cell.value, "variant": cell.variant}
-    row |= {name: final.get(name) for name in METRICS} | _of_epochs(record["epochs"], "test" if config.ema is None else "ema")
+    row |= {name: final.get(name) for name in METRICS}
+    row |= _of_epochs(record["epochs"], "test" if config.ema is None else "ema")
     row |= {name: getattr(config, name) for name in ("method", "seed", *CONFIG)}
     row |= {"reduced": cell.reduced, "key": config.key} | record.get("measured", {})
     row |= {name: machine.get(name) for name in MACHINE}
@@ -156,7 +157,8 @@ def _of_epochs(epochs: Sequence[dict[str, Any]], by: str) -> dict[str, Any]:
     """
     row: dict[str, Any] = {}
     for name, how in (("best", by), ("chosen", "validation")):
-        measured = [epoch for epoch in epochs if None not in (epoch.get(f"{how}_accuracy"), epoch.get(f"{by}_accuracy"))]
+        needed = {f"{how}_accuracy", f"{by}_accuracy"}
+        measured = [epoch for epoch in epochs if all(epoch.get(name) is not None for name in needed)]
         at = max(measured, key=lambda epoch: epoch[f"{how}_accuracy"], default={})
         row |= {f"{name}_test_accuracy": at.get(f"{by}_accuracy"), f"{name}_epoch": at.get("epoch")}
     return row
