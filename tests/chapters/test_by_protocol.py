@@ -143,7 +143,7 @@ def test_what_chapter_9_says_of_rivals_and_controls():
         )
     }
     over_ls, over_sam = (gaps["CIFAR-10, symmetric 40 %"] for gaps in five["short"])
-    assert f"IVON is {over_ls.points:.1f} points above the best LS and {over_sam.points:.1f} above SAM" in text
+    assert f"IVON is {over_ls.points:.1f} points above the best LS and {over_sam.points:.1f} above the best SAM" in text
     assert over_ls.side == over_sam.side == 1 and over_ls.seeds == over_sam.seeds == 3
     assert [g.side for gaps in five["mnist"] for g in gaps.values()] == [-1] * 6
     for panel in by:
