@@ -230,7 +230,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
                     optimizer.zero_grad()
                     value = F.cross_entropy(self.network_(inputs[rows]), labels[rows])
                     value.backward()
-                    return value
+                    return value.detach()
 
                 loss += float(optimizer.step(closure)) / per_epoch  # type: ignore[arg-type]
                 schedule.step()
