@@ -54,7 +54,7 @@ def digits():
     [
         NoisyLabelClassifier(),
         NoisyLabelClassifier(hidden=(), method="sgd", correct=False),
-        NoisyLabelClassifier(hidden=(20, 20), method="sam", samples=0, batch_size=10, epochs=20),
+        NoisyLabelClassifier(hidden=(20, 20), method="sam", samples=0),
     ]
 )
 def test_it_is_an_estimator(estimator, check):
