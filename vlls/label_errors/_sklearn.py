@@ -47,7 +47,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
     It is trained by IVON unless another method is chosen, tells which of its training labels are probably wrong, and
     predicts clean labels. Columns are standardised, and values cut at three standard deviations. It works in
-    pipelines, grid searches and ``cross_val_predict``.
+    pipelines and grid searches; ``cross_val_predict(..., method="predict_proba")`` makes the probabilities for other
+    scores and flags (:func:`label_errors_from_probabilities`).
 
     Args:
         hidden: widths of the hidden layers; () for a linear model.
