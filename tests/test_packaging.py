@@ -31,7 +31,8 @@ MODULES = [vlls.__name__, *(module.name for module in pkgutil.walk_packages(vlls
 if importlib.util.find_spec("triton") is None:  # comes with torch where there can be a GPU; the kernel needs it
     MODULES.remove("vlls.optim.ivon._triton")
 PUBLIC = [name for name in MODULES if "._" not in name]
-EXTRAS = ("vlls.plots", "vlls.models", "vlls.train", "vlls.experiments", "vlls.cli")  # these need an extra
+EXTRAS = ("vlls.plots", "vlls.models", "vlls.train", "vlls.experiments", "vlls.cli")
+EXTRAS += ("vlls.label_errors._sklearn",)  # these need an extra
 CORE = [name for name in MODULES if not name.startswith(EXTRAS)]
 LAZY = {"vlls.optim.ivon._triton": {"triton"}}  # imported inside a function, when asked for
 
