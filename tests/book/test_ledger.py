@@ -103,7 +103,15 @@ def test_small_digits_decide_nothing(tables):
 def test_learned_against_fixed(tables, fixed, verdict):
     tables("controls", runs(SYM, ivon=87.17, ivon_fixed=fixed, ivon_fixed__no_noise=84.84))
     assert judge("fig6").verdict == verdict and "learned share at short: 0.02 %" in judge("fig6").number
-    assert judge("noise-helps").verdict == "holds" and "+2.3" in judge("noise-helps").number
+
+
+def test_noise_against_none(tables):
+    one = runs(SYM, ivon=87.17, ivon_fixed=87.2, ivon_fixed__no_noise=84.84)
+    tables("controls", one)
+    assert judge("noise-helps").verdict == "holds" and "+2.4" in judge("noise-helps").number
+    tables("controls", pd.concat([one, runs(KAPPA, ivon=60, ivon_fixed=55, ivon_fixed__no_noise=54.9)]))
+    found = judge("noise-helps")
+    assert found.verdict == "narrower" and f"less on {SYM}, and no different on {KAPPA}" in found.sentence
 
 
 @pytest.mark.parametrize(

@@ -90,10 +90,14 @@ def test_the_verdict_on_figure_6_has_the_numbers_of_the_tables():
     short = rows_of("controls", "short").query("panel == @SYM")
     first = short[short["seed"] == 0].set_index(["method", "variant"])["test_accuracy"] * 100
     assert f"score {first['ivon', '']:.2f} and {first['ivon_fixed', '']:.2f} (*short*, seed 0)" in TEXT
-    assert f"ends at {first['ivon_fixed', 'no noise']:.2f} (*short*, seed 0)" in TEXT
+    noise = first["ivon_fixed", ""] - first["ivon_fixed", "no noise"]
+    assert f"ends at {first['ivon_fixed', 'no noise']:.2f} (*short*, seed 0), {noise:.1f} points lower" in TEXT
     mnist = rows_of("controls", "mnist").query("panel == 'MNIST, symmetric 40 %'")
     fixed, same_course = gap(mnist, "ivon", "ivon_fixed"), gap(mnist, "ivon", "ivon_isotropic")
     assert fixed.side == 1 and fixed.seeds == 3 and f"IVON is {fixed.points:.1f} points above its own fixed" in TEXT
+    ends = 100 * mnist[mnist["method"] == "ivon_fixed"].groupby("variant")["test_accuracy"].mean()
+    assert f"{ends['']:.2f} with noise and {ends['no noise']:.2f} without (*mnist*, seeds 0 to 2)" in TEXT
+    assert gap(mnist, "ivon_fixed", "ivon_fixed", variants=("", "no noise")).side == 0
     assert same_course.side == 0 and gap(mnist, "ivon_isotropic", "ivon_fixed").points > 0
     assert (mnist["learned_share"].dropna() < 0.005).all()
     found = gaps_to_fixed(rows_of("fig6", "smoke"))
