@@ -280,12 +280,14 @@ def _atypical() -> Finding:
         if more > len(cells) / 2
         else "fails"
     )
+    asked = [cell["auroc"]["disagreement"] for cell in cells]
     return Finding(
         verdict,
-        f"noise of misclassified images {min(ambiguous):.1f} to {max(ambiguous):.1f} times that of the rest; AUROC of the "
-        f"noise for relabelled images {min(found):.2f} to {max(found):.2f}",
-        f"In {more} of {len(cells)} settings the images that the network gets wrong have more noise than the rest; but "
-        "the noise does not see the given label, and says little about which labels are wrong.",
+        f"noise of misclassified images {min(ambiguous):.1f} to {max(ambiguous):.1f} times that of the rest; AUROC for "
+        f"relabelled images {min(found):.2f} to {max(found):.2f} by the noise, {min(asked):.2f} to {max(asked):.2f} by "
+        "disagreement with the label",
+        f"In {more} of {len(cells)} settings the images that the network gets wrong have more noise than the rest. But the "
+        "noise does not see the given label: which labels are wrong is told by disagreement with them.",
         ("2,000 images of MNIST, 3-layer CNN",),
     )
 

@@ -144,7 +144,7 @@ class EVON(IVON):
 
     @property
     def capturable(self) -> bool:
-        """False: a CUDA graph cannot hold the change of the bases."""
+        """Whether a CUDA graph can hold the steps; it cannot hold a change of the bases."""
         return False
 
     def posterior(self, model: torch.nn.Module) -> KroneckerPosterior:  # type: ignore[override]
