@@ -31,9 +31,9 @@ PARTS = ("train", "test", "validation", "all")
 
 _PARAGRAPH = (  # on one line, which the help wraps
     "A network is trained on the images with the labels as they are, and asked how probable each label is. Two files "
-    "are written: labels.csv, all labels with the most suspicious first, and labels.html, a page that needs no network, in "
-    "which you look through the suspects, keep or correct each with a key, and save your decisions. --apply writes a "
-    "list of all images with the corrected labels. Images are never moved or changed. The network is kept: the same "
+    "are written: labels.csv, all labels with the most suspicious first, and labels.html, a page that works offline, "
+    "in which you look through the suspects, keep or correct each with a key, and save your decisions. --apply writes "
+    "a list of all images with the corrected labels. Images are never moved or changed. The network is kept: the same "
     "command goes on where it was stopped, and does not train again what is finished."
 )
 HELP = f"""Find labels that are probably wrong, look through them in a page, and write a corrected list.
@@ -127,63 +127,43 @@ def clean(
     if drop_unsure and apply is None:
         raise ValueError("--drop-unsure goes with --apply DECISIONS; leave it out, or pass them")
     is_run = (source / CHECKPOINT).exists() or (source / RECORD).exists()
-    given = {"method": method, "epochs": epochs, "model": model, "lr": lr, "image_size": image_size}
-    given |= {"augment": augment, "seed": seed}
-    given = {name: value for name, value in given.items() if value is not None}
+    training = {"method": method, "epochs": epochs, "model": model, "lr": lr, "image_size": image_size}
+    training |= {"augment": augment, "seed": seed}
+    training = {name: value for name, value in training.items() if value is not None}
     if is_run:
-        _check_run(given, part, cross_validate, images, classes)
-    listed = None if classes is None else [name.strip() for name in classes.split(",")]
+        _check_run(training, part, cross_validate, images, classes)
     target = (_default_output(source, is_run) if output is None else output).expanduser()
     _check_output(source, target, is_run)
+    listed = None if classes is None else [name.strip() for name in classes.split(",")]
     notes = Console(stderr=True, quiet=quiet)
-    with terminable(), threads_of(threads), redirect_stdout(sys.stderr), warnings_noted(notes):
-        import torch  # late: it takes seconds
-
-        from vlls.cli._clean_report import CORRECTED, CSV, HTML, Asked, CleanReport
-        from vlls.cli._clean_train import Diverged, Training, of_labels, of_run, predictions, read_labels
-        from vlls.train import Interrupted, load_run
+    with terminable(), threads_of(threads), redirect_stdout(sys.stderr), warnings_noted(notes), _exits():
+        from vlls.cli._clean_report import CORRECTED, CSV, HTML, Asked, CleanReport  # late: they need torch
+        from vlls.cli._clean_train import Training, of_labels, of_run, predictions, read_labels
+        from vlls.train import load_run
         from vlls.train._machine import pick_device
 
-        where = pick_device(device)
-        loaded = load_run(source, device=where, root=data) if is_run else None
+        where, began = pick_device(device), time.perf_counter()
+        of_loaded = of_run(load_run(source, device=where, root=data), part) if is_run else None
+        labels = read_labels(source, images, listed) if of_loaded is None else of_loaded.data
         if apply is not None:
-            labels = of_run(loaded, part).data if loaded is not None else read_labels(source, images, listed)
             summary, lines = _applied(labels, apply, target / CORRECTED, drop_unsure)
         else:
-            needs("jinja2", "the page")  # before the training, not after it
-            needs("PIL.Image", "the page")
-            began = time.perf_counter()
             asked = Asked(score, _flag(flag), adjust, show, embed)
-            try:
-                if loaded is not None:
-                    judged = of_run(loaded, part)
-                else:
-                    labels = read_labels(source, images, listed)
-                    with _progress(
-                        notes, f"{labels.name}: {len(labels):,} images of {len(labels.classes)} classes"
-                    ) as told:
-                        judged = of_labels(labels, source, part, Training(**given), where, told)
-                _check_enough(judged, cross_validate)
-                make_folder(target)
+            for module in ("jinja2", "PIL.Image"):
+                needs(module, "the page")  # before the training, not after it
+            with _progress(notes, f"{labels.name}: {len(labels):,} images of {len(labels.classes)} classes") as told:
+                judged = of_loaded or of_labels(labels, source, part, Training(**training), where, told)
+            _check_enough(judged, cross_validate)
+            make_folder(target)
+            with _progress(notes) as told:
                 options = {"device": where, "overwrite": overwrite}
-                with _progress(notes, "", late=True) as told:
-                    found = predictions(judged, target, cross_validate, samples, notes, told, **options)
-                command = _command(source, part, images, classes, output, is_run)
-                report = CleanReport(judged, found, asked, command, time.perf_counter() - began)
-                report.warn()
-                table, page = report.table(), report.page(target)
-                write_atomically(target / CSV, table)
-                write_atomically(target / HTML, page)
-            except torch.cuda.OutOfMemoryError as error:
-                raise Failed("the GPU has not enough memory; choose a smaller --image-size") from error
-            except Diverged as error:
-                say(f"error: {error}")
-                raise typer.Exit(1) from None
-            except Interrupted as stopped:
-                say(f"{stopped}; go on with the same command")
-                raise typer.Exit(128 + stopped.signum) from None
-            except KeyboardInterrupt as stopped:
-                raise tell_stopped(stopped, "; go on with the same command") from None
+                found = predictions(judged, target, cross_validate, samples, notes, told, **options)
+            command = _command(source, part, images, classes, output, is_run)
+            report = CleanReport(judged, found, asked, command, time.perf_counter() - began)
+            report.warn()
+            table, page = report.table(), report.page(target)
+            write_atomically(target / CSV, table)
+            write_atomically(target / HTML, page)
             summary, lines = report.summary(target), report.sentences(target)
     if as_json:
         print(json.dumps(summary, indent=1))
@@ -193,6 +173,28 @@ def clean(
 
 
 clean.__doc__ = HELP
+
+
+@contextmanager
+def _exits() -> Iterator[None]:
+    """Leave with a line and an exit code where a training fails or is stopped."""
+    import torch
+
+    from vlls.cli._clean_train import Diverged
+    from vlls.train import Interrupted
+
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise Failed("the GPU has not enough memory; choose a smaller --image-size") from error
+    except Diverged as error:
+        say(f"error: {error}")
+        raise typer.Exit(1) from None
+    except Interrupted as stopped:
+        say(f"{stopped}; go on with the same command")
+        raise typer.Exit(128 + stopped.signum) from None
+    except KeyboardInterrupt as stopped:
+        raise tell_stopped(stopped, "; go on with the same command") from None
 
 
 # ---------------------------------------------------------------------- what was asked for
@@ -287,8 +289,8 @@ def _applied(labels: LabelledImages, path: Path, target: Path, drop_unsure: bool
 
 
 @contextmanager
-def _progress(notes: Console, title: str, late: bool = False) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on a terminal, one line elsewhere; ``late`` shows it when there is something to tell."""
+def _progress(notes: Console, title: str = "") -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on a terminal, from the first image on to the last; a title on a line of its own before it, if any."""
     if title:
         note(notes, title)
     if not notes.file.isatty() or notes.is_dumb_terminal or notes.quiet:
@@ -299,15 +301,12 @@ def _progress(notes: Console, title: str, late: bool = False) -> Iterator[Callab
     task = bar.add_task("", total=1)
 
     def tell(done: int, total: int) -> None:
-        if done == 1 or not bar.live.is_started:
-            bar.start()
+        bar.start()  # which does nothing if it runs
         bar.update(task, completed=done, total=total)
-        if done == total:
+        if done == total:  # other bars may follow
             bar.stop()
 
     try:
-        if not late:
-            bar.start()
         yield tell
     finally:
         bar.stop()

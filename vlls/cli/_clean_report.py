@@ -19,6 +19,7 @@ from vlls.cli._pages import data_uri, render
 from vlls.data._labelled import MISSING, as_csv
 from vlls.data._streams import decode_whole
 from vlls.label_errors import label_errors_from_probabilities
+from vlls.train.methods import METHODS
 
 CSV, HTML, CORRECTED = "labels.csv", "labels.html", "corrected.csv"
 LARGEST = 512  # pixels of the longer side of images that lie in the page
@@ -178,10 +179,10 @@ class CleanReport:
     def _how(self) -> str:
         """Say what judged the labels."""
         runs = self.found.runs
-        config, spoken = runs[0].config, f"{runs[0].config.model}"
+        network, method = runs[0].config.model, METHODS[runs[0].config.method].label
         if len(runs) > 1:
-            return f"{len(runs)} {spoken} networks trained by {config.method}, each asked about images it did not see"
-        return f"one {spoken} network trained by {config.method} on these labels"
+            return f"the one of {len(runs)} networks ({network}, {method}) that was not trained on the image"
+        return f"a network ({network}) that {method} trained on these labels"
 
     # ------------------------------------------------------------------ what is told
     def warn(self) -> None:

@@ -216,10 +216,13 @@ def read_pixels(
         except Exception:  # as ImageFiles does: Pillow's decoders raise errors of many kinds
             read[row] = False
 
-    with ThreadPoolExecutor(max(workers, 1)) as threads:
+    threads = ThreadPoolExecutor(max(workers, 1))
+    try:
         for done, _ in enumerate(threads.map(fill, range(len(files))), start=1):
             if progress is not None:
                 progress(done, len(files))
+    finally:
+        threads.shutdown(cancel_futures=True)  # at once, if this is stopped
     if not read.any():
         raise DataError(f"none of the {len(files)} images can be read, such as {files[0]}; check the paths")
     grey = bool((pixels[..., :1] == pixels).all())
