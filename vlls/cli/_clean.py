@@ -127,7 +127,7 @@ def clean(
     if drop_unsure and apply is None:
         raise ValueError("--drop-unsure goes with --apply DECISIONS; leave it out, or pass them")
     is_run = (source / CHECKPOINT).exists() or (source / RECORD).exists()
-    training = {"method": method, "epochs": epochs, "model": model, "lr": lr, "image_size": image_size}
+    training: dict[str, Any] = {"method": method, "epochs": epochs, "model": model, "lr": lr, "image_size": image_size}
     training |= {"augment": augment, "seed": seed}
     training = {name: value for name, value in training.items() if value is not None}
     if is_run:

@@ -31,17 +31,18 @@ from vlls.train import (
     RunConfig,
     RunData,
     RunImages,
-    hyperparameters,
     load_run,
     run,
 )
 from vlls.train._chance import at_chance, label_counts
+from vlls.train._presets import settings
 from vlls.train._trainer import pixel_moments, seen_size
 
 METHODS = ("ivon", "evon", "sam", "sgd")
 SMALL, LARGER = 32, 64  # pixels that a network sees of images in files, on a CPU and on a GPU
 PASSES = 60_000  # of images through the network in a run; few epochs of many images, many of few
-EPOCHS = (10, 40)  # at least and at most
+EPOCHS = (10, 200)  # at least and at most
+BATCH = 50
 PIXELS = 2**18  # of a batch that is judged
 
 Told = Callable[[int, int], None] | None
@@ -104,10 +105,11 @@ def of_labels(data: LabelledImages, base: Path, part: str, training: Training, d
     network = training.model or ("resnet18" if device.type == "cuda" and pixels.shape[3] == 3 else "cnn3")
 
     def config(images: int) -> RunConfig:
+        batch = max(1, min(BATCH, images // 4))
         epochs = training.epochs or int(np.clip(PASSES // images, *EPOCHS))
         preset = "mnist" if network == "cnn3" else "cifar10"
-        values = hyperparameters(preset, training.method, epochs=epochs, train_size=images)
-        values |= {"model": network, "batch_size": max(1, min(values["batch_size"], images // 4))}
+        values = settings(preset, training.method, "none", 0.0, epochs, images, batch)
+        values |= {"model": network, "batch_size": batch}
         values |= {} if training.lr is None else {"lr": training.lr}
         fixed = {"dataset": str(base.resolve()), "method": training.method, "image_size": size}
         measured = {"eval_every": epochs, "thorough_every": epochs, "eval_samples": 0}

@@ -122,7 +122,8 @@ def read_list(path: Path, images: Path | None = None, classes: Sequence[str] | N
     if not root.is_dir():
         raise MissingDataError(f"{root} is no folder; pass the one that the paths in {path} start from (--images)")
     first: dict[str, int] = {}
-    again, disagree = [], []
+    again: list[str] = []
+    disagree: list[str] = []
     for row, (key, label, _) in enumerate(rows):
         if not key:
             raise DataError(f"{path}: line {row + 2} has no {columns[0]}; fill it in, or remove the line")
