@@ -43,6 +43,11 @@ def test_a_given_label_is_used_by_bayes_rule():
     assert_allclose(correct([[0.5, 0.3, 0.2]] * 2, [1, -1]), [expected, q[1]])
 
 
+def test_a_label_that_no_class_has_says_nothing():
+    correct = LabelCorrection([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.5, 0.5, 0.0]])
+    assert_allclose(correct([[0.5, 0.3, 0.2]], [2]), correct([[0.5, 0.3, 0.2]]))
+
+
 # ------------------------------------------------------------------ a plain loop
 def loop(p, matrix, temperature):
     """Bayes' rule ten times, one example and one pair of classes at a time."""

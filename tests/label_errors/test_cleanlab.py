@@ -18,7 +18,7 @@ with warnings.catch_warnings():
     filter_ = pytest.importorskip("cleanlab.filter")
     rank = pytest.importorskip("cleanlab.rank")
 
-RANDOM = {f"random {seed}": random_case(seed) for seed in range(60)}
+RANDOM = {f"random {seed}": random_case(seed) for seed in range(30)}
 ALL = {**RANDOM, **CASES}
 
 

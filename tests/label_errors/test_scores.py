@@ -183,5 +183,8 @@ def test_nothing_is_lost():
 @pytest.mark.parametrize("name", CASES)
 def test_unusual_labels_give_a_table(name):
     p, labels = CASES[name]
-    table = label_errors_from_probabilities(p, labels, flag=1)
-    assert len(table) == len(p) and int(table["flag"].sum()) == 1
+    for score in ("self_confidence", "margin", "bayes"):
+        table = label_errors_from_probabilities(p, labels, score=score, flag=1)
+        assert len(table) == len(p) and int(table["flag"].sum()) == 1
+        assert np.isfinite(table["score"]).all() and table["score"].between(0, 1 + 1e-6).all()
+    label_errors_from_probabilities(p, labels, flag="bayes")

@@ -33,8 +33,8 @@ def estimate_transition(probabilities: Any, labels: Any) -> Array:
 
     Counts are those of the confident joint (:func:`confident_joint`). A row of few counts is an uncertain estimate, so
     each is drawn towards errors at one rate that prefer no class: row i is the posterior mean under a Dirichlet prior
-    around that matrix, whose strength, common to all rows, is the one with the highest marginal likelihood. Errors
-    without a preference so get a prior that is strong, and pair flips one that is weak.
+    around that matrix. Its strength, common to all rows, is the largest whose marginal likelihood is within a factor e
+    of the highest: strong for errors without a preference, weak for pair flips.
 
     Args:
         probabilities: as :func:`label_errors_from_probabilities` takes them, best of examples that were held out:
@@ -42,7 +42,7 @@ def estimate_transition(probabilities: Any, labels: Any) -> Array:
         labels: the given labels of these examples, -1 for a missing one.
 
     Returns:
-        (K, K) float64, whose rows sum to 1: row i is the distribution of the given label of class i, as
+        (K, K) float64, whose rows sum to 1. Row i is the distribution of the given label of class i, as
         :func:`.transition_matrix` has it.
 
     Raises:
@@ -60,7 +60,9 @@ def estimate_transition(probabilities: Any, labels: Any) -> Array:
     right = (np.trace(counts) + 1) / (counts.sum() + 2)
     prior = np.full((k, k), (1 - right) / (k - 1))
     np.fill_diagonal(prior, right)
-    strength = max(2.0 ** np.arange(15), key=lambda c: _evidence(counts, c * prior))
+    strengths = 2.0 ** np.arange(15)
+    evidence = np.array([_evidence(counts, strength * prior) for strength in strengths])
+    strength = strengths[evidence > evidence.max() - 1][-1]
     posterior = counts + strength * prior
     return np.asarray(posterior / posterior.sum(axis=1, keepdims=True))
 
@@ -72,7 +74,7 @@ def _evidence(counts: Array, prior: Array) -> float:
     return float(of_rows.sum() + (after.lgamma() - before.lgamma()).sum())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LabelCorrection:
     r"""Turns probabilities of given labels into those of clean ones.
 
@@ -86,7 +88,9 @@ class LabelCorrection:
       nearest distribution. It keeps the order of the classes that :math:`p\,T^{-1}` has, and many probabilities are
       exactly 0. The temperature is p's, before.
 
-    :func:`fit_correction` finds the matrix and the temperature with noisy labels alone.
+    :func:`fit_correction` finds the matrix and the temperature with noisy labels alone. Both methods take it that
+    errors depend on the class and on nothing else, and that the network is mostly right: where it is not, its own
+    errors are counted as errors of labels, and the results are too sure.
 
     Args:
         transition: T, (K, K), row i being the distribution of the given label of class i, such as that of
@@ -131,7 +135,7 @@ class LabelCorrection:
         Args:
             probabilities: of the given labels, as :func:`label_errors_from_probabilities` takes them.
             labels: the given labels, -1 for a missing one. If they are passed, what they say is used too, by Bayes'
-                rule: q(i) T(i, given). For examples that the network was not trained on.
+                rule: q(i) T(i, given), which counts the label twice where the network has learned it.
 
         Returns:
             (N, K) float64, rows that sum to 1; NaN where ``probabilities`` are.
@@ -149,8 +153,9 @@ class LabelCorrection:
         if labels is None:
             return q
         given = given_labels(labels, p.shape)
-        q = q * np.where(given == MISSING, 1.0, self.transition[:, given]).T
-        return np.asarray(q / np.maximum(q.sum(axis=1, keepdims=True), _TINY))
+        both = q * np.where(given == MISSING, 1.0, self.transition[:, given]).T
+        total = both.sum(axis=1, keepdims=True)
+        return np.where(total > 0, both / np.maximum(total, _TINY), q)  # a label that no class has says nothing
 
     def _clean(self, p: Array) -> Array:
         if self.method == "inverse":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 
 from vlls._warnings import warn_caller
 from vlls.label_errors._clean import LabelCorrection
-from vlls.label_errors._given import MISSING, Classes, given_labels
+from vlls.label_errors._given import MISSING, Classes, check_count, given_labels
 from vlls.label_errors._judge import Flag, Judge
 from vlls.label_errors._probabilities import checked_probabilities
-from vlls.label_errors._sampled import AnyPosterior, Forward, Progress, as_tensors, walk
+from vlls.label_errors._sampled import AnyPosterior, Batch, Forward, Progress, as_tensors, length_of, walk
 from vlls.noise import rank_examples
 
 
@@ -73,9 +73,9 @@ def find_label_errors(
     - ``bayes``: 1 - p(clean label = given label | example, given label), by the probabilities of label errors that are
       estimated from the predictions (:class:`LabelCorrection`): an error that is frequent between two classes makes a
       label more suspicious. With pair flips it finds many more.
-    - ``error_times_variance``: the sum over classes of |p - y| times the variance of the logit over the posterior, the
-      two factors of the memory-perturbation equation of Nickl et al. (2023), which says how far the logits move if the
-      example is left out of training. It needs two draws, and is noisy with a few.
+    - ``error_times_variance``: the sum over classes of :math:`|p - y|` times the variance of the logit over the
+      posterior, the two factors of the memory-perturbation equation of Nickl et al. (2023), which says how far the
+      logits move if the example is left out of training. It needs two draws, and is noisy with a few.
 
     The flags:
 
@@ -87,8 +87,8 @@ def find_label_errors(
     - a rate, such as 0.1: this share of the labels that are there.
 
     Returns:
-        A table with a row for each example, the most suspicious first: a ``pandas.DataFrame``, or, without pandas,
-        an object with the same columns (``table["score"]``, ``table.columns``, ``table[:10]``, ``table.to_csv(path)``).
+        A table with a row for each example, the most suspicious first. It is a ``pandas.DataFrame``, or, without
+        pandas, an object with the same columns (``table["score"]``, ``table[:10]``, ``table.to_csv(path)``).
 
         - ``index``: place in the data set;
         - ``given``: the label, -1 (or an empty name) if it is missing;
@@ -124,13 +124,24 @@ def find_label_errors(
         ([7, 1, 0, 1], 1)
     """
     judge = Judge(score, flag, adjust, correction)
-    if noise and (posterior is None or forward is not None):
-        raise ValueError("noise=True needs a posterior and a model of one tensor; leave noise or forward out")
-    walked = list(walk(model, posterior, dataset, num_samples, batch_size, forward, progress, generator))
+    if noise and (posterior is None or forward is not None or isinstance(dataset, Mapping)):
+        raise ValueError("noise=True needs a posterior, and a model that takes one tensor; leave it out")
+    judge.check_draws(0 if posterior is None else num_samples)
+    walked: list[Batch] = []
+    given: Classes | None = None
+    for batch in walk(model, posterior, dataset, num_samples, batch_size, forward, progress, generator):
+        if labels is None and batch.labels is None:
+            raise ValueError("labels are not given, and the items of the data set have none; pass labels=...")
+        if labels is not None and given is None:  # an error in them is told before the other batches
+            given = given_labels(labels, (length_of(dataset), batch.probabilities.shape[2]), classes)
+            judge.check_number(given)
+        walked.append(batch)
     probabilities = np.concatenate([batch.probabilities for batch in walked], axis=1)
-    found = _joined([batch.labels for batch in walked]) if labels is None else labels
-    given = given_labels(found, probabilities.shape, classes)
-    if unread := [at for at in getattr(dataset, "unreadable", ()) if at < len(given)]:  # of RunImages
+    if given is None:
+        found = np.concatenate([_as_array(batch.labels) for batch in walked])
+        given = given_labels(found, probabilities.shape, classes)
+    check_count(given, probabilities.shape[1])
+    if unread := list(getattr(dataset, "unreadable", ())):  # of RunImages
         warn_caller(f"{len(unread)} example(s) could not be read, such as {min(unread)}; their labels are not judged")
         probabilities[:, unread] = np.nan
     _tell_duplicates(np.concatenate([batch.digests for batch in walked]), given)
@@ -203,11 +214,8 @@ def _tell_duplicates(digests: npt.NDArray[np.uint64], given: Classes) -> None:
 
 
 # ------------------------------------------------------------------ input
-def _joined(labels: Sequence[Any]) -> Any:
-    """Return the labels of all batches, or raise a ValueError if the data set has none."""
-    if any(part is None for part in labels):
-        raise ValueError("labels are not given, and the items of the data set have none; pass labels=...")
-    return np.concatenate([part.cpu().numpy() if isinstance(part, Tensor) else np.asarray(part) for part in labels])
+def _as_array(labels: Any) -> npt.NDArray[Any]:
+    return labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
 
 
 def _noise(

@@ -18,7 +18,7 @@ Classes = npt.NDArray[np.int64]
 
 
 def given_labels(labels: Any, shape: Sequence[int], classes: Sequence[str] | None = None) -> Classes:
-    """Return the given labels as classes (N,), with -1 for one that is missing; ``shape`` ends in N and K.
+    """Return the given labels as classes (N,), with -1 for one that is missing; ``shape`` ends in N (or 0) and K.
 
     A label is missing that is -1, None, NaN or NA; with ``classes`` labels may be names, and one that is not among
     them is missing too, with a warning that counts them.
@@ -27,8 +27,7 @@ def given_labels(labels: Any, shape: Sequence[int], classes: Sequence[str] | Non
     if classes is not None and len(classes) != num_classes:
         raise ValueError(f"classes has {len(classes)} names and the probabilities have {num_classes} columns")
     found = _numbers(labels, classes)
-    if found.shape != (num,):
-        raise ValueError(f"labels have shape {found.shape}; {num} examples need ({num},), -1 where one is missing")
+    check_count(found, num or found.size)
     outside = (found < MISSING) | (found >= num_classes)
     if outside.any():
         at = int(outside.argmax())
@@ -39,6 +38,12 @@ def given_labels(labels: Any, shape: Sequence[int], classes: Sequence[str] | Non
     if (found == MISSING).all():
         raise ValueError("all labels are missing; pass at least one")
     return found
+
+
+def check_count(given: Classes, num: int) -> None:
+    """Raise a ValueError unless there is a label for each of ``num`` examples."""
+    if given.shape != (num,):
+        raise ValueError(f"labels have shape {given.shape}; {num} examples need ({num},), -1 where one is missing")
 
 
 def _numbers(labels: Any, classes: Sequence[str] | None) -> Classes:

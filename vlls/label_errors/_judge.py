@@ -44,8 +44,8 @@ class Judge:
 
     def __post_init__(self) -> None:
         check_known(self.score, SCORES, "score")
-        if isinstance(self.flag, float | np.floating):
-            check_rate(float(self.flag), "flag", include_zero=True)
+        if isinstance(self.flag, float):  # of NumPy too
+            check_rate(self.flag, "flag", include_zero=True)
         elif isinstance(self.flag, str):
             check_known(self.flag, FLAGS, "flag", ", or pass a number of labels or a rate")
         else:
@@ -64,10 +64,23 @@ class Judge:
         """Whether probabilities of the clean labels are needed."""
         return "bayes" in (self.score, self.flag)
 
+    def check_draws(self, num_samples: int) -> None:
+        """Raise a ValueError if the score needs more draws."""
+        if self.score == "error_times_variance" and num_samples < 2:
+            raise ValueError("score='error_times_variance' needs a posterior and num_samples of 2 or more")
+
+    def check_number(self, given: Classes) -> None:
+        """Raise a ValueError if more labels are to be flagged than there are."""
+        labelled = int((given != MISSING).sum())
+        if not isinstance(self.flag, str | float) and self.flag > labelled:
+            raise ValueError(f"flag={self.flag!r} and {labelled} examples have a label; flag fewer")
+
     def table(
         self, samples: Floats, given: Classes, names: Sequence[str] | None = None, noise: Doubles | None = None
     ) -> Any:
         """Return the table of probabilities (S, N, K), rows of NaN included, and labels (N,), -1 included."""
+        self.check_draws(len(samples))
+        self.check_number(given)
         p = samples.mean(axis=0)
         predicted = ~np.isnan(p).any(axis=1)
         judged = predicted & (given != MISSING)
@@ -84,7 +97,8 @@ class Judge:
         elif self.flag == "bayes":
             flags[judged] = clean.max(axis=1) > of_class(clean, given[judged]) + ROUNDING
         else:
-            flags[order[: self._number(int(judged.sum()))]] = True
+            number = round(self.flag * judged.sum()) if isinstance(self.flag, float) else int(self.flag)
+            flags[order[: min(number, judged.sum())]] = True
         if self.by_bayes:
             suggested[judged] = clean.argmax(axis=1)
         spread = of_class(samples.std(axis=0, ddof=1), given) if len(samples) > 1 else np.full(len(p), np.nan)
@@ -110,20 +124,10 @@ class Judge:
 
     def _scores(self, samples: Floats, given: Classes, clean: Floats) -> Doubles:
         if self.score == "error_times_variance":
-            if len(samples) < 2:
-                raise ValueError("score='error_times_variance' needs a posterior and num_samples of 2 or more")
             return error_times_variance(samples, given)
         p = clean if self.score == "bayes" else samples.mean(axis=0)
         p = adjusted(p, given) if self.adjust else p
         return margin(p, given) if self.score == "margin" else 1 - of_class(p, given)
-
-    def _number(self, labelled: int) -> int:
-        """Return how many labels are flagged, of a number or a rate."""
-        assert not isinstance(self.flag, str)
-        number = round(self.flag * labelled) if isinstance(self.flag, float | np.floating) else int(self.flag)
-        if number > labelled:
-            raise ValueError(f"flag={self.flag!r} and {labelled} examples have a label; flag fewer")
-        return number
 
 
 def _named(classes: Classes, names: Sequence[str] | None) -> npt.NDArray[Any]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from vlls._compiled import uncompiled
+from vlls._errors import one_line
 from vlls._locks import holding_model
 from vlls._names import kind_of
 from vlls._validation import check_generator, check_whole_number
@@ -115,7 +116,7 @@ def walk(
     draw = _draws(model, posterior, num_samples, generator)
     num_samples = num_samples if posterior is not None else 0
     start = generator.get_state()
-    done, total = 0, _length(dataset)
+    done, total = 0, length_of(dataset)
     for batch in _batches(dataset, batch_size, like.dtype):
         found = []
         digests, labels = _digests(batch), _labels_of(batch)
@@ -179,12 +180,12 @@ def _rows(p: Tensor, num: int) -> Tensor:
 def _batches(dataset: Any, batch_size: int, dtype: torch.dtype) -> Iterator[Any]:
     """Yield batches in the order of the data set, as its items are."""
     dataset = as_tensors(dataset, dtype)
-    if isinstance(dataset, Tensor | Mapping) and _length(dataset) == 0:
+    if isinstance(dataset, Tensor | Mapping) and length_of(dataset) == 0:
         return
     if isinstance(dataset, Tensor):
         yield from dataset.split(batch_size)
     elif isinstance(dataset, Mapping):
-        for at in range(0, _length(dataset), batch_size):
+        for at in range(0, length_of(dataset), batch_size):
             yield {name: value[at : at + batch_size] for name, value in dataset.items()}
     elif isinstance(dataset, DataLoader) and not isinstance(dataset.dataset, IterableDataset):
         yield from DataLoader(
@@ -210,18 +211,20 @@ def as_tensors(dataset: Any, dtype: torch.dtype) -> Any:
             shown = ", ".join(f"{name!r} {len(value)}" for name, value in found.items())
             raise ValueError(f"the dict's entries have different numbers of rows ({shown}); pass one row an example")
         return {**found, **{name: dataset[name] for name in _LABELS if name in dataset}}
-    if hasattr(dataset, "to_numpy"):
+    if hasattr(dataset, "to_numpy"):  # of pandas, polars, ...
         try:
-            dataset = dataset.to_numpy(dtype=np.float64)
+            dataset = np.asarray(dataset, dtype=np.float64)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"the table holds more than numbers ({error}); encode those columns first") from error
+            raise ValueError(
+                f"the table holds more than numbers ({one_line(error)}); encode those columns first"
+            ) from error
     if isinstance(dataset, np.ndarray):
         dataset = torch.from_numpy(dataset if dataset.flags.writeable else dataset.copy())
         return dataset.to(dtype) if dataset.is_floating_point() else dataset
     return dataset
 
 
-def _length(dataset: Any) -> int:
+def length_of(dataset: Any) -> int:
     """Return the number of examples, 0 where nobody knows."""
     if isinstance(dataset, Mapping):
         return len(next((value for name, value in dataset.items() if name not in _LABELS), ()))
