@@ -153,6 +153,7 @@ def clean(
                 needs(module, "the page")  # before the training, not after it
             with _progress(notes, f"{labels.name}: {len(labels):,} images of {len(labels.classes)} classes") as told:
                 judged = of_loaded or of_labels(labels, source, part, Training(**training), where, told)
+            asked.check(labels.labels[judged.judged], samples if judged.variational else 0)
             _check_enough(judged, cross_validate)
             make_folder(target)
             with _progress(notes) as told:

@@ -19,6 +19,7 @@ from vlls.cli._pages import data_uri, render
 from vlls.data._labelled import MISSING, as_csv
 from vlls.data._streams import decode_whole
 from vlls.label_errors import label_errors_from_probabilities
+from vlls.label_errors._judge import Judge
 from vlls.train.methods import METHODS
 
 CSV, HTML, CORRECTED = "labels.csv", "labels.html", "corrected.csv"
@@ -37,6 +38,15 @@ class Asked:
     adjust: bool = False
     show: int | None = None
     embed: bool = False
+
+    def check(self, labels: npt.NDArray[np.int64], draws: int) -> None:
+        """Raise a ValueError, before anything is trained, if labels cannot be judged so by so many draws."""
+        Judge(self.score, self.flag, self.adjust, None).check_number(labels)
+        if self.score == "error_times_variance" and draws < 2:
+            raise ValueError(
+                "--score error_times_variance needs draws of the weights; pass --samples 2 or more, and a method that "
+                "learns a posterior: ivon or evon"
+            )
 
 
 @dataclass(frozen=True, eq=False)

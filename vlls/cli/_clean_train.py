@@ -37,11 +37,11 @@ from vlls.train import (
 from vlls.train._chance import at_chance, label_counts
 from vlls.train._presets import settings
 from vlls.train._trainer import pixel_moments, seen_size
+from vlls.train.methods import METHODS as KNOWN
 
-METHODS = ("ivon", "evon", "sam", "sgd")
 SMALL, LARGER = 32, 64  # pixels that a network sees of images in files, on a CPU and on a GPU
 PASSES = 60_000  # of images through the network in a run; few epochs of many images, many of few
-EPOCHS = (10, 200)  # at least and at most
+EPOCHS = (10, 40)  # at least and at most
 BATCH = 50
 PIXELS = 2**18  # of a batch that is judged
 
@@ -82,6 +82,11 @@ class Source:
     base: Path
     config: Callable[[int], RunConfig]
     run: LoadedRun | None = None
+
+    @property
+    def variational(self) -> bool:
+        """Whether the networks have a posterior, from which weights are drawn."""
+        return KNOWN[self.config(len(self.data)).method].variational
 
     @property
     def to_train_on(self) -> npt.NDArray[np.int64]:
@@ -184,9 +189,7 @@ class _Networks:
             raise Diverged(f"training failed: {result.reason}")
         assert result.folder is not None
         if result.model is None:
-            note(
-                self.notes, f"{result.folder} was trained before and is not trained again (--overwrite trains it anew)"
-            )
+            note(self.notes, f"{result.folder} was trained before and is kept (--overwrite trains it anew)")
         return load_run(result.folder, device=options["device"], data=data)
 
 
