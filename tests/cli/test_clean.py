@@ -314,7 +314,7 @@ def test_files_that_hold_no_decisions(photos, text, told):
 def test_one_class_few_images_and_no_folder(tmp_path):
     (tmp_path / "one" / "cat").mkdir(parents=True)
     error(clean("one"), "one holds 1 folder(s) of images (cat)")
-    error(clean("nothing"), "nothing is no folder")
+    error(clean("nothing"), "nothing does not exist; pass a folder of images by class, a CSV file")
     squares(tmp_path / "few", each=3, wrong=0)
     error(clean("few", *QUICK), "few has 6 images to train on; add some, at least 8 are needed")
     error(clean("few", *QUICK, "--cross-validate", "5"), "at least 10 are needed")

@@ -80,7 +80,7 @@ def clean(
         int | None, option(TRAINING, "train K networks, each on all but 1/K of the images", "K", min=2)
     ] = None,
     epochs: Annotated[
-        int | None, option(TRAINING, "passes over the images \\[default: 10 to 40, by their number]", "N", min=1)
+        int | None, option(TRAINING, "passes over the images \\[default: 12, fewer if they are many]", "N", min=1)
     ] = None,
     model: Annotated[
         str | None, option(TRAINING, "cnn3 or resnet18 \\[default: cnn3; resnet18 for colours on a GPU]", "NAME")
@@ -121,6 +121,7 @@ def clean(
     quiet: Annotated[bool, option(OUTPUT, "print errors only", None, "--quiet")] = False,
 ) -> None:
     """Train, judge, write, report; or apply decisions."""
+    source = source.expanduser()
     check_known(part, PARTS, "part")
     if method is not None:
         check_known(method, METHODS, "method")
@@ -216,14 +217,14 @@ def _default_output(source: Path, is_run: bool) -> Path:
     """Return the run's folder, or a folder beside the images' if this process is in theirs, or here."""
     if is_run:
         return source
-    base = source.expanduser().resolve()
+    base = source.resolve()
     here = Path.cwd()
     place = base.parent if here == base or base in here.parents else Path()
     return place / f"{base.stem if base.is_file() else base.name}-clean"
 
 
 def _check_output(source: Path, target: Path, is_run: bool) -> None:
-    base = source.expanduser().resolve()
+    base = source.resolve()
     if not is_run and base.is_dir() and (base == target.resolve() or base in target.resolve().parents):
         raise ValueError(f"--output {target} lies in the folder of images, {source}; choose one outside of it")
 

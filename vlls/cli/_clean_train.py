@@ -40,8 +40,12 @@ from vlls.train._trainer import pixel_moments, seen_size
 from vlls.train.methods import METHODS as KNOWN
 
 SMALL, LARGER = 32, 64  # pixels that a network sees of images in files, on a CPU and on a GPU
-PASSES = 60_000  # of images through the network in a run; few epochs of many images, many of few
-EPOCHS = (10, 40)  # at least and at most
+# Few epochs, so that the labels are not learned by heart: those of the protocol ``mnist``, fewer of many images, and
+# more of a few; a ResNet's are those of the protocol ``short``.
+EPOCHS, LEAST_EPOCHS, RESNET_EPOCHS = 12, 5, 30
+PASSES = 60_000  # of images through the small network in a run, if there are so many
+STEPS = 200  # of the small network, at least
+LR = {True: 0.05, False: 0.02}  # of the small network, by whether the method is variational; of that protocol
 BATCH = 50
 PIXELS = 2**18  # of a batch that is judged
 
@@ -103,6 +107,9 @@ class Source:
 # ---------------------------------------------------------------------- where labels come from
 def of_labels(data: LabelledImages, base: Path, part: str, training: Training, device: Any, told: Told) -> Source:
     """Return the source for labels of a folder or of a list: their images, small and in memory."""
+    judged = np.flatnonzero((data.parts == part) | (part == "all"))
+    if not len(judged):
+        raise ValueError(f"{base} has no part {part!r}, only {', '.join(np.unique(data.parts))}; choose one of them")
     assert data.files is not None
     most = LARGER if device.type == "cuda" else SMALL
     size = training.image_size or max(8, min(shorter_side(data.files) or most, most))
@@ -111,28 +118,42 @@ def of_labels(data: LabelledImages, base: Path, part: str, training: Training, d
 
     def config(images: int) -> RunConfig:
         batch = max(1, min(BATCH, images // 4))
-        epochs = training.epochs or int(np.clip(PASSES // images, *EPOCHS))
+        epochs = training.epochs or epochs_for(network, images, images // batch)
         preset = "mnist" if network == "cnn3" else "cifar10"
         values = settings(preset, training.method, "none", 0.0, epochs, images, batch)
         values |= {"model": network, "batch_size": batch}
+        values |= {"lr": LR[KNOWN[training.method].variational]} if network == "cnn3" else {}
         values |= {} if training.lr is None else {"lr": training.lr}
         fixed = {"dataset": str(base.resolve()), "method": training.method, "image_size": size}
         measured = {"eval_every": epochs, "thorough_every": epochs, "eval_samples": 0}
         return RunConfig.of({**values, **fixed, **measured, "augment": training.augment, "seed": training.seed})
 
-    judged = np.flatnonzero((data.parts == part) | (part == "all"))
-    if not len(judged):
-        raise ValueError(f"{base} has no part {part!r}, only {', '.join(np.unique(data.parts))}; choose one of them")
     return Source(data, Images(pixels, data.labels, None), read, judged, base, config)
+
+
+def epochs_for(network: str, images: int, steps: int) -> int:
+    """Return the number of epochs of so many images and steps each.
+
+    Example:
+        >>> [epochs_for("cnn3", n, n // 50) for n in (200, 2_000, 6_000, 50_000)]
+        [50, 12, 10, 5]
+    """
+    if network != "cnn3":
+        return RESNET_EPOCHS
+    return max(min(EPOCHS, max(LEAST_EPOCHS, PASSES // images)), -(-STEPS // steps))
 
 
 def read_labels(base: Path, images: Path | None, classes: Sequence[str] | None) -> LabelledImages:
     """Return the labels of a folder of images by class, or of a CSV file."""
+    if not base.exists():
+        raise ValueError(
+            f"{base} does not exist; pass a folder of images by class, a CSV file of paths and labels, or a run's folder"
+        )
     if base.is_file():
         return read_list(base, None if images is None else images.expanduser(), classes)
     if images is not None or classes:
         name = "--images" if images is not None else "--classes"
-        raise ValueError(f"{name} is for a list of labels; {base} is {'a folder' if base.is_dir() else 'none'}")
+        raise ValueError(f"{name} is for a list of labels; {base} is a folder, leave it out")
     return labelled_folder(base)
 
 
