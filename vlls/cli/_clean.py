@@ -52,7 +52,7 @@ A run of vlls train that is finished; the files go into its folder:
   [cyan]vlls clean runs/*-ivon-*[/cyan]
 Five networks, each of which is asked about the images that it was not trained on:
   [cyan]vlls clean photos --cross-validate 5[/cyan]
-Show the 500 most suspicious labels, whether or not they are probably wrong:
+Show the 500 most suspicious labels:
   [cyan]vlls clean photos --show 500[/cyan]
 
 [bold]Exit codes[/bold]: 0 written, 1 training diverged, 2 wrong use, 128 + signal stopped (130 by Ctrl-C).
@@ -111,7 +111,10 @@ def clean(
         Path | None, option(OUTPUT, "where files and networks go \\[default: SOURCE-clean; a run's own folder]", "DIR")
     ] = None,
     show: Annotated[
-        int | None, option(OUTPUT, "suspects in the page \\[default: labels that are probably wrong]", "N", min=0)
+        int | None,
+        option(
+            OUTPUT, "suspects in the page \\[default: twice as many as are probably wrong, at least 100]", "N", min=0
+        ),
     ] = None,
     embed: Annotated[
         bool, option(OUTPUT, "put the images into the page, to send it away alone", None, "--embed")

@@ -25,6 +25,7 @@ from vlls.train.methods import METHODS
 CSV, HTML, CORRECTED = "labels.csv", "labels.html", "corrected.csv"
 LARGEST = 512  # pixels of the longer side of images that lie in the page
 LISTED = 5  # classes of a suspect with their probabilities
+LEAST_SHOWN = 100  # suspects in the page, if there are so many labels
 NAMED = 3  # suspects that are named in print
 SHOWN_BY_BROWSERS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".avif")
 
@@ -94,13 +95,19 @@ class CleanReport:
 
     @cached_property
     def places(self) -> list[int]:
-        """Places in the columns of the suspects that the page shows, the most suspicious first."""
+        """Places in the columns of the suspects that the page shows, the most suspicious first.
+
+        Besides those that are flagged as many again, because the order is better than the limit: a reader goes on until
+        the labels are right.
+        """
         columns = self.columns
-        if self.asked.show is not None:
-            return list(range(min(self.asked.show, int(np.isfinite(columns["score"]).sum()))))
-        twin = np.isin(columns["row"], list(self.twins))
-        unlabelled = (columns["given"] == MISSING) & (columns["suggested"] != MISSING)
-        return np.flatnonzero(columns["flag"].astype(bool) | twin | unlabelled).tolist()
+        scored = int(np.isfinite(columns["score"]).sum())
+        first = max(LEAST_SHOWN, 2 * self.flagged) if self.asked.show is None else self.asked.show
+        shown = np.arange(len(columns["row"])) < min(first, scored)
+        if self.asked.show is None:
+            unlabelled = (columns["given"] == MISSING) & (columns["suggested"] != MISSING)
+            shown |= columns["flag"].astype(bool) | np.isin(columns["row"], list(self.twins)) | unlabelled
+        return np.flatnonzero(shown).tolist()
 
     @property
     def flagged(self) -> int:

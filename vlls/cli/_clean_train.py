@@ -147,7 +147,7 @@ def read_labels(base: Path, images: Path | None, classes: Sequence[str] | None) 
     """Return the labels of a folder of images by class, or of a CSV file."""
     if not base.exists():
         raise ValueError(
-            f"{base} does not exist; pass a folder of images by class, a CSV file of paths and labels, or a run's folder"
+            f"{base} does not exist; pass a folder of images by class, a CSV file of paths and labels, or a run"
         )
     if base.is_file():
         return read_list(base, None if images is None else images.expanduser(), classes)
