@@ -103,7 +103,7 @@ def clean(
         option(JUDGING, "which are probably wrong: confident_joint, bayes, a number, or a rate such as 0.1", "RULE"),
     ] = "confident_joint",
     adjust: Annotated[bool, option(JUDGING, "score rare and hard classes by their own mean", None, "--adjust")] = False,
-    samples: Annotated[int, option(JUDGING, "draws of the weights; 0 for their mean alone", "N", min=0)] = 16,
+    samples: Annotated[int, option(JUDGING, "draws of the weights; 0 for their mean alone", "N", min=0)] = 8,
     data: Annotated[Path | None, option(MACHINE, f"{DATA_HELP}, for a run", "DIR", envvar="VLLS_DATA")] = None,
     device: Annotated[str, option(MACHINE, DEVICE_HELP, "NAME")] = "auto",
     threads: Annotated[int | None, option(MACHINE, "of the CPU, for torch", "N", min=1)] = None,
