@@ -50,8 +50,9 @@ def write(path, suspects, classes=CLASSES):
     data = labels_of(suspects, classes)
     content = {"name": "pets", "kind": "path", "fingerprint": data.fingerprint, "classes": list(classes)}
     content |= {"file": "pets-decisions.csv", "suspects": suspects}
-    values = {"name": "pets", "command": "vlls clean pets --apply", "judged": 20_000, "flagged": len(suspects)}
-    path.write_text(render("clean.html", "the test", **values, how="a network", content=content), "utf-8")
+    values = {"name": "pets", "command": "vlls clean pets --apply", "how": "a network"}
+    values |= {"judged": 20_000, "flagged": len(suspects), "more": 0, "content": content}
+    path.write_text(render("clean.html", "the test", **values), "utf-8")
     return data
 
 

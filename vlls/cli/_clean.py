@@ -113,7 +113,7 @@ def clean(
     show: Annotated[
         int | None,
         option(
-            OUTPUT, "suspects in the page \\[default: twice as many as are probably wrong, at least 100]", "N", min=0
+            OUTPUT, "suspects in the page \\[default: all that the network disagrees with, at least 100]", "N", min=0
         ),
     ] = None,
     embed: Annotated[

@@ -25,7 +25,7 @@ from vlls.train.methods import METHODS
 CSV, HTML, CORRECTED = "labels.csv", "labels.html", "corrected.csv"
 LARGEST = 512  # pixels of the longer side of images that lie in the page
 LISTED = 5  # classes of a suspect with their probabilities
-LEAST_SHOWN = 100  # suspects in the page, if there are so many labels
+LEAST_SHOWN, MOST_SHOWN = 100, 10_000  # suspects in the page, if there are so many
 NAMED = 3  # suspects that are named in print
 SHOWN_BY_BROWSERS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".avif")
 
@@ -97,17 +97,20 @@ class CleanReport:
     def places(self) -> list[int]:
         """Places in the columns of the suspects that the page shows, the most suspicious first.
 
-        Besides those that are flagged as many again, because the order is better than the limit: a reader goes on until
-        the labels are right.
+        Besides those that are flagged, all that the network disagrees with: on its own training images it is cautious.
         """
-        columns = self.columns
+        columns, asked = self.columns, self.asked.show
         scored = int(np.isfinite(columns["score"]).sum())
-        first = max(LEAST_SHOWN, 2 * self.flagged) if self.asked.show is None else self.asked.show
-        shown = np.arange(len(columns["row"])) < min(first, scored)
-        if self.asked.show is None:
-            unlabelled = (columns["given"] == MISSING) & (columns["suggested"] != MISSING)
-            shown |= columns["flag"].astype(bool) | np.isin(columns["row"], list(self.twins)) | unlabelled
-        return np.flatnonzero(shown).tolist()
+        if asked is not None:
+            return list(range(min(asked, scored)))
+        shown = self.disagrees | columns["flag"].astype(bool) | np.isin(columns["row"], list(self.twins))
+        shown[: min(LEAST_SHOWN, scored)] = True
+        return np.flatnonzero(shown)[:MOST_SHOWN].tolist()
+
+    @cached_property
+    def disagrees(self) -> npt.NDArray[np.bool_]:
+        """Whether another class than the given one is suggested, by place in the columns."""
+        return np.asarray((self.columns["suggested"] != self.columns["given"]) & (self.columns["suggested"] != MISSING))
 
     @property
     def flagged(self) -> int:
@@ -157,6 +160,7 @@ class CleanReport:
             "suspects": suspects,
         }
         lines = {"judged": len(self.source.judged), "flagged": self.flagged, "how": self._how()}
+        lines["more"] = int((self.disagrees & ~self.columns["flag"].astype(bool)).sum())
         page = render("clean.html", "the page", name=data.name, command=self.command, content=content, **lines)
         return page.encode(errors="backslashreplace")
 
@@ -237,6 +241,7 @@ class CleanReport:
             "unlabelled": int((data.labels[self.source.judged] == MISSING).sum()),
             "unreadable": int(np.isnan(self.probabilities).any(axis=1).sum()),
             "flagged": self.flagged,
+            "disagreeing": int(self.disagrees.sum()),
             "suspects": len(self.places),
             "same_image_other_label": len(self.twins),
             "method": self.found.runs[0].config.method,
@@ -268,7 +273,8 @@ class CleanReport:
         judged, flagged = found["judged"], found["flagged"]
         lines = [
             f"{judged:,} labels of {self.source.data.name} judged in {self.seconds:.0f} s: {flagged:,} "
-            f"({100 * flagged / judged:.1f} %) are probably wrong"
+            f"({100 * flagged / judged:.1f} %) are probably wrong; {found['disagreeing']:,} "
+            f"({100 * found['disagreeing'] / judged:.1f} %) are not what the network suggests"
         ]
         if self.accuracy is not None:
             lines.append(f"the network names {100 * self.accuracy:.2f} % of the test images as they are labelled")
