@@ -282,11 +282,8 @@ class CleanReport:
             f"  {entry[self.source.data.kind]}: labelled {entry['given']}, suggested {entry['suggested']}"
             for entry in found["most_suspicious"]
         ]
-        lines += [
-            f"labels: {found['csv']}",
-            f"page: {found['html']} (open it in a browser: {found['suspects']:,} suspects)",
-        ]
-        return [*lines, f"after you saved the decisions there: {self.command} DECISIONS"]
+        lines += [f"labels: {found['csv']}", f"page: {found['html']} ({found['suspects']:,} suspects, for a browser)"]
+        return [*lines, f"then, with the decisions that you save there: {self.command} DECISIONS"]
 
 
 def _address(file: Path, folder: Path) -> str:
