@@ -9,12 +9,13 @@ import torch
 from training import StopAt, differences, tiny
 
 from vlls._errors import DataError
-from vlls.train import Interrupted, LoadedRun, RunConfig, load_run, run
+from vlls.train import Interrupted, LoadedRun, RunConfig, RunData, load_run, run
 from vlls.train._evaluate import predict_probabilities
 from vlls.train._prepare import prepare
 from vlls.train._trainer import Trainer
 
 Image = pytest.importorskip("PIL.Image")
+ROWS = np.arange(200)
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +214,18 @@ def test_a_folder_whose_images_changed_places(photos, tmp_path, moved):
     refused(folder, f"{photos} has changed since the run", f"are in its part(s) {moved};", "vlls train --overwrite")
     change(folder / "checkpoint.pt", fingerprints={})  # of a version that kept none
     assert len(load_run(folder).images("train")) == 14
+
+
+def test_data_that_were_passed_to_the_run_are_passed_again(tmp_path):
+    config = tiny(method="ivon", epochs=1, train_size=200, eval_samples=0)
+    whole = prepare(config)
+    data, other = (RunData(whole.train.subset(rows), None, whole.test, whole.classes) for rows in np.split(ROWS, 2))
+    result = run(config, tmp_path, data=data)
+    loaded = load_run(result.folder, data=data)
+    assert loaded.data is data and differences(weights(loaded.model), weights(result.model)) == []
+    assert torch.equal(loaded.images().given, torch.from_numpy(data.train.given))
+    with pytest.raises(ValueError, match=r"was trained on other data than those given: .* part\(s\) train differ"):
+        load_run(result.folder, data=other)
 
 
 def test_labels_in_memory_that_changed(copy):

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 import vlls
 from vlls._errors import missing
+from vlls.cli._clean import clean
 from vlls.cli._import import import_
 from vlls.cli._noise import noise
 from vlls.cli._results import figure, migrate, results
@@ -102,5 +103,5 @@ def _vlls(
         raise typer.Exit
 
 
-for command in (train, noise, sweep, results, figure, import_, migrate):
+for command in (train, noise, clean, sweep, results, figure, import_, migrate):
     app.command(name=command.__name__.rstrip("_"), rich_help_panel="Commands")(command)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vlls._errors import needs
+from vlls.cli._pages import PIXELATED, encoded, render
 
 LARGEST = 128  # pixels of an image's longer side; larger ones are made smaller
 BINS = 48
@@ -41,7 +39,7 @@ class GalleryExample:
     @property
     def small(self) -> bool:
         """Whether the image is enlarged, so that its pixels should show."""
-        return max(self.pixels.shape[:2]) < LARGEST // 2
+        return max(self.pixels.shape[:2]) < PIXELATED
 
     @property
     def alt(self) -> str:
@@ -60,13 +58,7 @@ class GalleryExample:
     @property
     def png(self) -> str:
         """The image as base64 of a PNG file."""
-        image = needs("PIL.Image", "a gallery").fromarray(
-            self.pixels.squeeze(2) if self.pixels.shape[2] == 1 else self.pixels
-        )
-        image.thumbnail((LARGEST, LARGEST))  # only ever makes it smaller
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG", optimize=True)
-        return base64.b64encode(buffer.getvalue()).decode()
+        return encoded(self.pixels, LARGEST, "a gallery")
 
 
 def gallery(
@@ -84,19 +76,13 @@ def gallery(
     ``facts`` are terms and texts about the run; ``noise``, and ``wrong`` if the correct labels are known, are of all
     examples, (N,). Disputed labels, where to look for wrong ones (Chapter 7), come first; ``caution`` above everything.
     """
-    jinja2 = needs("jinja2", "a gallery")
     sections = [
         ("disputed", "Labels that may be wrong", "the one that the posterior disagrees with most first", disputed),
         ("most", "Most label noise", "the most first: ambiguous or atypical images, whatever their label", highest),
         ("least", "Least label noise", "the least first: easy images", lowest),
     ]
-    loader, undefined = jinja2.FileSystemLoader(Path(__file__).parent), jinja2.StrictUndefined
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=undefined
-    )
-    page = environment.get_template("gallery.html")
-    shown = [section for section in sections if section[3]]
-    return page.render(title=title, caution=caution, facts=facts, plot=_histogram(noise, wrong), sections=shown)
+    values = {"title": title, "caution": caution, "facts": facts, "plot": _histogram(noise, wrong)}
+    return render("gallery.html", "a gallery", **values, sections=[section for section in sections if section[3]])
 
 
 def _histogram(noise: np.ndarray, wrong: np.ndarray | None) -> dict[str, Any] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vlls._errors import DataError, MissingDataError
+from vlls._warnings import warn_caller
 from vlls.data._streams import ImageFiles, ImageStream
 
 EXTENSIONS = tuple(
@@ -42,23 +42,38 @@ def load_folder(root: Path) -> ImageStream:
     is ``val`` and no ``test``, it serves as the test set. Links are followed; hidden files are skipped. A warning says
     how many others are left out, and why.
     """
+    parts, classes, left_out = read_folder(root)
+    if "all" in parts:
+        parts = _fifth_for_testing(parts["all"])
+    name = root.resolve().name
+    return ImageStream(name, parts["train"], parts["test"], classes, val=parts.get("val"), left_out=left_out)
+
+
+def read_folder(root: Path) -> tuple[dict[str, ImageFiles], tuple[str, ...], dict[str, int]]:
+    """Return the images of a folder by the part of the split, its classes, and the counts of files left out.
+
+    The parts are ``train``, ``test`` and perhaps ``val``, or ``all`` where there is no split.
+    """
     if not root.is_dir():
         raise MissingDataError(
             f"{root} is no folder; pass a folder that holds train/<class>/* and test/<class>/*, or <class>/*"
         )
     walk = _Walk()
     top = walk.folders(root)
-    parts = _parts(root, top, walk)
-    stream = _with_split(root, parts, walk) if parts else _without_split(root, top, walk)
+    folders = _parts(root, top, walk)
+    if folders:
+        parts, classes = _with_split(root, folders, walk)
+    else:
+        parts, classes = {"all": _without_split(root, top, walk)}, top
     if walk.left_out:
         told = ", ".join(f"{what} ({count})" for what, count in walk.left_out.items())
         known = f"; images end in {_SHOWN}, ..." if "files" in told else ""
-        warnings.warn(f"{root}: left out {told}{known}", UserWarning, stacklevel=3)
-    return stream
+        warn_caller(f"{root}: left out {told}{known}")
+    return parts, tuple(classes), dict(walk.left_out)
 
 
 # ---------------------------------------------------------------------- with a split
-def _role(name: str) -> str | None:
+def role_of(name: str) -> str | None:
     """Return the part of a split that a folder's name stands for, or None."""
     found = _ROLE.fullmatch(name)
     return found and found.lastgroup
@@ -68,7 +83,7 @@ def _parts(root: Path, top: Sequence[str], walk: _Walk) -> dict[str, Path]:
     """Return the folders of ``train``, ``test`` and perhaps ``val``; an empty dict if there is no split."""
     by_role: dict[str | None, list[str]] = {}
     for name in top:
-        by_role.setdefault(_role(name), []).append(name)
+        by_role.setdefault(role_of(name), []).append(name)
     others = by_role.pop(None, [])
     if "train" not in by_role or len(by_role) == 1:
         return {}
@@ -90,10 +105,11 @@ def _parts(root: Path, top: Sequence[str], walk: _Walk) -> dict[str, Path]:
 def _innermost(folder: Path) -> Path:
     """Return ``train/train`` for a ``train`` that holds nothing else, as archives are often unpacked."""
     inner = _Walk().folders(folder)
-    return _innermost(folder / inner[0]) if len(inner) == 1 and _role(inner[0]) == _role(folder.name) else folder
+    return _innermost(folder / inner[0]) if len(inner) == 1 and role_of(inner[0]) == role_of(folder.name) else folder
 
 
-def _with_split(root: Path, parts: dict[str, Path], walk: _Walk) -> ImageStream:
+def _with_split(root: Path, parts: dict[str, Path], walk: _Walk) -> tuple[dict[str, ImageFiles], list[str]]:
+    """Return the images of each part, and the classes, which are those of the training images."""
     train = parts["train"]
     classes = walk.folders(train)
     files = {"train": _files(train, classes, classes, walk)}
@@ -109,13 +125,12 @@ def _with_split(root: Path, parts: dict[str, Path], walk: _Walk) -> ImageStream:
         raise DataError(f"{train} holds one class, {classes[0]}; it needs a folder for each of two or more")
     _check_classes(train, files["train"], classes)
     walk.check_twice(list(files.values()))
-    name, left_out = root.resolve().name, dict(walk.left_out)
-    return ImageStream(name, files["train"], files["test"], tuple(classes), val=files.get("val"), left_out=left_out)
+    return files, classes
 
 
 # ---------------------------------------------------------------------- without
-def _without_split(root: Path, classes: Sequence[str], walk: _Walk) -> ImageStream:
-    """Return the classes of a folder without a split, every fifth image for testing."""
+def _without_split(root: Path, classes: Sequence[str], walk: _Walk) -> ImageFiles:
+    """Return the images of a folder without a split."""
     if len(classes) < 2:
         raise DataError(
             f"{root} holds {len(classes)} folder(s) of images ({', '.join(classes) or 'none'}); it needs one for each "
@@ -124,8 +139,14 @@ def _without_split(root: Path, classes: Sequence[str], walk: _Walk) -> ImageStre
     files = _files(root, classes, classes, walk)
     _check_classes(root, files, classes)
     walk.check_twice([files])
+    return files
+
+
+def _fifth_for_testing(files: ImageFiles) -> dict[str, ImageFiles]:
+    """Split images into those to train on and every fifth of each class, in an order that looks random."""
+    root = files.root
     testing = np.zeros(len(files), bool)
-    for label in range(len(classes)):
+    for label in np.unique(files.labels):
         (members,) = np.nonzero(files.labels == label)
         names = [files.path(i).relative_to(root).as_posix() for i in members.tolist()]  # the same on every system
         hashes = [hashlib.sha256(os.fsencode(name)).digest() for name in names]
@@ -136,8 +157,7 @@ def _without_split(root: Path, classes: Sequence[str], walk: _Walk) -> ImageStre
             f"{root} has fewer than five images in every class, too few to keep every fifth for testing; add images, "
             "or put them into train/<class> and test/<class>"
         )
-    train, test = (files.subset(np.nonzero(part)[0]) for part in (~testing, testing))
-    return ImageStream(root.resolve().name, train, test, tuple(classes), left_out=dict(walk.left_out))
+    return {"train": files.subset(np.nonzero(~testing)[0]), "test": files.subset(np.nonzero(testing)[0])}
 
 
 def _check_classes(root: Path, files: ImageFiles, classes: Sequence[str]) -> None:
@@ -155,7 +175,7 @@ def _check_classes(root: Path, files: ImageFiles, classes: Sequence[str]) -> Non
         alike = [name for name, found in nested.items() if not found.isdisjoint(shared)]
         raise DataError(f"{root}: {_few(alike)} hold folders of the same names ({_few(shared)}): {advice}")
     for name, found in nested.items():
-        if _role(name) and len(found) > 1:
+        if role_of(name) and len(found) > 1:
             raise DataError(
                 f"{root / name} looks like a part of a split, with folders in it ({_few(found)}), and no other folder "
                 f"is called as the part that goes with it: {advice}"

@@ -156,7 +156,11 @@ class LoadedRun:
 
 
 def load_run(
-    folder: str | os.PathLike[str], *, device: str | torch.device = "cpu", root: str | os.PathLike[str] | None = None
+    folder: str | os.PathLike[str],
+    *,
+    device: str | torch.device = "cpu",
+    root: str | os.PathLike[str] | None = None,
+    data: RunData | None = None,
 ) -> LoadedRun:
     """Load a run from its folder: finished, or cut at its last checkpoint.
 
@@ -169,6 +173,7 @@ def load_run(
         device: where the network goes, as :func:`.run` takes it.
         root: where data are, as :func:`.load` takes it. A folder of images that is no longer where it was is looked
             for beside the run, and in here.
+        data: those that were passed to :func:`.run`, if any were; without them the config's are loaded.
 
     Raises:
         ValueError: if there is no such folder or no checkpoint in it, the checkpoint is truncated, the config is of
@@ -193,7 +198,13 @@ def load_run(
     remedy = "train the run anew (vlls train --overwrite)"
     state = load_checkpoint(folder / CHECKPOINT, *keys, device=device, remedy=remedy)
     config = _config(folder, record, state)
-    data = _data(folder, config, record, state, root)
+    if data is None:
+        data = _data(folder, config, record, state, root)
+    elif changed := _changed(state, data):
+        raise ValueError(
+            f"the run {folder} was trained on other data than those given: files or labels of its part(s) "
+            f"{', '.join(changed)} differ; pass those that it was trained on"
+        )
     model = make_model(config, data, device, pretrained=False)
     posterior = None
     try:
@@ -247,8 +258,7 @@ def _data(
             first = first or ValueError(f"the data of the run {folder} cannot be had: {error}")
             continue
         counted = record.get("counts", {}).get("train_images", len(data.train))
-        kept = state.get("fingerprints", {})  # older runs kept none
-        changed = [part for part, found in data.fingerprints.items() if kept.get(part, found) != found]
+        changed = _changed(state, data)
         if counted != len(data.train):
             first = first or ValueError(
                 f"{path} has {len(data.train)} training images and the run {folder} was trained on {counted}: "
@@ -265,6 +275,12 @@ def _data(
         f"the data of the run {folder} cannot be had: {config.dataset} is no folder, and none of that name lies beside "
         "the run; put it back, or pass the folder that holds it as root (vlls noise --data)"
     )
+
+
+def _changed(state: dict[str, Any], data: RunData) -> list[str]:
+    """Return the parts of the data that are not as they were when the checkpoint was saved."""
+    kept = state.get("fingerprints", {})  # older runs kept none
+    return [part for part, found in data.fingerprints.items() if kept.get(part, found) != found]
 
 
 def _candidates(folder: Path, dataset: str, root: str | os.PathLike[str] | None) -> list[str]:
