@@ -299,8 +299,9 @@ def stratified(labels: npt.NDArray[np.int64], folds: int) -> npt.NDArray[np.int6
     """Return the fold (N,) of each example, drawn so that every class is spread evenly over the folds.
 
     Example:
-        >>> stratified(np.array([0, 0, 0, 0, 1, 1]), 2).tolist()
-        [0, 1, 0, 1, 1, 0]
+        >>> labels = np.array([0, 0, 0, 0, 1, 1])
+        >>> [np.bincount(labels[stratified(labels, 2) == fold]).tolist() for fold in range(2)]
+        [[2, 1], [2, 1]]
     """
     generator, fold, start = np.random.default_rng(0), np.empty(len(labels), dtype=np.int64), 0
     for label in np.unique(labels):

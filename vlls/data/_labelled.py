@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vlls._errors import DataError, MissingDataError, one_line
+from vlls._errors import DataError, MissingDataError, needs, one_line
 from vlls._warnings import warn_caller
 from vlls.data._folders import read_folder, role_of
 from vlls.data._streams import decode
@@ -232,12 +232,11 @@ def read_pixels(
 
 def shorter_side(files: Sequence[Path], sample: int = 100) -> int:
     """Return the largest shorter side in pixels among some of the images; 0 if none can be opened."""
-    from PIL import Image  # late: it is of the extra
-
+    open_image = needs("PIL.Image", "reading images").open
     sides = [0]
     for file in files[:: max(1, len(files) // sample)]:
         try:
-            with Image.open(file) as image:
+            with open_image(file) as image:
                 sides.append(min(image.size))
         except Exception:  # counted later, when it is read
             continue
