@@ -253,6 +253,7 @@ def test_data_that_it_cannot_learn_from(iris, change, message):
 
 
 # ------------------------------------------------------------------ without scikit-learn
+@pytest.mark.slow
 def test_importing_the_package_does_not_import_scikit_learn():
     code = "import sys, vlls.label_errors; vlls.find_label_errors; print('sklearn' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
