@@ -132,8 +132,11 @@ def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_table(tmp_
 
 
 def test_ctrl_c_saves_what_is_under_way(do, tmp_path):
-    grid = tiny(epochs=ENDLESS, seeds=1)
-    told = Told(lambda cell: os.kill(os.getpid(), signal.SIGINT))
+    def interrupt(cell):
+        told.on_progress = None  # once: a second would stop it at once
+        os.kill(os.getpid(), signal.SIGINT)
+
+    grid, told = tiny(epochs=ENDLESS, seeds=1), Told(interrupt)
     with pytest.raises(KeyboardInterrupt):
         do(grid, reporters=[told])
     assert told.finished == 1 and told.ended == [(grid[0], "stopped")]
@@ -273,6 +276,7 @@ def test_threads_do_as_processes_bit_for_bit(do, tmp_path):
 def test_runs_in_threads_are_saved_and_go_on(do, tmp_path):
     def interrupt(cell):
         if told.shares[-1] > 0.1:
+            told.on_progress = None  # once: a second would stop it at once
             raise KeyboardInterrupt
 
     grid, told = tiny(epochs=60, seeds=1), Told(interrupt)
