@@ -19,6 +19,7 @@ from IPython.display import HTML
 
 from vlls.data.corruption import transition_matrix
 from vlls.experiments import PROTOCOLS, load_table
+from vlls.experiments._choice import best_runs
 from vlls.train import METHODS, hyperparameters
 
 __all__ = [
@@ -101,20 +102,9 @@ def rows_of(name: str, protocol: str = "") -> pd.DataFrame:
 
 
 def accuracies(rows: pd.DataFrame, method: str, variant: str = "") -> pd.Series:
-    """Return the test accuracies of a method's best value (%), by seed; SGD is a value of LS and of SAM.
-
-    The best is chosen on the seeds that all values have, so that none wins by its seeds.
-    """
-    record = METHODS[method]
-    names = [method] if record.sgd_value is None or variant else [method, "sgd"]
-    rows = rows[rows["method"].isin(names) & (rows["variant"] == variant)]
-    if not (rows["method"] == method).any():
-        return pd.Series(dtype=float)
-    rows = rows.assign(value=rows["value"].fillna(-1.0))
-    by_value = rows.pivot_table("test_accuracy", ["method", "value"], "seed")
-    shared = by_value.dropna(axis="columns")
-    best = (by_value if shared.empty else shared).mean(axis="columns").idxmax()
-    return 100 * rows.set_index(["method", "value"]).loc[[best]].set_index("seed")["test_accuracy"]
+    """Return the test accuracies of a method's best value (%), by seed; SGD is a value of LS and of SAM."""
+    best = best_runs(rows[rows["variant"] == variant].assign(variant=""), method)
+    return 100 * best.set_index("seed")["test_accuracy"]
 
 
 def gap_of(one: pd.Series, other: pd.Series, least: float = 1.0) -> Gap | None:

@@ -371,6 +371,18 @@ def test_values_are_chosen_as_the_paper_does_and_by_images_held_out():
     assert fair.loc["sam", "value"] == 0.0 and fair.loc["ivon", "accuracy"] == pytest.approx(92)
 
 
+def test_no_value_wins_by_its_seeds_or_by_the_runs_that_it_lost():
+    rows = [(0.1, 0, 0.82), (0.1, 1, 0.60), (0.5, 0, 0.80), (0.7, 0, 0.75), (0.7, 1, 0.72)]
+    rows = [("ls", value, seed, "main", accuracy, NAN, "finished") for value, seed, accuracy in rows]
+    chosen = choose(runs(rows), methods=["ls"]).set_index("method").loc["ls"]
+    assert (chosen["value"], chosen["accuracy"], chosen["seeds"]) == (0.1, pytest.approx(71), 2)  # on seed 0
+    apart = choose(runs(rows[1:3]), methods=["ls"]).set_index("method").loc["ls"]  # no seed is shared
+    assert (apart["value"], apart["accuracy"]) == (0.5, pytest.approx(80))
+    rows[1] = (*rows[1][:-1], "diverged")
+    assert choose(runs(rows), methods=["ls"])["value"].tolist() == [0.5]
+    assert choose(runs(rows[:2]), methods=["ls"])[["value", "seeds", "diverged"]].values.tolist() == [[0.1, 1, 1]]
+
+
 def test_a_choice_needs_runs_of_one_protocol_and_experiment():
     table = runs(RUNS)
     for name, other in (("protocol", "paper"), ("experiment", "fig7")):

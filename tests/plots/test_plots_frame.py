@@ -124,7 +124,7 @@ def test_runs_to_choose_values_and_runs_that_diverged_are_left_out_and_the_latte
     extra = [
         run("ls", 0.99, value=0.9, role="tune"),
         run("ivon", 0.10, seed=7, role="tune", status="diverged"),
-        run("sam", 0.10, value=0.05, seed=8, status="diverged"),
+        run("sam", 0.10, value=0.5, seed=8, status="diverged"),
         run("sam", math.nan, value=0.7, seed=9, status="diverged"),
     ]
     plain, more = (sensitivity(rows) for rows in (table(sweep()), table(sweep(), extra)))

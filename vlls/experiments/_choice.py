@@ -9,7 +9,7 @@ from vlls._names import check_known
 from vlls.train.methods import METHODS, PROPOSED, SGD
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 
 def check_method(name: str) -> None:
@@ -92,13 +92,24 @@ def best_runs(rows: DataFrame, method: str, how: str = "test") -> DataFrame:
     """
     rows = tried(rows, method)
     main = rows[rows["role"] == "main"]
-    candidates = finished(main)
-    if candidates.empty or method not in set(main["method"]):
+    if finished(main).empty or method not in set(main["method"]):
         return main[:0]
-    if candidates["value"].isna().all():
+    if finished(main)["value"].isna().all():
         return main
-    held_out = finished(rows[rows["role"] == "tune"])
-    by_all = how == "test" or held_out.empty  # some data sets come with images held out
-    means = (candidates if by_all else held_out).groupby("value")[f"{how}_accuracy"].mean().dropna()
+    held_out = rows[rows["role"] == "tune"]
+    by_all = how == "test" or finished(held_out).empty  # some data sets come with images held out
+    means = _means(main if by_all else held_out, f"{how}_accuracy")
     best = main[main["value"] == means.idxmax()] if len(means) else main[:0]
     return best if len(finished(best)) else best[:0]
+
+
+def _means(rows: DataFrame, column: str) -> Series:
+    """Return the mean of each value over the seeds that all have: none wins by its seeds.
+
+    Values with a run that diverged are left out if there are others.
+    """
+    diverged = rows.loc[rows["status"] != "finished", "value"]
+    whole = rows[~rows["value"].isin(diverged)]
+    by_value = finished(whole if len(whole) else rows).pivot_table(column, "value", "seed")
+    shared = by_value.dropna(axis="columns")
+    return (by_value if shared.empty else shared).mean(axis="columns").dropna()
