@@ -12,7 +12,8 @@ from evon_reference import OneParameter
 from ivon_problems import FUSED, backward, batch, cnn, images, mlp, needs_compiler, take_steps, train_step
 
 from vlls import EVON, IVON, KroneckerPosterior, learned_share, predict
-from vlls.optim import VariationalOptimizer, _evon
+from vlls.optim import VariationalOptimizer
+from vlls.optim._evon import _optimizer, _steps
 
 OPTIONS = {"lr": 0.1, "ess": 50.0, "hess_init": 0.3, "beta2": 0.9, "weight_decay": 0.01}
 
@@ -194,9 +195,9 @@ def test_lists_take_the_steps_of_one_after_the_other(monkeypatch, layout, dtype,
     """The executor for a GPU, on a CPU."""
     data = torch.randn(30, 2, 4, 4, dtype=dtype), torch.randint(4, (30,))
     found = []
-    for executor in (_evon._Eigenbasis, _evon._EigenbasisForeach):
-        monkeypatch.setattr(_evon, "PART", 700)  # entries: several parts, some of several parameters
-        monkeypatch.setattr(_evon, "_executors_of", lambda params, _, executor=executor: [executor] * len(params))
+    for executor in (_steps.Eigenbasis, _steps.EigenbasisForeach):
+        monkeypatch.setattr(_steps, "PART", 700)  # entries: several parts, some of several parameters
+        monkeypatch.setattr(_optimizer, "_executors_of", lambda params, _, executor=executor: [executor] * len(params))
         model = convolutions(layout, dtype)
         optimizer = evon(model, interval=100, generator=torch.Generator().manual_seed(3), **more)
         for step in range(steps):

@@ -1,0 +1,98 @@
+"""A parameter whose posterior is diagonal in the bases of its axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlls._bases import Bases, axes_of, project, turn_flat
+from vlls.optim.ivon._state import ParameterState
+
+
+class EigenState(ParameterState):
+    """A parameter whose momentum, Hessian and noise are coordinates in the bases of its axes."""
+
+    bases: Bases = ()  # of each axis; None where it is as it is
+    drawn: tuple[Tensor, dict[str, Any]]  # key and hyperparameters of the last sample, where the noise is not kept
+
+    def refresh(self, group: dict[str, Any], lasting: dict[str, Any], index: int) -> None:
+        super().refresh(group, lasting, index)
+        for name in [name for name in lasting if name.startswith(("factor_", "basis_"))]:
+            if lasting[name].dtype != self.dtype or lasting[name].device != self.param.device:
+                lasting[name] = lasting[name].to(self.param.device, self.dtype)
+        self.take_bases()
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The sizes of the axes, those behind the second as one."""
+        return axes_of(self.param.shape)
+
+    @property
+    def turning(self) -> list[int]:
+        """The axes that have a basis, or will have one."""
+        longest = self.group["max_axis"] if self.param.ndim > 1 else 0
+        return [axis for axis, size in enumerate(self.axes) if 1 < size <= longest]
+
+    @property
+    def turned(self) -> bool:
+        """Whether an axis has a basis."""
+        return bool(self.bases)
+
+    @property
+    def order(self) -> list[int]:
+        """The axes, in the order in which the parameter's entries are in memory."""
+        return [0, 2, 1] if channels_last(self.param) else list(range(len(self.axes)))
+
+    def flat(self, tensor: Tensor) -> Tensor:
+        """All entries of a tensor in that order: a view, where they are in it."""
+        return (tensor.movedim(1, -1) if channels_last(self.param) else tensor).reshape(-1)
+
+    def unflat(self, entries: Tensor) -> Tensor:
+        """The tensor with such a row of entries, a view."""
+        shape = self.param.shape
+        if channels_last(self.param):
+            return entries.view(shape[0], *shape[2:], shape[1]).movedim(-1, 1)
+        return entries.view(shape)
+
+    def turn_flat(self, entries: Tensor, bases: Bases, side: int, free: list[Tensor]) -> Tensor:
+        """Turn such a row of entries; see :func:`vlls._bases.turn_flat`."""
+        return turn_flat(entries, [(self.axes[axis], bases[axis]) for axis in self.order], side, free)
+
+    def seen(self, grad: Tensor, noise: Tensor) -> Tensor:
+        grad = grad.to(self.dtype)
+        return super().seen(project(grad, self.bases) if self.turned else grad, noise)
+
+    def tensors(self) -> list[Tensor]:
+        """Those of IVON, factors and bases; one that has not been made yet is made."""
+        own = []
+        for axis in self.turning:
+            unit = torch.eye(self.axes[axis], dtype=self.dtype, device=self.param.device)
+            own.append(self.lasting.setdefault(f"factor_{axis}", torch.zeros_like(unit)))
+            own.append(self.lasting.setdefault(f"basis_{axis}", unit))
+        return [*super().tensors(), *own]
+
+    def take_bases(self) -> None:
+        """Look the bases up."""
+        found = [self.lasting.get(f"basis_{axis}") for axis in range(len(self.axes))]
+        self.bases = found if any(basis is not None for basis in found) else ()
+
+    def turn(self, axis: int, new: Tensor, free: list[Tensor]) -> None:
+        """Change a basis: the momentum is rotated, the Hessian becomes the diagonal of the rotated one."""
+        old = self.lasting.get(f"basis_{axis}")
+        rotation = new if old is None else old.T @ new  # project multiplies by the transpose
+        for tensor, matrix in ((self.momentum, rotation), (self.hess, rotation.square())):
+            bases = [matrix if k == axis else None for k in range(len(self.axes))]
+            turned = self.turn_flat(self.flat(tensor), bases, 0, free)
+            tensor.copy_(self.unflat(turned))
+            free.append(turned)
+        if old is None:
+            self.lasting[f"basis_{axis}"] = new.clone(memory_format=torch.contiguous_format)
+            self.take_bases()
+        else:
+            old.copy_(new)
+
+
+def channels_last(param: Tensor) -> bool:
+    return param.ndim > 2 and not param.is_contiguous() and param.movedim(1, -1).is_contiguous()
