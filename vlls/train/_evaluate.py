@@ -66,12 +66,12 @@ def posterior_width(optimizer: VariationalOptimizer) -> dict[str, float]:
 def predict_probabilities(
     trainer: Trainer, images: Images, *, samples: int = 0, epoch: int = 0, model: nn.Module | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return class probabilities (N, K), on the CPU, and whether each image could be read, (N,).
+    """Return class probabilities (N, K), and whether each image could be read, (N,), both on the CPU.
 
-    Without ``samples`` they are those of ``model``, which is the network at the mean of its weights unless given.
+    They are added up on the device and leave it once. Without ``samples`` they are those of ``model``, which is the network at the mean of its weights unless given.
     """
     model = trainer.model if model is None else model
-    total = torch.zeros(len(images), trainer.data.num_classes)
+    total = torch.zeros(len(images), trainer.data.num_classes, device=trainer.device)
     read = torch.ones(len(images), dtype=torch.bool)
     at, last = (len(images) * rank // trainer.world for rank in (trainer.rank, trainer.rank + 1))
     if trainer.world > 1:  # running statistics differ between processes until the next forward pass
@@ -83,17 +83,17 @@ def predict_probabilities(
             rows = slice(at, at + len(batch))
             for i in range(max(samples, 1)):
                 with _sample(trainer, epoch, i) if samples else nullcontext():
-                    total[rows] += trainer.logits(model, batch).softmax(dim=1).cpu()
+                    total[rows] += trainer.logits(model, batch).softmax(dim=1)
             read[rows] = ok
             at = rows.stop
     finally:
         model.train()
     if trainer.world > 1:
-        total, readable = total.to(trainer.device), read.int().to(trainer.device)
+        readable = read.int().to(trainer.device)
         dist.all_reduce(total)
         dist.all_reduce(readable, dist.ReduceOp.MIN)
-        total, read = total.cpu(), readable.bool().cpu()
-    return total / max(samples, 1), read
+        read = readable.bool().cpu()
+    return (total / max(samples, 1)).cpu(), read
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def _batches(trainer: Trainer, images: Images, first: int, last: int) -> Iterato
     count = max(1, BATCH.get(trainer.device.type, 500) * 32**2 // max(size, 32) ** 2)
     if isinstance(images.images, np.ndarray):
         for at in range(first, last, count):
-            batch = torch.tensor(images.images[at : min(at + count, last)], device=trainer.device)
+            batch = trainer.on_device(images.images, slice(at, min(at + count, last)))
             yield batch, torch.ones(len(batch), dtype=torch.bool)
         return
     rows = [list(range(at, min(at + count, last))) for at in range(first, last, count)]

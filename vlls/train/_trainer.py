@@ -71,6 +71,7 @@ class Trainer:
         if self.world > 1:
             devices = [device.index] if device.type == "cuda" else None
             self._net = nn.parallel.DistributedDataParallel(self.model, device_ids=devices)
+        self._held: dict[int, Tensor] = {}  # images that are measured again and again, on a GPU
         self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss and correct predictions of the epoch
         self.steps_per_epoch = self.batches.steps
         self._warm = 0
@@ -92,6 +93,14 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False) if half else nullcontext():
             logits = net(normalize(images, self.mean, self.std))
         return logits.float()
+
+    def on_device(self, images: np.ndarray, rows: slice) -> Tensor:
+        """Return rows of uint8 images (N, H, W, C) of the run's data on the device; on a GPU all of them stay there."""
+        if self.device.type == "cpu":
+            return torch.tensor(images[rows])
+        if id(images) not in self._held:
+            self._held[id(images)] = torch.tensor(images, device=self.device)
+        return self._held[id(images)][rows]
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step of the run."""
