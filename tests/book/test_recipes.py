@@ -2,7 +2,6 @@
 
 import glob
 import importlib.util
-import json
 import logging
 import os
 import re
@@ -15,10 +14,9 @@ from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from chapters import BOOK, chapters, markdown
+from chapters import BOOK
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
@@ -609,30 +607,3 @@ class TestAccelerate:
             ValueError, match="AcceleratedOptimizer; pass .* the IVON optimizer itself, here its .optimizer"
         ):
             vlls.predict(names["model"], names["optimizer"], names["test_x"])
-
-
-# ---------------------------------------------------------------------- what the page quotes
-def test_chapter_7_is_quoted_truthfully():
-    (chapter,) = [path for path in chapters() if path.stem == "07_which_examples_get_noise"]
-    text = re.sub(r"[*_]", "", markdown(chapter))
-    quotes = re.findall(r'"([A-Z][^"\n]*(?:\n[^"\n]+)?)"', TEXTS["recipe-clean"])
-    quotes = [" ".join(quote.split()) for quote in quotes if len(quote) > 30]
-    assert len(quotes) == 2
-    for quote in quotes:
-        assert quote in " ".join(text.split())
-
-
-def test_the_areas_are_those_of_the_record():
-    record = json.loads((BOOK / "results" / "relabelled.json").read_text())
-    settings = {(cell["kind"], cell["rate"]) for cell in record["cells"]}
-    assert len({kind for kind, _ in settings}) == 3 and len({rate for _, rate in settings}) == 4
-    area = {
-        name: [
-            np.mean([c["auroc"][name] for c in record["cells"] if (c["kind"], c["rate"]) == setting])
-            for setting in settings
-        ]
-        for name in ("noise", "disagreement")
-    }
-    told = " ".join(TEXTS["recipe-clean"].split())
-    for name, areas in area.items():
-        assert f"{min(areas):.2f} to {max(areas):.2f} for the {name}" in told
