@@ -20,8 +20,10 @@ import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
+import numpy as np
 from jupyter_cache import get_cache
 from jupyter_cache.executors import load_executor
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
@@ -35,6 +37,18 @@ CHECKS = (
     "tests/book/site_checks.py",
     "tests/book/browser_checks.py",
 )  # of the site, and of the site in a browser
+# Parts of MathJax that no page asks for, and maps for debugging: more than half of what Sphinx copies
+UNUSED = (
+    *(
+        f"mathjax/{name}"
+        for name in ("mml-*.js", "tex-mml-*.js", "tex-svg*.js", "tex-chtml-full*.js")
+    ),
+    *(f"mathjax/{name}" for name in ("latest.js", "node-main.js", "adaptors", "output/svg*")),
+    *(
+        f"mathjax/sre/mathmaps/{name}.json" for name in ("[!ben]*", "es", "n[bn]")
+    ),  # languages but English
+    "**/*.map",
+)
 CELL_TIMEOUT = 600  # seconds, as in _config.yml
 # Of a chapter that fails, show the cell and its own traceback, not those of the tools around it.
 JUPYTER_BOOK = "import sys; sys.tracebacklimit = 0; from jupyter_book.cli.main import main; main()"
@@ -96,6 +110,26 @@ def execute_what_is_new() -> None:
     execute()
 
 
+def slim() -> None:
+    """Remove from the site what no page of it asks for, and halve its pictures."""
+    for path in [path for pattern in UNUSED for path in (HTML / "_static").glob(pattern)]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in (HTML / "_images").glob("*.png"):
+        give_palette(path)
+
+
+def give_palette(path: Path) -> None:
+    """Give a picture a palette of 256 colours, unless more than one pixel in 500 would be seen to change."""
+    with Image.open(path) as picture:
+        if picture.mode == "P":
+            return
+        full = picture.convert("RGB")
+    few = full.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    change = np.abs(np.asarray(few.convert("RGB"), dtype=int) - np.asarray(full)).max(axis=2)
+    if (change > 8).mean() < 0.002:
+        few.save(path)
+
+
 def settings() -> str:
     """Return what all pages depend on."""
     files = [
@@ -136,6 +170,7 @@ def main() -> int:
     (HTML / "index.html").unlink(missing_ok=True)
 
     built = run("-c", JUPYTER_BOOK, "build", ".", "--nitpick", "--warningiserror", "--keep-going")
+    slim()
     if not (built and check()):
         drop(DOCTREES, HTML)
         print(

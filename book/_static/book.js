@@ -1,3 +1,17 @@
 // Pages opened from the disk may not read other files, so the search cannot show a few lines of each page that it finds.
 if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS !== "undefined")
   DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+
+// A displayed formula that is wider than its place is set smaller, down to six tenths; if it is wider still, it scrolls.
+const fitFormulas = () => {
+  for (const box of document.querySelectorAll(".bd-content mjx-container[display='true']")) {
+    box.dataset.size ||= box.style.fontSize || "100%";
+    box.style.fontSize = box.dataset.size;
+    const share = box.clientWidth / (box.querySelector("mjx-math").getBoundingClientRect().width + 4);
+    if (share < 1) box.style.fontSize = `${Math.max(0.6, share) * parseFloat(box.dataset.size)}%`;
+  }
+};
+addEventListener("load", () => window.MathJax?.startup?.promise.then(() => {
+  fitFormulas();
+  addEventListener("resize", fitFormulas);
+}));

@@ -50,6 +50,12 @@ SCROLLED = """
     return [...document.querySelectorAll('.bd-content span.math')].filter(tag => tag.scrollWidth > tag.clientWidth
         && tag.clientWidth < tag.parentElement.clientWidth - 8).map(tag => tag.textContent.slice(0, 80));
 """
+# Displayed formulas that are cut although they could be set smaller.
+CUT = """
+    return [...document.querySelectorAll(".bd-content mjx-container[display='true']")].filter(box =>
+        box.querySelector('mjx-math').getBoundingClientRect().width > box.clientWidth
+        && !(parseFloat(box.style.fontSize) <= 0.61 * parseFloat(box.dataset.size))).map(box => box.textContent.slice(0, 80));
+"""
 # Contrast of texts by WCAG 2: at least 4.5, of large ones 3. Only what can be seen counts.
 CONTRAST = """
     const parse = text => (text.match(/[\\d.]+/g) || []).map(Number);
@@ -97,11 +103,14 @@ def test_page_in_a_browser(browser, path):
     assert browser.execute_async_script(BROKEN_IMAGES) == []
     assert browser.execute_script(TOO_WIDE) == []
     assert browser.execute_script(SCROLLED) == []
+    assert browser.execute_script(CUT) == []
     for name in ("light", "dark"):
         theme(browser, name)
         assert browser.execute_script(CONTRAST) == [], name
     resize(browser, PHONE)
+    browser.execute_async_script(SETTLED)
     assert browser.execute_script(TOO_WIDE) == []
+    assert browser.execute_script(CUT) == []
     assert console_errors(browser) == []
 
 

@@ -13,6 +13,7 @@ from bs4 import BeautifulSoup
 from chapters import ROOT, chapters, claims, markdown, pages
 
 SITE = ROOT / "_build" / "html"
+MOST = 25_000_000  # bytes of the whole site
 RESOURCES = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "video": "src"}
 MARKUP = re.compile(r"\{(prf|py|eq|cite|doc|ref|numref|dropdown|admonition|math)(:\w+)*\}|:::|\$\$")
 
@@ -105,6 +106,12 @@ def test_links_resolve_and_nothing_is_asked_of_the_network(path):
 @pytest.mark.parametrize("path", HTML, ids=names)
 def test_outputs_are_right(path):
     assert wrong_outputs(path) == []
+
+
+def test_the_site_is_small():
+    sizes = {path: path.stat().st_size for path in SITE.rglob("*") if path.is_file()}
+    largest = sorted(sizes, key=lambda path: sizes[path])[-5:]
+    assert sum(sizes.values()) < MOST, f"the site has {sum(sizes.values())} bytes; its largest files are {largest}"
 
 
 def test_style_sheets_ask_nothing_of_the_network():

@@ -16,7 +16,8 @@ GOOD = """<!doctype html><html data-theme="light"><head><meta name="viewport" co
 <main><img src="pixel.png" width="300"><p>Some text.</p><div style="overflow-x: auto"><pre>A line that is long enough to
 reach beyond the right edge of a phone, aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa</pre></div>
 <p class="bd-content"><span class="math" style="display: inline-flex; overflow: auto hidden">
-<mjx-container>x</mjx-container></span></p></main></body></html>"""
+<mjx-container>x</mjx-container></span></p><div class="bd-content"><mjx-container display="true"
+style="display: block; overflow: hidden"><mjx-math style="display: inline-block">y</mjx-math></mjx-container></div></main></body></html>"""
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,7 @@ def found(browser, tmp_path):
             theme(browser, name)
             names |= {name} if browser.execute_script(checks.CONTRAST) else set()
         resize(browser, checks.PHONE)
+        names |= {"cut"} if browser.execute_script(checks.CUT) else set()
         names |= {"width"} if browser.execute_script(checks.TOO_WIDE) else set()
         return names | ({"console"} if console_errors(browser) else set())
 
@@ -60,6 +62,7 @@ def test_a_page_without_faults_passes(found):
         ("formula", "<mjx-container>x</mjx-container>", "<mjx-container><mjx-merror>x</mjx-merror></mjx-container>"),
         ("scroll bar", "<mjx-container>x", "<mjx-container style='width: 1px'>xxx"),
         ("width", "overflow-x: auto", ""),
+        ("cut", "inline-block", "inline-block; width: 500px"),
         ("light", "color: #222", "color: #999"),
         ("dark", "background: #111; color: #ddd", "background: #444; color: #777"),
         ("console", "<p>", "<script>nothing.there</script><p>"),
