@@ -54,7 +54,8 @@ SCROLLED = """
 CUT = """
     return [...document.querySelectorAll(".bd-content mjx-container[display='true']")].filter(box =>
         box.querySelector('mjx-math').getBoundingClientRect().width > box.clientWidth
-        && !(parseFloat(box.style.fontSize) <= 0.61 * parseFloat(box.dataset.size))).map(box => box.textContent.slice(0, 80));
+        && !(parseFloat(box.style.fontSize) <= 0.61 * parseFloat(box.dataset.size)))
+        .map(box => box.textContent.slice(0, 80));
 """
 # Contrast of texts by WCAG 2: at least 4.5, of large ones 3. Only what can be seen counts.
 CONTRAST = """

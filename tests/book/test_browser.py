@@ -17,7 +17,8 @@ GOOD = """<!doctype html><html data-theme="light"><head><meta name="viewport" co
 reach beyond the right edge of a phone, aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa</pre></div>
 <p class="bd-content"><span class="math" style="display: inline-flex; overflow: auto hidden">
 <mjx-container>x</mjx-container></span></p><div class="bd-content"><mjx-container display="true"
-style="display: block; overflow: hidden"><mjx-math style="display: inline-block">y</mjx-math></mjx-container></div></main></body></html>"""
+style="display: block; overflow: hidden"><mjx-math style="display: inline-block">y</mjx-math></mjx-container></div>
+</main></body></html>"""
 
 
 @pytest.fixture(scope="module")
