@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help address book pdf lab run check test bench serve lint clean-notebooks clean
+.PHONY: help address book slides pdf lab run check test bench serve lint clean-notebooks clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -15,16 +15,17 @@ help: ## say what can be made
 book: $(INSTALLED) ## build the book: _build/html/index.html
 	$(BIN)/python book/build.py
 
+slides: book ## make slides of Part I from the chapters' own figures and claims: _build/slides.html
+	$(BIN)/python book/slides.py
+
 pdf: $(INSTALLED) ## make the book as a PDF, _build/vlls-book.pdf; needs LaTeX
 	$(BIN)/python book/pdf.py
 
-lab: $(INSTALLED) ## open the chapters in JupyterLab; make lab ARGS=--no-browser on a remote machine
-	$(BIN)/pip install --quiet -e '.[lab]'
+lab: $(VENV)/.lab ## open the chapters in JupyterLab; make lab ARGS=--no-browser on a remote machine
 	PYTHONSTARTUP=$(CURDIR)/book/startup.py $(BIN)/jupyter lab book $(ARGS)
 
-run: $(INSTALLED) ## execute the chapters into _build/run; make run SETTING=gpu has larger parameters
-	$(BIN)/pip install --quiet -e '.[lab]'
-	$(BIN)/python book/run_chapters.py --setting $(or $(SETTING),default)
+run: $(VENV)/.lab ## execute the chapters into _build/run; make run CHAPTERS="02 05" SETTING=gpu for some, with larger parameters
+	$(BIN)/python book/run_chapters.py --setting $(or $(SETTING),default) $(CHAPTERS)
 
 check: lint ## what to run while you work: style, types and the tests that take no more than seconds
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --numprocesses=auto --no-loadscope-reorder -m 'not slow'
@@ -60,4 +61,8 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -m venv $(VENV) || { \
 	  echo "'$(PYTHON) -m venv' failed: on Debian and Ubuntu, install the package python3-venv first."; exit 1; }
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+$(VENV)/.lab: $(INSTALLED)
+	$(BIN)/pip install --quiet -e '.[lab]'
 	@touch $@
