@@ -49,6 +49,10 @@ UNUSED = (
     ),  # languages but English
     "**/*.map",
 )
+# An icon in Font Awesome's script: name, width, height, other names, code point, one or two paths
+ICON = re.compile(
+    r"""(?<=[{,])"?(?P<name>[a-z0-9-]+)"?:\[\d+,\d+,\[(?P<others>[^]]*)\],"[0-9a-f]+",("[^"]*"|\[("[^"]*",?)+\])\],?"""
+)
 CELL_TIMEOUT = 600  # seconds, as in _config.yml
 # Of a chapter that fails, show the cell and its own traceback, not those of the tools around it.
 JUPYTER_BOOK = "import sys; sys.tracebacklimit = 0; from jupyter_book.cli.main import main; main()"
@@ -112,10 +116,27 @@ def execute_what_is_new() -> None:
 
 def slim() -> None:
     """Remove from the site what no page of it asks for, and halve its pictures."""
+    if (icons := HTML / "_static" / "scripts" / "fontawesome.js").exists():
+        pages = [path.read_text(encoding="utf-8") for path in HTML.rglob("*.html")]
+        named = {name for text in pages for name in re.findall(r"\bfa-([a-z0-9-]+)", text)}
+        icons.write_text(only_icons(icons.read_text(encoding="utf-8"), named), encoding="utf-8")
     for path in [path for pattern in UNUSED for path in (HTML / "_static").glob(pattern)]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     for path in (HTML / "_images").glob("*.png"):
         give_palette(path)
+
+
+def only_icons(script: str, named: set[str]) -> str:
+    """Return Font Awesome's script with the icons of these names alone, of some two thousand."""
+
+    def kept(icon: re.Match[str]) -> str:
+        return (
+            icon[0]
+            if named & {icon["name"], *re.findall(r"[a-z][a-z0-9-]+", icon["others"])}
+            else ""
+        )
+
+    return ICON.sub(kept, script)
 
 
 def give_palette(path: Path) -> None:

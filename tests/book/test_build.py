@@ -133,3 +133,10 @@ def test_a_plot_gets_a_palette_and_a_photograph_keeps_its_colours(tmp_path):
         with Image.open(path) as picture:
             assert (picture.mode == "P") == (name == "plot")
             assert np.array_equal(np.asarray(picture.convert("RGB")), pixels)
+
+
+def test_the_icons_of_the_pages_are_kept_and_no_others():
+    icons = 'sun:[5,5,[],"f1","M0"],"arrow-up":[3,5,[8593,"up"],"f062",["M1","M2"]],bars:[4,5,["navicon"],"f0c9","M3"]'
+    script = f"var l={{{icons}}},x={{a:[1,2]}};"
+    assert build.only_icons(script, {"sun", "up"}) == script.replace(',bars:[4,5,["navicon"],"f0c9","M3"]', ",")
+    assert build.only_icons(script, {"bars"}) == 'var l={bars:[4,5,["navicon"],"f0c9","M3"]},x={a:[1,2]};'
