@@ -1,7 +1,7 @@
 """Set the public address of the repository, everywhere that one is needed: ``make address URL=https://github.com/ORG/REPO``.
 
 ``repository.url`` in ``_config.yml`` is the setting. While it is empty, the site has no links to a repository. With it come
-the buttons of Binder and Colab on every chapter, the links of the package and of its citation, and in every chapter a
+the buttons of Binder and Colab on every chapter, the links of the package, its README and its citation, and in every chapter a
 cell that installs what it needs when it is opened on Colab. ``make address URL=`` takes all of it away again.
 """
 
@@ -17,6 +17,9 @@ from clean_notebooks import METADATA
 
 ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+")
+LINK = re.compile(
+    r"\]\((?:https://[^)\s]+?/(?:blob|raw)/main/)?(?!https?:|#)([\w./#-]+)\)"
+)  # of the README, to a file
 TAG = "colab"
 BUTTONS = (
     '{ binderhub_url: "https://mybinder.org", colab_url: "https://colab.research.google.com", '
@@ -58,6 +61,16 @@ def set_line(path: Path, pattern: str, line: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def set_readme(path: Path, url: str) -> None:
+    """Have the README's links start at the address, as they must on a package index; without one, at the project."""
+
+    def link(found: re.Match[str]) -> str:
+        kind = "raw" if found[1].endswith(".png") else "blob"
+        return f"]({url}/{kind}/main/{found[1]})" if url else f"]({found[1]})"
+
+    path.write_text(LINK.sub(link, path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
 def set_address(url: str, root: Path = ROOT) -> None:
     """Set the address in the book, its chapters, the package and the citation.
 
@@ -88,6 +101,7 @@ def set_address(url: str, root: Path = ROOT) -> None:
         r"^(# )?repository-code:.*$",
         f"repository-code: {url}" if url else "# repository-code:",
     )
+    set_readme(root / "README.md", url)
     for chapter in sorted((root / "book").glob("*.ipynb")):
         set_chapter(chapter, url)
 

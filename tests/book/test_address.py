@@ -1,5 +1,6 @@
 """book/address.py: one command sets the public address everywhere, and takes it away again."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from chapters import BOOK, ROOT
 from test_notebooks import problems
 
 URL = "https://github.com/some-org/some-repo"
-FILES = ("_config.yml", "pyproject.toml", "CITATION.cff")
+FILES = ("_config.yml", "pyproject.toml", "CITATION.cff", "README.md")
 
 
 @pytest.fixture
@@ -39,6 +40,9 @@ def test_the_address_is_set_everywhere(project, url):
     assert {"binderhub_url", "colab_url"} < set(settings["launch_buttons"])
     assert yaml.safe_load((project / "CITATION.cff").read_text())["repository-code"] == URL
     assert f'urls = {{ Repository = "{URL}" }}' in (project / "pyproject.toml").read_text()
+    readme = (project / "README.md").read_text()
+    assert f"]({URL}/raw/main/book/readme.png)" in readme and f"]({URL}/blob/main/book/ledger.ipynb)" in readme
+    assert all(link.startswith("https://") for link in re.findall(r"\]\(([^)]+)\)", readme))
     for path in project.glob("book/[0-9]*.ipynb"):
         notebook = nbformat.read(path, as_version=4)
         assert [index for index, cell in enumerate(notebook.cells) if TAG in cell.metadata.get("tags", [])] == [1]
