@@ -66,40 +66,53 @@ def settings(name: str, method: str) -> dict[str, Any]:
     return {"method": method, "lr": lr, **METHODS[method]}
 
 
-def asked(config: RunConfig, data: RunData, part: str) -> tuple[dict[str, np.ndarray], float]:
-    """Train, and return the probabilities (S, N, K) of a part by the way to ask, with the CPU time."""
-    start = time.process_time()
-    found = {}
+Asked = dict[str, tuple[np.ndarray, float]]
+
+
+def asked(config: RunConfig, data: RunData, part: str) -> Asked:
+    """Train, and return the probabilities (S, N, K) of a part by each way to ask, with the CPU time of both."""
+    start, found = time.process_time(), {}
     with tempfile.TemporaryDirectory() as folder:
         result = run(config, folder, data=data)
+        trained = time.process_time() - start
         loaded = load_run(result.folder, data=data)
         images, model = loaded.images(part), loaded.model
+
+        def ask(way: str, posterior: Any = None) -> None:
+            start = time.process_time()
+            probabilities = sampled_probabilities(model, posterior, images, num_samples=DRAWS)
+            found[way] = probabilities, trained + time.process_time() - start
+
         if loaded.posterior is not None:
-            found[f"{DRAWS} draws"] = sampled_probabilities(model, loaded.posterior, images, num_samples=DRAWS)
-        found["mean" if found else "last"] = sampled_probabilities(model, None, images)
+            ask(f"{DRAWS} draws", loaded.posterior)
+        ask("mean" if found else "last")
         if config.ema is not None:
             average = torch.load(result.folder / "checkpoint.pt", weights_only=True)["average"]
             torch.nn.modules.utils.consume_prefix_in_state_dict_if_present(average, "module.")
             average.pop("n_averaged")
             model.load_state_dict(average)
-            found["EMA"] = sampled_probabilities(model, None, images)
-    return found, time.process_time() - start
+            ask("EMA")
+    return found
 
 
-def measured(probabilities: np.ndarray, given: np.ndarray, wrong: np.ndarray, **options: Any) -> dict[str, float]:
-    """How well a ranking finds the wrong labels."""
+def measured(probabilities: np.ndarray, given: np.ndarray, wrong: np.ndarray, score: str) -> dict[str, float]:
+    """How well a score of `vlls.find_label_errors` finds the wrong labels."""
+    table = label_errors_from_probabilities(probabilities, given, score=score)
+    found = np.empty(len(given))
+    found[np.asarray(table["index"])] = np.asarray(table["score"])
+    return ranked(found, wrong)
+
+
+def ranked(score: np.ndarray, wrong: np.ndarray) -> dict[str, float]:
+    """How well a score finds the wrong labels."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    table = label_errors_from_probabilities(probabilities, given, **options)
-    score = np.empty(len(given))
-    score[np.asarray(table["index"])] = np.asarray(table["score"])
     return {"auroc": float(roc_auc_score(wrong, score)), "precision": float(average_precision_score(wrong, score))}
 
 
 def cell(name: str, errors: str, seed: int) -> dict[str, Any]:
     """All rankings for one data set, kind of errors and seed."""
     from cleanlab.rank import get_label_quality_scores
-    from sklearn.metrics import average_precision_score, roc_auc_score
 
     torch.set_num_threads(1)
     epochs = DATA[name]["epochs"]
@@ -112,26 +125,22 @@ def cell(name: str, errors: str, seed: int) -> dict[str, Any]:
     given, wrong = data.train.given, data.train.given != data.train.clean
     rows, seconds = {}, {}
     for method in METHODS:
-        found, seconds[method] = asked(replace(config, **settings(name, method)), data, "train")
-        for way, probabilities in found.items():
+        for way, (probabilities, took) in asked(replace(config, **settings(name, method)), data, "train").items():
+            seconds[f"{method}, {way}"] = took
             for score in ("self_confidence", "bayes"):
-                rows[f"{method}, {way}, {score}"] = measured(probabilities, given, wrong, score=score)
+                rows[f"{method}, {way}, {score}"] = measured(probabilities, given, wrong, score)
     crossed, seconds["sgd, five folds"] = np.empty((len(given), 10)), 0.0
     order = np.random.default_rng(seed).permutation(len(given))
     for held in np.array_split(order, FOLDS):
         held = np.sort(held)
         seen = np.setdiff1d(order, held)
         fold = replace(data, train=data.train.subset(seen), test=data.train.subset(held))
-        found, took = asked(replace(config, **{**settings(name, "sgd"), "ema": None}), fold, "test")
-        crossed[held] = found["last"][0]
+        probabilities, took = asked(replace(config, **{**settings(name, "sgd"), "ema": None}), fold, "test")["last"]
+        crossed[held] = probabilities[0]
         seconds["sgd, five folds"] += took
     crossed /= crossed.sum(axis=1, keepdims=True)
-    quality = -get_label_quality_scores(given, crossed)
-    rows["sgd, five folds, cleanlab"] = {
-        "auroc": float(roc_auc_score(wrong, quality)),
-        "precision": float(average_precision_score(wrong, quality)),
-    }
-    rows["sgd, five folds, bayes"] = measured(crossed, given, wrong, score="bayes")
+    rows["sgd, five folds, cleanlab"] = ranked(-get_label_quality_scores(given, crossed), wrong)
+    rows["sgd, five folds, bayes"] = measured(crossed, given, wrong, "bayes")
     return {
         "data": name,
         "errors": errors,

@@ -8,7 +8,13 @@ import json
 import numpy as np
 import torch
 from bs4 import BeautifulSoup
-from figures.interactive import explore_examples, explore_label_noise, explore_two_noises, explore_von_steps
+from figures.interactive import (
+    explore_examples,
+    explore_label_noise,
+    explore_theorem_1,
+    explore_two_noises,
+    explore_von_steps,
+)
 from PIL import Image
 
 from vlls import GLM, Bernoulli, GaussianPosterior, von_step
@@ -57,6 +63,7 @@ def figures():
         "von": explore_von_steps(GLM_, posteriors(), features, POINTS, X, Y),
         "examples": explore_examples(IMAGES, LABELS, network_noise(), shown=3),
         "two_noises": explore_two_noises(),
+        "theorem_1": explore_theorem_1(),
     }
 
 

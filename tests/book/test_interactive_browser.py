@@ -221,3 +221,25 @@ def test_without_a_theme_the_ground_follows_the_system(browser):
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", feature)
         colour = browser.execute_script("return getComputedStyle(document.querySelector('figure')).backgroundColor")
         assert colour == ground
+
+
+def test_theorem_1_holds_with_its_noise_and_with_no_other(browser):
+    says = find(browser, "says", "theorem_1")
+    browser.execute_script("arguments[0].scrollIntoView()", says)
+    assert "rounding. They are one algorithm" in says.text
+    for name in ("stale", "sign", "none"):
+        find(browser, name, "theorem_1").click()
+        assert "they are two algorithms" in says.text
+        move(browser, find(browser, "step", "theorem_1"), 0)
+        assert "After 0 steps the two are 0 apart" in says.text
+        find(browser, "next", "theorem_1").click()
+        assert find(browser, "step-value", "theorem_1").text == "1"
+        move(browser, find(browser, "step", "theorem_1"), 60)
+    find(browser, "exact", "theorem_1").click()
+    browser.execute_script(OWN_TIMER)
+    find(browser, "play", "theorem_1").click()
+    assert find(browser, "step-value", "theorem_1").text == "0"
+    for _ in range(60):
+        browser.execute_script("window.tick()")
+        assert "one algorithm" in says.text
+    assert find(browser, "play", "theorem_1").text == "Play" and "After 60 steps" in says.text

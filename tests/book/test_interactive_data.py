@@ -1,10 +1,12 @@
 """The data of the figures that the reader moves are the package's numbers."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
 from bs4 import BeautifulSoup
-from figures.interactive import explore_examples, explore_von_steps
+from figures.interactive import explore_examples, explore_theorem_1, explore_von_steps
 from moving_figures import (
     GLM_,
     IMAGES,
@@ -19,6 +21,7 @@ from moving_figures import (
     opacities,
     posteriors,
 )
+from PIL import Image
 
 from vlls import Bernoulli, GaussianPosterior
 
@@ -114,3 +117,41 @@ def test_a_plane_without_noise_and_images_without_ink_are_shown():
     start = GaussianPosterior(torch.zeros(5), 1.0)
     assert embedded(explore_von_steps(GLM_, {0: start}, features, POINTS, X, Y))["top"] == 0
     assert embedded(explore_examples(0 * IMAGES, LABELS, network_noise(), shown=1))["examples"]
+
+
+def test_the_paths_of_theorem_1_are_those_of_plain_loops():
+    figure, steps, lr = figures()["theorem_1"], 60, 0.03
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(24, 2, dtype=torch.float64, generator=generator) * torch.tensor([1.6, 1.1])
+    chances = torch.sigmoid(x @ torch.tensor([1.2, -0.8], dtype=torch.float64))
+    y = (torch.rand(24, dtype=torch.float64, generator=generator) < chances).double()
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    weights = weights / weights.sum()
+
+    def averaged(theta):
+        spread = x.norm(dim=1)[:, None] * torch.from_numpy(nodes)
+        return torch.sigmoid((x @ theta)[:, None] + spread) @ torch.from_numpy(weights)
+
+    variational = torch.tensor([-1.5, 1.5], dtype=torch.float64)
+    first = torch.sigmoid(x @ variational) - averaged(variational)
+    plain = dict.fromkeys(("exact", "stale", "sign", "none"), variational)
+    for step in range(steps + 1):
+        for name, theta in plain.items():
+            found = figure.data["noises"][name]
+            assert found["variational"][step] == pytest.approx(variational.tolist(), abs=1e-5)
+            assert found["plain"][step] == pytest.approx(theta.tolist(), abs=1e-5)
+            now = torch.sigmoid(x @ theta) - averaged(theta)
+            noise = {"exact": now, "stale": first, "sign": -now, "none": 0 * now}[name]
+            plain[name] = theta - lr * (x.T @ (torch.sigmoid(x @ theta) - (y + noise)) + theta)
+        variational = variational - lr * (x.T @ (averaged(variational) - y) + variational)
+    ends = {name: found["distance"][-1] for name, found in figure.data["noises"].items()}
+    assert ends.pop("exact") < 1e-14 and min(ends.values()) > 0.1
+
+
+def test_a_finished_figure_stands_for_theorem_1_where_nothing_moves():
+    figure = figures()["theorem_1"]
+    with Image.open(io.BytesIO(figure._repr_png_())) as picture:
+        assert picture.width > 600
+    assert figures()["two_noises"]._repr_png_() is None
+    with pytest.raises(ValueError, match=r"examples=1 is not allowed; choose a number of 2 or more"):
+        explore_theorem_1(examples=1)

@@ -26,7 +26,7 @@ def test_ids_are_unique_however_often_a_figure_is_shown(name):
     ids = [tag["id"] for tag in page.find_all(id=True)]
     assert len(ids) == len(set(ids))
     groups = {tag["name"] for tag in page.select("input[type=radio]")}
-    assert len(groups) == (2 if name in ("examples", "two_noises") else 0)
+    assert len(groups) == (2 if name in ("examples", "two_noises", "theorem_1") else 0)
     assert "@id@" not in str(page)
 
 
@@ -54,7 +54,7 @@ def test_without_its_script_a_figure_says_what_would_be_seen(name):
     for tag in page.find_all(hidden=True):
         tag.decompose()
     assert "need" in page.get_text() and "JavaScript" in page.get_text()
-    assert len(page.find_all("img")) == (6 if name == "examples" else 0)
+    assert len(page.find_all("img")) == {"examples": 6, "theorem_1": 1}.get(name, 0)
     assert figures()[name].name in repr(figures()[name])
 
 

@@ -7,6 +7,7 @@ without JavaScript, a sentence describes it.
 from figures.interactive.examples import explore_examples
 from figures.interactive.html import InteractiveFigure
 from figures.interactive.label_noise import explore_label_noise
+from figures.interactive.theorem_1 import explore_theorem_1
 from figures.interactive.two_noises import explore_two_noises
 from figures.interactive.von import explore_von_steps
 
@@ -14,6 +15,7 @@ __all__ = [
     "InteractiveFigure",
     "explore_examples",
     "explore_label_noise",
+    "explore_theorem_1",
     "explore_two_noises",
     "explore_von_steps",
 ]

@@ -42,6 +42,7 @@ class InteractiveFigure:
         body: HTML of the controls, shown by the script; ``@id@`` stands for the id of the element.
         data: what the script draws; JSON.
         still: HTML that is shown with and without the script.
+        picture: a PNG of the figure when it is finished, which stands for it without the script and in the PDF.
 
     Example:
         >>> from figures.interactive import explore_label_noise
@@ -55,6 +56,7 @@ class InteractiveFigure:
     body: str
     data: dict[str, Any]
     still: str = ""
+    picture: bytes = b""
 
     def __repr__(self) -> str:
         return f"InteractiveFigure({self.name!r})"
@@ -63,12 +65,20 @@ class InteractiveFigure:
         """Return the sentence that replaces it in the PDF."""
         return f"*{self.name}: an interactive figure, to be moved on the site and in Jupyter.*"
 
+    def _repr_png_(self) -> bytes | None:
+        """Return the picture that replaces it in the PDF, if there is one."""
+        return self.picture or None
+
     def _repr_html_(self) -> str:
         """Return the element, with a new id at each call, since a page may hold it twice."""
         data = json.dumps(self.data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+        picture = ""
+        if self.picture:
+            address = f"data:image/png;base64,{base64.b64encode(self.picture).decode()}"
+            picture = f'<img class="vlls-picture" src="{address}" alt="{escape(self.name)}">'
         inside = (
             f"<style>{_colours()}{_file('figure.css')}</style>\n"
-            f'<p class="vlls-instead">{escape(self.instead)}</p>\n{self.still}\n'
+            f'<div class="vlls-instead"><p>{escape(self.instead)}</p>{picture}</div>\n{self.still}\n'
             f'<div class="vlls-live" hidden>\n{self.body}\n</div>\n'
         ).replace(ID, f"vlls-{secrets.token_hex(6)}")
         script = "\n".join(

@@ -1,0 +1,234 @@
+r"""The decision page: which method for which labels, at which cost, from the committed tables of runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import pandas as pd
+
+from figures.ledger import RESULTS, Gap, gap_of, rows_of
+from figures.one_run import FOLDS, calibrations, of_one_run
+from vlls.experiments._choice import best_runs
+from vlls.train import METHODS
+
+__all__ = [
+    "ADVICE",
+    "SITUATIONS",
+    "Advice",
+    "accuracies_by_situation",
+    "advice",
+    "ahead_of",
+    "costs",
+    "runs_of",
+]
+
+#: The situations by name: the protocol and the panel of the tables that they are in.
+SITUATIONS = {
+    "labels by people": ("short", "CIFAR-10N, worst"),
+    "40 % wrong, any class": ("short", "CIFAR-10, symmetric 40 %"),
+    "40 % wrong, any class (MNIST)": ("mnist", "MNIST, symmetric 40 %"),
+    "20 % flipped to the next class": ("mnist", "MNIST, pair flip 20 %"),
+    "40 % flipped to the next class": ("mnist", "MNIST, pair flip 40 %"),
+    "rates that differ by class": ("mnist", "MNIST, κ = 0.3"),
+}
+_TABLES = ("fig5", "fig7", "cifar_n", "rivals", "controls")
+#: Columns of the table: method, variant.
+_COLUMNS = {
+    "SGD": ("sgd", ""),
+    "SGD, averaged weights": ("sgd", "averaged weights"),
+    "LS": ("ls", ""),
+    "SAM": ("sam", ""),
+    "IVON": ("ivon", ""),
+    "GCE": ("gce", ""),
+    "SCE": ("sce", ""),
+    "ELR": ("elr", ""),
+    "IVON with ELR": ("ivon_elr", ""),
+}
+
+
+# ---------------------------------------------------------------------- the tables
+@cache
+def _rows(protocol: str) -> pd.DataFrame:
+    """The runs of a protocol; the accuracy of those that average their weights is that of the average."""
+    rows = pd.concat(rows_of(name, protocol) for name in _TABLES).drop_duplicates("key")
+    averaged = rows["ema_accuracy"].astype(float)
+    return rows.assign(test_accuracy=averaged.fillna(rows["test_accuracy"]))
+
+
+def runs_of(situation: str, column: str) -> pd.Series:
+    """Return the test accuracies of a method in a situation (%), by seed, at its best value by test accuracy."""
+    (protocol, panel), (method, variant) = SITUATIONS[situation], _COLUMNS[column]
+    rows = _rows(protocol)
+    rows = rows[(rows["panel"] == panel) & (rows["variant"] == variant)].assign(variant="")
+    return 100 * best_runs(rows, method).set_index("seed")["test_accuracy"]
+
+
+def accuracies_by_situation() -> pd.DataFrame:
+    """Return the mean accuracy of each method in each situation, with its standard error over the seeds."""
+    table = pd.DataFrame("–", index=list(SITUATIONS), columns=list(_COLUMNS))
+    for situation in SITUATIONS:
+        for column in _COLUMNS:
+            runs = runs_of(situation, column)
+            if len(runs):
+                error = f" ± {runs.sem():.1f}" if len(runs) > 1 else ""
+                table.loc[situation, column] = f"{runs.mean():.1f}{error}"
+    return table
+
+
+def costs() -> pd.DataFrame:
+    """Return the training time of each method over that of SGD, on a CPU and on a GPU, and what it asks for.
+
+    On a CPU they are of the 3-layer CNN (``benchmarks/bench_one_run.py``); on a GPU of ResNet-18, five runs side by side
+    at protocol *short*.
+    """
+    cells = json.loads((RESULTS / "one_run.json").read_text())["cells"]
+    seconds = pd.DataFrame([cell["seconds"] for cell in cells if cell["data"] == "mnist"])
+    table = rows_of("cifar_n", "short")
+    walls = table.pivot_table("wall_seconds", "seed", "method")  # of one seed, on one machine
+    asks = {
+        "sgd": "",
+        "ls": "a value α, which depends on the errors",
+        "sam": "a value ρ; too large a one ends at a constant guess",
+        "ivon": "h0 at its default",
+        "evon": "h0 at its default; matrix products for each layer",
+        "elr": "two values, and a memory for each training image",
+    }
+    rows = {}
+    for method, ask in asks.items():
+        plain = seconds["sgd, last"]
+        own = next(
+            seconds[name]
+            for name in seconds
+            if name.startswith(f"{method}, ") and "draws" not in name
+        )
+        gpu = (walls[method] / walls["sgd"]).mean() if method in walls else float("nan")
+        rows[METHODS[method].label] = {"CPU": (own / plain).mean(), "GPU": gpu, "to be chosen": ask}
+    return pd.DataFrame(rows).T
+
+
+# ---------------------------------------------------------------------- the advice
+def ahead_of(situation: str, column: str, other: str) -> Gap | None:
+    """Return how far one method is above another in a situation, in points."""
+    return gap_of(runs_of(situation, column), runs_of(situation, other))
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A piece of advice and the numbers that it stands on.
+
+    Attributes:
+        wanted: by the reader.
+        take: the method.
+        because: returns the reason, in numbers.
+        holds: returns whether the tables still say so.
+    """
+
+    wanted: str
+    take: str
+    because: Callable[[], str]
+    holds: Callable[[], bool]
+
+
+def _more_accurate(
+    wanted: str, take: str, situations: tuple[str, ...], columns: tuple[str, ...], *others: str
+) -> Advice:
+    """Advice on accuracy: one of some methods is clearly ahead of others in all of some situations."""
+
+    def first(situation: str) -> str:
+        return max(columns, key=lambda column: runs_of(situation, column).mean())
+
+    def because() -> str:
+        parts = []
+        for situation in situations:
+            shown = dict.fromkeys((first(situation), *others))
+            accuracy = ", ".join(f"{name} {runs_of(situation, name).mean():.1f}" for name in shown)
+            parts.append(f"{SITUATIONS[situation][1]}: {accuracy}")
+        return "; ".join(parts) + " (% right)"
+
+    def holds() -> bool:
+        found = [ahead_of(at, first(at), other) for at in situations for other in others]
+        return all(gap is not None and gap.side > 0 for gap in found)
+
+    return Advice(wanted, take, because, holds)
+
+
+def _found() -> str:
+    rows = of_one_run()
+    mean = rows[rows["errors"] == "symmetric 40 %"].groupby("ranking")["auroc"].mean()
+    cost = rows.groupby("ranking")["cost"].mean()
+    return (
+        f"symmetric 40 % of MNIST and digits, AUROC: ELR {mean['ELR']:.3f}, IVON {mean['IVON']:.3f}, SGD {mean['SGD']:.3f}, "
+        f"five-fold cross-validation {mean[FOLDS]:.3f} at {1 / cost['IVON']:.0f} times IVON's cost"
+    )
+
+
+def _calibrated() -> str:
+    rows = calibrations()
+    ivon = rows[(rows["method"] == "IVON") & (rows["way"] == "at the mean")]
+    parts = [
+        f"{data}: {of['ece before'].mean():.0f} → {of['ece after'].mean():.1f}"
+        for data, of in ivon.groupby("data", sort=False)
+    ]
+    return f"IVON's calibration error in per cent, {'; '.join(parts)}"
+
+
+ADVICE = (
+    _more_accurate(
+        "a more accurate network from labels that people gave, without tuning",
+        "IVON",
+        ("labels by people",),
+        ("IVON",),
+        *("SAM", "LS", "SGD"),
+    ),
+    _more_accurate(
+        "the same where labels are wrong at random",
+        "a loss made for it: SCE, ELR",
+        ("40 % wrong, any class (MNIST)",),
+        ("SCE", "ELR"),
+        *("IVON", "LS", "SGD"),
+    ),
+    _more_accurate(
+        "the same where classes are taken for one other class",
+        "ELR, alone or under IVON; not IVON alone",
+        ("40 % flipped to the next class",),
+        ("ELR", "IVON with ELR"),
+        *("LS", "SAM", "IVON", "SGD"),
+    ),
+    _more_accurate(
+        "the same where some classes have many more wrong labels",
+        "SCE, GCE",
+        ("rates that differ by class",),
+        ("SCE", "GCE"),
+        *("IVON", "LS", "SGD"),
+    ),
+    _more_accurate(
+        "a gain for nothing, with SGD as it is",
+        "averaged weights (`--ema 0.998`)",
+        ("40 % wrong, any class (MNIST)",),
+        ("SGD, averaged weights",),
+        "SGD",
+    ),
+    Advice(
+        "to know which labels are wrong",
+        "one run, and `find_label_errors` or `vlls clean`",
+        _found,
+        lambda: of_one_run().groupby("ranking")["auroc"].mean().idxmin() in ("SGD", FOLDS),
+    ),
+    Advice(
+        "probabilities that can be trusted",
+        "`fit_correction` after training",
+        _calibrated,
+        lambda: bool((calibrations()["ece after"] < calibrations()["ece before"]).all()),
+    ),
+)
+"""The page's advice, in its order."""
+
+
+def advice() -> str:
+    """Return the advice as a Markdown table."""
+    lines = ["| You want | take | for |", "|---|---|---|"]
+    lines += [f"| {one.wanted} | **{one.take}** | {one.because()} |" for one in ADVICE]
+    return "\n".join(lines)
