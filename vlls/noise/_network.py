@@ -74,12 +74,14 @@ class LabelNoise:
         return len(self.logits)
 
     @cached_property
+    @torch.inference_mode(False)
     def covariance(self) -> Tensor:
         _check_room(len(self), self.std.shape[1], self.std.device)
         parts = [part if isinstance(part, Tensor) else part.covariance() for part in self._sources]
         return torch.cat(parts).to(self.std.dtype)
 
     @cached_property
+    @torch.inference_mode(False)
     def logit_covariance(self) -> Tensor | None:
         _check_room(len(self), self.std.shape[1], self.std.device)
         roots = [part.root for part in self._sources if isinstance(part, _Gaussian)]
