@@ -389,10 +389,10 @@ def _result(
 ) -> LabelNoise:
     """The noise of given moments, with the standard error of its magnitude."""
     square = variance.sum(1) + (0 if linear else shift.square().sum(1))
-    columns = (logits, shift, variance.sqrt(), square.sqrt(), error, of_magnitude)
+    columns = (shift, variance.sqrt(), square.sqrt(), error, of_magnitude)
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    cast: Any = (None if column is None else column.to(dtype) for column in columns)
-    return LabelNoise(*cast, _sources=sources)
+    cast: list[Any] = [None if column is None else column.to(dtype) for column in columns]
+    return LabelNoise(logits, *cast, sources)
 
 
 def _layout(setting: Setting, x: Tensor) -> Callable[[Tensor], Tensor]:

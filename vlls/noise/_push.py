@@ -68,14 +68,17 @@ def _bend(p: Tensor, vectors: Tensor) -> Tensor:
 
 
 def leading_directions(family: Family, logits: Tensor, rank: int) -> Tensor:
-    """The eigenvectors of the ``rank`` largest eigenvalues of A'', (B, K, rank), the largest first; rank < K."""
+    """An orthonormal basis of the eigenvectors of the ``rank`` largest eigenvalues of A'', (B, K, rank); rank < K."""
+    num, k = logits.shape
     if isinstance(family, Categorical):
+        if rank == k - 1:  # all but the vector of ones, which A'' takes to 0
+            return torch.linalg.eigh(logits.new_ones(k, k))[1][:, :-1].expand(num, -1, -1)
         return _leading_directions(family.mean(logits), rank)
     value = family.curvature(logits)
     if isinstance(family, VectorFamily):
-        return torch.linalg.eigh(value)[1][..., -rank:].flip(-1)
+        return torch.linalg.eigh(value)[1][..., -rank:]
     largest = value.topk(rank).indices
-    return torch.nn.functional.one_hot(largest, value.shape[1]).mT.to(value)
+    return torch.nn.functional.one_hot(largest, k).mT.to(value)
 
 
 def _leading_directions(p: Tensor, rank: int) -> Tensor:
@@ -93,7 +96,7 @@ def _leading_directions(p: Tensor, rank: int) -> Tensor:
     upper, lower = top[:, :-1, None], top[:, 1:, None]
     gap, distance = upper - lower, p - lower  # (B, R, 1), (B, R, K)
     low, high = lower / upper / (4 * rank), torch.ones_like(gap)  # of (eigenvalue - lower) / gap
-    for _ in range(60):
+    for _ in range(52):
         middle = (low * high).sqrt()  # of the exponents: the root may be next to 0
         above = (p / (distance - middle * gap)).sum(-1, keepdim=True) > 0
         low, high = torch.where(above, low, middle), torch.where(above, middle, high)
@@ -131,14 +134,16 @@ def push(family: Family, logits: Tensor, root: Tensor, vectors: Tensor | None = 
     parts = []
     for start in range(0, len(logits), rows):
         here = slice(start, start + rows)
-        across = root[here].mT
-        f = torch.baddbmm(logits[here, None], points.expand(len(across), -1, -1), across)  # (B, R * S, K)
-        noise = centre[here, None] - family.mean(f)
-        by_replicate = noise.unflatten(1, (source.replicates, -1)).mean(2)
-        mean = by_replicate.mean(1)
-        noise -= mean[:, None]
-        products = noise.mT @ (noise if vectors is None else noise @ vectors[here]) / noise.shape[1]
-        error = by_replicate.std(1) / math.sqrt(source.replicates)
-        parts.append(Moments(mean, noise.square().mean(1), error, products))
+        across = root[here]
+        f = torch.baddbmm(logits[here, :, None], across, points.T.expand(len(across), -1, -1))  # (B, K, R * S)
+        # the same along another axis, which is faster for few classes
+        value = torch.softmax(f, 1) if isinstance(family, Categorical) else family.mean(f.mT).mT
+        noise = centre[here, :, None] - value
+        by_replicate = noise.unflatten(2, (source.replicates, -1)).mean(3)
+        mean = by_replicate.mean(2)
+        noise -= mean[:, :, None]
+        products = noise @ (noise.mT if vectors is None else noise.mT @ vectors[here]) / len(points)
+        error = by_replicate.std(2) / math.sqrt(source.replicates)
+        parts.append(Moments(mean, noise.square().mean(2), error, products))
     moments = Moments(*(torch.cat(column) for column in zip(*parts, strict=True)))
     return moments._replace(**known)
