@@ -389,10 +389,10 @@ def _result(
 ) -> LabelNoise:
     """The noise of given moments, with the standard error of its magnitude."""
     square = variance.sum(1) + (0 if linear else shift.square().sum(1))
-    columns = (shift, variance.sqrt(), square.sqrt(), error, of_magnitude)
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    cast: list[Any] = [None if column is None else column.to(dtype) for column in columns]
-    return LabelNoise(logits, *cast, sources)
+    shift, std, magnitude, error = (t.to(dtype) for t in (shift, variance.sqrt(), square.sqrt(), error))
+    of_magnitude = None if of_magnitude is None else of_magnitude.to(dtype)
+    return LabelNoise(logits, shift, std, magnitude, error, of_magnitude, sources)
 
 
 def _layout(setting: Setting, x: Tensor) -> Callable[[Tensor], Tensor]:
