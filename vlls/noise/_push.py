@@ -136,14 +136,15 @@ def push(family: Family, logits: Tensor, root: Tensor, vectors: Tensor | None = 
         here = slice(start, start + rows)
         across = root[here]
         f = torch.baddbmm(logits[here, :, None], across, points.T.expand(len(across), -1, -1))  # (B, K, R * S)
-        # the same along another axis, which is faster for few classes
-        value = torch.softmax(f, 1) if isinstance(family, Categorical) else family.mean(f.mT).mT
-        noise = centre[here, :, None] - value
-        by_replicate = noise.unflatten(2, (source.replicates, -1)).mean(3)
+        if isinstance(family, Categorical):  # its mean along another axis, which is faster for few classes
+            change = torch.softmax(f, 1).sub_(centre[here, :, None])
+        else:
+            change = family.mean(f.mT).mT - centre[here, :, None]
+        by_replicate = change.unflatten(2, (source.replicates, -1)).mean(3)
         mean = by_replicate.mean(2)
-        noise -= mean[:, :, None]
-        products = noise @ (noise.mT if vectors is None else noise.mT @ vectors[here]) / len(points)
-        error = by_replicate.std(2) / math.sqrt(source.replicates)
-        parts.append(Moments(mean, noise.square().mean(2), error, products))
+        change -= mean[:, :, None]
+        variance = torch.linalg.vector_norm(change, dim=2).square() / len(points)
+        products = change @ (change.mT if vectors is None else change.mT @ vectors[here]) / len(points)
+        parts.append(Moments(-mean, variance, by_replicate.std(2) / math.sqrt(source.replicates), products))
     moments = Moments(*(torch.cat(column) for column in zip(*parts, strict=True)))
     return moments._replace(**known)
