@@ -58,8 +58,6 @@ class LabelNoise:
         standard_error: of ``mean_shift``, (B, K): of the weights' draws for ``monte_carlo``; otherwise of the
             curvature pairs and of the quasi-Monte Carlo points of the push (a quadrature has none).
         magnitude_error: standard error of ``magnitude``, (B,), for ``monte_carlo``; None otherwise.
-        covariance: its covariance, (B, K, K).
-        logit_covariance: V, the covariance of the linearised logits, (B, K, K); None for ``monte_carlo``.
     """
 
     logits: Tensor
@@ -76,6 +74,7 @@ class LabelNoise:
     @cached_property
     @torch.inference_mode(False)
     def covariance(self) -> Tensor:
+        """Its covariance, (B, K, K)."""
         _check_room(len(self), self.std.shape[1], self.std.device)
         parts = [part if isinstance(part, Tensor) else part.covariance() for part in self._sources]
         return torch.cat(parts).to(self.std.dtype)
@@ -83,6 +82,7 @@ class LabelNoise:
     @cached_property
     @torch.inference_mode(False)
     def logit_covariance(self) -> Tensor | None:
+        """V, the covariance of the linearised logits, (B, K, K); None for ``monte_carlo``."""
         _check_room(len(self), self.std.shape[1], self.std.device)
         roots = [part.root for part in self._sources if isinstance(part, _Gaussian)]
         return torch.cat([root @ root.mT for root in roots]).to(self.std.dtype) if roots else None
