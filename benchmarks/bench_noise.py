@@ -17,6 +17,8 @@ The networks are trained by IVON on real images first: the 3-layer CNN on MNIST,
 - error: relative rms error of magnitude, std and mean_shift, and Spearman's rho of magnitude, against Monte Carlo with
   4096 draws of the weights, with the standard error of the reference itself, from 8 groups of draws.
 - resnet: the same for ResNet-18 after a short training; few images on a CPU, where the reference is slow.
+- classes: milliseconds an example of rank 3 with the push and curvature pairs, for the 3-layer CNN with up to 1,000
+  classes, not trained; one thread, medians of alternating rounds. Its record is `many-classes-DEVICE.json`.
 - throughput: `vlls.rank_examples` with rank 3 for a whole training set, the 60,000 images of MNIST through the CNN on a
   CPU, the 50,000 of CIFAR-10 through ResNet-34 on a GPU.
 """
@@ -43,6 +45,7 @@ from record import write_record
 from torch import Tensor, nn
 
 from vlls import DiagonalPosterior
+from vlls.models import cnn3
 from vlls.noise import LabelNoise, label_noise_moments, logit_covariance, rank_examples
 from vlls.train import RunConfig
 from vlls.train._batches import normalize
@@ -50,10 +53,11 @@ from vlls.train._machine import synchronize
 from vlls.train._prepare import Images, RunData, prepare
 from vlls.train._trainer import Trainer, pixel_moments
 
-PARTS = ("speed", "memory", "error", "resnet", "throughput")
+PARTS = ("speed", "memory", "error", "resnet", "throughput", "classes")
 SLOW, SLOW_ROUNDS = 4.0, 3  # what takes more seconds is measured in fewer rounds
 CHUNKS = (1, 2, 4, 8, 16, 32)
 MOMENTS = ("magnitude", "std", "mean_shift")
+CLASSES = (10, 100, 1000)
 GROUPS = 8  # of draws of the reference
 AGREEMENT = {"cpu": 1e-4, "cuda": 3e-2}  # TF32 convolutions on a GPU
 
@@ -339,6 +343,31 @@ def measure_throughput(network: Network, count: int | None, threads: list[int]) 
     }
 
 
+# ---------------------------------------------------------------------- many classes
+def measure_classes(device: torch.device, images: int, rounds: int) -> list[dict[str, float]]:
+    """Milliseconds an example by the number of classes, of the whole label noise with rank 3."""
+    runs, times = {}, {}
+    for number in CLASSES:
+        torch.manual_seed(0)
+        model = cnn3(number).to(device).eval()
+        mean = {name: p.detach().clone() for name, p in model.named_parameters()}
+        posterior = DiagonalPosterior(mean, {name: torch.full_like(p, 0.02) for name, p in mean.items()})
+        runs[number], times[number] = ours(model, posterior, OURS["rank 3"]), []
+    x = torch.randn(images, 1, 28, 28, device=device)
+    for run in runs.values():
+        run(x[:2])
+    for _ in range(rounds):
+        for number, run in runs.items():
+            times[number].append(seconds(run, x)[:2])
+    print(f"classes: {images} images, rank 3, {torch.get_num_threads()} thread(s)")
+    rows = []
+    for number, taken in times.items():
+        wall, busy = (1e3 * statistics.median(column) / images for column in zip(*taken, strict=True))
+        print(f"  {number:>5} classes: {wall:.2f} ms an example, {busy:.2f} ms of the processor")
+        rows.append({"classes": number, "ms_an_example": wall, "processor_ms_an_example": busy})
+    return rows
+
+
 # ---------------------------------------------------------------------- goals
 def goals(speed: dict[str, Any] | None, memory: dict[str, Any] | None, error: dict[str, Any] | None) -> list[dict]:
     """The goals for label noise, and whether they are met."""
@@ -424,7 +453,7 @@ def arguments_of() -> argparse.Namespace:
     return arguments
 
 
-def cnn(arguments: argparse.Namespace) -> RunConfig:
+def small(arguments: argparse.Namespace) -> RunConfig:
     """The 3-layer CNN's training."""
     size = {"train_size": arguments.train_size, "epochs": arguments.epochs, "ess": 60_000.0}
     return RunConfig(dataset="mnist", method="ivon", model="cnn3", **size)
@@ -445,7 +474,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {}
     speed = memory = error = network = None
     if wanted & {"speed", "memory", "error"} or ("throughput" in wanted and not cuda):
-        network = train(cnn(arguments), device)
+        network = train(small(arguments), device)
         found["network"] = network.told
     if network is not None and wanted & {"speed", "memory"}:
         x = network.images(arguments.images)
@@ -472,23 +501,21 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         numbers = [threads] if cuda else sorted({1, threads})
         found["throughput"] = measure_throughput(network, arguments.throughput_images, numbers)
         torch.set_num_threads(threads)
-    found["goals"] = goals(speed, memory, error)
-    return found
+    return found and {**found, "goals": goals(speed, memory, error)}
 
 
 def main() -> None:
     arguments = arguments_of()
     quiet()
-    found = measure(arguments)
     cuda = arguments.device == "cuda"
-    write_record(
-        arguments.output / f"noise-{arguments.device}.json",
-        __doc__,
-        device=torch.cuda.get_device_name() if cuda else "cpu",
-        threads_of_speed_and_memory=1,
-        quick=arguments.quick,
-        **found,
-    )
+    told = {"device": torch.cuda.get_device_name() if cuda else "cpu", "quick": arguments.quick}
+    if found := measure(arguments):
+        path = arguments.output / f"noise-{arguments.device}.json"
+        write_record(path, __doc__, **told, threads_of_speed_and_memory=1, **found)
+    if "classes" not in arguments.skip:
+        torch.set_num_threads(1)
+        rows = measure_classes(torch.device(arguments.device), min(64, arguments.images), arguments.rounds)
+        write_record(arguments.output / f"many-classes-{arguments.device}.json", __doc__, **told, rows=rows)
 
 
 if __name__ == "__main__":

@@ -135,6 +135,15 @@ def _noise(device: str) -> Iterable[Quantity]:
     )
 
 
+def _classes(device: str) -> Iterable[Quantity]:
+    where, time = ("one core", "processor_ms_an_example") if device == "cpu" else ("GPU", "ms_an_example")
+    for number in (10, 100, 1000):
+        path: KeyPath = ("rows", ("classes", number), time)
+        goal, stretch = (30.0, 10.0) if number == 1000 and device == "cpu" else (None, None)
+        what, name = f"label noise of rank 3 by the number of classes, {where}", f"{number:,} classes"
+        yield Quantity(f"many-classes-{device}", what, name, "ms/example", path, goal=goal, stretch=stretch)
+
+
 def _most(numbers: Mapping[str, Any]) -> Any:
     """The largest throughput of several processes."""
     return max(value for count, value in numbers.items() if int(count) > 1)
@@ -219,7 +228,7 @@ def _together(quantities: Iterable[Quantity]) -> tuple[Quantity, ...]:
 
 QUANTITIES: tuple[Quantity, ...] = _together(
     chain(
-        *(of(device) for of in (_optimizer, _evon, _noise, _training, _sweep) for device in ("cpu", "cuda")),
+        *(of(device) for of in (_optimizer, _evon, _noise, _classes, _training, _sweep) for device in ("cpu", "cuda")),
         _glm(),
         _others(),
     )

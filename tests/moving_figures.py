@@ -43,12 +43,11 @@ def network_noise(num=10, k=4):
     return LabelNoise(
         logits=torch.randn(num, k, generator=generator),
         mean_shift=torch.zeros(num, k),
-        covariance=torch.diag_embed(std.square()),
         std=std,
         magnitude=std.norm(dim=1),
         standard_error=torch.zeros(num, k),
         magnitude_error=None,
-        logit_covariance=None,
+        _sources=(torch.diag_embed(std.square()),),
     )
 
 

@@ -220,7 +220,7 @@ class GaussianPosterior:
 
     @cached_property
     def _root(self) -> Tensor:
-        """A (D, D) triangular B with B Bᵀ = covariance, for the moments that need it whole."""
+        """A (D, D) triangular B with B Bᵀ = covariance."""
         return self._times_root(self._identity(), of_covariance=True).T if self._holds_precision else self._cholesky
 
     # ------------------------------------------------------------------ marginals of the natural parameter
@@ -242,7 +242,7 @@ class GaussianPosterior:
             raise ValueError(f"features have shape {tuple(features.shape)}; this posterior needs (N, {p})")
         means = features @ self._mean
         if self._mean.ndim == 1:
-            return means, self._times_root(features.T, of_covariance=True).square_().sum(0)
+            return means, torch.linalg.vector_norm(features @ self._root, dim=1).square_()
         k, d = self._mean.shape[1], self.num_parameters
         jacobian = (features @ self._root.reshape(p, k * d)).reshape(-1, k, d)
         return means, jacobian @ jacobian.mT

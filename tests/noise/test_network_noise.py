@@ -15,7 +15,7 @@ from torch.func import functional_call, jacrev
 from vlls import GLM, Bernoulli, Binomial, Categorical, DiagonalPosterior, Gaussian, GaussianPosterior, Poisson
 from vlls.noise import _push, label_noise, label_noise_moments
 from vlls.noise._options import METHODS
-from vlls.noise._push import curvature, mean_curvature, push
+from vlls.noise._push import bend, curvature, mean_bend, push
 
 
 def spread_of(model, scale):
@@ -233,8 +233,15 @@ def test_the_mean_curvature_is_the_derivative_of_the_mean(family):
     def mean(f):
         return family.mean(f) - push(family, f, root).shift
 
-    slope = torch.stack([(mean(logits + h * e) - mean(logits - h * e)) / (2 * h) for e in torch.eye(3, dtype=D)], -1)
-    assert torch.allclose(mean_curvature(family, logits, root, push(family, logits, root)), slope, atol=1e-6, rtol=1e-6)
+    unit = torch.eye(3, dtype=D)
+    slope = torch.stack([(mean(logits + h * e) - mean(logits - h * e)) / (2 * h) for e in unit], -1)
+    assert torch.allclose(
+        mean_bend(family, logits, root, push(family, logits, root), unit), slope, atol=1e-6, rtol=1e-6
+    )
+    some = torch.randn(5, 3, 2, dtype=D)
+    found = mean_bend(family, logits, root, push(family, logits, root, some), some)
+    assert torch.allclose(found, slope @ some, atol=1e-6, rtol=1e-6)
+    assert torch.allclose(bend(family, logits, some), curvature(family, logits) @ some, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("antithetic", [False, True])

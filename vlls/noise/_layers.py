@@ -120,7 +120,8 @@ class _Multiplier(Rule):
             var = variances["weight"].reshape(num_groups, num_out, -1)
             r, j, t = g.shape[0], u.shape[2], u.shape[3]
             by_position = t * (t + 1) // 2 * j + r * t * t + r * r * t
-            total += (_by_position if by_position < r * t * j + r * r * j else _by_weight)(u, g, var, block)
+            by_weight = r * j * (t + r + 32)  # to move a number takes the time of some multiplications
+            total += (_by_position if by_position < by_weight else _by_weight)(u, g, var, block)
         return total
 
 
@@ -166,9 +167,7 @@ class _Convolution(_Multiplier):
 
 def _patches(conv: _Conv, a: Tensor) -> Tensor:
     """Input patches (B, C * prod(kernel), T), in the order of the weight's columns."""
-    dims = a.ndim - 2
-    if conv.padding_mode == "zeros" and dims == 2 and not isinstance(conv.padding, str):
-        return F.unfold(a, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
+    dims = a.ndim - 2  # torch's unfold, of images alone, goes from example to example
     mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
     a = F.pad(a, conv._reversed_padding_repeated_twice, mode=mode)
     for axis in range(dims):
@@ -180,28 +179,30 @@ def _patches(conv: _Conv, a: Tensor) -> Tensor:
 
 
 def _by_weight(u: Tensor, g: Tensor, var: Tensor, block: int) -> Tensor:
-    """Form the scaled gradients of as many weights at a time as ``block`` bytes hold, and sum their products."""
+    """Form the scaled gradients of as many weights at a time as ``block`` bytes hold, and sum their products.
+
+    The products are taken of one output channel at a time: a GPU is slow at few of them that are long.
+    """
     (r, num, groups, out, positions), j = g.shape, u.shape[2]
     total = g.new_zeros(num, r, r)
     room = max(1, block // (g.element_size() * r * groups * j))  # (example, output channel) pairs in a block
     channels = min(out, room)
     examples = max(1, room // out)
-    std, u = var.sqrt(), u.mT
-    buffer = g.new_empty(min(examples, num) * groups * r * channels * j)
+    std, u = var.sqrt()[:, :, None], u.mT
+    buffer = g.new_empty(min(examples, num) * groups * channels * r * j)
     for first in range(0, num, examples):
         part = u[first : first + examples]
         n = len(part)
+        part = part.reshape(n * groups, positions, j)
         for o in range(0, out, channels):
             cut = g[:, first : first + n, :, o : o + channels]
             c = cut.shape[3]
-            rows = cut.permute(1, 2, 0, 3, 4).reshape(n * groups, r * c, positions)
-            grads = buffer[: n * groups * r * c * j].view(n * groups, r * c, j)
-            torch.bmm(rows, part.reshape(n * groups, positions, j), out=grads)
-            scaled = grads.view(n, groups, r, c, j)
-            scaled *= std[:, None, o : o + c]
-            scaled = scaled.flatten(3) if groups > 1 else scaled.view(n, 1, r, c * j)
-            product = torch.matmul(scaled, scaled.mT)
-            total[first : first + n] += product.sum(1)
+            rows = cut.permute(1, 2, 3, 0, 4).reshape(n * groups, c * r, positions)
+            grads = buffer[: n * groups * c * r * j].view(n * groups, c * r, j)
+            torch.bmm(rows, part, out=grads)
+            grads.view(n, groups, c, r, j).mul_(std[:, o : o + c])
+            grads = grads.view(n * groups * c, r, j)
+            total[first : first + n] += torch.bmm(grads, grads.mT).view(n, groups * c, r, r).sum(1)
     return total
 
 

@@ -128,7 +128,7 @@ class Linearization:
         r, k = self.num_directions, self.setting.num_outputs
         total, largest = self._sizes
         ungrouped = sum(self.posterior.mean[name].numel() for name in self._others)
-        one = self._itemsize * (3 * total + (4 * r + 9) * largest + r * (ungrouped + self._held()) + 3 * k * k)
+        one = self._itemsize * (3 * total + (4 * r + 9) * largest + r * (ungrouped + self._held()) + 3 * r * k)
         block = aim / 8
         allowed = aim if memory_limit is not None or one + block <= aim else available_memory(device)
         if one + block > allowed:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vlls.families import Family
 from vlls.noise._call import borrowed, differentiable
 from vlls.noise._checks import available_memory, check_logits, forward_derivatives, memory_aim
 from vlls.noise._linearization import Linearization, differentiable_input
 from vlls.noise._options import NoiseOptions, keywords
-from vlls.noise._push import curvature, mean_curvature, push, symmetric_root, the_family
+from vlls.noise._push import bend, leading_directions, mean_bend, push, symmetric_root, the_family
 from vlls.noise._trial import Setting, prepare
 from vlls.posterior import _AnyPosterior
 
@@ -26,43 +28,83 @@ _INSTEAD = "use method='rank' or 'monte_carlo'"
 
 
 @dataclass(frozen=True)
+class _Gaussian:
+    """Gaussian logits N(mean, root rootᵀ) of some examples, from which (B, K, K) results can be had."""
+
+    family: Family
+    mean: Tensor
+    root: Tensor  # (B, K, R)
+    linear_at: Tensor | None  # f(m), where A' is linear
+
+    def covariance(self) -> Tensor:
+        if self.linear_at is None:
+            return push(self.family, self.mean, self.root).covariance
+        half = bend(self.family, self.linear_at, self.root)
+        return half @ half.mT
+
+
+@dataclass(frozen=True)
 class LabelNoise:
     r"""The label noise :math:`\epsilon = A'(f(m)) - A'(f(\theta))`, :math:`\theta \sim q`, of B examples with K logits.
 
-    Chapter 6 derives its moments.
+    Chapter 6 derives its moments. The covariances are computed when they are first read: with a thousand classes
+    they are larger, and take longer, than all the rest.
 
     Attributes:
         logits: f(m), (B, K).
         mean_shift: its mean :math:`A'(f(m)) - \mathbb E_q[A'(f)]`, the deterministic noise of Eq. 16, (B, K).
-        covariance: its covariance, (B, K, K).
         std: the root of the covariance's diagonal, (B, K).
         magnitude: :math:`\sqrt{\mathbb E\|\epsilon\|^2}`, the root mean square of the noise's norm, (B,).
         standard_error: of ``mean_shift``, (B, K): of the weights' draws for ``monte_carlo``; otherwise of the
             curvature pairs and of the quasi-Monte Carlo points of the push (a quadrature has none).
         magnitude_error: standard error of ``magnitude``, (B,), for ``monte_carlo``; None otherwise.
-        logit_covariance: V, the covariance of the linearised logits, (B, K, K); None for ``monte_carlo``.
     """
 
     logits: Tensor
     mean_shift: Tensor
-    covariance: Tensor
     std: Tensor
     magnitude: Tensor
     standard_error: Tensor
     magnitude_error: Tensor | None
-    logit_covariance: Tensor | None
+    _sources: tuple[_Gaussian | Tensor, ...] = field(repr=False)  # of the covariances of one part after the other
 
     def __len__(self) -> int:
         return len(self.logits)
+
+    @cached_property
+    @torch.inference_mode(False)
+    def covariance(self) -> Tensor:
+        """Its covariance, (B, K, K)."""
+        _check_room(len(self), self.std.shape[1], self.std.device)
+        parts = [part if isinstance(part, Tensor) else part.covariance() for part in self._sources]
+        return torch.cat(parts).to(self.std.dtype)
+
+    @cached_property
+    @torch.inference_mode(False)
+    def logit_covariance(self) -> Tensor | None:
+        """V, the covariance of the linearised logits, (B, K, K); None for ``monte_carlo``."""
+        _check_room(len(self), self.std.shape[1], self.std.device)
+        roots = [part.root for part in self._sources if isinstance(part, _Gaussian)]
+        return torch.cat([root @ root.mT for root in roots]).to(self.std.dtype) if roots else None
 
     @staticmethod
     def concatenate(parts: list[LabelNoise]) -> LabelNoise:
         """Join the noise of several batches."""
         joined: dict[str, Any] = {}
-        for field in fields(LabelNoise):
-            values = [getattr(part, field.name) for part in parts]
-            joined[field.name] = None if values[0] is None else torch.cat(values)
+        for own in fields(LabelNoise):
+            values = [getattr(part, own.name) for part in parts]
+            joined[own.name] = None if values[0] is None else torch.cat(values) if own.repr else sum(values, ())
         return LabelNoise(**joined)
+
+
+def _check_room(num: int, k: int, device: torch.device) -> None:
+    """Raise a ValueError where (B, K, K) results are more than memory holds."""
+    need, there = 2 * 8 * num * k * k, available_memory(device)
+    if need > there:
+        raise ValueError(
+            f"covariances of {num} examples with {k} classes need {need / 2**30:,.1f} GiB and "
+            f"{there / 2**30:,.1f} are free; pass fewer examples at a time, or use label_noise, which keeps (B, K) only"
+        )
 
 
 @torch.inference_mode(False)
@@ -156,8 +198,9 @@ def label_noise_moments(model: nn.Module, posterior: _AnyPosterior, x: Tensor, o
     """
     x = differentiable_input(x)
     with borrowed(model):
-        estimate = Estimator(model, posterior, x, options)
-        estimate.check_result(x)
+        estimate = Estimator(model, posterior, x, options, whole=True)
+        if options.method in ("exact", "monte_carlo"):
+            _check_room(len(x), estimate.num_outputs, x.device)
         noise = LabelNoise.concatenate(list(estimate.parts(x)))
     return replace(noise, logits=noise.logits.to(estimate.setting.dtype))
 
@@ -167,8 +210,11 @@ class Estimator:
 
     line: Linearization  # of exact and rank
 
-    def __init__(self, model: nn.Module, posterior: _AnyPosterior, x: Tensor, options: NoiseOptions) -> None:
+    def __init__(
+        self, model: nn.Module, posterior: _AnyPosterior, x: Tensor, options: NoiseOptions, whole: bool = False
+    ) -> None:
         self.options, method, limit = options, options.method, options.memory_limit
+        self.whole = whole  # whether draws of the weights also give covariances
         if method in ("exact", "rank"):
             rank = options.rank if method == "rank" else None
             self.line = Linearization(model, posterior, x, memory_limit=limit, num_directions=rank)
@@ -182,17 +228,6 @@ class Estimator:
         self.posterior = self.setting.posterior.map(self._lay)  # for passes forward only
         self.family = the_family(options.family, self.num_outputs)
         self.setting.warn()
-
-    def check_result(self, x: Tensor) -> None:
-        """Raise a ValueError where the (B, K, K) results are more than memory holds."""
-        k = self.num_outputs
-        need, there = 2 * 8 * len(x) * k * k, available_memory(x.device)
-        if need > there:
-            raise ValueError(
-                f"covariances of {len(x)} examples with {k} classes need {need / 2**30:,.1f} GiB and "
-                f"{there / 2**30:,.1f} are free; pass fewer examples at a time, or use label_noise, which keeps "
-                "(B, K) only"
-            )
 
     def parts(self, x: Tensor) -> Iterator[LabelNoise]:
         """Yield the noise of one part of the batch after the other."""
@@ -210,52 +245,47 @@ class Estimator:
         for part, done in self.line.parts(x):
             logits = done.logits.detach()
             if rank == self.num_outputs:  # also of ``rank``: all directions need no choice
-                covariance = self.line.covariance(part, done)
-                root = symmetric_root(covariance.double())
+                root = symmetric_root(self.line.covariance(part, done).double())
             else:  # those along which A'' is largest: the others hardly reach the labels
-                vectors = torch.linalg.eigh(curvature(self.family, logits.double()))[1]
-                directions = vectors[..., -rank:].to(logits.dtype)  # (B, K, R), orthonormal
+                directions = leading_directions(self.family, logits.double(), rank)
                 inner = self.line.covariance(part, done, directions)
-                root = directions.double() @ symmetric_root(inner.double())
-                covariance = (root @ root.mT).to(inner.dtype)
+                root = directions @ symmetric_root(inner.double())
             rows = slice(start, start + len(part))
             start += len(part)
-            yield self._of_gaussian(logits, covariance, root, moved and (moved[0][rows], moved[1][rows]))
+            yield self._of_gaussian(logits, root, moved and (moved[0][rows], moved[1][rows]))
 
     @torch.no_grad()
     def _bent(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Estimate E_q[f] - f(m) by pairs of draws, in which all odd orders cancel, with its standard error."""
-        logits = self._logits(self.posterior.mean, x).double()
-        total, square = torch.zeros_like(logits), torch.zeros_like(logits)
+        """Estimate E_q[f] - f(m) by n pairs of draws, in which all odd orders cancel.
+
+        Return it with its n deviations, (B, K, n), whose squares add up to that of its standard error.
+        """
+        logits = self._logits(self.posterior.mean, x)
         generator = self.options.generator or torch.Generator(x.device).manual_seed(0)
         n = self.options.curvature_pairs
-        for _ in range(n):
+        bends = logits.new_empty(*logits.shape, n)
+        for i in range(n):
             step = self.posterior.step(generator)
             ends = [self._logits(self._moved(step, sign), x).double() for sign in (1, -1)]
-            bend = (ends[0] + ends[1]) / 2 - logits
-            total += bend
-            square += bend.square()
-        mean = total / n
-        return mean, ((square / n - mean.square()).clamp_min(0) / max(1, n - 1)).sqrt()
+            bends[..., i] = (ends[0] + ends[1]) / 2 - logits
+        mean = bends.mean(-1, dtype=torch.float64)
+        return mean, (bends - mean[..., None]) / math.sqrt(max(1, n * (n - 1)))
 
     # ------------------------------------------------------------------ Gaussian logits
-    def _of_gaussian(
-        self, logits: Tensor, covariance: Tensor, root: Tensor, moved: tuple[Tensor, Tensor] | None = None
-    ) -> LabelNoise:
+    def _of_gaussian(self, logits: Tensor, root: Tensor, moved: tuple[Tensor, Tensor] | None = None) -> LabelNoise:
         centre = logits.double()
-        mean = centre if moved is None else centre + moved[0]
-        moments = push(self.family, mean, root)
-        shift, spread, error = moments
+        mean, deviations = (centre, root[..., :0]) if moved is None else (centre + moved[0], moved[1])
+        moments = push(self.family, mean, root, deviations)
+        shift, variance, error, _ = moments
         if moved is not None:
             shift = shift + self.family.mean(centre) - self.family.mean(mean)
-            slope = mean_curvature(self.family, mean, root, moments)
-            of_mean = (slope.square() @ moved[1].square()[..., None])[..., 0]
-            error = (error.square() + of_mean).sqrt()
+            slopes = mean_bend(self.family, mean, root, moments, deviations)
+            error = (error.square() + slopes.square().sum(-1)).sqrt()
         linear = self.options.linear or self.options.method == "direction"
         if linear:
-            bend = curvature(self.family, centre)
-            spread = bend @ covariance.double() @ bend
-        return _result(logits, shift, spread, error, None, covariance, linear=linear)
+            variance = bend(self.family, centre, root).square().sum(-1)
+        source = _Gaussian(self.family, mean, root, centre if linear else None)
+        return _result(logits, shift, variance, error, None, (source,), linear)
 
     # ------------------------------------------------------------------ Eq. 20, one direction at a time
     def _jvp(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -274,16 +304,15 @@ class Estimator:
         logits, slope = self._jvp(x)
         dtype = torch.promote_types(logits.dtype, torch.float32)
         logits, slope = logits.to(dtype), slope.to(dtype)
-        return -(curvature(self.family, logits) @ slope[..., None])[..., 0]
+        return -bend(self.family, logits, slope[..., None])[..., 0]
 
     def _directions(self, x: Tensor) -> LabelNoise:
         n = self.options.num_samples
         pairs = [self._jvp(x) for _ in range(n)]
         root = torch.stack([slope for _, slope in pairs], -1).double() / math.sqrt(n)
-        covariance, logits = root @ root.mT, pairs[-1][0]
         if n > self.num_outputs:
-            root = symmetric_root(covariance)
-        return self._of_gaussian(logits, covariance.to(logits.dtype), root)
+            root = symmetric_root(root @ root.mT)
+        return self._of_gaussian(pairs[-1][0], root)
 
     # ------------------------------------------------------------------ draws of the weights
     def _moved(self, step: dict[str, Tensor], sign: int = 1) -> dict[str, Tensor]:
@@ -298,60 +327,72 @@ class Estimator:
         logits = self._logits(self.posterior.mean, x)
         centre = self.family.mean(logits.double())
         signs = (1, -1) if self.options.antithetic else (1,)
-        total = _Sums(centre)
+        total = _Sums(centre, self.whole)
         for _ in range(self.options.num_samples // len(signs)):
             step = self.posterior.step(self.options.generator)
             total.add([centre - self.family.mean(self._logits(self._moved(step, s), x).double()) for s in signs])
-        return _result(logits, *total.moments(), None)
+        return _result(logits, *total.moments())
 
     def _examples(self, x: Tensor) -> int:
         """Examples of one pass without gradients, from what one example's input takes."""
         aim = memory_aim(self.options.memory_limit, x.device)
-        return max(1, int(aim / (256 * x[0].numel() * x.element_size() + 8 * self.num_outputs**2)))
+        return max(1, int(aim / (256 * x[0].numel() * x.element_size() + 8 * self.num_outputs)))
 
 
 class _Sums:
     """Running sums of the noise over independent units (a draw, or an antithetic pair), in float64."""
 
-    def __init__(self, like: Tensor) -> None:
+    def __init__(self, like: Tensor, whole: bool) -> None:
         num, k = like.shape
         self.units = self.draws = 0
-        self.noise, self.of_unit, self.outer = like.new_zeros(num, k), like.new_zeros(num, k), like.new_zeros(num, k, k)
+        self.noise, self.of_unit, self.of_class = (like.new_zeros(num, k) for _ in range(3))
         self.square, self.square_of_unit = like.new_zeros(num), like.new_zeros(num)
+        self.outer = like.new_zeros(num, k, k) if whole else None
 
     def add(self, noises: list[Tensor]) -> None:
         self.units += 1
         self.draws += len(noises)
-        mean = torch.stack(noises).mean(0)
-        square = torch.stack([noise.square().sum(1) for noise in noises]).mean(0)
+        mean, squares = torch.stack(noises).mean(0), torch.stack([noise.square() for noise in noises])
+        square = squares.sum(-1).mean(0)
         self.noise += mean
         self.of_unit += mean.square()
+        self.of_class += squares.sum(0)
         self.square += square
         self.square_of_unit += square.square()
-        for noise in noises:
-            self.outer.baddbmm_(noise[:, :, None], noise[:, None, :])
+        if self.outer is not None:
+            for noise in noises:
+                self.outer.baddbmm_(noise[:, :, None], noise[:, None, :])
 
-    def moments(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Mean, covariance, standard error of the mean, standard error of the magnitude."""
-        n = self.units
+    def moments(self) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+        """Mean, variance, standard error of the mean and of the magnitude, and the covariance if it was asked for."""
+        n, bessel = self.units, self.draws / (self.draws - 1)
         mean = self.noise / n
-        covariance = (self.outer / self.draws - mean[:, :, None] * mean[:, None, :]) * (self.draws / (self.draws - 1))
+        variance = (self.of_class / self.draws - mean.square()).clamp_min(0) * bessel
         error = ((self.of_unit / n - mean.square()).clamp_min(0) / (n - 1)).sqrt()
         square = self.square / n
         of_square = ((self.square_of_unit / n - square.square()).clamp_min(0) / (n - 1)).sqrt()
-        return mean, covariance, error, of_square / (2 * square.sqrt()).clamp_min(torch.finfo(square.dtype).tiny)
+        of_magnitude = of_square / (2 * square.sqrt()).clamp_min(torch.finfo(square.dtype).tiny)
+        sources: tuple[Tensor, ...] = ()
+        if self.outer is not None:
+            sources = ((self.outer / self.draws - mean[:, :, None] * mean[:, None, :]) * bessel,)
+        return mean, variance, error, of_magnitude, sources
 
 
 def _result(
-    logits: Tensor, shift: Tensor, covariance: Tensor, error: Tensor, *others: Tensor | None, linear: bool = False
+    logits: Tensor,
+    shift: Tensor,
+    variance: Tensor,
+    error: Tensor,
+    of_magnitude: Tensor | None,
+    sources: tuple[_Gaussian | Tensor, ...],
+    linear: bool = False,
 ) -> LabelNoise:
-    """The noise of given moments; the others are the standard error of the magnitude and the logits' covariance."""
-    variance = covariance.diagonal(dim1=-2, dim2=-1).clamp_min(0)
+    """The noise of given moments, with the standard error of its magnitude."""
     square = variance.sum(1) + (0 if linear else shift.square().sum(1))
-    columns = (shift, covariance, variance.sqrt(), square.sqrt(), error, *others)
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    cast: Any = (None if column is None else column.to(dtype) for column in columns)
-    return LabelNoise(logits, *cast)
+    shift, std, magnitude, error = (t.to(dtype) for t in (shift, variance.sqrt(), square.sqrt(), error))
+    of_magnitude = None if of_magnitude is None else of_magnitude.to(dtype)
+    return LabelNoise(logits, shift, std, magnitude, error, of_magnitude, sources)
 
 
 def _layout(setting: Setting, x: Tensor) -> Callable[[Tensor], Tensor]:

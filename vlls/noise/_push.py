@@ -20,11 +20,12 @@ _ROOM = 1 << 19  # numbers of one temporary
 
 
 class Moments(NamedTuple):
-    """Of the noise A'(mu) - A'(f): mean (B, K), covariance (B, K, K), standard error of the mean (B, K), float64."""
+    """Of the noise A'(mu) - A'(f), float64; the last is (B, K, K), or its product with (B, K, M) vectors."""
 
-    shift: Tensor
+    shift: Tensor  # the mean, (B, K)
+    variance: Tensor  # the diagonal of the covariance, (B, K)
+    error: Tensor  # standard error of the mean, (B, K)
     covariance: Tensor
-    error: Tensor
 
 
 def the_family(family: Family | None, num_outputs: int) -> Family:
@@ -44,14 +45,62 @@ def curvature(family: Family, logits: Tensor) -> Tensor:
     return value if isinstance(family, VectorFamily) else torch.diag_embed(value)
 
 
-def mean_curvature(family: Family, logits: Tensor, root: Tensor, moments: Moments) -> Tensor:
-    """E[A''(f)] as (B, K, K) matrices, the derivative of E[A'(f)] by the mean of the logits; arguments as of push."""
+def bend(family: Family, logits: Tensor, vectors: Tensor) -> Tensor:
+    """A'' times (B, K, M) vectors, of which no (K, K) matrix is formed for the families that have a simple one."""
+    if isinstance(family, Categorical):  # diag p - p pᵀ
+        return _bend(family.mean(logits), vectors)
+    value = family.curvature(logits)
+    return value @ vectors if isinstance(family, VectorFamily) else value[..., None] * vectors
+
+
+def mean_bend(family: Family, logits: Tensor, root: Tensor, moments: Moments, vectors: Tensor) -> Tensor:
+    """E[A''(f)], the derivative of E[A'(f)] by the mean of the logits, times vectors; arguments as of push."""
     if isinstance(family, Categorical):  # diag E[p] - E[p pᵀ], of which push has the moments
-        p = family.mean(logits) - moments.shift
-        return torch.diag_embed(p) - moments.covariance - p[:, :, None] * p[:, None, :]
+        return _bend(family.mean(logits) - moments.shift, vectors) - moments.covariance
     if isinstance(family, VectorFamily):
-        return family.expected_curvature(logits, root @ root.mT)
-    return torch.diag_embed(family.expected_curvature(logits, root.square().sum(-1)))
+        return family.expected_curvature(logits, root @ root.mT) @ vectors
+    return family.expected_curvature(logits, root.square().sum(-1))[..., None] * vectors
+
+
+def _bend(p: Tensor, vectors: Tensor) -> Tensor:
+    weighted = p[..., None] * vectors
+    return weighted - p[..., None] * weighted.sum(1, keepdim=True)
+
+
+def leading_directions(family: Family, logits: Tensor, rank: int) -> Tensor:
+    """An orthonormal basis of the eigenvectors of the ``rank`` largest eigenvalues of A'', (B, K, rank); rank < K."""
+    num, k = logits.shape
+    if isinstance(family, Categorical):
+        if rank == k - 1:  # all but the vector of ones, which A'' takes to 0
+            return torch.linalg.eigh(logits.new_ones(k, k))[1][:, :-1].expand(num, -1, -1)
+        return _leading_directions(family.mean(logits), rank)
+    value = family.curvature(logits)
+    if isinstance(family, VectorFamily):
+        return torch.linalg.eigh(value)[1][..., -rank:]
+    largest = value.topk(rank).indices
+    return torch.nn.functional.one_hot(largest, k).mT.to(value)
+
+
+def _leading_directions(p: Tensor, rank: int) -> Tensor:
+    r"""The leading eigenvectors of diag(p) - p pᵀ for (B, K) probabilities in float64.
+
+    It is a diagonal minus a matrix of rank one, so that between two neighbours of :math:`p_1 > p_2 > \cdots` there is
+    exactly one eigenvalue, the root of the increasing function :math:`\sum_k p_k / (p_k - \lambda)`, whose summands are
+    the eigenvector's entries (Golub, 1973). It is bisected for as its distance from :math:`p_{i+1}`, to full relative
+    accuracy, so that the vectors are orthogonal; equal probabilities are first told apart by 1e-13 of them.
+    """
+    top, order = p.topk(rank + 1)
+    steps = torch.arange(rank + 1, 0, -1, dtype=p.dtype, device=p.device)
+    top = top * (1 + 1e-13 * steps) + 1e-100 * steps
+    p = p.scatter(1, order, top)[:, None]
+    upper, lower = top[:, :-1, None], top[:, 1:, None]
+    gap, distance = upper - lower, p - lower  # (B, R, 1), (B, R, K)
+    low, high = lower / upper / (4 * rank), torch.ones_like(gap)  # of (eigenvalue - lower) / gap
+    for _ in range(52):
+        middle = (low * high).sqrt()  # of the exponents: the root may be next to 0
+        above = (p / (distance - middle * gap)).sum(-1, keepdim=True) > 0
+        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+    return torch.nn.functional.normalize(p / (distance - low * gap), dim=-1).mT
 
 
 def symmetric_root(covariance: Tensor) -> Tensor:
@@ -60,9 +109,13 @@ def symmetric_root(covariance: Tensor) -> Tensor:
     return (vectors * eigenvalues.clamp_min(0).sqrt()[..., None, :]) @ vectors.mT
 
 
-def push(family: Family, logits: Tensor, root: Tensor) -> Moments:
-    """Moments of the noise for Gaussian logits: (B, K) means and a (B, K, R) root of their covariance, in float64."""
+def push(family: Family, logits: Tensor, root: Tensor, vectors: Tensor | None = None) -> Moments:
+    """Moments of the noise for Gaussian logits: (B, K) means and a (B, K, R) root of their covariance, in float64.
+
+    With (B, K, M) vectors, their products with the noise's covariance instead of it.
+    """
     k = logits.shape[1]
+    known: dict[str, Tensor] = {}  # without points
     if not isinstance(family, VectorFamily):
         var = root.square().sum(-1)
         shift = family.label_noise(logits, var)
@@ -70,22 +123,28 @@ def push(family: Family, logits: Tensor, root: Tensor) -> Moments:
             centre = (family.mean(logits) - shift).flatten()  # E[A'(f)]
             std = var.flatten().sqrt()
             variance = gaussian_expectation(lambda f: (family.mean(f) - centre).square(), logits.flatten(), std)
-            return Moments(shift, variance.reshape(*logits.shape, 1), torch.zeros_like(shift))
+            covariance = variance[:, None, None] * (1 if vectors is None else vectors)
+            return Moments(shift, variance[:, None], torch.zeros_like(shift), covariance)
+        known = {"shift": shift, "error": torch.zeros_like(shift)}
     source = family if isinstance(family, VectorFamily) else _POINTS
     points = sobol_normal(root.shape[-1], source.num_points, source.replicates, source.seed).to(root)
     points = points.reshape(-1, points.shape[-1])  # (R * S, ...)
     centre = family.mean(logits)
     rows = max(1, _ROOM // (len(points) * k))
-    shifts, covariances, errors = [], [], []
-    for f, b, c in zip(logits.split(rows), root.split(rows), centre.split(rows), strict=True):
-        noise = c[:, None] - family.mean(f[:, None] + points @ b.mT)  # (B, R * S, K)
-        mean = noise.mean(1)
-        by_replicate = noise.unflatten(1, (source.replicates, -1)).mean(2)
-        noise -= mean[:, None]
-        shifts.append(mean)
-        errors.append(by_replicate.std(1) / math.sqrt(source.replicates))
-        covariances.append(noise.mT @ noise / noise.shape[1])
-    covariance = torch.cat(covariances)
-    if isinstance(family, VectorFamily):
-        return Moments(torch.cat(shifts), covariance, torch.cat(errors))
-    return Moments(shift, covariance, torch.zeros_like(shift))
+    parts = []
+    for start in range(0, len(logits), rows):
+        here = slice(start, start + rows)
+        across = root[here]
+        f = torch.baddbmm(logits[here, :, None], across, points.T.expand(len(across), -1, -1))  # (B, K, R * S)
+        if isinstance(family, Categorical):  # its mean along another axis, which is faster for few classes
+            change = torch.softmax(f, 1).sub_(centre[here, :, None])
+        else:
+            change = family.mean(f.mT).mT - centre[here, :, None]
+        by_replicate = change.unflatten(2, (source.replicates, -1)).mean(3)
+        mean = by_replicate.mean(2)
+        change -= mean[:, :, None]
+        variance = torch.linalg.vector_norm(change, dim=2).square() / len(points)
+        products = change @ (change.mT if vectors is None else change.mT @ vectors[here]) / len(points)
+        parts.append(Moments(-mean, variance, by_replicate.std(2) / math.sqrt(source.replicates), products))
+    moments = Moments(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    return moments._replace(**known)

@@ -90,7 +90,7 @@ def rank_examples(
         labels: the given labels, (N,) integers from 0 to K - 1: a tensor or array of any integer dtype, a list or a
             pandas Series with any index.
         method: how the noise is computed; see :func:`.label_noise_moments`.
-        batch_size: examples at a time; their (B, K, K) covariances are held.
+        batch_size: examples at a time.
         progress: called with the numbers of examples done and in all, after each batch.
         **options: other keywords of :func:`.label_noise_moments`, such as ``rank``, ``num_samples`` and ``generator``.
 
@@ -131,7 +131,6 @@ def rank_examples(
             if estimator is None:
                 estimator = Estimator(model, posterior, x, how)
                 labels = check_labels(labels, num, max(2, estimator.num_outputs)).cpu()
-            estimator.check_result(x)
             for part in estimator.parts(x):
                 given = labels[done : done + len(part)].to(device)
                 found.append(tuple(column.cpu() for column in _describe(estimator, part, given)))

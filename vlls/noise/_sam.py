@@ -16,7 +16,7 @@ from vlls.noise._call import borrowed, differentiable
 from vlls.noise._checks import check_batch, check_labels, check_logits, check_mode, forward_derivatives
 from vlls.noise._linearization import Linearization, differentiable_input
 from vlls.noise._posterior import ModelPosterior
-from vlls.noise._push import curvature, the_family
+from vlls.noise._push import bend, the_family
 from vlls.noise._trial import Trials, trials_of
 from vlls.posterior import DiagonalPosterior
 
@@ -121,7 +121,7 @@ def sam_label_noise(
                 with differentiable(), torch.no_grad():  # the same kernels as at the start: the difference is small
                     moved_logits = _accurate(call(moved, x))
         if linear:
-            return -(curvature(kind, logits) @ _accurate(slope)[..., None])[..., 0]
+            return -bend(kind, logits, _accurate(slope)[..., None])[..., 0]
         return kind.mean(logits) - kind.mean(moved_logits)
 
 
