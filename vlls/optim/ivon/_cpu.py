@@ -147,12 +147,13 @@ def _threads(pid: int) -> ThreadPoolExecutor:
 
 
 class _Table(Memory):
-    """The kernel's rows for some parameters: a step writes only those columns that differ from the last one's."""
+    """The kernel's rows for some parameters, into which a step writes hyperparameters and gradients only."""
 
     def __init__(self, states: States) -> None:
         super().__init__(states)
         self.array = (_Row * len(states))()
         self._rows = list(self.array)
+        self._groups = [id(state.group) for state in states]
         for row, state in zip(self._rows, states, strict=True):
             row.param, row.other = state.param.data_ptr(), state.other.data_ptr()
             row.momentum, row.hess = state.momentum.data_ptr(), state.hess.data_ptr()
@@ -165,18 +166,16 @@ class _Table(Memory):
         """Write hyperparameters and, for an update, gradients."""
         steps: Sequence[float] = [0.0] * len(self.states)
         if mode == UPDATE:
-            steps = torch.stack([state.step for state in self.states]).tolist()
-            for name in ("grad", "statistic"):
-                tensors = [getattr(state, name) for state in self.states]
-                for row, address in zip(self._rows, Fused.addresses(self.states, tensors, keep), strict=True):
-                    setattr(row, name, address)
+            steps = [float(state.step) for state in self.states]
+            grads = Fused.addresses(self.states, [state.grad for state in self.states], keep)
+            statistics = Fused.addresses(self.states, [state.statistic for state in self.states], keep)
+            for row, grad, statistic in zip(self._rows, grads, statistics, strict=True):
+                row.grad, row.statistic = grad, statistic
         made: dict[Any, _Numbers] = {}  # the same for all parameters of a group that have made as many steps
-        for row, state, step in zip(self._rows, self.states, steps, strict=True):
-            key = id(state.group), step
-            numbers = made.get(key)
-            if numbers is None:
-                numbers = made[key] = _numbers(state, mode, step)
-            row.numbers = numbers
+        for row, state, key in zip(self._rows, self.states, zip(self._groups, steps, strict=True), strict=True):
+            if key not in made:
+                made[key] = _numbers(state, mode, key[1])
+            row.numbers = made[key]
 
 
 def _numbers(state: ParameterState, mode: int, step: float) -> _Numbers:

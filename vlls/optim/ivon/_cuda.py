@@ -83,6 +83,7 @@ class _Launch:
         self._rows = torch.tensor([_row(state) for state in states])
         self._tiles = torch.tensor(_tiles(sizes), dtype=torch.int32)
         self._numbers = torch.empty(0)
+        self._groups = {id(state.group): state for state in states}  # one parameter of each group
         self._of_groups: dict[int, list[float]] = {}  # the numbers of each group
 
     @property
@@ -98,8 +99,7 @@ class _Launch:
             for column, name in ((GRAD, "grad"), (STATISTIC, "statistic")):
                 tensors = [getattr(state, name) for state in self._states]
                 rows[:, column] = torch.tensor(Fused.addresses(self._states, tensors, keep))
-        groups = {id(state.group): state for state in self._states}
-        of_groups = {group: _numbers(state) for group, state in groups.items()}
+        of_groups = {group: _numbers(state) for group, state in self._groups.items()}
         if of_groups != self._of_groups:
             self._of_groups = of_groups
             self._numbers = torch.tensor([of_groups[id(state.group)] for state in self._states])

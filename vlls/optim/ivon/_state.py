@@ -159,7 +159,9 @@ class ParameterState:
 
     def gradient(self, *, or_held: bool = False) -> Tensor | None:
         """The gradient in param.grad plus those of aliases, or the held one if param.grad has been cleared since."""
-        grad = self.held if or_held and self.param.grad is None else self.param.grad
+        grad = self.param.grad
+        if grad is None and or_held:
+            grad = self.held
         for alias in self.aliases:
             if alias.grad is not None:
                 grad = alias.grad if grad is None else grad + alias.grad
