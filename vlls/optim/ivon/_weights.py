@@ -125,6 +125,7 @@ class Weights:
         self._states: dict[Tensor, ParameterState] = {}
         self._executors: dict[type[StepExecutor], StepExecutor] = {}
         self.planned: list[ParameterState] = []  # all trainable parameters at the last refresh
+        self._masters: list[ParameterState] = []  # those that keep a mean of more bits
         self._seen: Seen | None = None  # from which they were made
         self._plans: list[tuple[list[ParameterState], Plan]] = []  # for all of them first, then for some of them
         self._options: tuple[bool | None, bool | None] | None = None  # of the optimizer, which the plans follow
@@ -149,11 +150,11 @@ class Weights:
         if self._seen is None or not _same(self._seen, self._look()):
             self._plans = []
             self.planned = self._refresh()
+            self._masters = [state for state in self.planned if state.keeps_master]
             self._seen = self._look()
-        masters = [state for state in self.planned if state.keeps_master]
-        for state in masters:
-            state.take_mean()
-        if masters:
+        if self._masters:
+            for state in self._masters:
+                state.take_mean()
             self._seen = self._look()
         return self.planned
 
