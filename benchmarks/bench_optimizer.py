@@ -7,15 +7,20 @@ and the ratio to AdamW fused.
 - sgd, adamw: torch's own; sgd with momentum 0.9.
 - sam: `vlls.SAM` over fused SGD, both of its passes; sam plain is a reference with a clone and a loop.
 - ivon-opt: the public package, `with sampled_params(train=True)` and `step()`.
-- ivon: ours by executor. "context" is `sampled_params(train=True)` and `step()`; "closure" is `step(closure)`; "kept"
-  is `step()` within `keep_sampled()`, where the update draws the next sample. On a GPU the fused ones also run
-  captured in a CUDA graph.
+- ivon: ours by executor; "default" is the one that it takes by itself. "context" is `sampled_params(train=True)` and
+  `step()`; "closure" is `step(closure)`; "kept" is `step()` within `keep_sampled()`, where the update draws the next
+  sample. On a GPU the fused ones also run captured in a CUDA graph.
 
 The memory column is the peak beyond parameters and gradients, in bytes a parameter, of 4 iterations in a process of
 its own; there ivon-opt is timed alone as well, because in company it finds memory that others have mapped.
 
+With `--host` the parameters are as many, of four entries each, so that arithmetic costs nothing: what is left is the
+time of the host, of Python mostly, given as time of the processor, which other programs do not change much. Before each
+step, and not timed, the gradients are others, at other addresses, as after `zero_grad()`.
+
     python benchmarks/bench_optimizer.py                 # every method, on the CPU and on a GPU if there is one
     python benchmarks/bench_optimizer.py --device cpu --rounds 5
+    python benchmarks/bench_optimizer.py --host          # the host's time of a step
 """
 
 from __future__ import annotations
@@ -128,6 +133,8 @@ def methods(device: str) -> dict[str, Callable[[list[torch.nn.Parameter]], Step]
         "sam": lambda p: _sam(p, foreach=False, fused=True, **sgd),
         "sam foreach": lambda p: _sam(p, foreach=True, fused=True, **sgd),
         "ivon-opt": ivon_opt,
+        "ivon default, context": lambda p: ivon(p, "context"),
+        "ivon default, closure": lambda p: ivon(p, "closure"),
         "ivon single, context": lambda p: ivon(p, "context", foreach=False),
         "ivon foreach, context": lambda p: ivon(p, "context", foreach=True),
         "ivon fused, context": lambda p: ivon(p, "context", fused=True),
@@ -172,7 +179,7 @@ def peak_bytes(name: str, device: str, threads: int) -> tuple[float, float]:
         step = methods(device)[name](params)
         times = [seconds(step, device) for _ in range(4)]
         return (torch.cuda.max_memory_allocated() - before) / numel, statistics.median(times[1:])
-    if name.startswith("ivon fused"):
+    if name.startswith(("ivon fused", "ivon default")):
         ivon([torch.nn.Parameter(torch.ones(9))], "closure", fused=True)  # loads the kernel
     before = resident_bytes()
     with PeakMemory() as memory:
@@ -227,21 +234,62 @@ def measure(device: str, rounds: int, only: list[str] | None) -> list[dict[str, 
     return rows
 
 
+HOST = ("adamw fused", "ivon default, context", "ivon default, closure", "ivon fused, kept")
+
+
+def measure_host(device: str, rounds: int) -> list[dict[str, Any]]:
+    """The host's time of a step over many small parameters, by alternating rounds."""
+    makers = methods(device)
+    groups = {name: [torch.nn.Parameter(torch.ones(4, device=device)) for _ in range(110)] for name in HOST}
+    for params in groups.values():
+        _give_gradients(params)
+    steps = {name: makers[name](params) for name, params in groups.items()}
+    times: dict[str, list[float]] = {name: [] for name in HOST}
+    for count in range(3 + rounds):
+        for name, step in steps.items():
+            _give_gradients(groups[name])
+            synchronize(torch.device(device))
+            start = time.process_time()
+            step()
+            times[name] += [time.process_time() - start] * (count >= 3)
+    base = statistics.median(times["adamw fused"])
+    rows = []
+    print(f"\n{device}: {'method':<26} {'host us':>9} {'x AdamW fused':>14}")
+    for name, values in times.items():
+        middle = statistics.median(values)
+        rows.append({"method": name, "host_us": 1e6 * middle, "over_adamw_fused": middle / base})
+        print(f"{device}: {name:<26} {1e6 * middle:9.0f} {middle / base:14.2f}")
+    return rows
+
+
+def _give_gradients(params: list[torch.nn.Parameter]) -> None:
+    """Other memory than that of the last gradients, which are still there."""
+    for p, new in zip(params, [torch.full_like(p, 1e-3) for p in params], strict=True):
+        p.grad = new
+
+
 def main() -> None:
     """Measure, print the table, write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     available = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     parser.add_argument("--device", nargs="+", default=available, choices=["cpu", "cuda"])
-    parser.add_argument("--rounds", type=int, default=15, help="rounds of alternating iterations")
+    parser.add_argument("--rounds", type=int, help="rounds of alternating iterations (15; with --host 300)")
+    parser.add_argument("--host", action="store_true", help="the host's time of a step over many small parameters")
     parser.add_argument("--only", nargs="+", metavar="METHOD", help="names from the table; adamw fused is needed")
     folder = Path(__file__).parent / "records"
     parser.add_argument("--output", type=Path, default=folder, help="folder for optimizer-DEVICE.json")
     arguments = parser.parse_args()
     for device in arguments.device:
-        rows = measure(device, arguments.rounds, arguments.only)
         name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
-        path = arguments.output / f"optimizer-{device}.json"
-        write_record(path, __doc__, device=name, parameters=21_282_122, rounds=arguments.rounds, rows=rows)
+        if arguments.host:
+            torch.set_num_threads(1)
+            rounds, of, numel = arguments.rounds or 300, "optimizer-host", 440
+            rows = measure_host(device, rounds)
+        else:
+            rounds, of, numel = arguments.rounds or 15, "optimizer", 21_282_122
+            rows = measure(device, rounds, arguments.only)
+        path = arguments.output / f"{of}-{device}.json"
+        write_record(path, __doc__, device=name, parameters=numel, rounds=rounds, rows=rows)
 
 
 if __name__ == "__main__":

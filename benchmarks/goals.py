@@ -52,7 +52,7 @@ def _optimizer(device: str) -> Iterable[Quantity]:
         kept: "IVON fused, keep_sampled",
         closure: "IVON fused, step(closure)",
         context: "IVON fused, sampled_params",
-        plain: "IVON, default",
+        plain: "IVON, fused=False",
         "ivon-opt": "ivon-opt",
     }
     goals: dict[str, tuple[float, float | None]]

@@ -9,7 +9,8 @@ from ivon_problems import assert_lockstep, batch, weights
 from ivon_reference import ReferenceIVON
 
 from vlls import IVON
-from vlls.optim.ivon._cuda import INTERPRETED, FusedCUDA
+from vlls.optim.ivon._cuda import INTERPRETED, FusedCUDA, _runs_on, _Table
+from vlls.optim.ivon._tensors import SingleTensor
 
 torch.set_num_threads(1)
 
@@ -88,3 +89,49 @@ def test_channels_last_and_a_parameter_without_gradient():
         reference.step([(theta, theta**3)])
     assert np.abs(vector([p]) - reference.m).max() < 1e-5
     assert p.is_contiguous(memory_format=torch.channels_last) and torch.equal(unused.detach(), torch.ones(7))
+
+
+def test_it_is_the_default_where_it_works_and_one_that_fails_leaves_torch_s_operations(monkeypatch):
+    monkeypatch.setattr("vlls.optim.ivon._registry.EXECUTORS", [FusedCUDA, SingleTensor])
+    before = torch.get_rng_state()
+    optimizer = IVON([torch.nn.Parameter(torch.ones(9))], lr=0.1, ess=10.0)
+    assert optimizer.executor.startswith("cuda triton") and optimizer.capturable
+    assert torch.equal(torch.get_rng_state(), before)  # it was tried with numbers of its own
+
+    def missing():
+        raise RuntimeError("no Triton")
+
+    monkeypatch.setattr("vlls.optim.ivon._cuda._kernel", missing)
+    _runs_on.cache_clear()
+    assert optimizer.executor == "single" and not optimizer.capturable
+    optimizer.step(lambda: optimizer.param_groups[0]["params"][0].sum().backward())
+    with pytest.raises(RuntimeError, match="no Triton"):
+        IVON([torch.nn.Parameter(torch.ones(9))], lr=0.1, ess=10.0, fused=True).step(lambda: None)
+    _runs_on.cache_clear()
+
+
+def test_tables_are_sent_again_only_if_something_has_changed(monkeypatch):
+    params = [torch.nn.Parameter(torch.ones(5)) for _ in range(3)]
+    groups = [{"params": params[:2]}, {"params": params[2:], "hess_approx": "gradsq"}]
+    optimizer = IVON(groups, lr=0.1, ess=10.0, beta1=0.0, fused=True)
+    sent = []
+    monkeypatch.setattr(_Table, "send", lambda *given, send=_Table.send: (sent.append(send(*given)), sent[-1])[1])
+
+    def step():
+        with optimizer.sampled_params(train=True):
+            for p in params:
+                p.grad = gradient
+        optimizer.step()
+        copied, tables = [table._version for table in sent], list(sent)
+        sent.clear()
+        return copied, tables
+
+    gradient = torch.ones(5)
+    step()
+    (first, tables), (second, again) = step(), step()
+    assert first == second and all(a is b for a, b in zip(tables, again, strict=True))
+    gradient = torch.ones(5)
+    assert step()[0] != second
+    third = step()[0]
+    optimizer.param_groups[1]["ess"] = 5.0
+    assert step()[0] != third

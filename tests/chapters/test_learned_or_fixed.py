@@ -31,7 +31,8 @@ def runs(panel="a", **more):
             method = "ivon" if std is None else "ivon_fixed"
             rows.append(
                 {
-                    **{"panel": panel, "method": method, "variant": "", "seed": seed, "test_accuracy": accuracy / 100},
+                    **{"role": "main", "status": "finished", "panel": panel, "method": method, "variant": ""},
+                    **{"seed": seed, "test_accuracy": accuracy / 100},
                     **{"value": np.nan if std is None else 1 / std, "posterior_std": std, "std_start": 0.1},
                 }
             )

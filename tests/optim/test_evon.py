@@ -44,8 +44,9 @@ def give_bases(optimizer, basis_of=torch.eye):
 def test_it_is_ivon_bit_for_bit(make, data, more, how):
     ours, theirs = make(), make()
     given = {"max_axis": {"max_axis": 0, "interval": 1}, "interval": {"interval": 100}, "identity": {"interval": 100}}
+    more = {**more, "fused": False}
     one = evon(ours, generator=torch.Generator().manual_seed(1), **more, **given[how])
-    two = IVON(theirs.parameters(), **OPTIONS, generator=torch.Generator().manual_seed(1), foreach=False, **more)
+    two = IVON(theirs.parameters(), **OPTIONS, generator=torch.Generator().manual_seed(1), **more)
     for step in range(6):
         if step == 1 and how == "identity":
             give_bases(one)
@@ -166,7 +167,7 @@ def test_the_kernel_keeps_three_numbers_a_weight_and_three_buffers():
     optimizer = evon(model, fused=True)
     for _ in range(7):
         train_step(model, optimizer, batch(), samples=1)
-    ((executor, states),) = optimizer._weights._last_plan
+    ((executor, states),) = optimizer._weights._plan(optimizer._weights.planned)
     state = next(state for state in states if state.param is model[0].weight)
     assert state.turned
     kept = {name for name, value in vars(state).items() if isinstance(value, torch.Tensor) and value.ndim == 2}
@@ -281,7 +282,7 @@ def test_it_is_a_variational_optimizer_and_predicts():
     for _ in range(4):
         train_step(model, optimizer, batch())
     assert isinstance(optimizer, VariationalOptimizer) and not optimizer.capturable
-    assert optimizer.executor == "eigenbasis"
+    assert optimizer.executor.startswith("eigenbasis")
     x = batch()[0]
     assert predict(model, optimizer, x, 8).sum(1).allclose(torch.ones(len(x)))
     assert predict(model, optimizer.posterior(model), x, 8).sum(1).allclose(torch.ones(len(x)))

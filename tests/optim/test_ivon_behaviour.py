@@ -356,7 +356,7 @@ def test_an_executor_is_a_class_and_an_entry_of_the_table(monkeypatch):
 
     monkeypatch.setattr(_registry, "EXECUTORS", [Mine, *_registry.EXECUTORS])
     model = mlp()
-    optimizer = IVON(model.parameters(), lr=0.1, ess=30.0)
+    optimizer = IVON(model.parameters(), lr=0.1, ess=30.0, fused=False)
     assert optimizer.executor == "mine 1.0, single" and not optimizer.capturable
     train_step(model, optimizer, batch())
     assert Mine.drawn == 2

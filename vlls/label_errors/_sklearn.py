@@ -20,7 +20,6 @@ from vlls.label_errors._clean import fit_correction
 from vlls.label_errors._find import find_label_errors
 from vlls.label_errors._sampled import sampled_probabilities
 from vlls.optim import EVON, IVON, SAM, VariationalOptimizer
-from vlls.optim.ivon._cpu import available
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -214,7 +213,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         options |= {"ess": num_train, "hess_init": 1 / (NOISE**2 * size * num_train)}
         if self.method == "evon":
             return EVON(params, **options)
-        return IVON(params, fused=torch.device(self.device).type == "cpu" and available(), **options)
+        return IVON(params, **options)
 
     def _train(self, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor) -> None:
         per_epoch = math.ceil(len(inputs) / self.batch_size)

@@ -162,8 +162,8 @@ class SAM(Optimizer):
         base_optimizer: a class such as ``torch.optim.SGD``.
         rho: radius :math:`\rho \ge 0` of the neighbourhood.
         adaptive: whether the neighbourhood scales with each parameter's magnitude.
-        foreach: whether the perturbation uses torch's multi-tensor kernels; None: on CUDA only. The base optimizer
-            chooses for itself.
+        foreach: whether the perturbation uses torch's multi-tensor kernels; None: where they are quicker, which is on
+            CUDA. The base optimizer chooses for itself: pass ``fused=True`` for its quickest.
         **kwargs: options of the base optimizer, such as ``lr``.
 
     Raises:

@@ -38,8 +38,8 @@ class EVON(IVON):
             of these steps.
         basis_decay: decay of these averages in a step, in [0, 1).
         max_axis: length of the longest axis that has a basis, >= 0; at 0 it is IVON.
-        fused: IVON's kernel for float32 parameters on a CPU, on their coordinates, with other random numbers: the
-            quickest and leanest. None: off. Other parameters take torch's operations, one after the other.
+        fused: IVON's kernel for float32 parameters on a CPU, on their coordinates, with random numbers of its own: the
+            quickest and leanest. None: where it works. Other parameters take torch's operations, one after the other.
         **options: as of :class:`.IVON`, except ``foreach``.
 
     Raises:
@@ -109,12 +109,6 @@ class EVON(IVON):
         self._weights = _EigenWeights(self)
 
     @property
-    def executor(self) -> str:
-        """The name of the code that takes the steps; random numbers and last digits depend on it."""
-        params = [p for p in self._params() if p.requires_grad and p.numel()] or self._params()
-        return ", ".join(dict.fromkeys(kind.label() for kind in _executors_of(params, self.fused)))
-
-    @property
     def capturable(self) -> bool:
         """Whether a CUDA graph can hold the steps; it cannot hold a change of the bases."""
         return False
@@ -132,8 +126,8 @@ class EVON(IVON):
 class _EigenWeights(Weights):
     state_type = EigenState
 
-    def _executors_of(self, states: list[ParameterState]) -> list[type[StepExecutor]]:
-        return _executors_of([state.param for state in states], self._optimizer.fused)
+    def executors_of(self, params: Sequence[Tensor]) -> list[type[StepExecutor]]:
+        return _executors_of(params, self._optimizer.fused)
 
     def update(self, states: list[ParameterState]) -> None:
         if not _all_finite([state.grad for state in states if state.grad is not None]):
@@ -153,11 +147,5 @@ def _all_finite(grads: list[Tensor]) -> bool:
 
 
 def _executors_of(params: Sequence[Tensor], fused: bool | None) -> list[type[StepExecutor]]:
-    return [
-        FusedEigenbasis
-        if fused and FusedEigenbasis.supports(param)
-        else EigenbasisForeach
-        if param.is_cuda
-        else Eigenbasis
-        for param in params
-    ]
+    takes = FusedEigenbasis.works if fused is None else FusedEigenbasis.supports if fused else lambda param: False
+    return [FusedEigenbasis if takes(p) else EigenbasisForeach if p.is_cuda else Eigenbasis for p in params]

@@ -13,7 +13,7 @@ from vlls._bases import back, project, turn_alike
 from vlls.optim._evon._learning import learn_bases, new_buffers
 from vlls.optim._evon._state import EigenState, channels_last
 from vlls.optim.alg1 import hess_estimate, ivon_direction, posterior_noise, sample_statistic
-from vlls.optim.ivon._cpu import FusedCPU
+from vlls.optim.ivon._cpu import FusedCPU, _Table
 from vlls.optim.ivon._executors import SAVE_AND_SAMPLE, UPDATE, States
 from vlls.optim.ivon._state import ParameterState
 from vlls.optim.ivon._tensors import Foreach, SingleTensor, _pieces, round_at_random
@@ -167,6 +167,9 @@ class FusedEigenbasis(FusedCPU):
     @classmethod
     def label(cls) -> str:
         return f"eigenbasis, {super().label()}"
+
+    def _table(self, states: States) -> _Table:
+        return _Table(states)  # of a list that is made for this call, perhaps of memory that is free after it
 
     def save(self, states: States) -> None:
         super().save(states)

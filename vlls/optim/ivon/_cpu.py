@@ -15,6 +15,8 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import threading
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from pathlib import Path
@@ -23,23 +25,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlls.optim.ivon._executors import EXCHANGE, UPDATE, Fused, States
-from vlls.optim.ivon._state import ParameterState
+from vlls.optim.ivon._executors import EXCHANGE, UPDATE, Fused, Memory, States
+from vlls.optim.ivon._state import ParameterState, beta2_at, bias_correction_at
 
 TILE = 4096  # of _ivon.c
 SOURCE = Path(__file__).with_name("_ivon.c")
 FLAGS = ["-O3", "-std=c11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"]
 
-_COLUMNS = (
-    (ctypes.c_void_p, "param other grad statistic momentum hess"),
-    (ctypes.c_int64, "numel stream"),
-    (ctypes.c_float, "lr ess weight_decay beta1 rate1 rate2 inverse_bias clip estimate_clip"),
-    (ctypes.c_int64, "gradsq"),
-)
+_building = threading.Lock()
+
+
+class _Numbers(ctypes.Structure):  # of _ivon.c
+    _fields_ = [
+        *((name, ctypes.c_float) for name in "lr ess weight_decay beta1 rate1 rate2 inverse_bias".split()),
+        ("clip", ctypes.c_float),
+        ("estimate_clip", ctypes.c_float),
+        ("gradsq", ctypes.c_int64),
+    ]
 
 
 class _Row(ctypes.Structure):  # of _ivon.c
-    _fields_ = [(name, dtype) for dtype, names in _COLUMNS for name in names.split()]
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("param", "other", "grad", "statistic", "momentum", "hess")),
+        ("numel", ctypes.c_int64),
+        ("stream", ctypes.c_int64),
+        ("numbers", _Numbers),
+    ]
 
 
 def compiler() -> list[str] | None:
@@ -60,34 +71,53 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
+def _folder() -> Path:
+    """Where the kernel is kept: the user's cache; if it is read-only, a folder for temporary files, of this user."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "vlls")
+    if _is_writable(cache, 0o777):
+        return cache
+    if hasattr(os, "getuid"):
+        own = Path(tempfile.gettempdir(), f"vlls-{os.getuid()}")
+        # all users may write beside it, so another could have made it first, with a library of theirs in it
+        if _is_writable(own, 0o700) and (own.lstat().st_uid, own.lstat().st_mode & 0o77) == (os.getuid(), 0):
+            return own
+    return Path(tempfile.mkdtemp(prefix="vlls-"))
+
+
+def _is_writable(folder: Path, mode: int) -> bool:
+    """Whether the folder is there, made if need be, and can be written to."""
+    try:
+        folder.mkdir(mode, parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
 @lru_cache(maxsize=1)
 def _library() -> ctypes.CDLL:
+    with _building:  # one thread at a time
+        return _build()
+
+
+def _build() -> ctypes.CDLL:
     command = compiler()
     if command is None:
         raise RuntimeError(
             "fused=True needs a C compiler for parameters on the CPU and found none of cc, gcc, clang; "
-            "install one, point $CC to it, or leave fused=None"
+            "install one, point $CC to it, or leave fused out"
         )
     native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
     build = [*command, *FLAGS, native, "-x", "c", "-"]
     source = SOURCE.read_bytes()
     name = hashlib.sha256(b"\0".join([source, repr(build).encode(), _processor().encode()])).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "vlls")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK)
-    except OSError:
-        writable = False
-    if not writable:
-        folder = Path(tempfile.mkdtemp(prefix="vlls-"))
-    path = folder / f"ivon-{name}.so"
+    path = _folder() / f"ivon-{name}.so"
     if not path.exists():
         partial = path.with_suffix(f".{os.getpid()}.partial")
         built = subprocess.run([*build, "-o", str(partial), "-lm"], input=source, capture_output=True, check=False)
         if built.returncode != 0:
             raise RuntimeError(
                 f"{shlex.join(build)} failed on {SOURCE.name}: {built.stderr.decode(errors='replace').strip()[:500]}; "
-                "point $CC to another compiler, or leave fused=None"
+                "point $CC to another compiler, or leave fused out"
             )
         partial.replace(path)  # at once whole, also beside another process that builds it
     library = ctypes.CDLL(str(path))
@@ -97,10 +127,15 @@ def _library() -> ctypes.CDLL:
 
 
 def available() -> bool:
-    """Whether a compiler is installed and compiles the kernel."""
+    """Whether a compiler is installed and compiles the kernel; one that fails is tried once in these surroundings."""
+    return _available(*(os.environ.get(name) for name in ("CC", "PATH", "HOME", "XDG_CACHE_HOME", "TMPDIR")))
+
+
+@lru_cache(maxsize=1)
+def _available(*surroundings: str | None) -> bool:
     try:
         _library()
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError, AttributeError):  # an AttributeError: it has made a library of something else
         return False
     return True
 
@@ -111,14 +146,63 @@ def _threads(pid: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="vlls-ivon")
 
 
+class _Table(Memory):
+    """The kernel's rows for some parameters, into which a step writes hyperparameters and gradients only."""
+
+    def __init__(self, states: States) -> None:
+        super().__init__(states)
+        self.array = (_Row * len(states))()
+        self._rows = list(self.array)
+        self._groups = [id(state.group) for state in states]
+        for row, state in zip(self._rows, states, strict=True):
+            row.param, row.other = state.param.data_ptr(), state.other.data_ptr()
+            row.momentum, row.hess = state.momentum.data_ptr(), state.hess.data_ptr()
+            row.numel, row.stream = state.param.numel(), state.index
+        sizes = [state.param.numel() for state in states]
+        self.tiles = sum(-(-size // TILE) for size in sizes)
+        self.threads = max(1, sum(sizes) // (4 * TILE))  # at most: for less work another costs more than it does
+
+    def write(self, mode: int, keep: list[Tensor]) -> None:
+        """Write hyperparameters and, for an update, gradients."""
+        steps: Sequence[float] = [0.0] * len(self.states)
+        if mode == UPDATE:
+            steps = [float(state.step) for state in self.states]
+            grads = Fused.addresses(self.states, [state.grad for state in self.states], keep)
+            statistics = Fused.addresses(self.states, [state.statistic for state in self.states], keep)
+            for row, grad, statistic in zip(self._rows, grads, statistics, strict=True):
+                row.grad, row.statistic = grad, statistic
+        made: dict[Any, _Numbers] = {}  # the same for all parameters of a group that have made as many steps
+        for row, state, key in zip(self._rows, self.states, zip(self._groups, steps, strict=True), strict=True):
+            if key not in made:
+                made[key] = _numbers(state, mode, key[1])
+            row.numbers = made[key]
+
+
+def _numbers(state: ParameterState, mode: int, step: float) -> _Numbers:
+    group = state.group
+    numbers = _Numbers(ess=group["ess"], weight_decay=group["weight_decay"])
+    if mode == UPDATE:
+        numbers.lr, numbers.clip = float(state.lr), group["clip_radius"]
+        numbers.estimate_clip = group["hess_clip"] / group["ess"]
+        numbers.beta1, numbers.rate1 = group["beta1"], 1.0 - group["beta1"]
+        numbers.rate2 = 1.0 - beta2_at(step, group)
+        numbers.inverse_bias = 1.0 / bias_correction_at(step, group)
+        numbers.gradsq = group["hess_approx"] == "gradsq"
+    return numbers
+
+
 class FusedCPU(Fused):
     """Alg. 1, the mean's exchange and the next sample in one pass each; three numbers a parameter beside itself."""
 
-    _last: tuple[States, Any] | None = None  # the parameters of the last call and their table
+    _tables: tuple[_Table, ...] = ()  # of the last two calls: all parameters, and those with a gradient
 
     @classmethod
     def supports(cls, param: Tensor) -> bool:
         return param.device.type == "cpu" and cls.takes(param)
+
+    @classmethod
+    def works(cls, param: Tensor) -> bool:
+        return cls.supports(param) and available()
 
     @classmethod
     def label(cls) -> str:
@@ -129,22 +213,24 @@ class FusedCPU(Fused):
         _library()  # builds the kernel
         super().save(states)
 
+    def _table(self, states: States) -> _Table:
+        table = next((table for table in self._tables if table.hold(states)), None)
+        if table is None:
+            table = _Table(states)
+            self._tables = (table, *(old for old in self._tables[:1] if old.states is not states))
+        return table
+
     def _run(self, mode: int, states: States, key: Tensor | None, at_sample: bool, resample: bool) -> None:
         library, number = _library(), 0 if key is None else int(key)
         keep: list[Tensor] = []  # tensors made here live until the kernel is done
-        if mode == EXCHANGE and self._last is not None and self._last[0] is states:
-            table = self._last[1]  # of the draw that is taken back: the same addresses
-        else:
-            table = (_Row * len(states))()
-            for row, state in zip(table, states, strict=True):
-                _fill(row, state, mode, keep)
-            self._last = states, table
-        tiles = sum(-(-row.numel // TILE) for row in table)
-        threads = min(torch.get_num_threads(), max(1, tiles // 4))
-        cuts = [tiles * k // threads for k in range(threads + 1)]
+        table = self._table(states)
+        if mode != EXCHANGE:
+            table.write(mode, keep)
+        threads = min(torch.get_num_threads(), table.threads)
+        cuts = [table.tiles * k // threads for k in range(threads + 1)]
 
         def part(k: int) -> None:
-            address = ctypes.addressof(table)
+            address = ctypes.addressof(table.array)
             library.ivon_run(mode, address, len(states), cuts[k], cuts[k + 1], number, at_sample, resample)
 
         others: list[Future[None]] = []
@@ -160,19 +246,3 @@ class FusedCPU(Fused):
             wait(others)
         for other in others:
             other.result()
-
-
-def _fill(row: _Row, state: ParameterState, mode: int, keep: list[Tensor]) -> None:
-    group = state.group
-    row.param, row.other = state.param.data_ptr(), state.other.data_ptr()
-    row.numel, row.stream = state.param.numel(), state.index
-    row.hess = state.hess.data_ptr()
-    row.ess, row.weight_decay = group["ess"], group["weight_decay"]
-    if mode != UPDATE:
-        return
-    row.grad, row.statistic = (Fused.address(tensor, state, keep) for tensor in (state.grad, state.statistic))
-    row.momentum = state.momentum.data_ptr()
-    row.lr, row.clip, row.estimate_clip = float(state.lr), group["clip_radius"], group["hess_clip"] / group["ess"]
-    row.beta1, row.rate1, row.rate2 = group["beta1"], 1.0 - group["beta1"], 1.0 - state.beta2
-    row.inverse_bias = 1.0 / state.bias_correction
-    row.gradsq = group["hess_approx"] == "gradsq"

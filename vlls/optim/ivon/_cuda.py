@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 from contextlib import nullcontext
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vlls.optim.ivon._executors import EXCHANGE, UPDATE, Fused, States
+from vlls._compiled import capturing
+from vlls.optim.ivon._executors import EXCHANGE, UPDATE, Fused, Memory, States
 from vlls.optim.ivon._state import ParameterState
-
-Launch = tuple[torch.device, dict[str, Any], Tensor, Tensor, Tensor]  # constants; rows, numbers, tiles
 
 LANES = 1024  # normal numbers of one of Philox's four words
 TILE = 4 * LANES
+GRAD, STATISTIC = 2, 3  # columns of the rows
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton on a CPU, for tests
 
 
@@ -39,28 +38,27 @@ class _Table:
 
     SPARE = 4  # changes while a CUDA graph is being captured
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        self._dtype = dtype
-        self._rows: list[Any] = []
+    def __init__(self) -> None:
+        self._sent = torch.empty(0)
         self.tensor: Tensor | None = None
         self._pinned: list[Tensor] = []
         self._in_graphs: list[Tensor] = []  # a captured copy reads these again at every replay
 
-    def send(self, rows: list[Any], device: torch.device) -> Tensor:
-        same = rows is self._rows or rows == self._rows
+    def send(self, values: Tensor, device: torch.device) -> Tensor:
+        """The array in device memory; ``values`` must not be changed in place afterwards."""
+        same = values is self._sent or torch.equal(values, self._sent)
         if same and self.tensor is not None and self.tensor.device == device:
             return self.tensor
-        values = torch.tensor(rows, dtype=self._dtype)
-        capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        in_graph = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
         if self.tensor is None or self.tensor.shape != values.shape or self.tensor.device != device:
-            if capturing:
+            if in_graph:
                 raise RuntimeError(
                     "take one step, or a few, before capturing a CUDA graph: IVON's tables are not made yet"
                 )
             self.tensor = torch.empty_like(values, device=device)
             if device.type == "cuda":
                 self._pinned = [torch.empty_like(values).pin_memory() for _ in range(self.SPARE)]
-        if capturing:
+        if in_graph:
             if not self._pinned:
                 raise RuntimeError(
                     f"more than {self.SPARE} captures with changed gradients or hyperparameters; make a new optimizer "
@@ -70,16 +68,76 @@ class _Table:
             self.tensor.copy_(self._in_graphs[-1], non_blocking=True)
         else:
             self.tensor.copy_(values)
-        self._rows = rows
+        self._sent = values
         return self.tensor
+
+
+class _Launch:
+    """One launch of the kernel, for parameters of one device and Hessian approximation."""
+
+    def __init__(self, states: States) -> None:
+        self._states = states
+        self.device = states[0].param.device
+        self.gradsq = states[0].group["hess_approx"] == "gradsq"
+        sizes = tuple(state.param.numel() for state in states)
+        self._rows = torch.tensor([_row(state) for state in states])
+        self._tiles = torch.tensor(_tiles(sizes), dtype=torch.int32)
+        self._numbers = torch.empty(0)
+        self._groups = {id(state.group): state for state in states}  # one parameter of each group
+        self._of_groups: dict[int, list[float]] = {}  # the numbers of each group
+
+    @property
+    def averaged(self) -> bool:
+        """Whether the statistics are averages over samples."""
+        return self._states[0].statistic is not None
+
+    def send(self, mode: int, tables: dict[str, _Table], keep: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows, numbers and tiles in device memory."""
+        rows = self._rows
+        if mode == UPDATE:
+            rows = rows.clone()
+            for column, name in ((GRAD, "grad"), (STATISTIC, "statistic")):
+                tensors = [getattr(state, name) for state in self._states]
+                rows[:, column] = torch.tensor(Fused.addresses(self._states, tensors, keep))
+        of_groups = {group: _numbers(state) for group, state in self._groups.items()}
+        if of_groups != self._of_groups:
+            self._of_groups = of_groups
+            self._numbers = torch.tensor([of_groups[id(state.group)] for state in self._states])
+        numbers = tables["numbers"].send(self._numbers, self.device)
+        _write_device_lr(numbers, self._states)
+        return tables["rows"].send(rows, self.device), numbers, tables["tiles"].send(self._tiles, self.device)
+
+
+class _Launches(Memory):
+    """The launches for some parameters."""
+
+    def __init__(self, states: States) -> None:
+        for state in states:
+            if state.step.device != state.param.device:
+                state.step = state.lasting["step"] = state.step.to(state.param.device, torch.float32)
+        super().__init__(states, "step")
+        parts: dict[Any, list[ParameterState]] = {}
+        for state, approx in zip(states, self._approximations(), strict=True):
+            parts.setdefault((state.param.device, approx), []).append(state)
+        self._of = self._approximations()
+        self.parts = [_Launch(part) for part in parts.values()]
+        self.sent: list[tuple[Tensor, Tensor, Tensor]] = []  # the tables of the last call
+
+    def _approximations(self) -> list[str]:
+        return [state.group["hess_approx"] for state in self.states]
+
+    def hold(self, states: States) -> bool:
+        return super().hold(states) and self._approximations() == self._of
 
 
 class FusedCUDA(Fused):
     """Alg. 1, the mean's exchange and the next sample, each one launch for all parameters of a device."""
 
+    _made: tuple[_Launches, ...] = ()  # the last two: for all parameters, and for those with a gradient
+
     def __init__(self) -> None:
-        self._tables: dict[Any, _Table] = {}
-        self._last: tuple[States, list[Launch]] | None = None  # an exchange uses the draw's tables
+        self._tables: dict[Any, dict[str, _Table]] = {}
+        self._last: _Launches | None = None
 
     @classmethod
     def supports(cls, param: Tensor) -> bool:
@@ -89,47 +147,57 @@ class FusedCUDA(Fused):
         return (param.is_cuda or INTERPRETED) and cls.takes(param)
 
     @classmethod
+    def works(cls, param: Tensor) -> bool:
+        there = (param.is_cuda or INTERPRETED) and cls.takes(param)
+        return there and (capturing([param]) or _runs_on(param.device))  # a graph is captured after a few steps
+
+    @classmethod
     def label(cls) -> str:
         return f"cuda triton {version('triton')}"
 
     def _run(self, mode: int, states: States, key: Tensor | None, at_sample: bool, resample: bool) -> None:
         kernel = _kernel()
         keep: list[Tensor] = []  # tensors made here live until the kernel is in the queue
-        if mode != EXCHANGE or self._last is None or self._last[0] is not states:
-            self._last = states, list(self._prepare(mode, states, keep))
-        for device, constants, rows, numbers, tiles in self._last[1]:
-            constants |= {"MODE": mode, "AT_SAMPLE": at_sample, "RESAMPLE": resample}
-            with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-                kernel[(len(tiles),)](rows, numbers, tiles, numbers if key is None else key.to(device), **constants)
+        launches = next((made for made in self._made if made.hold(states)), None)
+        if launches is None:
+            launches = _Launches(states)
+            self._made = (launches, *(old for old in self._made[:1] if old.states is not states))
+        if mode != EXCHANGE or launches is not self._last:  # else the tables are those of the draw
+            launches.sent = [part.send(mode, self._tables_of(mode, part), keep) for part in launches.parts]
+            self._last = launches
+        for part, (rows, numbers, tiles) in zip(launches.parts, launches.sent, strict=True):
+            constants = {"MODE": mode, "AT_SAMPLE": at_sample, "RESAMPLE": resample, "LANES": LANES}
+            constants |= {"AVERAGED": mode == UPDATE and part.averaged, "GRADSQ": mode == UPDATE and part.gradsq}
+            with torch.cuda.device(part.device) if part.device.type == "cuda" else nullcontext():
+                at = numbers if key is None else key.to(part.device)
+                kernel[(len(tiles),)](rows, numbers, tiles, at, **constants)
 
-    def _prepare(self, mode: int, states: States, keep: list[Tensor]) -> Iterator[Launch]:
-        """The tables of each launch: one for each device and, in an update, Hessian approximation."""
-        parts: dict[Any, list[ParameterState]] = {}
-        for state in states:
-            gradsq = mode == UPDATE and state.group["hess_approx"] == "gradsq"
-            parts.setdefault((state.param.device, gradsq), []).append(state)
-        for (device, gradsq), members in parts.items():
-
-            def send(name: str, dtype: torch.dtype, rows: list[Any], at: Any = (device, mode, gradsq)) -> Tensor:
-                return self._tables.setdefault((*at, name), _Table(dtype)).send(rows, at[0])
-
-            rows = send("rows", torch.int64, [_addresses(state, mode, keep) for state in members])
-            numbers = send("numbers", torch.float32, [_numbers(state) for state in members])
-            _write_device_lr(numbers, members)
-            tiles = send("tiles", torch.int32, _tiles(tuple(state.param.numel() for state in members)))
-            averaged = mode == UPDATE and members[0].statistic is not None
-            yield device, {"AVERAGED": averaged, "GRADSQ": gradsq, "LANES": LANES}, rows, numbers, tiles
+    def _tables_of(self, mode: int, part: _Launch) -> dict[str, _Table]:
+        """The same for each step, as a CUDA graph reads them again."""
+        of = part.device, mode, part.gradsq
+        if of not in self._tables:
+            self._tables[of] = {name: _Table() for name in ("rows", "numbers", "tiles")}
+        return self._tables[of]
 
 
-def _addresses(state: ParameterState, mode: int, keep: list[Tensor]) -> list[int]:
-    if state.step.device != state.param.device:
-        state.step = state.lasting["step"] = state.step.to(state.param.device, torch.float32)
-    read: tuple[int | None, ...] = (None, None, None)
-    if mode == UPDATE:
-        grad, statistic = Fused.address(state.grad, state, keep), Fused.address(state.statistic, state, keep)
-        read = (grad, statistic, state.momentum.data_ptr())
-    row = (state.param.data_ptr(), state.other.data_ptr(), *read, state.hess.data_ptr(), state.step.data_ptr())
-    return [*(address or 0 for address in row), state.param.numel(), state.index]
+@cache
+def _runs_on(device: torch.device) -> bool:
+    """Whether Triton is installed and runs the kernel there, for which it needs a C compiler too."""
+    from vlls.optim.ivon._optimizer import IVON  # late: it needs this module
+
+    try:
+        probe = torch.ones(1, device=device, requires_grad=True)
+        with IVON([probe], 0.0, 1.0, fused=True, generator=torch.Generator(device)).sampled_params():
+            return True
+    except Exception:  # whatever it is, torch's operations work without it
+        return False
+
+
+def _row(state: ParameterState) -> list[int]:
+    """The kernel's row of a parameter; gradient and statistic are written before each update."""
+    before, after = (state.param, state.other), (state.momentum, state.hess, state.step)
+    addresses = [*(t.data_ptr() for t in before), 0, 0, *(t.data_ptr() for t in after)]
+    return [*addresses, state.param.numel(), state.index]
 
 
 @lru_cache(maxsize=16)
@@ -138,7 +206,7 @@ def _tiles(numels: tuple[int, ...]) -> list[list[int]]:
     return [[i, tile] for i, numel in enumerate(numels) for tile in range(-(-numel // TILE))]
 
 
-def _write_device_lr(numbers: Tensor, states: list[ParameterState]) -> None:
+def _write_device_lr(numbers: Tensor, states: States) -> None:
     """Learning rates that are tensors, a group at a time: a CUDA graph reads them anew at every replay."""
     first = 0
     while first < len(states):

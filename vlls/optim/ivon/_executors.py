@@ -35,6 +35,11 @@ class StepExecutor(ABC):
         """Whether it takes this parameter."""
 
     @classmethod
+    def works(cls, param: Tensor) -> bool:
+        """Whether it takes this parameter here, where nobody has asked for it: without an error if something lacks."""
+        return cls.supports(param)
+
+    @classmethod
     def label(cls) -> str:
         """The name and version of the code that runs, for records; torch's own are named by the option."""
         return cls.option
@@ -103,11 +108,29 @@ class Fused(StepExecutor):
         return torch.empty((), dtype=torch.int64, device=device).random_(generator=generator)
 
     @staticmethod
-    def address(tensor: Tensor | None, state: ParameterState, keep: list[Tensor]) -> int | None:
-        """The address of a tensor in the parameter's dtype and order of elements; ``keep`` holds a copy made for it."""
-        if tensor is None:
-            return None
-        if tensor.stride() != state.param.stride() or tensor.dtype != torch.float32:
-            tensor = state.empty().copy_(tensor)
-            keep.append(tensor)
-        return tensor.data_ptr()
+    def addresses(states: States, tensors: Sequence[Tensor | None], keep: list[Tensor]) -> list[int]:
+        """Addresses of tensors in the parameters' dtype and order of elements, 0 for None; ``keep`` holds copies."""
+        found = []
+        for state, tensor in zip(states, tensors, strict=True):
+            if tensor is not None and (tensor.stride() != state.param.stride() or tensor.dtype != torch.float32):
+                tensor = state.empty().copy_(tensor)
+                keep.append(tensor)
+            found.append(0 if tensor is None else tensor.data_ptr())
+        return found
+
+
+class Memory:
+    """The memory of some parameters that a kernel's table points to."""
+
+    def __init__(self, states: States, *more: str) -> None:
+        self.states = states
+        names = ("param", "other", "momentum", "hess", *more)
+        self._tensors: list[Tensor] = [getattr(state, name) for name in names for state in states]
+        self._seen = self._look()
+
+    def _look(self) -> list[int]:
+        return [*map(Tensor.data_ptr, self._tensors), *map(Tensor.numel, self._tensors[: len(self.states)])]
+
+    def hold(self, states: States) -> bool:
+        """Whether they are these, and all is where it was."""
+        return states is self.states and self._look() == self._seen

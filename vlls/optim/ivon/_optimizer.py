@@ -22,7 +22,7 @@ from vlls.optim._wrapped import on_itself, only_makes_state
 from vlls.optim.alg1 import HessApprox
 from vlls.optim.ivon import _checks as checks
 from vlls.optim.ivon import _processes as processes
-from vlls.optim.ivon._registry import executors_of
+from vlls.optim.ivon._executors import StepExecutor
 from vlls.optim.ivon._state import ParameterState
 from vlls.optim.ivon._weights import Weights, Where
 from vlls.posterior import DiagonalPosterior
@@ -36,7 +36,11 @@ class IVON(Optimizer, Joinable):
     with :math:`\lambda` = ``ess`` and :math:`\delta` = ``weight_decay`` (Alg. 1, Chapter 5). Training at samples of the
     weights is what smooths the labels adaptively (Eq. 20, Chapter 6).
 
-    Keywords and, with ``fused`` off, numbers agree with the public ``ivon-opt``: the same seed gives the same
+    A step of float32 parameters is one kernel where there is one: in C on a CPU with a C compiler, which builds it at
+    the first step on a machine, within seconds, and in Triton on a GPU. Elsewhere it is torch's operations. Printing
+    the optimizer tells, and :attr:`executor` does.
+
+    Keywords and, with ``fused=False``, numbers agree with the public ``ivon-opt``: the same seed gives the same
     trajectory on a CPU. Parameters are written in place: storage, address and memory format stay.
 
     Args:
@@ -69,9 +73,9 @@ class IVON(Optimizer, Joinable):
         rescale_lr: multiply ``lr`` by ``hess_init + weight_decay``, so that the first steps are as long as those
             of SGD without momentum.
         generator: where the samples come from; torch's global generators if None. Its state is in ``state_dict()``.
-        foreach: apply each operation to lists of tensors. None: if all parameters are on a GPU.
-        fused: one kernel a step for float32 parameters, with other random numbers than ``foreach``: the quickest and
-            leanest (C on a CPU, Triton on a GPU). None: off.
+        foreach: without ``fused``, apply each operation to lists of tensors. None: if all parameters are on a GPU.
+        fused: one kernel a step for float32 parameters: the quickest and leanest, with random numbers of its own. None:
+            where it works and ``foreach`` is None too. If True, a lack of compiler or Triton is an error.
 
     Raises:
         ValueError: if an argument is out of range or unknown, or a parameter complex, integer, sharded or not a leaf.
@@ -191,16 +195,29 @@ class IVON(Optimizer, Joinable):
         """The name of the code that takes the steps; random numbers and last digits depend on it.
 
         ``"cpu ivon-HASH"`` is the compiled kernel (the hash is of its source, compiler options and processor) and
-        ``"cuda triton VERSION"`` the Triton kernel; without ``fused`` it is ``"single"`` or ``"foreach"``.
+        ``"cuda triton VERSION"`` the Triton kernel; torch's operations are ``"single"`` or ``"foreach"``.
+
+        Raises:
+            RuntimeError: with ``fused=True``, if the kernel cannot be had.
         """
-        params = [p for p in self._params() if p.requires_grad and p.numel()] or self._params()
-        kinds = executors_of(params, fused=self.fused, foreach=self.foreach)
-        return ", ".join(dict.fromkeys(kind.label() for kind in kinds))
+        return ", ".join(dict.fromkeys(kind.label() for kind in self._executors()))
 
     @property
     def capturable(self) -> bool:
-        """Whether a CUDA graph can hold the steps, which with ``fused`` read no number from the device."""
-        return bool(self.fused)
+        """Whether a CUDA graph can hold the steps: those of a kernel read no number from the device."""
+        return bool(self.fused) or all(kind.option == "fused" for kind in self._executors())
+
+    def _executors(self) -> list[type[StepExecutor]]:
+        """The executor of each parameter that is trained."""
+        params = [p for p in self._params() if p.requires_grad and p.numel()] or self._params()
+        return self._weights.executors_of(params)
+
+    def __repr__(self) -> str:
+        try:
+            executor = self.executor
+        except RuntimeError as error:
+            executor = str(error)
+        return f"{super().__repr__()}\nexecutor: {executor}"
 
     @on_itself
     @contextmanager

@@ -16,9 +16,15 @@ EXECUTORS: list[type[StepExecutor]] = [FusedCPU, FusedCUDA, Foreach, SingleTenso
 
 
 def executors_of(params: Sequence[Tensor], *, fused: bool | None, foreach: bool | None) -> list[type[StepExecutor]]:
-    """Return the executor of each parameter by the optimizer's options."""
+    """Return the executor of each parameter by the optimizer's options.
+
+    Where neither is given, a kernel is taken if it works here. One that was asked for raises an error if it does not.
+    """
+    asked, by_default = bool(fused), fused is None and foreach is None
     if foreach is None:
         foreach = all(param.is_cuda for param in params)
-    options = {"foreach" if foreach else "single"} | ({"fused"} if fused else set())
+    options = {"foreach" if foreach else "single"} | ({"fused"} if asked or by_default else set())
     allowed = [kind for kind in EXECUTORS if kind.option in options]
-    return [next(kind for kind in allowed if kind.supports(param)) for param in params]  # a plain one takes any tensor
+    return [  # a plain one takes any tensor
+        next(kind for kind in allowed if (kind.supports(param) if asked else kind.works(param))) for param in params
+    ]

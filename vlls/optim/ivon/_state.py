@@ -24,6 +24,16 @@ class Scratch:
         return made
 
 
+def beta2_at(step: float, group: dict[str, Any]) -> float:
+    """Decay of the Hessian in the ``step``-th step: 1 where the group leaves the Hessian as it is."""
+    return 1.0 if step % group["hess_every"] else group["beta2"]
+
+
+def bias_correction_at(step: float, group: dict[str, Any]) -> float:
+    """1 - beta1^t in the ``step``-th step, or 1 if the group asks for no debiasing."""
+    return 1.0 - group["beta1"] ** step if group["debias"] else 1.0
+
+
 class ParameterState:
     """One parameter with its hyperparameters, its lasting state and its scratch memory."""
 
@@ -71,13 +81,17 @@ class ParameterState:
             if (moved or lasting[name] is not getattr(self, name)) and not self._fits(lasting[name]):
                 lasting[name] = self.empty().copy_(lasting[name])
         self.step, self.momentum, self.hess = (lasting[name] for name in ("step", "momentum", "hess"))
-        if self.keeps_master:
-            mean = lasting.get("mean")
-            mean = param.detach().to(self.dtype) if mean is None else mean.to(param.device)
-            # if the parameter was written from outside (a loaded model, say), it is the mean and our copy is not
-            lasting["mean"] = torch.where(mean.to(param.dtype) == param, mean, param.to(self.dtype))
-        else:
+        if not self.keeps_master:
             lasting.pop("mean", None)
+
+    def take_mean(self) -> None:
+        """Keep the mean in float32, where the parameter has fewer bits.
+
+        If the parameter was written from outside (a loaded model, say), it is the mean and our copy is not.
+        """
+        param, mean = self.param, self.lasting.get("mean")
+        mean = param.detach().to(self.dtype) if mean is None else mean.to(param.device)
+        self.lasting["mean"] = torch.where(mean.to(param.dtype) == param, mean, param.to(self.dtype))
 
     @property
     def keeps_master(self) -> bool:
@@ -113,15 +127,13 @@ class ParameterState:
 
     @property
     def beta2(self) -> float:
-        """Decay of the Hessian in this step, the ``step``-th: 1 where the group leaves the Hessian as it is."""
-        group = self.group
-        waits = group["hess_every"] > 1 and float(self.step) % group["hess_every"] != 0
-        return 1.0 if waits else group["beta2"]
+        """Decay of the Hessian in this step, the ``step``-th."""
+        return beta2_at(float(self.step), self.group) if self.group["hess_every"] > 1 else self.group["beta2"]
 
     @property
     def bias_correction(self) -> float:
         """1 - beta1^t, or 1 if the group asks for no debiasing."""
-        return 1.0 - self.group["beta1"] ** float(self.step) if self.group["debias"] else 1.0
+        return bias_correction_at(float(self.step), self.group) if self.group["debias"] else 1.0
 
     @property
     def sampled_hess(self) -> Tensor:
@@ -147,7 +159,9 @@ class ParameterState:
 
     def gradient(self, *, or_held: bool = False) -> Tensor | None:
         """The gradient in param.grad plus those of aliases, or the held one if param.grad has been cleared since."""
-        grad = self.held if or_held and self.param.grad is None else self.param.grad
+        grad = self.param.grad
+        if grad is None and or_held:
+            grad = self.held
         for alias in self.aliases:
             if alias.grad is not None:
                 grad = alias.grad if grad is None else grad + alias.grad

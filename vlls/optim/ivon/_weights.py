@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum, auto
+from itertools import chain
+from operator import attrgetter, is_
 from typing import Any
 
 import torch
@@ -16,6 +18,8 @@ from vlls.optim.ivon._registry import executors_of
 from vlls.optim.ivon._state import ParameterState
 
 Plan = list[tuple[StepExecutor, list[ParameterState]]]
+Parts = tuple[list[ParameterState], list[ParameterState]]  # with and without a gradient
+Seen = tuple[list[Any], list[Any]]  # objects, and facts about them
 
 
 class Where(Enum):
@@ -120,8 +124,12 @@ class Weights:
         self._optimizer = optimizer
         self._states: dict[Tensor, ParameterState] = {}
         self._executors: dict[type[StepExecutor], StepExecutor] = {}
-        self.planned: list[ParameterState] = []  # all trainable parameters at the last plan()
-        self._last_plan: Plan = []
+        self.planned: list[ParameterState] = []  # all trainable parameters at the last refresh
+        self._masters: list[ParameterState] = []  # those that keep a mean of more bits
+        self._seen: Seen | None = None  # from which they were made
+        self._plans: list[tuple[list[ParameterState], Plan]] = []  # for all of them first, then for some of them
+        self._options: tuple[bool | None, bool | None] | None = None  # of the optimizer, which the plans follow
+        self._parts: Parts = [], []  # in the last step where some had no gradient
         self._drawn: Plan = []  # the part of the plan whose parameters hold a sample
 
     @property
@@ -135,7 +143,22 @@ class Weights:
         return self.where is Where.KEPT
 
     def refresh(self) -> list[ParameterState]:
-        """The state of every trainable parameter, made or moved to where the parameter is now."""
+        """The state of every trainable parameter, made or moved to where the parameter is now.
+
+        It is the same list as long as nothing has changed, so that what was made for it can be used again.
+        """
+        if self._seen is None or not _same(self._seen, self._look()):
+            self._plans = []
+            self.planned = self._refresh()
+            self._masters = [state for state in self.planned if state.keeps_master]
+            self._seen = self._look()
+        if self._masters:
+            for state in self._masters:
+                state.take_mean()
+            self._seen = self._look()
+        return self.planned
+
+    def _refresh(self) -> list[ParameterState]:
         states: list[ParameterState] = []
         owners: dict[Any, ParameterState] = {}
         index = 0  # of every parameter, trainable or not
@@ -155,27 +178,41 @@ class Weights:
                 states.append(state)
         return states
 
+    def _look(self) -> Seen:
+        """All that :meth:`_refresh` reads: objects, and facts about them. No line of Python for each tensor."""
+        groups, lasting = self._optimizer.param_groups, self._optimizer.state.values()
+        params = list(chain.from_iterable(group["params"] for group in groups))
+        kept = list(chain.from_iterable(map(dict.values, lasting)))
+        layouts = map(attrgetter("requires_grad", "dtype", "device", "shape"), params)
+        facts = [*map(Tensor.data_ptr, params), *map(Tensor.stride, params), *layouts]
+        return [*groups, *params, *lasting, *kept], facts
+
     def plan(self) -> list[ParameterState]:
         """Refresh, and choose the executors until the next plan."""
         states = self.refresh()
-        self._last_plan = self._plan(states)
-        self.planned = states
+        options = self._optimizer.fused, self._optimizer.foreach
+        if options != self._options:
+            self._plans, self._options = [], options
+        self._plan(states)
         return states
 
     def _plan(self, states: list[ParameterState]) -> Plan:
-        """The executors and the parameters that each takes: as at the last plan, or anew for some of them."""
-        if states is self.planned:
-            return self._last_plan
+        """The executors and the parameters that each takes: as before for the same list, or anew."""
+        for planned, plan in self._plans:
+            if planned is states:
+                return plan
         parts: dict[type[StepExecutor], list[ParameterState]] = {}
-        for state, kind in zip(states, self._executors_of(states), strict=True):
+        for state, kind in zip(states, self.executors_of([state.param for state in states]), strict=True):
             parts.setdefault(kind, []).append(state)
         for kind in parts.keys() - self._executors.keys():
             self._executors[kind] = kind()
-        return [(self._executors[kind], members) for kind, members in parts.items()]
+        plan = [(self._executors[kind], members) for kind, members in parts.items()]
+        self._plans = [*self._plans[:1], *self._plans[1:][-2:], (states, plan)]
+        return plan
 
-    def _executors_of(self, states: list[ParameterState]) -> list[type[StepExecutor]]:
-        options = {"fused": self._optimizer.fused, "foreach": self._optimizer.foreach}
-        return executors_of([state.param for state in states], **options)
+    def executors_of(self, params: Sequence[Tensor]) -> list[type[StepExecutor]]:
+        """The executor of each parameter by the optimizer's options."""
+        return executors_of(params, fused=self._optimizer.fused, foreach=self._optimizer.foreach)
 
     def noise(self, states: list[ParameterState]) -> Iterator[Tensor]:
         """The sample minus the mean of each parameter, of the last draw."""
@@ -226,8 +263,7 @@ class Weights:
     def update(self, states: list[ParameterState]) -> None:
         """Take a step of Alg. 1 with each parameter that has a gradient; leave the mean, or the next sample if kept."""
         generator = self._optimizer.generator
-        rest = [state for state in states if state.grad is None]
-        active = [state for state in states if state.grad is not None] if rest else states
+        active, rest = self._part(states)
         if active:
             torch._foreach_add_([state.step for state in active], 1.0)
         for executor, members in self._plan(active):
@@ -242,5 +278,22 @@ class Weights:
             self._at_mean()
         drop_cached_casts()
 
+    def _part(self, states: list[ParameterState]) -> Parts:
+        """Those with a gradient and those without one: the same lists as in the last step, if they are the same."""
+        parts: Parts = [], []
+        for state in states:
+            parts[state.grad is None].append(state)
+        if not parts[1]:
+            return states, []
+        if parts != self._parts:
+            self._parts = parts
+        return self._parts
+
     def _at_mean(self) -> None:
         self.where = Where.WAITING if self.samples else Where.MEAN
+
+
+def _same(before: Seen, now: Seen) -> bool:
+    """Whether these are the very same objects, with the same facts."""
+    same_facts = before[1] == now[1] and len(before[0]) == len(now[0])
+    return same_facts and all(map(is_, before[0], now[0]))

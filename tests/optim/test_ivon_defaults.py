@@ -1,0 +1,153 @@
+"""Which code takes IVON's steps where nobody asks for one: the kernel if it works here, else torch's operations."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+
+import pytest
+import torch
+from ivon_problems import batch, cnn, images, mlp, needs_compiler, train_step, weights
+
+from vlls import EVON, IVON
+from vlls.optim.ivon import _cpu
+
+OPTIONS = {"lr": 0.1, "ess": 30.0}
+
+
+@pytest.fixture
+def unbuilt(monkeypatch, tmp_path):
+    """No kernel has been built: neither in this process nor in its caches."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    caches = _cpu._library, _cpu._available
+    for cache in caches:
+        cache.cache_clear()
+    yield tmp_path
+    for cache in caches:
+        cache.cache_clear()
+
+
+def trained(make=IVON, dtype=torch.float32, **options):
+    model = mlp(dtype)
+    optimizer = make(model.parameters(), **OPTIONS, **options)
+    torch.manual_seed(3)
+    for _ in range(3):
+        train_step(model, optimizer, batch(dtype=dtype))
+    return weights(model), optimizer
+
+
+# ---------------------------------------------------------------------- with a compiler
+@needs_compiler
+@pytest.mark.parametrize("make", [IVON, EVON])
+def test_the_default_is_the_kernel(make):
+    ours, optimizer = trained(make)
+    assert torch.equal(ours, trained(make, fused=True)[0])
+    assert not torch.equal(ours, trained(make, fused=False)[0])
+    assert "cpu ivon-" in optimizer.executor and f"executor: {optimizer.executor}" in repr(optimizer)
+    assert optimizer.capturable == (make is IVON)
+
+
+@needs_compiler
+@pytest.mark.parametrize("options", [{"foreach": True}, {"foreach": False}, {"fused": False}], ids=str)
+def test_an_option_that_is_given_counts(options):
+    optimizer = trained(**options)[1]
+    assert optimizer.executor == ("foreach" if options.get("foreach") else "single") and not optimizer.capturable
+
+
+@needs_compiler
+def test_other_dtypes_take_torch_s_operations():
+    assert torch.equal(trained(dtype=torch.float64)[0], trained(dtype=torch.float64, fused=False)[0])
+    params = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))]
+    optimizer = IVON(params, **OPTIONS)
+    assert optimizer.executor.startswith("cpu ivon-") and optimizer.executor.endswith(", single")
+    assert not optimizer.capturable
+
+
+@needs_compiler
+def test_it_is_built_at_the_first_sample_and_once_on_a_machine(unbuilt):
+    optimizer = IVON([torch.nn.Parameter(torch.ones(3))], **OPTIONS)
+    assert not (unbuilt / "cache").exists()
+    with optimizer.sampled_params():
+        pass
+    (built,) = (unbuilt / "cache" / "vlls").iterdir()
+    before = built.stat()
+    code = "import torch, vlls; print(vlls.IVON([torch.nn.Parameter(torch.ones(3))], 0.1, 30.0).executor)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == optimizer.executor == f"cpu {built.stem}"
+    assert built.stat() == before and len(list(built.parent.iterdir())) == 1
+
+
+# ---------------------------------------------------------------------- where something lacks
+def compiler_that(folder, does):
+    path = folder / "cc"
+    path.write_text(f"#!/bin/sh\n{does}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="compilers that are shell scripts")
+@pytest.mark.parametrize(
+    "does",
+    [None, "echo no >&2; exit 1", "exit 0", 'while [ "$1" != -o ]; do shift; done; echo no library > "$2"'],
+    ids=["none", "fails", "writes nothing", "writes something else"],
+)
+@pytest.mark.parametrize("make", [IVON, EVON])
+def test_a_compiler_that_fails_leaves_torch_s_operations_without_a_word(make, does, unbuilt, monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler" if does is None else compiler_that(unbuilt, does))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ours, optimizer = trained(make)
+    assert torch.equal(ours, trained(make, fused=False)[0])
+    assert "cpu ivon-" not in optimizer.executor and not optimizer.capturable
+    with pytest.raises((RuntimeError, OSError)):
+        trained(make, fused=True)
+
+
+def test_a_compiler_that_fails_is_tried_once(unbuilt, monkeypatch):
+    count = unbuilt / "count"
+    monkeypatch.setenv("CC", compiler_that(unbuilt, f"echo once >> {count}; exit 1"))
+    for _ in range(3):
+        trained()
+    assert count.read_text().split() == ["once"]
+
+
+def test_repr_tells_of_a_kernel_that_cannot_be_had(unbuilt, monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert "executor: fused=True needs a C compiler" in repr(IVON(mlp().parameters(), **OPTIONS, fused=True))
+
+
+@needs_compiler
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="users without numbers")
+@pytest.mark.parametrize("taken", [False, True], ids=["own folder", "a folder that others may write to"])
+def test_a_read_only_cache(unbuilt, monkeypatch, taken):
+    """A file stands where the folder should be: the kernel goes to this user's folder for temporary files, once."""
+    own = unbuilt / f"vlls-{os.getuid()}"
+    if taken:
+        own.mkdir()
+        own.chmod(0o777)
+    (unbuilt / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(unbuilt / "file"))
+    assert trained()[1].executor.startswith("cpu ivon-")
+    if taken:
+        assert not list(own.iterdir())
+        return
+    assert own.stat().st_mode & 0o777 == 0o700
+    (built,) = own.iterdir()
+    before = built.stat()
+    _cpu._library.cache_clear()
+    trained()
+    assert built.stat().st_mtime_ns == before.st_mtime_ns and list(own.iterdir()) == [built]
+
+
+# ---------------------------------------------------------------------- other memory formats, convolutions
+@needs_compiler
+def test_layouts_that_the_kernel_cannot_take_are_torch_s():
+    model = cnn()
+    strided = torch.nn.Parameter(torch.ones(4, 6)[:, ::2])
+    optimizer = IVON([*model.parameters(), strided], **OPTIONS)
+    assert optimizer.executor.endswith(", single")
+    strided.grad = torch.zeros(4, 3)
+    train_step(model, optimizer, images())
+    assert torch.isfinite(strided).all()
