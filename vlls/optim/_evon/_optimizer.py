@@ -77,8 +77,11 @@ class EVON(IVON):
         fused: bool | None = None,
         **options: Any,
     ) -> None:
-        if options.pop("foreach", None):
+        foreach = options.pop("foreach", None)
+        if foreach:
             raise ValueError("foreach=True: EVON takes one parameter after the other; leave foreach out")
+        if foreach is not None and fused is None:  # as in IVON: whoever chooses takes torch's operations
+            fused = False
         own: dict[str, Any] = {"interval": interval, "basis_decay": basis_decay, "max_axis": max_axis}
         super().__init__(params, lr, ess, foreach=False, fused=fused, **options, **own)
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from vlls.optim.ivon._executors import EXCHANGE, UPDATE, Fused, Memory, States
 from vlls.optim.ivon._state import ParameterState, beta2_at, bias_correction_at
@@ -209,6 +210,7 @@ class FusedCPU(Fused):
         """The compiled library, by the hash of its source, compiler options and processor."""
         return f"cpu {Path(_library()._name).stem}"
 
+    @_disable_dynamo
     def save(self, states: States) -> None:
         _library()  # builds the kernel
         super().save(states)
@@ -220,6 +222,7 @@ class FusedCPU(Fused):
             self._tables = (table, *(old for old in self._tables[:1] if old.states is not states))
         return table
 
+    @_disable_dynamo  # torch.compile sees no C
     def _run(self, mode: int, states: States, key: Tensor | None, at_sample: bool, resample: bool) -> None:
         library, number = _library(), 0 if key is None else int(key)
         keep: list[Tensor] = []  # tensors made here live until the kernel is done

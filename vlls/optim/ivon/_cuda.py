@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from vlls._compiled import capturing
 from vlls.optim.ivon._executors import EXCHANGE, UPDATE, Fused, Memory, States
@@ -155,6 +156,7 @@ class FusedCUDA(Fused):
     def label(cls) -> str:
         return f"cuda triton {version('triton')}"
 
+    @_disable_dynamo
     def _run(self, mode: int, states: States, key: Tensor | None, at_sample: bool, resample: bool) -> None:
         kernel = _kernel()
         keep: list[Tensor] = []  # tensors made here live until the kernel is in the queue
