@@ -25,7 +25,7 @@ __all__ = [
     "runs_of",
 ]
 
-#: The situations by name: the protocol and the panel of the tables that they are in.
+#: The situations by name, each with the protocol and the panel of the tables that it is in.
 SITUATIONS = {
     "labels by people": ("short", "CIFAR-10N, worst"),
     "40 % wrong, any class": ("short", "CIFAR-10, symmetric 40 %"),

@@ -204,7 +204,7 @@ class IVON(Optimizer, Joinable):
 
     @property
     def capturable(self) -> bool:
-        """Whether a CUDA graph can hold the steps: those of a kernel read no number from the device."""
+        """Whether a CUDA graph can hold the steps, for those of a kernel read no number from the device."""
         return bool(self.fused) or all(kind.option == "fused" for kind in self._executors())
 
     def _executors(self) -> list[type[StepExecutor]]:
