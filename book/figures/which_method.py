@@ -73,7 +73,7 @@ def accuracies_by_situation() -> pd.DataFrame:
         for column in _COLUMNS:
             runs = runs_of(situation, column)
             if len(runs):
-                error = f" ± {runs.sem():.1f}" if len(runs) > 1 else ""
+                error = f"\u00a0±\u00a0{runs.sem():.1f}" if len(runs) > 1 else ""
                 table.loc[situation, column] = f"{runs.mean():.1f}{error}"
     return table
 
@@ -206,20 +206,20 @@ ADVICE = (
     ),
     _more_accurate(
         "a gain for nothing, with SGD as it is",
-        "averaged weights (`--ema 0.998`)",
+        "averaged weights (--ema 0.998)",
         ("40 % wrong, any class (MNIST)",),
         ("SGD, averaged weights",),
         "SGD",
     ),
     Advice(
         "to know which labels are wrong",
-        "one run, and `find_label_errors` or `vlls clean`",
+        "one run, and find_label_errors or vlls clean",
         _found,
         lambda: of_one_run().groupby("ranking")["auroc"].mean().idxmin() in ("SGD", FOLDS),
     ),
     Advice(
         "probabilities that can be trusted",
-        "`fit_correction` after training",
+        "fit_correction after training",
         _calibrated,
         lambda: bool((calibrations()["ece after"] < calibrations()["ece before"]).all()),
     ),
@@ -227,8 +227,7 @@ ADVICE = (
 """The page's advice, in its order."""
 
 
-def advice() -> str:
-    """Return the advice as a Markdown table."""
-    lines = ["| You want | take | for |", "|---|---|---|"]
-    lines += [f"| {one.wanted} | **{one.take}** | {one.because()} |" for one in ADVICE]
-    return "\n".join(lines)
+def advice() -> pd.DataFrame:
+    """Return the advice as a table."""
+    rows = {one.wanted: {"take": one.take, "for": one.because()} for one in ADVICE}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("you want", axis="columns")
