@@ -15,3 +15,8 @@ addEventListener("load", () => window.MathJax?.startup?.promise.then(() => {
   fitFormulas();
   addEventListener("resize", fitFormulas);
 }));
+
+// docutils makes the references a list, whose entries would have to be items: a screen reader counts none.
+addEventListener("DOMContentLoaded", () => {
+  for (const list of document.querySelectorAll(".citation-list")) list.removeAttribute("role");
+});
