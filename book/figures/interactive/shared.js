@@ -34,3 +34,42 @@ const atEveryWidth = (svg, height, redraw) => {
     redraw(width, height(width));
   }).observe(svg);
 };
+
+// The slider over steps 0 to last with its buttons Play, Back and Next; update() shows the step that the slider is at.
+const stepper = (root, part, last, wait, update) => {
+  const slider = part("step"), play = part("play"), buttons = [[part("back"), -1, 0], [part("next"), 1, last]];
+  let timer = null;
+  const show = () => {
+    update();
+    for (const [button, , end] of buttons) button.disabled = Number(slider.value) === end;
+  };
+  const stop = () => {
+    clearInterval(timer);
+    timer = null;
+    play.textContent = "Play";
+  };
+  const go = (i) => {
+    slider.value = i;
+    show();
+  };
+  play.addEventListener("click", () => {
+    if (timer) return stop();
+    if (Number(slider.value) === last) go(0);
+    play.textContent = "Pause";
+    timer = setInterval(() => {
+      if (!root.isConnected) return stop(); // the cell was run again
+      go(Number(slider.value) + 1);
+      if (Number(slider.value) === last) stop();
+    }, wait);
+  });
+  for (const [button, move] of buttons)
+    button.addEventListener("click", () => {
+      stop();
+      go(Number(slider.value) + move);
+    });
+  slider.addEventListener("input", () => {
+    stop();
+    show();
+  });
+  show();
+};

@@ -1,12 +1,12 @@
 // Two paths from one start, step by step; all of them were computed beforehand.
 const show = (root, data, part) => {
-  const slider = part("step"), play = part("play"), back = part("back"), next = part("next");
+  const slider = part("step");
   const names = Object.keys(data.noises), all = Object.values(data.noises), last = all[0].plain.length - 1, WAIT = 90;
   const chosen = () => data.noises[names.find((name) => part(name).checked)];
   const points = all.flatMap((one) => [...one.variational, ...one.plain]);
   const range = (k) => [Math.min(...points.map((p) => p[k])), Math.max(...points.map((p) => p[k]))];
   const [xs, ys] = [range(0), range(1)];
-  let plane = null, course = null, timer = null;
+  let plane = null, course = null;
   const power = (value) => {
     const [digits, exponent] = value.toExponential(0).split("e");
     return `${digits} · 10${[...String(Number(exponent))].map((c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c] ?? "⁻").join("")}`;
@@ -16,8 +16,6 @@ const show = (root, data, part) => {
     const noise = chosen(), i = Number(slider.value), d = noise.distance[i];
     const same = d < 1e-12, told = d <= data.floor ? "0" : d < 0.001 ? power(d) : d.toFixed(3);
     part("step-value").textContent = i;
-    back.disabled = i === 0;
-    next.disabled = i === last;
     slider.setAttribute("aria-valuetext", `step ${i}, distance ${told}`);
     part("says").textContent = same
       ? `After ${i} steps the two are ${told} apart: rounding. They are one algorithm.`
@@ -39,34 +37,6 @@ const show = (root, data, part) => {
     }
   };
 
-  const stop = () => {
-    clearInterval(timer);
-    timer = null;
-    play.textContent = "Play";
-  };
-  const go = (i) => {
-    slider.value = i;
-    update();
-  };
-  play.addEventListener("click", () => {
-    if (timer) return stop();
-    if (Number(slider.value) === last) go(0);
-    play.textContent = "Pause";
-    timer = setInterval(() => {
-      if (!root.isConnected) return stop(); // the cell was run again
-      go(Number(slider.value) + 1);
-      if (Number(slider.value) === last) stop();
-    }, WAIT);
-  });
-  for (const [button, move] of [[back, -1], [next, 1]])
-    button.addEventListener("click", () => {
-      stop();
-      go(Number(slider.value) + move);
-    });
-  slider.addEventListener("input", () => {
-    stop();
-    update();
-  });
   for (const name of names) part(name).addEventListener("change", update);
 
   const LEFT = 46, BOTTOM = 36, TOP = 20;
@@ -113,5 +83,5 @@ const show = (root, data, part) => {
     course.dot = draw(svg, "circle", { class: "vlls-dot", r: 5, colour: "green" });
     update();
   });
-  update();
+  stepper(root, part, last, WAIT, update);
 };

@@ -1,9 +1,9 @@
 // The plane of two inputs while VON learns: one picture a step, all computed beforehand.
 const show = (root, data, part) => {
-  const slider = part("step"), play = part("play"), back = part("back"), next = part("next"), plane = part("plane");
+  const slider = part("step"), plane = part("plane");
   const { steps, points, x: xs, y: ys } = data, last = steps.length - 1, WAIT = 750;
   const courses = [["elbo", (s) => s.elbo, "blue", 0], ["mean", (s) => s.mean, "noise", 2]];
-  let view = null, timer = null;
+  let view = null;
   const marks = {};
   const minus = (value, digits) => value.toFixed(digits).replace("-", "−");
 
@@ -15,8 +15,6 @@ const show = (root, data, part) => {
     part("mean").textContent = step.mean.toFixed(3);
     slider.setAttribute("aria-valuetext", `iteration ${step.iteration}, largest noise at the data ` +
       `${step.largest.toFixed(3)}, ELBO ${minus(step.elbo, 1)} nats`);
-    back.disabled = i === 0;
-    next.disabled = i === last;
     if (view) {
       view.image.setAttribute("href", step.plane);
       view.half.setAttribute("d", view.lines(step.half));
@@ -27,35 +25,6 @@ const show = (root, data, part) => {
       dot.setAttribute("cy", places[i][1]);
     }
   };
-
-  const stop = () => {
-    clearInterval(timer);
-    timer = null;
-    play.textContent = "Play";
-  };
-  const go = (i) => {
-    slider.value = i;
-    update();
-  };
-  const run = () => {
-    if (Number(slider.value) === last) go(0);
-    play.textContent = "Pause";
-    timer = setInterval(() => {
-      if (!root.isConnected) return stop(); // the cell was run again
-      go(Number(slider.value) + 1);
-      if (Number(slider.value) === last) stop();
-    }, WAIT);
-  };
-  play.addEventListener("click", () => (timer ? stop() : run()));
-  for (const [button, move] of [[back, -1], [next, 1]])
-    button.addEventListener("click", () => {
-      stop();
-      go(Number(slider.value) + move);
-    });
-  slider.addEventListener("input", () => {
-    stop();
-    update();
-  });
 
   const LEFT = 44, BOTTOM = 38;
   const unit = (width) => (width - LEFT - 2) / (xs[1] - xs[0]); // pixels; the same both ways
@@ -108,5 +77,6 @@ const show = (root, data, part) => {
       update();
     });
   }
-  go(data.first);
+  slider.value = data.first;
+  stepper(root, part, last, WAIT, update);
 };
