@@ -14,12 +14,13 @@ const show = (root, data, part) => {
 
   const update = () => {
     const noise = chosen(), i = Number(slider.value), d = noise.distance[i];
-    const same = d < 1e-12, told = d <= data.floor ? "0" : d < 0.001 ? power(d) : d.toFixed(3);
+    const told = d <= data.floor ? "0" : d < 0.001 ? power(d) : d.toFixed(3);
+    const apart = `After ${i} steps the two are ${told} apart`;
     part("step-value").textContent = i;
     slider.setAttribute("aria-valuetext", `step ${i}, distance ${told}`);
-    part("says").textContent = same
-      ? `After ${i} steps the two are ${told} apart: rounding. They are one algorithm.`
-      : `After ${i} steps the two are ${told} apart. With this noise on the labels they are two algorithms.`;
+    part("says").textContent = noise.distance[last] < 1e-12
+      ? `${apart}: rounding. They are one algorithm.`
+      : `${apart}. With this noise on the labels they are two algorithms${d < 1e-12 ? ", and will part" : ""}.`;
     if (plane) {
       plane.variational.setAttribute("d", path(noise.variational.slice(0, i + 1).map(plane.at)));
       plane.plain.setAttribute("d", path(noise.plain.slice(0, i + 1).map(plane.at)));
@@ -79,7 +80,8 @@ const show = (root, data, part) => {
       draw(svg, "text", { x: x(step), y: tall - BOTTOM + 15, "text-anchor": "middle" }, step);
     draw(svg, "text", { x: (LEFT + width) / 2, y: tall - 3, "text-anchor": "middle" }, "step");
     draw(svg, "text", { x: 2, y: 11, class: "vlls-strong" }, "distance of the two (logarithmic)");
-    course = { at: (k, value) => [x(k), y(Math.log10(value))], line: draw(svg, "path", { class: "vlls-curve", colour: "green" }) };
+    const line = draw(svg, "path", { class: "vlls-curve", colour: "green" });
+    course = { at: (k, value) => [x(k), y(Math.log10(value))], line };
     course.dot = draw(svg, "circle", { class: "vlls-dot", r: 5, colour: "green" });
     update();
   });
