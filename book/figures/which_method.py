@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import pandas as pd
+from IPython.display import HTML
 
 from figures.ledger import RESULTS, Gap, gap_of, rows_of
 from figures.one_run import FOLDS, calibrations, of_one_run
@@ -227,7 +228,9 @@ ADVICE = (
 """The page's advice, in its order."""
 
 
-def advice() -> pd.DataFrame:
-    """Return the advice as a table."""
+def advice() -> HTML:
+    """Return the advice as a table, its texts whole."""
     rows = {one.wanted: {"take": one.take, "for": one.because()} for one in ADVICE}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("you want", axis="columns")
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("you want", axis="columns")
+    with pd.option_context("display.max_colwidth", None):
+        return HTML(table.to_html(border=0, justify="left"))

@@ -46,3 +46,8 @@ def test_costs_are_ratios_to_sgd():
 def test_a_gap_needs_both_methods():
     assert isinstance(page.ahead_of("labels by people", "IVON", "SGD"), Gap)
     assert page.ahead_of("labels by people", "IVON", "ELR") is None
+
+
+def test_the_advice_is_shown_whole():
+    shown = page.advice().data
+    assert all(one.because() in shown for one in page.ADVICE) and "..." not in shown
