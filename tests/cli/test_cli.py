@@ -27,13 +27,7 @@ COMMAND = [sys.executable, "-m", "vlls.cli", "train"]
 STOPPING = str(Path(__file__).parents[1] / "stopping.py")
 
 
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch, tmp_path):
-    """Every test in an empty folder, as the only process, with one thread: the networks are small."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "VLLS_TRACEBACK", "FORCE_COLOR", "GITHUB_ACTIONS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def invoke(*arguments, env=None):
