@@ -117,9 +117,14 @@ def matrices_of(entries: Tensor, sizes: Sequence[int], free: Sequence[Tensor]) -
             entries.view(-1, size).copy_(matrix.T)
 
 
+def widened(tensor: Tensor) -> Tensor:
+    """The tensor in float64, whose products no setting shortens to TF32 or bfloat16 (MPS has none: float32)."""
+    return tensor.float() if tensor.device.type == "mps" else tensor.double()
+
+
 def distance_from_orthonormal(basis: Tensor) -> float:
     """Return the largest entry of :math:`|Q^\\top Q - I|`, NaN if an entry is."""
-    with in_full(basis):
-        product = basis.T @ basis
+    wide = widened(basis)
+    product = wide.T @ wide
     product.diagonal().sub_(1)
     return float(product.abs().max())

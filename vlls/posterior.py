@@ -531,7 +531,7 @@ def _check_bases(name: str, mean: Tensor, bases: Bases) -> None:
                 f"basis {axis} of {name!r} has shape {tuple(basis.shape)} on {basis.device}; its axis needs "
                 f"({size}, {size}) on {mean.device}"
             )
-        distance = distance_from_orthonormal(basis.to(_wide(basis)))
+        distance = distance_from_orthonormal(basis)
         if not distance < 1e-3:
             raise ValueError(
                 f"basis {axis} of {name!r} is not orthonormal: its products differ from the identity by up to "

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from functools import partial
 
 import numpy as np
@@ -191,7 +192,9 @@ def convolutions(layout, dtype):
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("dtype, steps, close", [(torch.float64, 8, 1e-9), (torch.bfloat16, 3, 0.05)], ids=str)
 @pytest.mark.parametrize("samples", [1, 2])
-@pytest.mark.parametrize("more", [{}, {"hess_approx": "gradsq"}, {"hess_clip": 0.4}, {"max_axis": 8}], ids=str)
+@pytest.mark.parametrize(
+    "more", [{}, {"hess_approx": "gradsq"}, {"hess_clip": 0.4}, {"max_axis": 8}, {"weight_decay": 0.0}], ids=str
+)
 def test_lists_take_the_steps_of_one_after_the_other(monkeypatch, layout, dtype, steps, close, samples, more):
     """The executor for a GPU, on a CPU."""
     data = torch.randn(30, 2, 4, 4, dtype=dtype), torch.randint(4, (30,))
@@ -477,3 +480,27 @@ BAD = {
 def test_bad_options_are_named(text):
     with pytest.raises(ValueError, match=text):
         evon(mlp(), **BAD[text])
+
+
+@pytest.fixture
+def short_products():
+    """Float32 products in bfloat16, as a CPU with its own units for them takes them at this setting."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+def test_bases_stay_orthonormal_where_products_are_in_bfloat16(short_products):
+    params = [torch.nn.Parameter(torch.zeros(96, 64))]
+    optimizer = EVON(params, **OPTIONS, interval=2)
+    generator = torch.Generator().manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(8):
+            with optimizer.sampled_params(train=True):
+                params[0].grad = torch.randn(96, 64, generator=generator)
+            optimizer.step()
+    for axis, size in enumerate((96, 64)):
+        basis = optimizer.state[params[0]][f"basis_{axis}"].double()
+        assert (basis.T @ basis - torch.eye(size, dtype=torch.float64)).abs().max() < 1e-5

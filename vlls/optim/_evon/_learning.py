@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlls._bases import distance_from_orthonormal, in_full, matrices_of
+from vlls._bases import distance_from_orthonormal, in_full, matrices_of, widened
 from vlls._warnings import warn_caller
 from vlls.optim._evon._state import EigenState
 
@@ -90,11 +90,12 @@ def _power_iteration(factors: Tensor, bases: Tensor) -> Tensor:
     order = (bases * moved).sum(-2).argsort(-1, descending=True)  # by the Rayleigh quotients
     moved.addcmul_(size, bases, value=1e-6)  # where a factor has no say, a vector stays
     moved = moved.gather(-1, order[:, None].expand_as(moved))
-    for _ in range(2):  # the second takes away the first one's rounding
+    for wide in (False, True):  # the second takes away the first one's rounding
+        moved = widened(moved) if wide else moved
         moved /= moved.norm(dim=-2, keepdim=True)
         root, info = torch.linalg.cholesky_ex(moved.mT @ moved)
         moved = torch.linalg.solve_triangular(root.mT, moved, upper=True, left=False)
         failed = (info > 0) | ~torch.isfinite(moved).all(-1).all(-1)
         if bool(failed.any()):
-            moved[failed] = _eigenvectors(factors[failed])
-    return moved
+            moved[failed] = _eigenvectors(factors[failed]).to(moved.dtype)
+    return moved.to(bases.dtype)

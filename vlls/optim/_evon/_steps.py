@@ -101,8 +101,12 @@ class EigenbasisForeach(Foreach):
         straight, turned = _split(states)
         super()._update(straight)
         for part in _parts(turned):
-            means = _turned(part, [state.mean for state in part], 0)
-            grads = _turned(part, [state.grad.to(state.dtype) for state in part if state.grad is not None], 0)
+            grads = [state.grad.to(state.dtype) for state in part if state.grad is not None]
+            if part[0].group["weight_decay"]:
+                both = _turned([*part, *part], [*(state.mean for state in part), *grads], 0)
+                means, grads = both[: len(part)], both[len(part) :]
+            else:  # without a prior the mean does not enter
+                means, grads = [torch.zeros_like(grad) for grad in grads], _turned(part, grads, 0)
             steps = torch._foreach_neg(means)
             seen = [_in_bases(*each) for each in zip(part, means, grads, strict=True)]
             super()._update(seen)
