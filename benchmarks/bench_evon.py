@@ -14,6 +14,8 @@ long step more often than a short one.
 - soap-like: the products of an Adam in the same eigenbasis, written down plainly: gradients into the basis and the step
   back, the factors at every step, a QR at every tenth.
 - products: the four products of a step of EVON with its bases, and nothing else.
+- in short: after `torch.set_float32_matmul_precision("medium")`: float32 products in bfloat16 on a CPU that has units
+  for them, in TF32 on a GPU.
 
 The memory column is the peak beyond parameters and gradients, in floats a parameter, of a process of its own.
 
@@ -120,6 +122,18 @@ def products(params: list[torch.nn.Parameter]) -> Step:
     return step
 
 
+def in_short(step: Step) -> Step:
+    """The step with products that torch may shorten."""
+
+    def short() -> None:
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("medium")
+        step()
+        torch.set_float32_matmul_precision(before)
+
+    return short
+
+
 def gigaflop(params: list[torch.nn.Parameter]) -> float:
     """Of these products."""
     return sum(4 * 2e-9 * p.numel() * sum(n for n in axes_of(p.shape) if n <= 2048) for p in params if p.ndim > 1)
@@ -129,11 +143,13 @@ METHODS: dict[str, Any] = {
     "adamw fused": lambda p: torch.optim.AdamW(p, fused=True).step,
     "ivon fused": lambda p: ivon(p, "context", fused=True),
     "evon: step": lambda p: evon(p, "step"),
+    "evon: step in short": lambda p: in_short(evon(p, "step")),
     "evon: step with factors": lambda p: evon(p, "factors"),
     "evon: step with bases": lambda p: evon(p, "bases"),
     "evon without a kernel": lambda p: evon(p, "step", fused=False),
     "soap-like": lambda p: SoapLike(p).step,
     "products": products,
+    "products in short": lambda p: in_short(products(p)),
 }
 
 

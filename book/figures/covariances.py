@@ -240,8 +240,12 @@ def cost_in_words(record: dict[str, Any]) -> str:
         of = {row["method"]: row for row in record["rows"] if row["network"] == network}
         (evon,) = (row for name, row in of.items() if name.startswith("evon, interval"))
         time = f"{evon['ms']:.3g} ms" if evon["ms"] < 1000 else f"{evon['ms'] / 1000:.2f} s"
+        short = of.get("evon: step in short")
+        brief = (
+            f", {short['over_ivon_fused']:.1f} if torch takes products in bfloat16" if short else ""
+        )
         told.append(
-            f"{network}: {time}, {evon['over_ivon_fused']:.1f} times IVON's kernel "
+            f"{network}: {time}, {evon['over_ivon_fused']:.1f} times IVON's kernel{brief} "
             f"({of['products']['over_ivon_fused']:.1f} for the products alone; "
             f"Adam in the same basis, {of['soap-like']['over_ivon_fused']:.1f})"
         )
