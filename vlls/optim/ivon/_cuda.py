@@ -22,7 +22,7 @@ from vlls._compiled import capturing
 from vlls.optim.ivon._executors import EXCHANGE, UPDATE, Fused, Memory, States
 from vlls.optim.ivon._state import ParameterState
 
-LANES = 1024  # normal numbers of one of Philox's four words
+LANES = 256  # of a tile, four numbers each
 TILE = 4 * LANES
 GRAD, STATISTIC = 2, 3  # columns of the rows
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton on a CPU, for tests
