@@ -65,7 +65,7 @@ def _noise(key, tile, stream, LANES: tl.constexpr):  # type: ignore[no-untyped-d
     """The standard normal numbers of a tile: each lane gives four neighbours."""
     counter = (tile * LANES + tl.arange(0, LANES)).to(tl.uint32)
     zero = counter * 0
-    w0, w1, w2, w3 = tl.philox(key, counter, zero + stream, zero, zero)
+    w0, w1, w2, w3 = tl.philox(key, counter, zero, zero + stream, zero)
     e0, e1 = _normal_pair(w0, w1)
     e2, e3 = _normal_pair(w2, w3)
     return tl.reshape(tl.join(tl.join(e0, e2), tl.join(e1, e3)), (4 * LANES,))
