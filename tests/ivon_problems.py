@@ -85,7 +85,7 @@ def assert_lockstep(model, data, optimizer, reference, how, steps, samples=1):
     def closure():
         loss = backward(model, optimizer, data)
         grad = torch.cat([p.grad.flatten().double() for p in model.parameters()])
-        seen.append((weights(model).numpy(), grad.numpy()))
+        seen.append((weights(model).numpy(), grad.cpu().numpy()))
         return loss
 
     def check():
@@ -103,11 +103,11 @@ def assert_lockstep(model, data, optimizer, reference, how, steps, samples=1):
 
 
 def weights(model):
-    return torch.cat([p.detach().flatten().double() for p in model.parameters()])
+    return torch.cat([p.detach().flatten().double() for p in model.parameters()]).cpu()
 
 
 def state_of(model, optimizer, name):
-    return torch.cat([optimizer.state[p][name].flatten().double() for p in model.parameters()])
+    return torch.cat([optimizer.state[p][name].flatten().double() for p in model.parameters()]).cpu()
 
 
 # ---------------------------------------------------------------------- several processes

@@ -1,8 +1,10 @@
 """The kernel for GPUs: interpreted on a CPU, compiled for a GPU without one, and run where there is one."""
 
 import os
+import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,56 +16,90 @@ from vlls import IVON
 triton = pytest.importorskip("triton")
 pytestmark = pytest.mark.slow
 
-HERE = Path(__file__).parents[1]
-COMPILE = """
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-import triton
-from vlls.optim.ivon._cuda import LANES
-from vlls.optim.ivon._triton import ivon_kernel
-
-names = ["MODE", "AT_SAMPLE", "RESAMPLE", "AVERAGED", "GRADSQ"]
-for values in [(0, 0, 0, 0, 0), (1, 0, 0, 0, 0), (2, 1, 1, 0, 0), (2, 0, 0, 1, 0), (2, 0, 0, 0, 1)]:
-    constants = dict(zip(names, [values[0], *map(bool, values[1:])])) | {"LANES": LANES}
-    signature = {"table": "*i64", "numbers": "*fp32", "tiles": "*i32", "key": "*i64"}
-    signature |= dict.fromkeys(constants, "constexpr")
-    source = ASTSource(ivon_kernel, signature, constexprs=constants)
-    ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
-    assert "st.global" in ptx
-print("compiled")
-"""
+TESTS = Path(__file__).parents[1]
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
-def run(arguments, **environment):
-    environment = {**os.environ, "PYTHONPATH": str(HERE), **environment}
-    return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, env=environment, cwd=HERE.parent
-    )
-
-
-def test_the_interpreted_kernel_follows_alg_1():
-    done = run(
-        ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "triton_interpreted.py")], TRITON_INTERPRET="1"
+@pytest.mark.parametrize("interpreted", [True, pytest.param(False, marks=needs_gpu)])
+def test_the_kernel_follows_alg_1(interpreted):
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / "triton_kernel.py")],
+        env={**os.environ, "PYTHONPATH": str(TESTS), "TRITON_INTERPRET": str(int(interpreted))},
+        cwd=TESTS.parent,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert "........" in done.stdout
 
 
-def test_the_kernel_compiles_for_a_gpu():
-    try:
-        from triton.backends.compiler import GPUTarget  # noqa: F401
-        from triton.compiler import ASTSource  # noqa: F401
-    except ImportError:
-        pytest.skip("this Triton compiles otherwise")
-    done = run(["-c", COMPILE])
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "compiled" in done.stdout
+# ------------------------------------------------------------------------------- compiled, without a GPU
+# constants of the kernel, and how many tensors a tile reads and writes: no sample where no statistic is made of it
+VARIANTS = {
+    "draw": ({"MODE": 0}, 2, 2),
+    "exchange": ({"MODE": 1}, 2, 2),
+    "context": ({"MODE": 2}, 5, 3),
+    "closure": ({"MODE": 2, "AT_SAMPLE": True}, 5, 3),
+    "kept": ({"MODE": 2, "AT_SAMPLE": True, "RESAMPLE": True}, 5, 4),
+    "averaged": ({"MODE": 2, "AVERAGED": True}, 5, 3),
+    "gradsq": ({"MODE": 2, "GRADSQ": True}, 4, 3),
+    "averaged gradsq": ({"MODE": 2, "AT_SAMPLE": True, "AVERAGED": True, "GRADSQ": True}, 5, 3),
+}
+variants = pytest.mark.parametrize("variant", VARIANTS)
+
+
+@cache
+def compiled(variant):
+    """The kernel for an H100: assembly and machine code, as at a launch with tables that begin at multiples of 16."""
+    compiler = pytest.importorskip("triton.compiler", reason="this Triton compiles otherwise")
+    backends = pytest.importorskip("triton.backends.compiler", reason="this Triton compiles otherwise")
+    from vlls.optim.ivon._cuda import LANES
+    from vlls.optim.ivon._triton import ivon_kernel
+
+    constants = dict.fromkeys(("AT_SAMPLE", "RESAMPLE", "AVERAGED", "GRADSQ"), False) | VARIANTS[variant][0]
+    constants["LANES"] = LANES
+    signature = {"table": "*i64", "numbers": "*fp32", "tiles": "*i32", "key": "*i64"}
+    aligned = {(i,): [["tt.divisibility", 16]] for i in range(len(signature))}
+    signature |= dict.fromkeys(constants, "constexpr")
+    source = compiler.ASTSource(ivon_kernel, signature, constexprs=constants, attrs=aligned)
+    return triton.compile(source, target=backends.GPUTarget("cuda", 90, 32)).asm
+
+
+@variants
+def test_whole_tiles_move_16_bytes_at_a_time(variant):
+    from vlls.optim.ivon._cuda import TILE
+
+    ptx, (_, reads, writes) = compiled(variant)["ptx"], VARIANTS[variant]
+    quads = TILE // (4 * int(re.search(r"\.reqntid (\d+)", ptx)[1]))  # of a thread, in each tensor
+    for move, tensors in (("ld", reads), ("st", writes)):
+        wide = re.findall(rf"{move}\.global[\w.:]*\.v4\.[bf]32", ptx)
+        assert len(wide) == quads * tensors, move
+        assert len(re.findall(rf"{move}\.global[\w.:]*\.[bf]32", ptx)) >= 5 * len(wide), move  # the ragged end
+
+
+@variants
+def test_noise_is_drawn_where_it_is_used(variant):
+    constants, ptx = VARIANTS[variant][0], compiled(variant)["ptx"]
+    draws = constants["MODE"] == 0 or constants.get("RESAMPLE", False)
+    for factor in (0xD2511F53, 0xCD9E8D57):  # of Philox
+        assert any(str(value) in ptx for value in (factor, factor - 2**32)) == draws
+
+
+@variants
+def test_nothing_spills_and_registers_leave_room_for_many_threads(variant, tmp_path):
+    assert ".local" not in compiled(variant)["ptx"]
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    if not tool.exists():
+        pytest.skip("this Triton comes without cuobjdump")
+    binary = tmp_path / "ivon.cubin"
+    binary.write_bytes(compiled(variant)["cubin"])
+    usage = subprocess.run([tool, "-res-usage", binary], capture_output=True, text=True, check=True)
+    found = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", usage.stdout + usage.stderr))
+    assert found["STACK"] == found["LOCAL"] == "0"
+    assert int(found["REG"]) <= 96  # at least 640 threads of the 2048 that a multiprocessor can hold
 
 
 # ---------------------------------------------------------------------------------------------- with a GPU
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-
-
 def problem(device):
     torch.manual_seed(0)
     model = torch.nn.Sequential(

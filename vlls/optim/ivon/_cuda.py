@@ -2,7 +2,7 @@
 
 The kernel reads the addresses of every tensor from a table in device memory, so a step is one launch however many
 parameters there are, and a CUDA graph can capture it: nothing waits for the host, the key of the noise is drawn on
-the device, and a table that changes while capturing is sent from pinned memory that stays.
+the device, and tables are sent from pinned memory, which stays if a graph captures the copy.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from contextlib import nullcontext
-from functools import cache, lru_cache
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -22,7 +22,7 @@ from vlls._compiled import capturing
 from vlls.optim.ivon._executors import EXCHANGE, UPDATE, Fused, Memory, States
 from vlls.optim.ivon._state import ParameterState
 
-LANES = 1024  # normal numbers of one of Philox's four words
+LANES = 256  # of a tile, each of them four neighbours: one call of Philox, 16 bytes of every tensor
 TILE = 4 * LANES
 GRAD, STATISTIC = 2, 3  # columns of the rows
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton on a CPU, for tests
@@ -67,8 +67,9 @@ class _Table:
                 )
             self._in_graphs.append(self._pinned.pop().copy_(values))
             self.tensor.copy_(self._in_graphs[-1], non_blocking=True)
-        else:
-            self.tensor.copy_(values)
+        else:  # pinned: a copy of other memory would wait for all that is in the queue
+            pinned = values.pin_memory() if device.type == "cuda" else values
+            self.tensor.copy_(pinned, non_blocking=True)
         self._sent = values
         return self.tensor
 
@@ -80,9 +81,8 @@ class _Launch:
         self._states = states
         self.device = states[0].param.device
         self.gradsq = states[0].group["hess_approx"] == "gradsq"
-        sizes = tuple(state.param.numel() for state in states)
         self._rows = torch.tensor([_row(state) for state in states])
-        self._tiles = torch.tensor(_tiles(sizes), dtype=torch.int32)
+        self._tiles = _tiles([state.param.numel() for state in states])
         self._numbers = torch.empty(0)
         self._groups = {id(state.group): state for state in states}  # one parameter of each group
         self._of_groups: dict[int, list[float]] = {}  # the numbers of each group
@@ -96,9 +96,11 @@ class _Launch:
         """Rows, numbers and tiles in device memory."""
         rows = self._rows
         if mode == UPDATE:
+            read = {GRAD: [state.grad for state in self._states]}
+            if self.averaged:
+                read[STATISTIC] = [state.statistic for state in self._states]
             rows = rows.clone()
-            for column, name in ((GRAD, "grad"), (STATISTIC, "statistic")):
-                tensors = [getattr(state, name) for state in self._states]
+            for column, tensors in read.items():
                 rows[:, column] = torch.tensor(Fused.addresses(self._states, tensors, keep))
         of_groups = {group: _numbers(state) for group, state in self._groups.items()}
         if of_groups != self._of_groups:
@@ -202,10 +204,12 @@ def _row(state: ParameterState) -> list[int]:
     return [*addresses, state.param.numel(), state.index]
 
 
-@lru_cache(maxsize=16)
-def _tiles(numels: tuple[int, ...]) -> list[list[int]]:
-    """(parameter, tile) for each program of a launch; the same list for the same sizes."""
-    return [[i, tile] for i, numel in enumerate(numels) for tile in range(-(-numel // TILE))]
+def _tiles(numels: list[int]) -> Tensor:
+    """(parameter, tile) for each program of a launch."""
+    counts = torch.tensor([-(-numel // TILE) for numel in numels])
+    index = torch.repeat_interleave(counts)
+    first = counts.cumsum(0) - counts
+    return torch.stack([index, torch.arange(len(index)) - first[index]], 1).int()
 
 
 def _write_device_lr(numbers: Tensor, states: States) -> None:
