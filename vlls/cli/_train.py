@@ -118,7 +118,7 @@ def train(
         threads = threads or 1  # images of 8x8 pixels: a second thread costs more than it brings
     from vlls.train._reporters import Progress, TensorBoard  # late: it needs torch
 
-    options = {"root": data, "device": device, "workers": workers, "compile": compile}
+    options: dict[str, Any] = {"root": data, "device": device, "workers": workers, "compile": compile}
     options["checkpoint_seconds"] = checkpoint_seconds
     with threads_of(threads), ExitStack() as stack, warnings_noted(notes):
         reporters: list[Reporter] = [stack.enter_context(Progress(notes))]

@@ -1,0 +1,43 @@
+#!/bin/sh
+# Run every benchmark of a GPU in under eight minutes and write the records.
+#
+#   benchmarks/gpu.sh                                     # records go to benchmarks/records
+#   DEVICE=cpu OUTPUT=/tmp/records benchmarks/gpu.sh      # try the script without a GPU, at small sizes
+#
+# PYTHON is the interpreter (python), VLLS_DATA the folder with MNIST and CIFAR-10. A benchmark that fails, or that is
+# not over after LIMIT seconds, is named at the end, and the others go on.
+set -u
+cd "$(dirname "$0")"
+PYTHON=${PYTHON:-python} DEVICE=${DEVICE:-cuda} OUTPUT=${OUTPUT:-records} LIMIT=${LIMIT:-170}
+failed=
+
+bench() {
+    began=$(date +%s)
+    echo "== $*"
+    timeout "$LIMIT" "$PYTHON" "$@" --device "$DEVICE" --output "$OUTPUT" || failed="$failed $1"
+    echo "== $(($(date +%s) - began)) s"
+}
+
+missing() { ! "$PYTHON" -c "import $1" 2>/dev/null; }
+
+skip=
+if missing laplace || missing backpack; then skip="speed memory"; fi
+
+if [ "$DEVICE" = cpu ]; then
+    bench bench_optimizer.py --rounds 1 --only "adamw fused" "ivon default, context" ivon-opt
+    bench bench_optimizer.py --host --rounds 20
+    bench bench_evon.py --network cnn3 --rounds 2
+    bench bench_noise.py --quick --skip resnet throughput memory $skip
+    bench bench_training.py --quick --side-by-side 2 --compile
+    bench bench_sweep.py --cells 2 --rounds 1 --side-by-side 2
+else
+    bench bench_optimizer.py --rounds 9
+    bench bench_optimizer.py --host --rounds 100
+    bench bench_evon.py --network resnet34 --rounds 5
+    bench bench_noise.py --rounds 2 --draws 1024 --skip resnet throughput memory $skip
+    bench bench_training.py --rounds 2 --seconds 2
+    bench bench_sweep.py --protocol reduced --cells 4 --rounds 1 --side-by-side 4
+fi
+
+"$PYTHON" -c 'import sys; from read_records import benchmark_records, goals_met; print(goals_met(benchmark_records(sys.argv[1])))' "$OUTPUT"
+if [ -n "$failed" ]; then echo "failed:$failed" >&2; exit 1; fi
