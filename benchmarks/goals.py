@@ -171,6 +171,9 @@ def _training(device: str) -> Iterable[Quantity]:
     for dataset, name in (sets if device == "cpu" else {"cifar10": "ResNet-34, 32×32"}).items():
         engine: KeyPath = (dataset, "medians", "engine")
         yield Quantity(record, f"training, {where}", name, "images/s", engine, at_least=True)
+        if device != "cpu":
+            path: KeyPath = (dataset, "medians", "engine, compiled network")
+            yield Quantity(record, f"training, {where}", f"{name}, compiled", "images/s", path, at_least=True)
         plain: KeyPath = (dataset, "medians", "plain loop, ivon-opt, DataLoader")
         goal, stretch = (5.0, 10.0) if device != "cpu" else (None, None)
         what = f"training, over a plain loop with ivon-opt, {where}"
