@@ -19,6 +19,7 @@ The networks are trained by IVON on real images first: the 3-layer CNN on MNIST,
 - resnet: the same for ResNet-18 after a short training; few images on a CPU, where the reference is slow.
 - classes: milliseconds an example of rank 3 with the push and curvature pairs, for the 3-layer CNN with up to 1,000
   classes, not trained; one thread, medians of alternating rounds. Its record is `many-classes-DEVICE.json`.
+- images: images a second of ResNet-18, not trained, on random images of 32 x 32 (1,024 on a GPU, 4 on a CPU).
 - throughput: `vlls.rank_examples` with rank 3 for a whole training set, the 60,000 images of MNIST through the CNN on a
   CPU, the 50,000 of CIFAR-10 through ResNet-34 on a GPU.
 """
@@ -45,7 +46,7 @@ from record import write_record
 from torch import Tensor, nn
 
 from vlls import DiagonalPosterior
-from vlls.models import cnn3
+from vlls.models import cnn3, resnet18
 from vlls.noise import LabelNoise, label_noise_moments, logit_covariance, rank_examples
 from vlls.train import RunConfig
 from vlls.train._batches import normalize
@@ -53,7 +54,7 @@ from vlls.train._machine import synchronize
 from vlls.train._prepare import Images, RunData, prepare
 from vlls.train._trainer import Trainer, pixel_moments
 
-PARTS = ("speed", "memory", "error", "resnet", "throughput", "classes")
+PARTS = ("speed", "memory", "error", "resnet", "images", "throughput", "classes")
 SLOW, SLOW_ROUNDS = 4.0, 3  # what takes more seconds is measured in fewer rounds
 CHUNKS = (1, 2, 4, 8, 16, 32)
 MOMENTS = ("magnitude", "std", "mean_shift")
@@ -368,6 +369,28 @@ def measure_classes(device: torch.device, images: int, rounds: int) -> list[dict
     return rows
 
 
+# ---------------------------------------------------------------------- a network of the paper's size
+def measure_images(device: torch.device, count: int, rounds: int) -> dict[str, float]:
+    """Images a second of ResNet-18, by method."""
+    torch.manual_seed(0)
+    model = resnet18(10).to(device).eval()
+    mean = {name: p.detach().clone() for name, p in model.named_parameters()}
+    posterior = DiagonalPosterior(mean, {name: torch.full_like(p, 1e-3) for name, p in mean.items()})
+    x = torch.randn(count, 3, 32, 32, device=device)
+    runs = {
+        name: ours(model, posterior, OURS[name]) for name in ("exact", "rank 3", "monte carlo, 16 draws", "direction")
+    }
+    for run in runs.values():
+        run(x[:2])
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            times[name].append(seconds(run, x)[0])
+    speeds = {name: count / statistics.median(taken) for name, taken in times.items()}
+    print(f"images: ResNet-18, {count} images: " + ", ".join(f"{name} {v:,.0f}/s" for name, v in speeds.items()))
+    return speeds
+
+
 # ---------------------------------------------------------------------- goals
 def goals(speed: dict[str, Any] | None, memory: dict[str, Any] | None, error: dict[str, Any] | None) -> list[dict]:
     """The goals for label noise, and whether they are met."""
@@ -495,6 +518,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if "resnet" in wanted:
         deep = train(resnet(arguments, "resnet18"), device)
         found["error_resnet18"] = measure_error(deep, arguments.resnet_images, arguments.resnet_draws)
+    if "images" in wanted:
+        count = 8 if arguments.quick else 1024 if cuda else 4
+        found["images_per_second_resnet18"] = measure_images(device, count, min(3, arguments.rounds))
     if "throughput" in wanted:
         if cuda:
             network = train(resnet(arguments, "resnet34"), device)

@@ -11,8 +11,8 @@ and the ratio to AdamW fused.
   `step()`; "closure" is `step(closure)`; "kept" is `step()` within `keep_sampled()`, where the update draws the next
   sample. On a GPU the fused ones also run captured in a CUDA graph.
 
-The memory column is the peak beyond parameters and gradients, in bytes a parameter, of 4 iterations in a process of
-its own; there ivon-opt is timed alone as well, because in company it finds memory that others have mapped.
+The memory column is the peak beyond parameters and gradients, in bytes a parameter, of 4 iterations, on a CPU in a
+process of its own; there ivon-opt is timed alone as well, because in company it finds memory that others have mapped.
 
 With `--host` the parameters are as many, of four entries each, so that arithmetic costs nothing: what is left is the
 time of the host, of Python mostly, given as time of the processor, which other programs do not change much. Before each
@@ -212,8 +212,11 @@ def measure(device: str, rounds: int, only: list[str] | None) -> list[dict[str, 
     context = multiprocessing.get_context("spawn")
     print(f"\n{device}: {'method':<26} {'ms':>9} {'x AdamW fused':>14} {'bytes/param':>12} {'alone ms':>9}")
     for name, values in times.items():
-        with context.Pool(1) as pool:
-            memory, alone = pool.apply(peak_bytes, (name, device, torch.get_num_threads()))
+        if device == "cpu":
+            with context.Pool(1) as pool:
+                memory, alone = pool.apply(peak_bytes, (name, device, torch.get_num_threads()))
+        else:  # its allocator counts the bytes of this process
+            memory, alone = peak_bytes(name, device, torch.get_num_threads())
         middle = statistics.median(values)
         row = {
             "method": name,

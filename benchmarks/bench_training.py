@@ -2,19 +2,22 @@
 
     python benchmarks/bench_training.py                       # on a CPU: the 3-layer CNN, images of 8×8 and 28×28
     python benchmarks/bench_training.py --device cuda         # on a GPU: ResNet-34 on images of CIFAR-10's size
+    python benchmarks/bench_training.py --quick               # to try the script
 
 The plain loop is what one writes first: torchvision's transforms in a DataLoader, float32, IVON from the public
 package. All train the same model with the same batch on the same made-up images, in alternating rounds of one process;
-medians are compared. On a GPU it also measures the device's matrix peak, what share of it is used, and several runs
-side by side, each a process of its own.
+medians are compared. On a GPU it also measures the device's matrix peak, what share of it is used, the engine with a
+compiled network, and several runs side by side, each in a thread and on a stream of its own, as a sweep does them.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -28,13 +31,14 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
+from vlls.experiments._executors import _own_stream
 from vlls.models._networks import build
 from vlls.train._config import RunConfig
 from vlls.train._machine import synchronize
 from vlls.train._prepare import Images, RunData
 from vlls.train._trainer import Trainer
 
-PLAIN, ENGINE = "plain loop, ivon-opt, DataLoader", "engine"
+PLAIN, ENGINE, COMPILED = "plain loop, ivon-opt, DataLoader", "engine", "engine, compiled network"
 PAPER_IMAGES = 200 * 50_000  # of a run on CIFAR-10
 
 
@@ -105,8 +109,10 @@ class PlainLoop:
 class Engine:
     """The engine, step by step."""
 
-    def __init__(self, config: RunConfig, data: RunData, device: torch.device, *, cuda_graph: bool = True) -> None:
-        self.trainer = Trainer(config, data, device, cuda_graph=cuda_graph)
+    def __init__(self, config: RunConfig, data: RunData, device: torch.device, **how: bool) -> None:
+        self.trainer = Trainer(config, data, device, **how)
+        if self.trainer.note:
+            print(f"  {self.trainer.note}")
         self.batch_size = config.batch_size
         self.total = self.trainer.config.epochs * self.trainer.steps_per_epoch
         self.taken = 0
@@ -155,42 +161,43 @@ def matrix_peak(device: torch.device) -> float:
 
 
 # ---------------------------------------------------------------------- several runs side by side
-def _worker(options: dict[str, Any], device: str, seconds: float, barrier: Any, results: Any) -> None:
-    place = torch.device(device)
-    data = made_up(options["dataset"])
-    thing = Engine(RunConfig(**options), data, place)
-    images_per_second(thing, place, 3.0)
-    barrier.wait()
-    results.put(images_per_second(thing, place, seconds))
+def side_by_side(count: int, config: RunConfig, device: torch.device, seconds: float, **how: bool) -> float:
+    """Images a second of ``count`` runs together, each in a thread of this process and on a stream of its own."""
+    data, barrier = made_up(config.dataset), threading.Barrier(count)
 
+    def one(_: int) -> float:
+        with _own_stream(str(device)):
+            thing = Engine(config, data, device, **how)
+            images_per_second(thing, device, seconds / 2)
+            barrier.wait(300)
+            return images_per_second(thing, device, seconds)
 
-def side_by_side(count: int, config: RunConfig, device: torch.device, seconds: float) -> float:
-    """Images a second of ``count`` runs together, each in a process of its own."""
-    context = torch.multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(count), context.Queue()
-    options = {**config.to_dict(), "milestones": None}
-    processes = [
-        context.Process(target=_worker, args=(options, str(device), seconds, barrier, results)) for _ in range(count)
-    ]
-    for process in processes:
-        process.start()
-    total = sum(results.get(timeout=300) for _ in processes)
-    for process in processes:
-        process.join()
-    return total
+    with ThreadPoolExecutor(count) as pool:
+        return sum(pool.map(one, range(count)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, help="of the timing (7)")
+    parser.add_argument("--seconds", type=float, help="of each measurement (3)")
+    parser.add_argument("--quick", action="store_true", help="one short round, to try the script")
+    parser.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="add the engine with a compiled network",
+    )
     parser.add_argument("--workers", type=int, default=None, help="processes of the plain loop's DataLoader")
-    parser.add_argument("--side-by-side", type=int, nargs="*", default=[2, 3, 4], help="numbers of runs (GPU)")
+    parser.add_argument("--side-by-side", type=int, nargs="*", help="numbers of runs (2 and 4 on a GPU)")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "records")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     cuda = device.type == "cuda"
+    usual: dict[str, Any] = {"rounds": 7, "seconds": 3.0, "compile": cuda, "side_by_side": [2, 4] if cuda else []}
+    usual |= {"rounds": 1, "seconds": 0.2} if arguments.quick else {}
+    for name, value in usual.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
     workers = arguments.workers if arguments.workers is not None else (8 if cuda else 2)
     results = {
         dataset: compare(dataset, device, workers, arguments)
@@ -201,6 +208,7 @@ def main() -> None:
         __doc__,
         device=torch.cuda.get_device_name(device) if cuda else "cpu",
         rounds=arguments.rounds,
+        quick=arguments.quick,
         workers_of_the_plain_loop=workers,
         **results,
     )
@@ -217,6 +225,8 @@ def compare(dataset: str, device: torch.device, workers: int, arguments: argpars
         ENGINE: Engine(config, data, device),
         "engine, plain SGD": Engine(sgd, data, device),
     }
+    if arguments.compile:
+        things[COMPILED] = Engine(config, data, device, compile=True)
     if cuda:
         things["plain loop, bfloat16, channels_last"] = PlainLoop(config, data, device, workers, tuned=True)
         things["engine without CUDA graph"] = Engine(config, data, device, cuda_graph=False)
@@ -236,31 +246,31 @@ def compare(dataset: str, device: torch.device, workers: int, arguments: argpars
     flops = flops_per_image(config, data)
     found = {"model": config.model, "batch_size": config.batch_size, "flops_per_image": flops}
     found |= {"images_per_second": measured, "medians": speeds, "ratio": speeds[ENGINE] / speeds[PLAIN]}
+    del things
+    speed = speeds.get(COMPILED, speeds[ENGINE])  # of the paper's runs on a GPU
     if cuda:
-        del things
-        found |= on_gpu(speeds[ENGINE], flops, config, device, arguments)
+        found |= on_gpu(speed, flops, device)
+    if arguments.side_by_side:
+        together = {1: speed}
+        for count in arguments.side_by_side:
+            together[count] = side_by_side(count, config, device, 2 * arguments.seconds, compile=arguments.compile)
+        hours = {count: value * 3600 / PAPER_IMAGES for count, value in together.items()}
+        for count, value in together.items():
+            print(f"  {count} runs side by side {value:,.0f} images/s, {hours[count]:.1f} runs of the paper an hour")
+        found |= {"side_by_side_images_per_second": together, "runs_an_hour": hours}
     return found
 
 
-def on_gpu(
-    speed: float, flops: float, config: RunConfig, device: torch.device, arguments: argparse.Namespace
-) -> dict[str, Any]:
-    """Epoch and run times, the share of the matrix peak, and runs side by side."""
+def on_gpu(speed: float, flops: float, device: torch.device) -> dict[str, float]:
+    """Epoch and run times, and the share of the matrix peak."""
     peak = matrix_peak(device)
     print(f"  matrix peak {peak / 1e12:.0f} TFLOP/s; {flops / 1e9:.2f} GFLOP an image; used {speed * flops / peak:.1%}")
     print(f"  an epoch of 50,000 images {50_000 / speed:.1f} s, 200 epochs {PAPER_IMAGES / speed / 60:.1f} min")
-    together = {1: speed}
-    for count in arguments.side_by_side:
-        together[count] = side_by_side(count, config, device, 4 * arguments.seconds)
-        hours = together[count] * 3600 / PAPER_IMAGES
-        print(f"  {count} runs side by side {together[count]:,.0f} images/s, {hours:.1f} runs an hour")
     return {
         "matrix_peak_flops": peak,
         "share_of_peak": speed * flops / peak,
         "epoch_seconds": 50_000 / speed,
         "run_minutes": PAPER_IMAGES / speed / 60,
-        "side_by_side_images_per_second": together,
-        "runs_an_hour": {count: value * 3600 / PAPER_IMAGES for count, value in together.items()},
     }
 
 

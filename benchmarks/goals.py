@@ -136,6 +136,22 @@ def _noise(device: str) -> Iterable[Quantity]:
     )
 
 
+def _images() -> Iterable[Quantity]:
+    for name, goal in (("exact", 1500.0), ("rank 3", 3000.0), ("monte carlo, 16 draws", None), ("direction", None)):
+        path: KeyPath = ("images_per_second_resnet18", name)
+        stretch = None if goal is None else 2 * goal
+        what = "label noise of ResNet-18, GPU"
+        yield Quantity("noise-cuda", what, name, "images/s", path, goal=goal, stretch=stretch, at_least=True)
+
+
+def _host(device: str) -> Iterable[Quantity]:
+    where = "CPU" if device == "cpu" else "GPU"
+    for method, goal in (("ivon default, context", 3.0), ("ivon default, closure", 3.0), ("ivon fused, kept", None)):
+        path: KeyPath = ("rows", ("method", method), "over_adamw_fused")
+        what, name = f"host's time of a step over AdamW fused, {where}", method.replace("ivon", "IVON")
+        yield Quantity(f"optimizer-host-{device}", what, name, "×", path, goal=goal)
+
+
 def _classes(device: str) -> Iterable[Quantity]:
     where, time = ("one core", "processor_ms_an_example") if device == "cpu" else ("GPU", "ms_an_example")
     for number in (10, 100, 1000):
@@ -156,6 +172,9 @@ def _training(device: str) -> Iterable[Quantity]:
     for dataset, name in (sets if device == "cpu" else {"cifar10": "ResNet-34, 32×32"}).items():
         engine: KeyPath = (dataset, "medians", "engine")
         yield Quantity(record, f"training, {where}", name, "images/s", engine, at_least=True)
+        if device != "cpu":
+            path: KeyPath = (dataset, "medians", "engine, compiled network")
+            yield Quantity(record, f"training, {where}", f"{name}, compiled", "images/s", path, at_least=True)
         plain: KeyPath = (dataset, "medians", "plain loop, ivon-opt, DataLoader")
         goal, stretch = (5.0, 10.0) if device != "cpu" else (None, None)
         what = f"training, over a plain loop with ivon-opt, {where}"
@@ -227,9 +246,11 @@ def _together(quantities: Iterable[Quantity]) -> tuple[Quantity, ...]:
     return tuple(chain.from_iterable(groups.values()))
 
 
+_BY_DEVICE = (_optimizer, _host, _evon, _noise, _classes, _training, _sweep)
 QUANTITIES: tuple[Quantity, ...] = _together(
     chain(
-        *(of(device) for of in (_optimizer, _evon, _noise, _classes, _training, _sweep) for device in ("cpu", "cuda")),
+        *(of(device) for of in _BY_DEVICE for device in ("cpu", "cuda")),
+        _images(),
         _glm(),
         _others(),
     )

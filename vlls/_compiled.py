@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 PREFIX = "_orig_mod."  # torch.compile puts it before the names of a model's parameters
+
+
+class Compiled(nn.Module):
+    """A model's twin that torch compiles at its first call, for inputs of one shape; an error where it cannot.
+
+    The model itself stays as it is: its hooks and the names of its parameters are its own. It differs from the module
+    that ``torch.compile`` returns in that hooks of all modules, such as those of an optimizer that keeps running
+    statistics still, hear of it once and without a warning.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = model
+        self._call = torch.compile(model.forward, fullgraph=True, dynamic=False)
+
+    def forward(self, *args: Any) -> Any:
+        """Return the model's output."""
+        return self._call(*args)
 
 
 def uncompiled(model: nn.Module) -> nn.Module:

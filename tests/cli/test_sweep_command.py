@@ -66,6 +66,19 @@ def test_a_dry_run_shows_what_is_done_and_does_nothing(monkeypatch, done):
     assert len(list(Path("results/runs").iterdir())) == 2
 
 
+def test_whether_to_compile_is_handed_on(monkeypatch):
+    seen = []
+
+    def sweep(*_, compile, **__):
+        seen.append(compile)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("vlls.cli._sweep.run_sweep", sweep)
+    for flags in ([], ["--compile"], ["--no-compile"]):
+        invoke("sweep", "fig5", "--protocol", "smoke", "--device", "cpu", *flags)
+    assert seen == [None, True, False]
+
+
 @pytest.mark.slow
 def test_a_sweep_tells_its_runs_and_how_to_go_on(monkeypatch, done):
     monkeypatch.setattr(module, "cells", lambda *_, **__: tiny(seeds=2))

@@ -2,6 +2,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from made_up import DYING
 from sweeping import tiny
 
 from vlls.cli._terminal import terminable
@@ -22,7 +24,7 @@ from vlls.experiments import Job, LocalExecutor, SweepReporter, collate, sweep
 from vlls.experiments._folder import ResultsFolder
 from vlls.experiments._results import collate_labels
 from vlls.experiments._work import work
-from vlls.train import RunConfig
+from vlls.train import RunConfig, methods
 
 module = importlib.import_module("vlls.experiments._sweep")  # its name in the package is the function
 executors = importlib.import_module("vlls.experiments._executors")
@@ -294,6 +296,31 @@ def test_a_thread_that_fails_leaves_the_others_alone(do, tmp_path):
     result = do([broken(cell, train_size=10_000), *grid], 2, isolate=False)
     assert set(result.finished) == set(grid) and len(result.failed) == 1
     assert "train_size" in next(iter(result.failed.values()))
+
+
+def test_threads_that_die_of_memory_or_a_defect_leave_the_others_alone(do, monkeypatch):
+    monkeypatch.setitem(methods._METHODS, "dying", DYING)
+    *grid, cell = tiny(epochs=5, seeds=3, methods=("sgd",))
+    ends = ("memory", "gpu", "defect")
+    dying = [broken(cell, method="dying", options={"error": error}) for error in ends]
+    result = do([dying[0], grid[0], *dying[1:], grid[1]], 2, isolate=False)
+    assert set(result.finished) == set(grid)
+    reasons = [result.failed[one] for one in dying]
+    assert [reason.partition(" has ")[0] for reason in reasons[:2]] == ["the machine", "the GPU"]
+    assert all("not enough memory; choose fewer --workers-per-device" in reason for reason in reasons[:2])
+    assert reasons[2].startswith("ZeroDivisionError at made_up.py:")
+
+
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler")
+def test_threads_compile_their_networks(do, tmp_path):
+    grid = tiny(methods=("ivon", "sam"))
+    compiled = do(grid, 2, tmp_path / "compiled", isolate=False, compile=True)
+    plain = do(grid, 2, tmp_path / "plain", isolate=False)
+    assert len(compiled.finished) == len(plain.finished) == 4
+    for cell in grid:
+        one, two = (ResultsFolder(tmp_path / name).record(cell.config) for name in ("compiled", "plain"))
+        assert one["machine"]["compiled"] and not two["machine"]["compiled"]
+        assert one["final"]["test_nll"] == pytest.approx(two["final"]["test_nll"], rel=1e-3)
 
 
 def test_threads_that_are_killed_with_their_process_are_told(do):

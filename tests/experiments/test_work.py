@@ -1,8 +1,10 @@
 """A job of a sweep that is done in this process: how it fails, and what it waits for."""
 
 from contextlib import ExitStack
+from dataclasses import replace
 from types import SimpleNamespace
 
+import pytest
 import torch
 from sweeping import tiny
 
@@ -22,6 +24,29 @@ def test_out_of_memory_is_one_line(monkeypatch, tmp_path):
         "failed",
         "the GPU has not enough memory; choose fewer --workers-per-device",
     )
+
+
+@pytest.mark.parametrize(
+    ("device", "protocol", "asked", "compiled"),
+    [
+        ("cuda:0", "paper", None, True),
+        ("cuda:0", "short", None, True),
+        ("cuda:0", "reduced", None, False),
+        ("cuda:0", "paper", False, False),
+        ("cpu", "paper", None, False),
+        ("cpu", "smoke", True, True),
+    ],
+)
+def test_long_runs_on_a_gpu_compile_their_network_unless_told(monkeypatch, tmp_path, device, protocol, asked, compiled):
+    seen = []
+
+    def run(*_, compile, **__):
+        seen.append(compile)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("vlls.experiments._work.run", run)
+    work(Job(replace(tiny()[0], protocol=protocol), tmp_path, device=device, compile=asked))
+    assert seen == [compiled]
 
 
 def test_a_defect_is_told_with_its_place(monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,14 @@ def others(tmp_path_factory):
 def relative_difference(a, b):
     a, b = (torch.cat([v.double().reshape(-1) for v in state.values()]) for state in (a, b))
     return float((a - b).norm() / b.norm())
+
+
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler")
+def test_two_ranks_compile_their_network(together, tmp_path):
+    finish([*command(tmp_path, WHOLE), "--compile"])
+    (record, compiled), (_, plain) = kept(tmp_path, WHOLE), kept(together, WHOLE)
+    assert record["machine"]["compiled"] and compiled["model"].keys() == plain["model"].keys()
+    assert relative_difference(compiled["model"], plain["model"]) < 1e-5
 
 
 def test_two_ranks_are_one_process_with_two_samples(together, tmp_path):

@@ -84,7 +84,10 @@ def results_table(results: Sequence[RunResult]) -> Table:
     once("learned share of the Hessian", [_range(r.final, *shares, percent=True) for r, _ in columns])
     once("training speed", [f"{r.machine['images_per_second']:,.0f} images/s" for r, _ in columns])
     once("training time", [_seconds(r.machine["training_seconds"]) for r, _ in columns])
-    once("measuring time", [_seconds(r.machine["wall_seconds"] - r.machine["training_seconds"]) for r, _ in columns])
+    compiling = [r.machine.get("compile_seconds", 0.0) for r, _ in columns]  # older records have none
+    once("time to compile", [_seconds(seconds) if seconds else "" for seconds in compiling])
+    rest = [r.machine["wall_seconds"] - r.machine["training_seconds"] for r, _ in columns]
+    once("measuring time", [_seconds(all_ - own) for all_, own in zip(rest, compiling, strict=True)])
     return table
 
 

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from vlls.cli._options import DATA_HELP, DEVICE_HELP, option
+from vlls.cli._options import COMPILE_HELP, DATA_HELP, DEVICE_HELP, option
 from vlls.cli._terminal import console_of_tables, note, say, tell_stopped, terminable, warnings_noted
 from vlls.experiments import (
     EXPERIMENTS,
@@ -62,6 +62,7 @@ class ExecutorName(str, Enum):
 
 
 WHAT, WHERE, OUTPUT = "What", "Where", "Output"
+_COMPILED = " and ".join(entry.name for entry in PROTOCOLS.values() if entry.compiled)
 _TUNE_HELP = "with runs at seed 0 that hold images out, to choose hyperparameters without the test images"
 
 
@@ -97,6 +98,10 @@ def sweep(
         ),
     ] = None,
     threads: Annotated[int, option(WHERE, "of torch in a run, on a CPU", "N", min=1)] = 1,
+    compile: Annotated[
+        bool | None,
+        option(WHERE, f"{COMPILE_HELP} (on a GPU at {_COMPILED}, unless told)", None, "--compile/--no-compile"),
+    ] = None,
     address: Annotated[
         str | None, option(WHERE, "of the Ray cluster: auto, HOST:PORT, or ray://HOST:PORT", "ADDRESS")
     ] = None,
@@ -139,6 +144,7 @@ def sweep(
                 root=data,
                 time_budget=budget,
                 checkpoint_seconds=checkpoint_seconds,
+                compile=compile,
                 keep_weights=keep_weights,
                 reporters=[watch],
             )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from vlls.cli._options import DATA_HELP, DEVICE_HELP, option, with_run_options
+from vlls.cli._options import COMPILE_HELP, DATA_HELP, DEVICE_HELP, option, with_run_options
 from vlls.cli._report import comparison, describe, plan, results_table
 from vlls.cli._terminal import (
     Failed,
@@ -79,6 +79,7 @@ def train(
     device: Annotated[str, option(MACHINE, DEVICE_HELP, "NAME")] = "auto",
     workers: Annotated[int, option(MACHINE, "processes that decode images from files", "N", min=0)] = 2,
     threads: Annotated[int | None, option(MACHINE, "of the CPU, for torch; small networks want 1", "N", min=1)] = None,
+    compile: Annotated[bool, option(MACHINE, COMPILE_HELP, None, "--compile/--no-compile")] = False,
     checkpoint_seconds: Annotated[float, option(MACHINE, "time between checkpoints", "X", min=0)] = 60.0,
     output: Annotated[Path, option(OUTPUT, "folder of runs, each in its own", "DIR")] = Path("runs"),
     resume: Annotated[bool, option(OUTPUT, "go on from the last checkpoint", None, "--resume")] = False,
@@ -117,7 +118,8 @@ def train(
         threads = threads or 1  # images of 8x8 pixels: a second thread costs more than it brings
     from vlls.train._reporters import Progress, TensorBoard  # late: it needs torch
 
-    options = {"root": data, "device": device, "workers": workers, "checkpoint_seconds": checkpoint_seconds}
+    options: dict[str, Any] = {"root": data, "device": device, "workers": workers, "compile": compile}
+    options["checkpoint_seconds"] = checkpoint_seconds
     with threads_of(threads), ExitStack() as stack, warnings_noted(notes):
         reporters: list[Reporter] = [stack.enter_context(Progress(notes))]
         if tensorboard is not None and speaks:

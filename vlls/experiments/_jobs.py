@@ -28,6 +28,7 @@ class Job:
         checkpoint_seconds: time between checkpoints.
         keep_weights: whether the checkpoint of a finished run stays.
         side_by_side: number of runs that share the device at most, for the record.
+        compile: whether the network is compiled; None for what the protocol does on such a device.
     """
 
     cell: Cell
@@ -38,6 +39,7 @@ class Job:
     checkpoint_seconds: float = 30.0
     keep_weights: bool = False
     side_by_side: int = 1
+    compile: bool | None = None
 
     def work(self, reporters: Sequence[Reporter] = ()) -> Outcome:
         """Do the run in this process, or go on with it, and return its outcome, also if it fails."""

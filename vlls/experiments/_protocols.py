@@ -32,6 +32,7 @@ class Protocol:
             are made for it: every run holds images out, or none does.
         apply: makes the fields of :class:`.RunConfig` of this size from those of the paper's.
         takes: whether there is a panel with these fields at this size.
+        compiled: whether a GPU's runs compile their network unless told otherwise: they are long enough for it to pay.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Protocol:
     held_out: float
     apply: Callable[[Fields], Fields]
     takes: Callable[[Fields], bool] = field(default_factory=lambda: _any)
+    compiled: bool = False
 
 
 def _paper(fields: Fields) -> Fields:
@@ -102,8 +104,22 @@ def _smoke(fields: Fields) -> Fields:
 
 
 _ALL = (
-    Protocol("paper", "the paper's network, data, batch, epochs and 5 seeds; a GPU, minutes a run", 5, 0.1, _paper),
-    Protocol("short", "ResNet-18, all images, 30 epochs, as in the book; a GPU, a minute or two a run", 3, 0.0, _short),
+    Protocol(
+        "paper",
+        "the paper's network, data, batch, epochs and 5 seeds; a GPU, minutes a run",
+        5,
+        0.1,
+        _paper,
+        compiled=True,
+    ),
+    Protocol(
+        "short",
+        "ResNet-18, all images, 30 epochs, as in the book; a GPU, a minute or two a run",
+        3,
+        0.0,
+        _short,
+        compiled=True,
+    ),
     Protocol("reduced", "ResNet-18, a part of the images, 40 or 60 epochs; a GPU, seconds a run", 3, 0.1, _reduced),
     Protocol("mnist", "a 3-layer CNN, 5,000 images of MNIST; a CPU, half a minute a run", 3, 0.0, _mnist, _has_mnist),
     Protocol("smoke", "a 3-layer CNN on small images; a CPU, seconds a run", 1, 0.2, _smoke),

@@ -78,6 +78,7 @@ def sweep(
     root: str | os.PathLike[str] | None = None,
     time_budget: float | None = None,
     checkpoint_seconds: float = 30.0,
+    compile: bool | None = None,
     keep_weights: bool = False,
     reporters: Sequence[SweepReporter] = (),
 ) -> SweepResult:
@@ -96,6 +97,8 @@ def sweep(
         root: where data are, as :func:`.load` takes it.
         time_budget: seconds after which no run is begun and those under way are saved; None for no limit.
         checkpoint_seconds: time between checkpoints of a run.
+        compile: whether the networks are compiled, as :func:`.run` does it; None for that on a GPU at the protocols
+            whose runs are long.
         keep_weights: whether the checkpoints of finished runs stay.
         reporters: told of progress.
 
@@ -130,6 +133,7 @@ def sweep(
             root=None if root is None else Path(root).expanduser().absolute(),
             checkpoint_seconds=checkpoint_seconds,
             keep_weights=keep_weights,
+            compile=compile,
         )
         try:
             going.go(job, None if time_budget is None else began + time_budget)

@@ -12,6 +12,7 @@ import torch
 
 from vlls.experiments._folder import LABELS
 from vlls.experiments._jobs import Job, Outcome
+from vlls.experiments._protocols import protocol
 from vlls.experiments._smoothed import smoothed_labels
 from vlls.train import Interrupted, Reporter, load_run, run
 from vlls.train._files import CHECKPOINT, RECORD, FolderBusy, load_record, save_record
@@ -50,6 +51,8 @@ def _train(job: Job, reporters: Sequence[Reporter]) -> Outcome:
     config = job.cell.config
     options: dict[str, Any] = {"root": job.root, "device": job.device, "reporters": reporters}
     options["checkpoint_seconds"] = job.checkpoint_seconds
+    pays = job.device.startswith("cuda") and protocol(job.cell.protocol).compiled
+    options["compile"] = pays if job.compile is None else job.compile
     result = run(config, job.runs, resume=True, **options)
     folder = result.folder
     assert folder is not None

@@ -157,6 +157,7 @@ def run(
     checkpoint_seconds: float = 60.0,
     workers: int = 2,
     cuda_graph: bool = True,
+    compile: bool = False,
     data: RunData | None = None,
 ) -> RunResult:
     """Train a network, measure it and keep a record; a run that is finished in this folder is not trained again.
@@ -164,8 +165,9 @@ def run(
     The run has a folder of its own in ``folder``, named after the config, or the one that an older version named. It
     saves a checkpoint every ``checkpoint_seconds`` and whenever it ends. On a CPU a resumed run equals the
     uninterrupted one bit for bit if its circumstances are the same: executor (a compiled kernel or torch's
-    operations), processor, threads and versions. If they have changed, a note and the record say so. SIGTERM and
-    Ctrl-C save and raise :class:`Interrupted`. Processes that ``torchrun`` starts share each batch.
+    operations), whether the network is compiled, processor, threads and versions. If they have changed, a note and the
+    record say so. SIGTERM and Ctrl-C save and raise :class:`Interrupted`. Processes that ``torchrun`` starts share each
+    batch.
 
     Args:
         config: what to train.
@@ -179,6 +181,9 @@ def run(
         workers: processes that decode images, for data sets of files. Where a GPU is used they are started anew
             instead of forked: a script then keeps its call below ``if __name__ == "__main__":``, or passes 0.
         cuda_graph: whether a GPU's step is captured in a CUDA graph; turn off to look for errors.
+        compile: whether the network is compiled by ``torch.compile``, which takes up to a minute and makes the steps of
+            a large network on a GPU quicker; where torch cannot, a note says so and the run goes on without. Numbers
+            agree to rounding: it is one of the circumstances, not of the config.
         data: to train on in place of the data set that the config names.
 
     Raises:
@@ -205,7 +210,8 @@ def run(
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)  # the record's is this run's, not that of one before it
         # errors of data and config are found before anything is written
-        trainer = Trainer(config, data or prepare(config, root), device, workers=workers, cuda_graph=cuda_graph)
+        how: Any = {"workers": workers, "cuda_graph": cuda_graph, "compile": compile}
+        trainer = Trainer(config, data or prepare(config, root), device, **how)
         training = _Run(trainer, path, reporters if rank == 0 else (), checkpoint_seconds)
         with folder_lock(path) if path is not None and rank == 0 else nullcontext():
             return training.from_start_to_end(overwrite)
@@ -229,10 +235,10 @@ class _Run:
         self.step = 0
         self.epochs: list[dict[str, float]] = []
         self.final: dict[str, float] = {}
-        self.seconds = {"training": 0.0, "evaluation": 0.0}
+        self.seconds = {"training": 0.0, "evaluation": 0.0, "compiling": trainer.compile_seconds}
         self.saved_at = time.monotonic()
         self.changes: list[dict[str, Any]] = []  # of the circumstances, each time that it went on under others
-        self.note = ""
+        self.notes = [trainer.note] if trainer.note else []
 
     def from_start_to_end(self, overwrite: bool) -> RunResult:
         """Load the checkpoint or, with ``overwrite``, delete it; train; write the record."""
@@ -260,9 +266,9 @@ class _Run:
         images = {name: len(part) for name, part in parts.items() if part is not None}
         for reporter in self.reporters:
             reporter.start(self.config, self.step, steps, images)
-        if self.note:
+        for text in self.notes:
             for reporter in self.reporters or [Reporter()] * (trainer.rank == 0):
-                reporter.note(self.note)
+                reporter.note(text)
         for epoch in range(self.step // steps, self.config.epochs):
             began = time.perf_counter()
             trainer.batches.start(epoch, self.step % steps)
@@ -350,13 +356,14 @@ class _Run:
         """Continue from a checkpoint."""
         self.trainer.load_state_dict(state)
         self.step, self.epochs, self.final = state["step"], state["epochs"], state["final"]
-        self.seconds, self.changes = state["seconds"], state.get("changes", [])
+        self.seconds = {name: seconds + state["seconds"].get(name, 0.0) for name, seconds in self.seconds.items()}
+        self.changes = state.get("changes", [])
         before, now = state.get("circumstances", {}), circumstances(self.trainer)  # older checkpoints kept none
         changed = {name: [before[name], now[name]] for name in before if now.get(name) != before[name]}
         if changed:
             self.changes.append({"step": self.step, **changed})
             told = "; ".join(f"{name}: {was}, now {is_}" for name, (was, is_) in changed.items())
-            self.note = (
+            self.notes.append(
                 f"{self.config.name} goes on under other circumstances ({told}), which its record tells: the numbers "
                 "are not exactly those of an uninterrupted run; for those, resume it where it was begun"
             )
@@ -373,6 +380,7 @@ class _Run:
         machine = {
             "wall_seconds": sum(self.seconds.values()),
             "training_seconds": self.seconds["training"],
+            "compile_seconds": self.seconds["compiling"],
             "images_per_second": images / max(self.seconds["training"], 1e-9),
             **provenance(trainer),
             "changes": self.changes,

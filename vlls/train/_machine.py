@@ -136,6 +136,7 @@ def circumstances(trainer: Trainer) -> dict[str, Any]:
     return {
         "executor": getattr(trainer.optimizer, "executor", "torch fused"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "compiled": trainer.compiled,
         "threads": torch.get_num_threads(),
         "processes": trainer.world,
         "torch": str(torch.__version__),

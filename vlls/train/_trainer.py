@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -14,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from vlls._compiled import Compiled
 from vlls._errors import one_line
 from vlls.models._networks import build
 from vlls.optim import VariationalOptimizer
@@ -33,7 +35,14 @@ class Trainer:
     """The state of a run while it trains, and its training step; between steps the model's weights are at the mean."""
 
     def __init__(
-        self, config: ResolvedConfig, data: RunData, device: torch.device, *, workers: int = 2, cuda_graph: bool = True
+        self,
+        config: ResolvedConfig,
+        data: RunData,
+        device: torch.device,
+        *,
+        workers: int = 2,
+        cuda_graph: bool = True,
+        compile: bool = False,
     ) -> None:
         self.config, self.data, self.device, self.workers = config, data, device, workers
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -68,9 +77,13 @@ class Trainer:
             self.optimizer.generator = self.samplers[0]
         self.average = None if config.ema is None else averaged(self.model, config.ema)
         self._net: nn.Module = self.model
+        self.compile_seconds, self.note = 0.0, ""
+        if compile:
+            self._compile()
+        self.compiled = self._net is not self.model
         if self.world > 1:
             devices = [device.index] if device.type == "cuda" else None
-            self._net = nn.parallel.DistributedDataParallel(self.model, device_ids=devices)
+            self._net = nn.parallel.DistributedDataParallel(self._net, device_ids=devices)
         self._held: dict[int, Tensor] = {}  # images that are measured again and again, on a GPU
         self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss and correct predictions of the epoch
         self.steps_per_epoch = self.batches.steps
@@ -84,6 +97,26 @@ class Trainer:
     def captured(self) -> bool:
         """Whether the steps replay a CUDA graph."""
         return self._graph is not None
+
+    def _compile(self) -> None:
+        """Let steps call the network compiled, if torch can compile it forward and backward for batches like theirs."""
+        began = time.perf_counter()
+        size = self.batches.image_size
+        images = torch.zeros(self.rows_per_sample, size, size, len(self.mean), dtype=torch.uint8, device=self.device)
+        before = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        devices = [self.device] if self.device.type == "cuda" else []
+        with ONE_AT_A_TIME, torch.random.fork_rng(devices):
+            try:
+                net = Compiled(self.model)
+                weights = [p for p in self.model.parameters() if p.requires_grad]
+                torch.autograd.grad(self.logits(net, images).sum(), weights, allow_unused=True)
+                self._net = net
+            except Exception as error:  # of any part of it: a compiler, Triton, a folder, a network with branches
+                self.note = f"torch cannot compile the network, which is trained as it is ({one_line(error):.200})"
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
+        self.compile_seconds = time.perf_counter() - began
 
     # ------------------------------------------------------------------ numbers
     def logits(self, net: nn.Module, images: Tensor) -> Tensor:

@@ -1,0 +1,30 @@
+"""Products in TF32 or bfloat16, where torch is told to take them, change the noise by less than its error."""
+
+import pytest
+import torch
+from cases import posterior_of
+
+from vlls.models import cnn3
+from vlls.noise import label_noise_moments
+
+ERROR = 0.02  # of the estimate's magnitude, relative, by bench_noise.py; a tenth of it is allowed
+
+
+@pytest.fixture
+def precision():
+    before = torch.get_float32_matmul_precision()
+    yield torch.set_float32_matmul_precision
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("method", ["exact", "rank"])
+@pytest.mark.parametrize("how", ["high", "medium"])
+def test_less_precise_products_stay_within_a_tenth_of_the_error(precision, method, how):
+    model, x = cnn3(10, image_size=16).eval(), torch.randn(24, 1, 16, 16)
+    posterior = posterior_of(model, 0.02)
+    found = []
+    for name in ("highest", how):
+        precision(name)
+        noise = label_noise_moments(model, posterior, x, method=method, curvature_pairs=0)
+        found.append(noise.magnitude.double())
+    assert float((found[1] - found[0]).norm() / found[0].norm()) < ERROR / 10
