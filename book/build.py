@@ -20,10 +20,10 @@ import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
-import numpy as np
 from jupyter_cache import get_cache
 from jupyter_cache.executors import load_executor
-from PIL import Image
+
+from slim import slim
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
@@ -37,22 +37,6 @@ CHECKS = (
     "tests/book/site_checks.py",
     "tests/book/browser_checks.py",
 )  # of the site, and of the site in a browser
-# Parts of MathJax that no page asks for, and maps for debugging: more than half of what Sphinx copies
-UNUSED = (
-    *(
-        f"mathjax/{name}"
-        for name in ("mml-*.js", "tex-mml-*.js", "tex-svg*.js", "tex-chtml-full*.js")
-    ),
-    *(f"mathjax/{name}" for name in ("latest.js", "node-main.js", "adaptors", "output/svg*")),
-    *(
-        f"mathjax/sre/mathmaps/{name}.json" for name in ("[!ben]*", "es", "n[bn]")
-    ),  # languages but English
-    "**/*.map",
-)
-# An icon in Font Awesome's script: name, width, height, other names, code point, one or two paths
-ICON = re.compile(
-    r"""(?<=[{,])"?(?P<name>[a-z0-9-]+)"?:\[\d+,\d+,\[(?P<others>[^]]*)\],"[0-9a-f]+",("[^"]*"|\[("[^"]*",?)+\])\],?"""
-)
 CELL_TIMEOUT = 600  # seconds, as in _config.yml
 # Of a chapter that fails, show the cell and its own traceback, not those of the tools around it.
 JUPYTER_BOOK = "import sys; sys.tracebacklimit = 0; from jupyter_book.cli.main import main; main()"
@@ -114,43 +98,6 @@ def execute_what_is_new() -> None:
     execute()
 
 
-def slim() -> None:
-    """Remove from the site what no page of it asks for, and halve its pictures."""
-    if (icons := HTML / "_static" / "scripts" / "fontawesome.js").exists():
-        pages = [path.read_text(encoding="utf-8") for path in HTML.rglob("*.html")]
-        named = {name for text in pages for name in re.findall(r"\bfa-([a-z0-9-]+)", text)}
-        icons.write_text(only_icons(icons.read_text(encoding="utf-8"), named), encoding="utf-8")
-    for path in [path for pattern in UNUSED for path in (HTML / "_static").glob(pattern)]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for path in (HTML / "_images").glob("*.png"):
-        give_palette(path)
-
-
-def only_icons(script: str, named: set[str]) -> str:
-    """Return Font Awesome's script with the icons of these names alone, of some two thousand."""
-
-    def kept(icon: re.Match[str]) -> str:
-        return (
-            icon[0]
-            if named & {icon["name"], *re.findall(r"[a-z][a-z0-9-]+", icon["others"])}
-            else ""
-        )
-
-    return ICON.sub(kept, script)
-
-
-def give_palette(path: Path) -> None:
-    """Give a picture a palette of 256 colours, unless more than one pixel in 500 would be seen to change."""
-    with Image.open(path) as picture:
-        if picture.mode == "P":
-            return
-        full = picture.convert("RGB")
-    few = full.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    change = np.abs(np.asarray(few.convert("RGB"), dtype=int) - np.asarray(full)).max(axis=2)
-    if (change > 8).mean() < 0.002:
-        few.save(path)
-
-
 def settings() -> str:
     """Return what all pages depend on."""
     files = [
@@ -191,7 +138,7 @@ def main() -> int:
     (HTML / "index.html").unlink(missing_ok=True)
 
     built = run("-c", JUPYTER_BOOK, "build", ".", "--nitpick", "--warningiserror", "--keep-going")
-    slim()
+    slim(HTML)
     if not (built and check()):
         drop(DOCTREES, HTML)
         print(

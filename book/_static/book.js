@@ -20,3 +20,14 @@ addEventListener("load", () => window.MathJax?.startup?.promise.then(() => {
 addEventListener("DOMContentLoaded", () => {
   for (const list of document.querySelectorAll(".citation-list")) list.removeAttribute("role");
 });
+
+// The theme's one menu, of the page's formats: bootstrap, which the theme would open it with, is eighty kilobytes.
+const closeMenus = (but) => {
+  for (const button of document.querySelectorAll('[data-bs-toggle="dropdown"]')) {
+    const open = button === but && button.getAttribute("aria-expanded") !== "true";
+    button.setAttribute("aria-expanded", open);
+    button.nextElementSibling.classList.toggle("show", open);
+  }
+};
+addEventListener("click", event => closeMenus(event.target.closest('[data-bs-toggle="dropdown"]')));
+addEventListener("keydown", event => event.key === "Escape" && closeMenus());

@@ -1,9 +1,7 @@
 """book/build.py: when the execution cache is dropped, and what a failed build leaves."""
 
 import build
-import numpy as np
 import pytest
-from PIL import Image
 
 
 @pytest.fixture
@@ -102,41 +100,3 @@ def test_an_interrupted_build_starts_again_from_an_empty_site(project, monkeypat
     assert not (build.HTML / "index.html").exists()
     assert build.main() == 0
     assert not (build.HTML / "half.html").exists()
-
-
-def test_what_no_page_asks_for_is_left_out_of_the_site(project):
-    assert build.main() == 0
-    static = build.HTML / "_static"
-    kept = ("mathjax/tex-chtml.js", "mathjax/output/chtml/fonts/tex.js", "mathjax/sre/mathmaps/en.json", "book.js")
-    others = (
-        "mathjax/tex-svg.js",
-        "mathjax/output/svg/fonts/tex.js",
-        "mathjax/sre/mathmaps/fr.json",
-        "scripts/b.js.map",
-    )
-    for name in (*kept, *others):
-        (static / name).parent.mkdir(parents=True, exist_ok=True)
-        (static / name).touch()
-    assert build.main() == 0
-    assert [name for name in (*kept, *others) if (static / name).exists()] == list(kept)
-
-
-def test_a_plot_gets_a_palette_and_a_photograph_keeps_its_colours(tmp_path):
-    random = np.random.default_rng(0)
-    plot = np.full((90, 120, 3), 255, np.uint8)
-    plot[20:25] = (31, 119, 180)
-    photograph = random.integers(0, 256, (90, 120, 3), dtype=np.uint8)
-    for name, pixels in {"plot": plot, "photograph": photograph}.items():
-        path = tmp_path / f"{name}.png"
-        Image.fromarray(pixels).save(path)
-        build.give_palette(path)
-        with Image.open(path) as picture:
-            assert (picture.mode == "P") == (name == "plot")
-            assert np.array_equal(np.asarray(picture.convert("RGB")), pixels)
-
-
-def test_the_icons_of_the_pages_are_kept_and_no_others():
-    icons = 'sun:[5,5,[],"f1","M0"],"arrow-up":[3,5,[8593,"up"],"f062",["M1","M2"]],bars:[4,5,["navicon"],"f0c9","M3"]'
-    script = f"var l={{{icons}}},x={{a:[1,2]}};"
-    assert build.only_icons(script, {"sun", "up"}) == script.replace(',bars:[4,5,["navicon"],"f0c9","M3"]', ",")
-    assert build.only_icons(script, {"bars"}) == 'var l={bars:[4,5,["navicon"],"f0c9","M3"]},x={a:[1,2]};'

@@ -1,0 +1,251 @@
+"""Take from a built site what no page of it asks for, so that its pages load quickly.
+
+``book/build.py`` calls :func:`slim` after each build. The theme brings a style sheet of 400 kB, two thousand icons and a
+full MathJax; a page of this book needs a tenth of that. What is done twice to a page or a file changes nothing more.
+"""
+
+import re
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import tinycss2
+from fontTools import subset
+from fontTools.ttLib import TTFont
+from PIL import Image
+
+# Parts of MathJax and of the theme that no page asks for
+UNUSED = (
+    *(
+        f"mathjax/{name}"
+        for name in ("mml-*.js", "tex-mml-*.js", "tex-svg*.js", "tex-chtml-full*.js", "latest.js")
+    ),
+    *(
+        f"mathjax/{name}"
+        for name in ("node-main.js", "adaptors", "output/svg*", "sre", "ui", "input/mml*")
+    ),
+    *(
+        f"mathjax/{name}"
+        for name in ("input/asciimath.js", "input/tex-*.js", "a11y/[!a]*.js", "loader.js")
+    ),
+    *(f"scripts/{name}.js*" for name in ("bootstrap", "fontawesome")),
+    *("vendor/fontawesome/webfonts/*.woff2", "locales"),
+    "**/*.map",
+)
+# Of MathJax, in this order: no menu, whose place among the keys every formula would have
+MATHJAX = (
+    "startup",
+    "core",
+    "input/tex",
+    "output/chtml",
+    "output/chtml/fonts/tex",
+    "a11y/assistive-mml",
+)
+PRELOAD = "MathJax.loader.preLoad('core', 'input/tex', 'output/chtml', 'output/chtml/fonts/tex.js', 'a11y/assistive-mml');"
+# Scripts and styles by a part of their name, and what a page must have in it to need them
+NEEDED_BY = {
+    r"searchtools|language_data|searchindex": r'id="search-results"',
+    r"clipboard|copybutton": r"<pre\b",
+    r"togglebutton": r'class="(?:[^"]* )?(?:toggle[ "]|dropdown admonition|admonition [^"]*\bdropdown\b)',
+    r"design-tabs": r'class="[^"]*\bsd-tab-set\b',
+    r"mystnb": r'class="[^"]*\bcell\b',
+    r"proof\.css": r'class="[^"]*\bproof\b',
+    r"mathjax/": r'class="[^"]*\bmath\b',
+    r"fontawesome|bootstrap": r"(?!)",  # no page: book.js opens the one menu, and the icons are a font's
+}
+REFERENCE = re.compile(
+    r'[ \t]*(?:<script\b[^>]*\bsrc="(?P<script>[^"]+)"[^>]*>\s*</script>|<link\b[^>]*\bhref="(?P<link>[^"]+)"[^>]*>)\n?'
+)
+KEPT_SPACE = re.compile(r"(<(pre|script|style|textarea)\b.*?</\2>)", re.DOTALL)
+NAMES = re.compile(r"[\w-]+")
+WOFF2 = re.compile(r'url\([^)]*\.woff2"?\)\s*format\("woff2"\),\s*')
+# A custom property and its value, up to what ends the declaration
+PROPERTY = re.compile(
+    r"""(?<=[{;])\s*(?P<name>--[\w-]+):(?:[^;{}"']|"[^"]*"|'[^']*')*(?:;|(?=\}))"""
+)
+
+
+def slim(site: Path) -> None:
+    """Make a site light: its pages, their pictures, scripts, styles and icons."""
+    static = site / "_static"
+    bundle(static / "mathjax")
+    for path in {path for pattern in UNUSED for path in static.glob(pattern)}:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for path in (site / "_images").glob("*.png"):
+        to_webp(path)
+    pages = [path for path in site.rglob("*.html") if static not in path.parents]
+    for path in pages:
+        text = path.read_text(encoding="utf-8")
+        path.write_text(light(text, path.parent), encoding="utf-8")
+    names = names_in(pages, [path for path in static.rglob("*.js") if "mathjax" not in path.parts])
+    sheets = sorted(static.rglob("*.css"))
+    for path in sheets:
+        path.write_text(purge(path.read_text(encoding="utf-8"), names), encoding="utf-8")
+    forget_unused_properties(sheets, names)
+    icons = {
+        ord(sign)
+        for path in sheets
+        for sign in path.read_text(encoding="utf-8")
+        if "\ue000" <= sign <= "\uf8ff"
+    }
+    for path in static.glob("vendor/fontawesome/webfonts/*.ttf"):
+        only_icons(path, icons)
+
+
+# ------------------------------------------------------------------ scripts
+def bundle(mathjax: Path) -> None:
+    """Put together the parts of MathJax that pages need, in place of a bundle that has its menu, too."""
+    whole = mathjax / "tex-chtml.js"
+    if whole.exists() and PRELOAD not in whole.read_text(encoding="utf-8"):
+        parts = [(mathjax / f"{name}.js").read_text(encoding="utf-8") for name in MATHJAX]
+        whole.write_text("\n".join([parts[0], PRELOAD, *parts[1:]]), encoding="utf-8")
+    for name in MATHJAX:
+        (mathjax / f"{name}.js").unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------ pages
+def light(page: str, folder: Path) -> str:
+    """Return a page without the scripts and styles that it has no use for; its pictures get their sizes.
+
+    Args:
+        page: the HTML.
+        folder: where the page is, from which the addresses of its pictures count.
+    """
+
+    def kept(reference: re.Match[str]) -> str:
+        name = reference["script"] or reference["link"]
+        needs = (need for part, need in NEEDED_BY.items() if re.search(part, name))
+        return reference[0] if all(re.search(need, page) for need in needs) else ""
+
+    def sized(image: re.Match[str]) -> str:
+        path = folder / image["source"]
+        if " width=" in image[0] or path.suffix != ".webp" or not path.is_file():
+            return image[0]
+        with Image.open(path) as picture:
+            width, height = picture.size
+        return f'<img loading="lazy" width="{width}" height="{height}"{image["rest"]}>'
+
+    text = REFERENCE.sub(kept, page)
+    text = re.sub(r'(?<=")([^"]*\b_images/[^"]*)\.png(?=")', r"\1.webp", text)
+    text = re.sub(r'<img(?P<rest>[^>]*\bsrc="(?P<source>[^"]+)"[^>]*)>', sized, text)
+    pieces = KEPT_SPACE.split(text)  # text, what keeps its space, the name of its tag, text, ...
+    pieces[::3] = [re.sub(r"\n\s+", "\n", piece) for piece in pieces[::3]]
+    del pieces[2::3]
+    return "".join(pieces)
+
+
+# ------------------------------------------------------------------ pictures
+def to_webp(path: Path) -> None:
+    """Store a picture as WebP, which takes half of the bytes.
+
+    It gets a palette of 256 colours, unless more than one pixel in 500 would be seen to change; nothing else is lost.
+    """
+    with Image.open(path) as picture:
+        full = picture.convert("RGB")
+    few = full.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).convert("RGB")
+    change = np.abs(np.asarray(few, dtype=int) - np.asarray(full)).max(axis=2)
+    plain = (change > 8).mean() < 0.002
+    (few if plain else full).save(path.with_suffix(".webp"), lossless=True)
+    path.unlink()
+
+
+# ------------------------------------------------------------------ styles and icons
+def names_in(pages: list[Path], scripts: list[Path]) -> set[str]:
+    """Return every class, identifier and custom property that the pages have or that a script could give to them."""
+    names: set[str] = set()
+    for path in pages:
+        text = path.read_text(encoding="utf-8")
+        for value in re.findall(r'\b(?:class|id|style)="([^"]*)"', text):
+            names.update(NAMES.findall(value))
+        for code in re.findall(r"<(?:script|style)\b[^>]*>(.*?)</", text, re.DOTALL):
+            names.update(NAMES.findall(code))
+    for path in scripts:
+        names.update(NAMES.findall(path.read_text(encoding="utf-8")))
+    return names
+
+
+def purge(sheet: str, names: set[str]) -> str:
+    """Return a style sheet without comments and without the rules for classes and identifiers that are not there."""
+    sheet = WOFF2.sub(
+        "", sheet
+    )  # of the icons' fonts, the other format is the one that is shortened
+    return "".join(
+        rules(tinycss2.parse_stylesheet(sheet, skip_comments=True, skip_whitespace=True), names)
+    )
+
+
+def forget_unused_properties(sheets: list[Path], names: set[str]) -> None:
+    """Take from style sheets the custom properties that none of them uses, until there are no more of them."""
+    texts = {path: path.read_text(encoding="utf-8") for path in sheets}
+    used: set[str] | None = None
+    while used != (
+        now := names
+        | {name for text in texts.values() for name in re.findall(r"var\(\s*(--[\w-]+)", text)}
+    ):
+        used = now
+        for path, text in texts.items():
+            texts[path] = PROPERTY.sub(lambda found: found[0] if found["name"] in now else "", text)
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
+
+
+def rules(nodes: list[tinycss2.ast.Node], names: set[str]) -> list[str]:
+    """Return the rules of a style sheet, or of a block in one, that some element could obey."""
+    kept = []
+    for node in nodes:
+        if node.type == "qualified-rule":
+            selectors = [part for part in alternatives(node.prelude) if wanted(part) <= names]
+            if selectors:
+                head = ",".join(tinycss2.serialize(part).strip() for part in selectors)
+                kept.append(f"{head}{{{declarations(node.content)}}}")
+        elif node.type == "at-rule" and node.lower_at_keyword in (
+            "media",
+            "supports",
+            "layer",
+            "container",
+        ):
+            inner = tinycss2.parse_rule_list(
+                node.content or [], skip_comments=True, skip_whitespace=True
+            )
+            if within := rules(inner, names):
+                kept.append(
+                    f"@{node.at_keyword}{tinycss2.serialize(node.prelude)}{{{''.join(within)}}}"
+                )
+        else:
+            kept.append(node.serialize())
+    return kept
+
+
+def alternatives(prelude: list[tinycss2.ast.Node]) -> list[list[tinycss2.ast.Node]]:
+    """Return the selectors of a rule, which commas divide."""
+    parts: list[list[tinycss2.ast.Node]] = [[]]
+    for token in prelude:
+        if token == ",":
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return parts
+
+
+def wanted(selector: list[tinycss2.ast.Node]) -> set[str]:
+    """Return the classes and identifiers that an element must have, itself or around it, to obey a selector."""
+    found = {token.value for token in selector if token.type == "hash"}
+    pairs = pairwise(selector)
+    return found | {name.value for dot, name in pairs if dot == "." and name.type == "ident"}
+
+
+def declarations(content: list[tinycss2.ast.Node]) -> str:
+    """Return the content of a rule without spaces around it."""
+    return tinycss2.serialize(content).strip()
+
+
+def only_icons(path: Path, icons: set[int]) -> None:
+    """Leave in a font the characters of these code points alone."""
+    with TTFont(path) as font:
+        if set(font.getBestCmap()) <= icons:
+            return
+        shrink = subset.Subsetter(subset.Options(notdef_outline=True, glyph_names=False))
+        shrink.populate(unicodes=icons)
+        shrink.subset(font)
+        font.save(path)

@@ -1,0 +1,39 @@
+"""book/_ext/mathml.py: formulas that need no script."""
+
+from types import SimpleNamespace
+
+import pytest
+from _ext import mathml
+from docutils import nodes
+from docutils.utils import new_document
+
+
+def page(*formulas):
+    document = new_document("intro")
+    document += list(formulas)
+    return document
+
+
+def app(format="html"):
+    return SimpleNamespace(builder=SimpleNamespace(format=format), config=SimpleNamespace(mathml_pages=["intro"]))
+
+
+def test_formulas_become_elements_that_browsers_know():
+    assert "<msub><mi>y</mi><mi>i</mi></msub>" in mathml.mathml("y_i") and 'display="inline"' in mathml.mathml("y_i")
+    assert 'display="block"' in mathml.mathml("y_i", display=True)
+    assert "<mi>𝔼</mi>" in mathml.mathml(r"\mathbb E")
+
+
+def test_only_pages_that_are_named_change_and_only_on_the_site():
+    def formulas(name, format="html"):
+        document = page(nodes.math("x", "x"), nodes.math_block("y", "y"))
+        mathml.replace_formulas(app(format), document, name)
+        return [node.astext()[:5] for node in document.findall(nodes.raw)]
+
+    assert formulas("intro") == ["<math", "<math"]
+    assert formulas("another") == [] == formulas("intro", "latex")
+
+
+def test_a_numbered_formula_is_refused():
+    with pytest.raises(ValueError, match="intro is among mathml_pages, and the formula 'eq-a' on it is numbered"):
+        mathml.replace_formulas(app(), page(nodes.math_block("y", "y", label="eq-a", number=1)), "intro")
