@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from pandas import DataFrame
 
-from vlls.plots._style import PALETTE, WIDTH, styled
+from vlls.plots._style import PALETTE, SINGLE, styled
 
 __all__ = ["plot_cost"]
 
@@ -58,7 +58,7 @@ def plot_cost(rows: DataFrame, mark: str = "goal") -> Figure:
     figure, axes = plt.subplots(
         len(panels),
         1,
-        figsize=(WIDTH, sum(heights)),
+        figsize=(SINGLE, sum(heights)),
         squeeze=False,
         gridspec_kw={"height_ratios": [len(part) + 0.3 for part in panels.values()]},
     )
@@ -69,7 +69,7 @@ def plot_cost(rows: DataFrame, mark: str = "goal") -> Figure:
 
 def _nothing() -> Figure:
     """Return a figure that says that nothing has been measured yet."""
-    figure, ax = plt.subplots(figsize=(WIDTH, 1.0))
+    figure, ax = plt.subplots(figsize=(SINGLE, 1.0))
     ax.set_axis_off()
     ax.text(0.5, 0.5, "Not measured yet: make bench", ha="center", va="center", color="0.45")
     return figure

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from figures.learned_variance import COLORS
-from vlls.plots._style import PALETTE, WIDTH, as_array, legend_above, styled
+from vlls.plots._style import PALETTE, SINGLE, WIDTH, as_array, legend_above, styled
 
 __all__ = [
     "plot_noise_structure",
@@ -48,7 +48,7 @@ def plot_regular_and_atypical(
     adaptive = {name: as_array(values) for name, values in noise.items()}
     num, k = plain.shape
     figure, axes = plt.subplots(
-        num, 2, figsize=(WIDTH, 1.9 * num + 0.4), width_ratios=(1, 2.6), squeeze=False
+        num, 2, figsize=(SINGLE + 0.6, 1.9 * num + 0.4), width_ratios=(1, 2.6), squeeze=False
     )
     top, width = 1.5 * max(plain.max(), *(values.max() for values in adaptive.values())), 0.27
     for row, (left, right) in enumerate(axes):
@@ -102,8 +102,8 @@ def plot_noise_structure(
     first.set_xlabel(r"doubt $1 - \max\,p$ (probability)", fontsize=9)
     first.set_ylabel(_NOISE, fontsize=9)
     last.plot([_LEAST, 1], [_LEAST, 1], color=_INK, linewidth=0.8)
-    last.set_xlabel("noise, second network", fontsize=9)
-    last.set_ylabel("noise, first network", fontsize=9)
+    last.set_xlabel("second network's (probability)", fontsize=9)
+    last.set_ylabel("first network's noise (probability)", fontsize=9)
     classes = np.unique(y)
     parts = middle.boxplot(
         [size[y == k] for k in classes],

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vlls.families import Family
-from vlls.plots._style import PALETTE, WIDTH, as_array, legend_above, styled
+from vlls.plots._style import PALETTE, SINGLE, WIDTH, as_array, legend_above, styled, width_of
 
 __all__ = [
     "plot_digit_noise",
@@ -52,16 +52,18 @@ def plot_family_noise(
         )
         top.plot(means, at_mean, color=_BLUE, label=r"$A'(\mu)$")
         top.plot(means, expected, color=_ORANGE, ls="--", label=r"$\mathbb{E}[A'(f)]$")
-        top.fill_between(means, at_mean, expected, color="0.85", label=r"noise $\epsilon$")
+        top.fill_between(
+            means, at_mean, expected, color="0.85", label=r"noise $\epsilon$ (unit of $y$)"
+        )
         top.set_title(name, fontsize=10)
         noise = family.label_noise(means, torch.full_like(means, var))
         bottom.plot(means, noise, color=_INK)
         bottom.axhline(0, color="0.6", lw=0.8)
-        bottom.set_xlabel(r"mean $\mu$ of $f$")
+        bottom.set_xlabel(r"mean $\mu$ of $f$ (unit of $f$)")
         if float(noise.abs().max()) == 0:
             bottom.set_ylim(-1, 1)
     axes[0, 0].set_ylabel("mean of $y$ (unit of $y$)")
-    axes[1, 0].set_ylabel(r"noise $\epsilon$")
+    axes[1, 0].set_ylabel(r"noise $\epsilon$ (unit of $y$)")
     legend_above(figure, 3)
     return figure
 
@@ -80,7 +82,9 @@ def plot_expectation_error(
         xlabel: what the cost is.
         log_x: draw costs on a logarithmic axis.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.0), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(width_of(len(panels)), 3.0), sharey=True, squeeze=False
+    )
     for ax, (title, rules) in zip(axes[0], panels.items(), strict=True):
         for color, marker, (name, (cost, error)) in zip(
             (_BLUE, _ORANGE, _GREEN, _RED), "os^D", rules.items(), strict=False
@@ -98,7 +102,7 @@ def plot_expectation_error(
             ax.set_xscale("log")
         ax.set_title(title, fontsize=10)
         ax.set_xlabel(xlabel)
-    axes[0, 0].set_ylabel("absolute error")
+    axes[0, 0].set_ylabel("absolute error (probability)")
     legend_above(figure, 4)
     return figure
 
@@ -135,7 +139,7 @@ def plot_digit_noise(
             bottom.set_ylim(-limit, limit)
             bottom.set_xticks(range(0, k, 3))
             bottom.tick_params(labelleft=j == 0, labelsize=8)
-        axes[2 * i + 1, 0].set_ylabel(f"{rows[i]}\nnoise $\\epsilon_k$", fontsize=9)
+        axes[2 * i + 1, 0].set_ylabel(f"{rows[i]} noise\n$\\epsilon_k$ (probability)", fontsize=8.5)
     figure.supxlabel("class $k$ (orange: the label)", fontsize=9)
     return figure
 
@@ -188,7 +192,7 @@ def plot_update_difference(
         differences: one value a step, by name; zeros are drawn at 1e-17.
         tolerance: where to draw the line below which two updates count as the same.
     """
-    figure, ax = plt.subplots(figsize=(WIDTH, 3.0))
+    figure, ax = plt.subplots(figsize=(SINGLE, 3.0))
     for ls, (name, values) in zip(("-", "--", "-.", ":"), differences.items(), strict=False):
         ax.semilogy(
             range(1, len(values) + 1), np.maximum(as_array(values), 1e-17), ls=ls, lw=2, label=name
@@ -202,6 +206,6 @@ def plot_update_difference(
         fontsize=8.5,
     )
     ax.set_xlabel("step")
-    ax.set_ylabel(r"largest $|\Delta\theta|$")
+    ax.set_ylabel(r"largest $|\Delta\theta|$ (logits)")
     legend_above(figure, 2)
     return figure

@@ -83,7 +83,7 @@ def plot_std_in_training(runs: DataFrame) -> Figure:
             )
         log_axis(ax)
         ax.tick_params(labelsize=8)
-        ax.set(xlabel="posterior std σ", ylabel=label, ylim=(0, 104))
+        ax.set(xlabel="posterior std σ of the weights", ylabel=label, ylim=(0, 104))
     legend_above(figure, 3, fontsize=9)
     return figure
 

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vlls.plots._style import PALETTE, WIDTH, styled
+from vlls.plots._style import PALETTE, SINGLE, WIDTH, legend_above, styled
 
 __all__ = [
     "plot_diagonal_std",
@@ -20,6 +20,8 @@ __all__ = [
     "plot_hessian_variance",
     "plot_ivon_hyperparameters",
 ]
+
+_UNITS = {"ess": " (examples)", "hess_init": " (nats)"}
 
 
 @styled
@@ -60,7 +62,7 @@ def plot_hessian_variance(
     )
     axes[1].set(
         xlabel=r"distance of $\mathbf{m}$ from the optimum ($\sigma$)",
-        ylabel=r"std of one $\hat h$ over $\mathbb{E}\,\hat h$",
+        ylabel=r"std of one $\hat h$ over $\mathbb{E}\,\hat h$ (ratio)",
     )
     axes[1].set_ylim(0, None)
     axes[1].legend(loc="upper left")
@@ -102,7 +104,7 @@ def plot_diagonal_std(names: Sequence[str], stds: Mapping[str, Tensor]) -> Figur
         names: of the P weights.
         stds: for each approximation, (P,) standard deviations.
     """
-    figure, ax = plt.subplots(figsize=(WIDTH, 3.0))
+    figure, ax = plt.subplots(figsize=(SINGLE, 3.2))
     styles: list[dict[str, Any]] = [
         {"marker": "s", "markersize": 7},
         {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.8},
@@ -111,9 +113,9 @@ def plot_diagonal_std(names: Sequence[str], stds: Mapping[str, Tensor]) -> Figur
     ]
     for (label, values), style, color in zip(stds.items(), styles, PALETTE, strict=False):
         ax.plot(np.arange(len(names)), values, linestyle="none", color=color, label=label, **style)
-    ax.set_xticks(np.arange(len(names)), [name.replace(" ", "\n") for name in names])
-    ax.set(ylabel="posterior std of the weight", ylim=(0, None))
-    ax.legend(ncols=2, loc="lower left")
+    ax.set_xticks(np.arange(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
+    ax.set(ylabel="posterior std of the weight (logits)", ylim=(0, None))
+    legend_above(figure, 2)
     return figure
 
 
@@ -125,7 +127,7 @@ def plot_gradsq_ratio(batches: Sequence[int], ratios: Mapping[str, Tensor]) -> F
         batches: batch sizes.
         ratios: for each estimator, (len(batches), P) expectations over the true diagonal.
     """
-    figure, ax = plt.subplots(figsize=(WIDTH, 3.3))
+    figure, ax = plt.subplots(figsize=(SINGLE, 3.6))
     for (label, ratio), color, marker in zip(ratios.items(), PALETTE, "os^D", strict=False):
         ax.loglog(
             batches, ratio.median(1).values, color=color, marker=marker, markersize=5, label=label
@@ -136,9 +138,9 @@ def plot_gradsq_ratio(batches: Sequence[int], ratios: Mapping[str, Tensor]) -> F
     ax.minorticks_off()
     ax.set(
         xlabel="batch size $B$ (examples)",
-        ylabel="expected estimate over\nthe true diagonal Hessian",
+        ylabel="expected estimate over\nthe true diagonal Hessian (ratio)",
     )
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    legend_above(figure, 2)
     return figure
 
 
@@ -181,7 +183,7 @@ def plot_ivon_hyperparameters(
         3, len(results), figsize=(WIDTH, 5.6), sharex="col", sharey="row", squeeze=False
     )
     rows = {
-        r"rms $\sigma$": {"std": "std of the weights"},
+        r"rms $\sigma$ of the weights": {"std": "std of the weights"},
         "test loss (nats)": {"nll": "averaged over $q$", "nll_mean": r"at the mean $\mathbf{m}$"},
         "test accuracy (%)": {
             "accuracy": "averaged over $q$",
@@ -205,7 +207,7 @@ def plot_ivon_hyperparameters(
                 )
             ax.axvline(default[name], color="0.5", linewidth=1.0, linestyle="dotted")
             ax.set_xscale("log")
-        axes[2, column].set_xlabel(name)
+        axes[2, column].set_xlabel(name + _UNITS.get(name, ""))
     for ax, label in zip(axes[:, 0], rows, strict=True):
         ax.set_ylabel(label)
     axes[0, 0].set_yscale("log")

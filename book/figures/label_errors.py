@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from vlls.experiments._choice import by_candidate, finished
-from vlls.plots._style import WIDTH, styled
+from vlls.plots._style import WIDTH, styled, width_of
 
 __all__ = [
     "PUBLISHED",
@@ -64,11 +64,14 @@ def plot_class_images(
         )
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, 1.3 * rows), squeeze=False)
+    photographs = any(np.ndim(image) == 3 for image in images)
+    if photographs:  # on a dark page they keep their colours, and its ground is theirs
+        figure.set_facecolor("none")
     for ax in axes.flat:
         ax.axis("off")
     for ax, image, title in zip(axes.flat, images, titles, strict=False):
-        ax.imshow(image, cmap="gray")
-        ax.set_title(title, fontsize=8)
+        ax.imshow(image, cmap="gray_r")
+        ax.set_title(title, fontsize=9, color="0.46" if photographs else "black")
     return figure
 
 
@@ -100,7 +103,8 @@ def plot_confusion(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -
                 f"matrix {title!r} of shape {matrix.shape} must have shape ({number}, {number}) and rows that sum to "
                 "one; pass the shares of the given labels of each correct class"
             )
-    size = (WIDTH, WIDTH / len(matrices) + 0.9)
+    width = width_of(len(matrices))
+    size = (width, width / len(matrices) + 0.9)
     figure, axes = plt.subplots(1, len(matrices), figsize=size, sharey=True, squeeze=False)
     largest = max(float((matrix * (1 - np.eye(number))).max()) for matrix in matrices.values())
     for ax, (title, matrix) in zip(axes[0], matrices.items(), strict=True):

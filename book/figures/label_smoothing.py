@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vlls.plots._style import PALETTE, WIDTH, legend_above, styled
+from vlls.plots._style import PALETTE, SINGLE, WIDTH, legend_above, styled, width_of
 
 __all__ = ["plot_accuracies", "plot_logit_gap", "plot_smoothing_strategies", "plot_soft_labels"]
 
@@ -35,7 +35,7 @@ def plot_logit_gap(
         >>> figure.axes[0].get_xscale()
         'log'
     """
-    figure, ax = plt.subplots(figsize=(WIDTH, 3.2))
+    figure, ax = plt.subplots(figsize=(SINGLE, 3.2))
     steps = 1
     for (rate, gap), color in zip(gap_by_rate.items(), PALETTE, strict=False):
         values = gap.detach().cpu().double().numpy()
@@ -47,7 +47,7 @@ def plot_logit_gap(
     ax.set_xlim(1, steps)
     ax.set_ylim(bottom=0)
     ax.set_xlabel("gradient step")
-    ax.set_ylabel("logit gap $f_y - f_j$")
+    ax.set_ylabel("gap $f_y - f_j$ (logits)")
     ax.legend()
     return figure
 
@@ -107,7 +107,7 @@ def plot_smoothing_strategies(
     figure, axes = plt.subplots(
         rows,
         columns,
-        figsize=(max(WIDTH, 2.4 * columns), 2.15 * rows + 0.3),
+        figsize=(max(width_of(columns), 2.4 * columns), 2.15 * rows + 0.3),
         sharex=True,
         squeeze=False,
     )
@@ -252,7 +252,7 @@ def plot_accuracies(accuracy_by_name: Mapping[str, Tensor]) -> Figure:
         [accuracy_by_name[name].detach().cpu().double().numpy() for name in names]
     )  # (methods, seeds)
     rows = np.arange(len(names))[::-1]
-    figure, ax = plt.subplots(figsize=(WIDTH, 0.36 * len(names) + 0.9))
+    figure, ax = plt.subplots(figsize=(SINGLE, 0.36 * len(names) + 1.3))
     for seed, column in enumerate(values.T):
         color, marker = PALETTE[seed % len(PALETTE)], _MARKERS[seed % len(_MARKERS)]
         ax.plot(
@@ -264,5 +264,5 @@ def plot_accuracies(accuracy_by_name: Mapping[str, Tensor]) -> Figure:
     ax.set_yticks(rows, names)
     ax.set_ylim(-0.6, len(names) - 0.4)
     ax.set_xlabel("accuracy on correctly labelled test data (%)")
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    legend_above(figure, 3)
     return figure

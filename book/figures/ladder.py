@@ -462,7 +462,7 @@ def plot_rungs(sizes: Mapping[str, Tensor], wrong: Tensor) -> Figure:
             look = {"color": color, "markersize": 3, "alpha": 0.5, "rasterized": True}
             ax.plot(sizes["full"][rows], sizes[name][rows], marker, label=label, **look)
         ax.plot([0, top], [0, top], color="0.3", linewidth=0.8)
-        ax.set(title=name, xlim=(0, top), ylim=(0, top), xlabel="noise, full Σ")
+        ax.set(title=name, xlim=(0, top), ylim=(0, top), xlabel="noise, full Σ (probability)")
     axes[0].set_ylabel("noise on this rung (probability)")
     legend_above(figure, 2, opaque=True, markerscale=2)
     return figure
@@ -519,7 +519,7 @@ def plot_first_and_second_order(record: Mapping[str, Any]) -> Figure:
             look = {"color": _COLORS[name], "marker": _MARKERS[name], "linestyle": "none"}
             ax.errorbar(x.mean(), y.mean(), **errors, **look, capsize=2, label=label)
         ax.set_title(_title(rate), fontsize=10)
-        ax.set_xlabel("variation of the noise", fontsize=9)
+        ax.set_xlabel("variation of the noise (std / mean)", fontsize=9)
         ax.margins(0.2)
     axes[0].set_ylabel("accuracy above VON's (points)")
     legend_above(figure, 2, fontsize=8)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vlls.noise import ExampleRanking
-from vlls.plots._style import PALETTE, WIDTH, as_array, legend_above, styled
+from vlls.plots._style import PALETTE, SINGLE, as_array, legend_above, styled, width_of
 
 __all__ = [
     "COLORS",
@@ -52,19 +52,19 @@ def plot_two_orders(
     ends = [(name, end) for name in tables for end in ("highest", "lowest")]
     figure, axes = plt.subplot_mosaic(
         [["order"] * shown, *([f"{name} {end} {i}" for i in range(shown)] for name, end in ends)],
-        figsize=(WIDTH, 2.6 + 0.98 * len(ends)),
+        figsize=(SINGLE, 2.8 + 0.8 * len(ends)),
         height_ratios=(2.6, *[1] * len(ends)),
     )
     ax, below = axes["order"], ""
     for table, title, color, dash in zip(tables.values(), titles, COLORS, _DASHES, strict=False):
         size = table.noise.clip(_LEAST)
         ax.semilogy(np.arange(1, len(size) + 1), size, color=color, linestyle=dash, label=title)
-        below = "; below 1e-5 they are drawn there" if (table.noise < _LEAST).any() else below
+        below = "\n(noise below 1e-5 is drawn there)" if (table.noise < _LEAST).any() else below
     ax.axhline(smoothing, color="0.35", linestyle="dashed", label="label smoothing")
     ax.set(xlim=(0, len(images) + 1), ylim=(_LEAST, 1))
     ax.set_xlabel(f"training images, each line in an order of its own{below}", fontsize=9)
     ax.set_ylabel(_NOISE, fontsize=9)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=8.5)
     pictures = as_array(images)
     for (name, end), color in zip(ends, [c for c in COLORS for _ in range(2)], strict=False):
         table = tables[name]
@@ -95,7 +95,9 @@ def plot_estimator_range(
         spreads: for each posterior, the spread :math:`\sqrt{\operatorname{tr} V}` of each of them, rising.
         now: for each posterior, the spread at its own standard deviations.
     """
-    figure, axes = plt.subplots(1, len(errors), figsize=(WIDTH, 3.2), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(errors), figsize=(width_of(len(errors)), 3.2), sharey=True, squeeze=False
+    )
     for ax, (name, of_posterior) in zip(axes[0], errors.items(), strict=True):
         for i, (estimator, values) in enumerate(of_posterior.items()):
             own = estimator.startswith("Monte")
@@ -106,7 +108,7 @@ def plot_estimator_range(
             )
         ax.axvline(now[name], color="0.15", linewidth=0.8, linestyle="dashed")
         ax.set_title(name, fontsize=10)
-        ax.set_xlabel(r"spread $\sqrt{\mathrm{tr}\,V}$ of the logits", fontsize=9)
+        ax.set_xlabel(r"spread $\sqrt{\mathrm{tr}\,V}$ (logits)", fontsize=9)
         ax.set_yticks([1, 3, 10, 30, 100], ["1", "3", "10", "30", "100"])
         ticks = [0.25, 0.5, 1, 2, 4, 8]
         ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

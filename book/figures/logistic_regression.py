@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vlls.families import Bernoulli, Family
-from vlls.plots._style import PALETTE, WIDTH, as_array, legend_above, styled
+from vlls.plots._style import PALETTE, SINGLE, WIDTH, as_array, legend_above, styled
 
 __all__ = [
     "plot_label_noise",
@@ -50,7 +50,7 @@ def plot_label_noise(
     """
     family = Bernoulli() if family is None else family
     means = torch.linspace(-limit, limit, 1601, dtype=torch.float64)
-    figure, ax = plt.subplots(figsize=(WIDTH, 3.6))
+    figure, ax = plt.subplots(figsize=(SINGLE, 3.4))
     for color, var in zip(
         sns.color_palette("viridis_r", len(variances) + 1)[1:], variances, strict=True
     ):
@@ -71,7 +71,7 @@ def plot_label_noise(
     ax.set_ylim(bottom=0)
     ax.set_xlabel(_MEAN_LABEL)
     ax.set_ylabel(r"label noise $|\epsilon|$ (probability)")
-    ax.legend(title="variance of $f$", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    legend_above(figure, 4, title="variance of $f$", columnspacing=1.2)
     return figure
 
 
@@ -135,13 +135,17 @@ def plot_noise_factors(f: Tensor, norm: Tensor, noise: Tensor) -> Figure:
     left.set_xlabel("location $f_t$ (logit)")
     left.set_ylabel(r"label noise $|\epsilon|$ (probability)")
     bar: dict[str, Any] = {"location": "top", "pad": 0.03, "shrink": 0.9}
-    figure.colorbar(dots, ax=left, label=r"colour: feature norm $\|\phi\|$", **bar)
+    figure.colorbar(dots, ax=left, label=r"colour: feature norm $\|\phi\|$ (logit)", **bar)
     dots = right.scatter(
         spread, size, c=far, s=11, cmap="viridis", linewidths=0, vmax=np.quantile(far, 0.95)
     )
     right.set_xlabel(r"feature norm $\|\phi\|$ (logit, s.d. of $f$)")
     figure.colorbar(
-        dots, ax=right, label="colour: distance from the boundary $|f_t|$", extend="max", **bar
+        dots,
+        ax=right,
+        label="colour: distance $|f_t|$ from the boundary (logit)",
+        extend="max",
+        **bar,
     )
     return figure
 
@@ -159,7 +163,7 @@ def plot_noisy_labels(
         smoothing: rate of the label smoothing drawn for comparison.
     """
     at, y, noisy = as_array(f), as_array(targets), as_array(targets) + as_array(noise)
-    figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
+    figure, ax = plt.subplots(figsize=(SINGLE, 3.4))
     ax.axhspan(0, 1, color="0.93", zorder=0)
     for label, color, marker, name in ((1, _ORANGE, "^", "label 1"), (0, _BLUE, "o", "label 0")):
         ax.scatter(
@@ -181,8 +185,8 @@ def plot_noisy_labels(
         )
     ax.axvline(0, color=_INK, lw=0.8)
     ax.set_xlabel("location $f_t$ (logit)")
-    ax.set_ylabel(r"label trained on, $y + \epsilon$")
-    legend_above(figure, 4, opaque=True)
+    ax.set_ylabel(r"label trained on, $y + \epsilon$ (probability)")
+    legend_above(figure, 2, opaque=True)
     return figure
 
 

@@ -9,7 +9,7 @@ from pandas import DataFrame, concat
 from figures.by_protocol import PAPER_STD
 from vlls.experiments._choice import by_candidate, finished
 from vlls.plots._runs import ACCURACY, draw_curve, figure_of_runs, limit_accuracy
-from vlls.plots._style import PALETTE, WIDTH, legend_above, styled
+from vlls.plots._style import PALETTE, SINGLE, legend_above, styled, width_of
 from vlls.train import METHODS
 
 __all__ = ["fewest_and_best", "named", "plot_first_noise", "plot_memorised"]
@@ -38,7 +38,7 @@ def plot_memorised(runs: DataFrame) -> Figure:
     if not len(runs):
         raise ValueError("there are no runs; pass rows of a table, each with a name")
     panels = dict(iter(runs.groupby("panel", sort=False)))
-    size = (WIDTH, 3.6)
+    size = (width_of(len(panels)), 3.6)
     figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False)
     names = list(runs[["method", "name"]].drop_duplicates().itertuples(index=False))
     of_method = {method: [n for m, n in names if m == method] for method, _ in names}
@@ -48,10 +48,14 @@ def plot_memorised(runs: DataFrame) -> Figure:
             look = {"color": record.colour, "marker": record.marker, "fillstyle": fill}
             at = 100 * points[["memorised", "test_accuracy"]].astype(float)
             ax.plot(*at.to_numpy().T, linestyle="none", markersize=7, label=name, **look)
+        accuracy = 100 * of_panel["test_accuracy"].astype(float)
+        if (guesses := int((accuracy < 0.3 * accuracy.max()).sum())) and guesses < len(accuracy):
+            ax.set_ylim(bottom=accuracy[accuracy >= 0.3 * accuracy.max()].min() - 1)
+            title += f"\n{guesses} runs that guess are below the axis"
         ax.set_title(title, fontsize=10)
         ax.set_xlabel("wrong labels learned by heart (%)")
     axes[0, 0].set_ylabel(ACCURACY)
-    legend_above(figure, 3, fontsize=9)
+    legend_above(figure, 3, fontsize=8, columnspacing=1.0, handletextpad=0.3)
     return figure
 
 
@@ -62,7 +66,7 @@ def _starts(rows: DataFrame) -> list[bool]:
     ]
 
 
-@figure_of_runs("hess_init", "weight_decay", "train_images", keep=_starts)
+@figure_of_runs("hess_init", "weight_decay", "train_images", keep=_starts, columns=2)
 def plot_first_noise(rows: DataFrame) -> Figure:
     r"""Draw Figure 10 of the paper with another axis: IVON's accuracy against its first standard deviation.
 
@@ -75,11 +79,11 @@ def plot_first_noise(rows: DataFrame) -> Figure:
         >>> run |= {"method": "ivon", "test_accuracy": 0.9, "weight_decay": 0.001, "train_images": 1000}
         >>> table = DataFrame([{**run, "value": h0, "hess_init": h0} for h0 in (9, 90)])
         >>> plot_first_noise(table).axes[0].get_xlabel()
-        'first standard deviation $\\sigma_0$; below it the $h_0$ with this $\\sigma_0$ at 50,000 images'
+        'first standard deviation $\\sigma_0$\nbelow it the $h_0$ with this $\\sigma_0$ at 50,000 images'
     """
     decay, images = rows["weight_decay"], rows["train_images"]
     rows = rows.assign(first_std=(images * (rows["hess_init"] + decay)) ** -0.5)
-    figure, ax = plt.subplots(figsize=(WIDTH, 3.8))
+    figure, ax = plt.subplots(figsize=(SINGLE, 3.8))
     for (panel, runs), marker, color in zip(
         rows.groupby("panel", sort=False), "os^DvPX*<>", PALETTE, strict=False
     ):
@@ -103,7 +107,9 @@ def plot_first_noise(rows: DataFrame) -> Figure:
     ax.set_xticks(ticks, [f"{std:.2g}\n{_hess_init(std)}" for std in ticks], fontsize=8)
     ax.minorticks_off()
     below = r"$h_0$ with this $\sigma_0$ at 50,000 images"
-    ax.set(xlabel=rf"first standard deviation $\sigma_0$; below it the {below}", ylabel=ACCURACY)
+    ax.set(
+        xlabel=r"first standard deviation $\sigma_0$" + f"\nbelow it the {below}", ylabel=ACCURACY
+    )
     return figure
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from figures.learned_variance import valid_up_to
 from vlls.optim import LearnedShare
-from vlls.plots._style import PALETTE, WIDTH, styled
+from vlls.plots._style import PALETTE, SINGLE, WIDTH, legend_above, styled
 
 __all__ = [
     "plot_layer_shares",
@@ -31,7 +31,7 @@ def plot_noise_errors(history: Mapping[int, Mapping[str, float]], title: str = "
         history: for each epoch, the error by estimate; the first estimate is the reference's own error.
         title: the data that are shown.
     """
-    figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
+    figure, ax = plt.subplots(figsize=(SINGLE, 3.4))
     epochs = list(history)
     reference, *names = next(iter(history.values()))
     for name, color, marker in zip(names, PALETTE, "osD^v<>", strict=False):
@@ -50,7 +50,7 @@ def plot_noise_errors(history: Mapping[int, Mapping[str, float]], title: str = "
     ax.set(xlabel="epoch of training", ylabel="error of the magnitude (%)", title=title)
     ax.set_xticks(epochs)
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    legend_above(figure, 3, fontsize=9)
     return figure
 
 
@@ -65,7 +65,7 @@ def plot_layer_shares(
         weights: number of weights by layer.
         title: the data that are shown.
     """
-    figure, ax = plt.subplots(figsize=(WIDTH, 2.8))
+    figure, ax = plt.subplots(figsize=(SINGLE, 2.8))
     place = np.arange(len(variances))
     for offset, values, color, label in (
         (-0.19, variances, PALETTE[3], "of the noise's variance"),
@@ -76,7 +76,7 @@ def plot_layer_shares(
         bars = ax.bar(place + offset, shares, 0.36, color=color, label=label)
         ax.bar_label(bars, [f"{share:.0f}" for share in shares], padding=2, fontsize=9)
     ax.set_xticks(place, list(variances))
-    ax.set(ylabel="share (%)", title=title)
+    ax.set(xlabel="layer", ylabel="share (%)", title=title)
     ax.margins(y=0.15)
     ax.grid(axis="x", visible=False)
     ax.legend()
@@ -94,7 +94,7 @@ def plot_noise_scale(
         curves: ``std`` and ``mean``, a value for each scale.
         title: the data that are shown.
     """
-    figure, ax = plt.subplots(figsize=(WIDTH * 0.75, 3.2))
+    figure, ax = plt.subplots(figsize=(SINGLE, 3.2))
     c = np.asarray(scales)
     for (name, values), slope, color, marker in zip(
         curves.items(), (1, 2), PALETTE, "os", strict=False
@@ -102,7 +102,7 @@ def plot_noise_scale(
         ax.loglog(c, values, marker, color=color, label=f"{name} of the noise")
         ax.loglog(c, values[-1] * (c / c[-1]) ** slope, color=color, linewidth=1.0, alpha=0.7)
     ax.set(
-        xlabel="scale c of the posterior's standard deviations",
+        xlabel="scale c of the posterior's standard deviations (×)",
         ylabel="root mean square (probability)",
         title=title,
     )
@@ -141,9 +141,12 @@ def plot_sam_noise(
                 label=label,
             )
     axes[0].set(
-        xscale="log", yscale="log", xlabel="IVON's noise, magnitude", ylabel="SAM's noise, norm"
+        xscale="log",
+        yscale="log",
+        xlabel="IVON's noise (probability)",
+        ylabel="SAM's noise (probability)",
     )
-    axes[1].set(xlabel="residual, norm")
+    axes[1].set(xlabel="residual (probability)")
     axes[1].legend()
     figure.suptitle(title, fontsize=11)
     return figure

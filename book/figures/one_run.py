@@ -3,6 +3,7 @@ r"""How well one run finds wrong labels, beside cross-validation: the table, the
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from figures.ledger import RESULTS, Gap, gap_of
-from vlls.plots._style import WIDTH, legend_above, styled
+from vlls.plots._style import SINGLE, legend_above, styled
 from vlls.train.methods import METHODS
 
 __all__ = [
@@ -163,7 +164,7 @@ def plot_one_run(rows: pd.DataFrame) -> Figure:
     """
     sets = list(rows["data"].unique())
     figure, axes = plt.subplots(
-        len(sets), 1, figsize=(WIDTH, 2.7 * len(sets)), squeeze=False, sharex=True
+        len(sets), 1, figsize=(SINGLE, 2.7 * len(sets)), squeeze=False, sharex=True
     )
     shown = [name for name in rows["ranking"].unique() if name != FOLDS]
     for ax, data in zip(axes[:, 0], sets, strict=True):
@@ -192,12 +193,15 @@ def plot_one_run(rows: pd.DataFrame) -> Figure:
         ax.set_yticks(ticks, [f"{1 - at:g}" for at in ticks])
         ax.minorticks_off()
         ax.invert_yaxis()
-        ax.set_xticks(
-            range(len(errors)), [kind.replace(", ", ",\n") for kind in errors], fontsize=9
-        )
+        ax.set_xticks(range(len(errors)), [_broken(kind) for kind in errors], fontsize=8)
         ax.set(title=data, ylabel="AUROC (higher is better)")
-    legend_above(figure, 4, fontsize=8)
+    legend_above(figure, 3, fontsize=8, columnspacing=1.0)
     return figure
+
+
+def _broken(kind: str) -> str:
+    """A kind of errors on two lines, its rate on the second."""
+    return kind.replace(", ", ",\n") if ", " in kind else re.sub(r" (?=\d)", "\n", kind, count=1)
 
 
 def _look(name: str) -> dict[str, Any]:

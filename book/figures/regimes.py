@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from pandas import DataFrame, Series
 
-from vlls.plots._style import PALETTE, styled
+from vlls.plots._style import PALETTE, SINGLE, styled
 from vlls.train import RunConfig
 
 __all__ = [
@@ -347,7 +347,7 @@ def plot_causes(table: DataFrame) -> Figure:
         table: ``results/regimes.csv``; runs that do not train are left out.
     """
     rows = _trained(table)
-    figure, ax = plt.subplots(figsize=(5.4, 3.8))
+    figure, ax = plt.subplots(figsize=(SINGLE, 3.8))
     looks = {
         (data, errors): (PALETTE[i], m)
         for i, (data, m) in enumerate((("digits", "o"), ("mnist", "s")))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from scipy import ndimage, stats
 from torch import Tensor
 
-from vlls.plots._style import PALETTE, WIDTH, styled
+from vlls.plots._style import PALETTE, SINGLE, styled
 
 __all__ = ["CORRUPTIONS", "corrupted", "differences_in_words", "plot_shift"]
 
@@ -119,12 +119,12 @@ def plot_shift(
         accuracy: for each method and corruption, the accuracy of its runs in per cent.
     """
     kinds = list(example)
-    figure = plt.figure(figsize=(WIDTH, 4.4))
+    figure = plt.figure(figsize=(SINGLE, 4.2))
     grid = figure.add_gridspec(2, len(kinds), height_ratios=(1, 2.6))
     for column, (kind, image) in enumerate(example.items()):
         ax = figure.add_subplot(grid[0, column])
         ax.imshow(image.numpy(), cmap="gray_r", vmin=0, vmax=1)
-        ax.set_title(kind, fontsize=9)
+        ax.set_title(kind.replace(" ", "\n"), fontsize=8.5)
         ax.axis("off")
     ax = figure.add_subplot(grid[1, :])
     for i, (method, by_kind) in enumerate(accuracy.items()):
@@ -133,7 +133,8 @@ def plot_shift(
         spread = [float(by_kind[kind].std()) for kind in kinds]
         look = {"color": PALETTE[i], "marker": "osD^"[i % 4], "markersize": 5, "linestyle": "none"}
         ax.errorbar(at, means, spread, label=method, capsize=2, **look)
-    ax.set(xticks=range(len(kinds)), xticklabels=kinds, ylabel="test accuracy (%)")
+    ax.set_xticks(range(len(kinds)), [kind.replace(" ", "\n") for kind in kinds], fontsize=8.5)
+    ax.set_ylabel("test accuracy (%)")
     ax.set_xlim(-0.5, len(kinds) - 0.5)
     ax.legend(fontsize=9)
     return figure

@@ -45,7 +45,8 @@ def plot_adaptive_variance(
         )
         ax.loglog(x[wrong], y[wrong], "^", color=PALETTE[1], markersize=6, label="misclassified")
     axes[0].set(
-        xlabel=r"variance of $f_i$, $\Sigma = I$", ylabel=r"variance of $f_i$, VON's $\Sigma$"
+        xlabel=r"variance of $f_i$, $\Sigma = I$ (logit²)",
+        ylabel=r"variance of $f_i$, VON's $\Sigma$ (logit²)",
     )
     axes[1].set(
         xlabel=r"$|\epsilon_i|$, $\Sigma = I$ (probability)",
@@ -78,7 +79,7 @@ def plot_von_convergence(gaps: Mapping[float, Tensor], changes: Mapping[float, T
         ylabel=r"$\mathcal{L}(q_t) - \min \mathcal{L}$ (nats)",
         ylim=(1e-12, None),
     )
-    axes[1].set(xlabel="iteration", ylabel=r"largest move of the mean")
+    axes[1].set(xlabel="iteration", ylabel="largest move of a parameter (logits)")
     axes[0].legend()
     return figure
 

@@ -28,6 +28,7 @@ from vlls.plots._runs import (
     ACCURACY,
     BLUE,
     GRAY,
+    LOSS,
     by_panel,
     draw_curve,
     draw_level,
@@ -39,7 +40,7 @@ from vlls.plots._runs import (
     within,
 )
 from vlls.plots._smoothed_labels import smoothed_labels
-from vlls.plots._style import PALETTE, WIDTH
+from vlls.plots._style import PALETTE, SINGLE, width_of
 from vlls.train.methods import METHODS
 
 
@@ -109,8 +110,9 @@ def sensitivity(rows: DataFrame) -> Figure:
     r"""Draw Figures 5, 8 and 9 of the paper: accuracy of LS over α and of SAM over ρ, and IVON's as a line.
 
     Every panel has an axis for each method that is SGD at one of its values, LS above SAM; SGD's runs are the point
-    there. The number in blue is IVON's mean accuracy less that of the best candidate, in percentage points; it stands
-    over this candidate. Values that are far from evenly spread, such as those of ρ, are drawn side by side.
+    there. The number is IVON's mean accuracy less that of the best candidate, in percentage points: blue if IVON is
+    ahead, brown if it is behind. It stands over this candidate. Values that are far from evenly spread, such as those
+    of ρ, are drawn side by side.
 
     Example:
         >>> run = {"protocol": "paper", "role": "main", "panel": "a", "seed": 0, "status": "finished", "reduced": ""}
@@ -149,9 +151,10 @@ def _sensitivity(ax: Axes, rows: DataFrame, method: str, positions: Mapping[floa
     if len(best) and np.isfinite(ivon):
         accuracy = 100 * best["test_accuracy"]
         x, mean = positions[best["value"].iloc[0]], accuracy.mean()
-        ax.plot([x, x], [mean, ivon], color=BLUE, linewidth=1, linestyle="dotted")
+        colour = BLUE if ivon > mean else LOSS
+        ax.plot([x, x], [mean, ivon], color=colour, linewidth=1, linestyle="dotted")
         text, at = f"{ivon - mean:+.1f}".replace("-", "−"), (x, max(top, min(np.nansum([mean, accuracy.std()]), 100)))
-        ax.annotate(text, at, (0, 4), textcoords="offset points", ha="center", color=BLUE, fontsize=9)
+        ax.annotate(text, at, (0, 4), textcoords="offset points", ha="center", color=colour, fontsize=9)
     ax.margins(y=0.2)
     limit_accuracy(ax)
     ticks = list(positions.values())
@@ -172,7 +175,7 @@ def noise_levels(rows: DataFrame) -> Figure:
     shown = by_panel(rows)
     if rows.groupby("panel")["rate"].first().duplicated().any():
         raise ValueError(f"of the panels {', '.join(shown)} two have the same rate; pass panels that differ in it")
-    figure, ax = plt.subplots(figsize=(WIDTH, 3.8))
+    figure, ax = plt.subplots(figsize=(SINGLE, 3.8))
     best = {method: _best_of_panels(shown.values(), method) for method in sgd_last(methods_in(rows))}
     curves = []
     for name, runs in best.items():  # what may be SGD is seen around its points
@@ -225,7 +228,7 @@ def _starts_a_hessian(rows: DataFrame) -> Series:
 @figure_of_runs(keep=_starts_a_hessian)
 def hessian_init(rows: DataFrame) -> Figure:
     r"""Draw Figure 10 of the paper: IVON's accuracy against the start :math:`h_0` of its Hessian, a line a panel."""
-    figure, ax = plt.subplots(figsize=(WIDTH, 3.6))
+    figure, ax = plt.subplots(figsize=(SINGLE, 3.6))
     lines = rows.groupby(["panel", "method"], sort=False)
     several = rows["method"].nunique() > 1
     for ((panel, method), runs), marker, color in zip(lines, "os^DvPX*<>", PALETTE, strict=False):
@@ -258,7 +261,7 @@ def bars(rows: DataFrame) -> Figure:
     shown, candidates = by_panel(rows), by_candidate(rows)
     blocks = -(-len(shown) // 2) if len(shown) > 3 else 1
     across = -(-len(shown) // blocks)
-    size = (WIDTH, blocks * (0.6 + 0.24 * len(candidates)) + 0.9)
+    size = (width_of(across), blocks * (0.6 + 0.24 * len(candidates)) + 0.9)
     figure, axes = plt.subplots(blocks, across, figsize=size, sharey=True, squeeze=False)
     for ax, (panel, of_panel) in zip(axes.flat, shown.items(), strict=False):
         for at, runs in enumerate(candidates.values()):
@@ -341,7 +344,7 @@ def _bars(rows: DataFrame, factors: Mapping[str, float], drawn: Sequence[tuple[s
     the words behind its name, and a column for each of the axes.
     """
     shown = by_panel(rows)
-    size = (WIDTH, 2 * len(factors) + 0.9)
+    size = (SINGLE, 2 * len(factors) + 0.9)
     figure, axes = plt.subplots(len(factors), 1, figsize=size, sharex=True, squeeze=False)
     for i, (method, suffix, *columns) in enumerate(drawn):
         panels = [rows if sgd_as_zero else rows[rows["method"] == method] for rows in shown.values()]
@@ -360,7 +363,7 @@ def _bars(rows: DataFrame, factors: Mapping[str, float], drawn: Sequence[tuple[s
     for ax, ylabel in zip(axes[:, 0], factors, strict=True):
         ax.set_ylabel(ylabel, fontsize=9)
         ax.grid(visible=False, axis="x")
-    titles = [with_diverged(textwrap.fill(panel, 84 // len(shown)), of_panel) for panel, of_panel in shown.items()]
+    titles = [with_diverged(textwrap.fill(panel, 60 // len(shown)), of_panel) for panel, of_panel in shown.items()]
     axes[-1, 0].set_xticks(range(len(shown)), titles, fontsize=8)
     return figure
 

@@ -16,10 +16,10 @@ from pandas import DataFrame, Series
 
 from vlls.experiments._choice import best_runs, finished, methods_in, without_variants
 from vlls.experiments._comparison import missing
-from vlls.plots._style import WIDTH, legend_above, styled
+from vlls.plots._style import SINGLE, legend_above, styled, width_of
 from vlls.train.methods import METHODS, PROPOSED
 
-BLUE, GRAY = "#0033cc", "0.45"
+BLUE, LOSS, GRAY = "#0033cc", "#8a4b00", "0.45"  # a gain, a loss, the rest
 ACCURACY = "test accuracy (%)"
 
 
@@ -97,7 +97,7 @@ def by_panel(rows: DataFrame) -> dict[str, DataFrame]:
 
 def _no_runs(name: str) -> Figure:
     """Return the figure of an experiment that has no runs yet: it says how to start them."""
-    figure, ax = plt.subplots(figsize=(WIDTH, 1.2))
+    figure, ax = plt.subplots(figsize=(SINGLE, 1.2))
     ax.set_axis_off()
     ax.text(0.5, 0.5, f"No runs yet: vlls sweep {name}", ha="center", va="center", color=GRAY)
     return figure
@@ -124,7 +124,7 @@ def finish(figure: Figure, rows: DataFrame, columns: int, name: str = "…") -> 
     if {"protocol", "role"} <= set(rows) and (lacking := missing(name, rows)):
         text = f"{text}. {lacking}" if text else lacking
     if text:
-        figure.supxlabel(textwrap.fill(text, 124), fontsize=7.5, color=GRAY)
+        figure.supxlabel(textwrap.fill(text, int(17.7 * figure.get_figwidth())), fontsize=7.5, color=GRAY)
     return figure
 
 
@@ -148,11 +148,11 @@ def grid_of_panels(rows: DataFrame, deep: int = 1) -> tuple[Figure, list[tuple[D
     shown = by_panel(rows)
     blocks = -(-len(shown) // 3)
     columns = -(-len(shown) // blocks)
-    size = (WIDTH, 1.85 * blocks * deep + 0.6)
+    size = (width_of(columns), 1.85 * blocks * deep + 0.6)
     figure, axes = plt.subplots(blocks * deep, columns, figsize=size, squeeze=False)
     per_panel = axes.reshape(blocks, deep, columns).swapaxes(1, 2).reshape(-1, deep)
     for column, title in zip(per_panel, shown, strict=False):
-        column[0].set_title(textwrap.fill(title, 84 // columns), fontsize=9)
+        column[0].set_title(textwrap.fill(title, (84 if columns > 1 else 60) // columns), fontsize=9)
     for ax in per_panel[len(shown) :].flat:
         ax.remove()
     figure.supylabel(ACCURACY, fontsize=10)

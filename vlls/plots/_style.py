@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import json
 import re
 from collections.abc import Callable
 from typing import Any, ParamSpec
@@ -14,8 +15,11 @@ import seaborn as sns
 from cycler import cycler
 from matplotlib.figure import Figure
 
+from vlls.plots._parts import Cut
+
 PALETTE = sns.color_palette("colorblind")
 WIDTH = 7.0  # inches: 700 px in the book
+SINGLE = 5.0  # of a figure with one column of panels: its letters can be read on a phone, too
 STYLE: Any = {  # matplotlib's type for it is a list of all its settings
     "axes.facecolor": "white",
     "axes.grid": True,
@@ -33,6 +37,11 @@ STYLE: Any = {  # matplotlib's type for it is a list of all its settings
 }
 
 _P = ParamSpec("_P")
+
+
+def width_of(columns: int) -> float:
+    """Return how wide a figure with so many columns of panels is, in inches."""
+    return WIDTH if columns > 1 else SINGLE
 
 
 def as_array(values: Any) -> np.ndarray:
@@ -78,13 +87,25 @@ def description(figure: Figure, first: str) -> str:
     return " ".join(sentences)
 
 
+def _told(cut: Cut) -> str:
+    """Return the parts of a figure as the PNG of a notebook has them, in JSON: boxes of left, top, width and height."""
+    parts = [
+        _plain(part) if isinstance(part, str) else [[round(v) for v in (a, b, c - a, d - b)] for a, b, c, d in part]
+        for part in cut.parts()
+    ]
+    return json.dumps({"width": round(cut.width), "height": round(cut.height), "parts": parts}, separators=(",", ":"))
+
+
 def _mimebundle(
     figure: Figure, text: str, include: Any = None, exclude: Any = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a PNG for notebooks, at twice the pixels so that it is sharp, with its description as metadata."""
     buffer = io.BytesIO()
     with plt.rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=2 * figure.dpi, bbox_inches="tight", metadata={"Description": text})
+        figure.draw_without_rendering()
+        about = {"Description": text, "Parts": _told(Cut(figure))}
+        ground = figure.get_facecolor()  # that of photographs is transparent
+        figure.savefig(buffer, format="png", dpi=2 * figure.dpi, bbox_inches="tight", facecolor=ground, metadata=about)
     png = buffer.getvalue()
     width = int.from_bytes(png[16:20], "big") // 2  # a PNG's size stands at its start
     return {"image/png": png, "text/plain": text}, {"image/png": {"width": width, "alt": text}}

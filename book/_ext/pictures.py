@@ -1,0 +1,100 @@
+"""The pictures of the chapters: their descriptions, the numbers of their captions, and their parts for narrow screens.
+
+`vlls.plots` writes description and parts into the PNG files. A caption is a paragraph in italics with a label that begins
+with ``fig-``, such as ``(fig-peak)=``, below the cell that draws the figure; ``{numref}`fig-peak``` refers to it.
+"""
+
+import html
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from PIL import Image
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+
+IMG = re.compile(r'<img [^>]*?src="[^"]*?(?P<name>[^"/]+\.png)"[^>]*>')
+SHARE = 0.8  # of its size that a part has at most
+
+
+class NumberCaptions(SphinxTransform):
+    """Make figures, which Sphinx numbers, of captions: the pictures stay in the cells above."""
+
+    default_priority = 840  # before the domains collect labels
+
+    def apply(self, **kwargs: Any) -> None:
+        for paragraph in list(self.document.findall(nodes.paragraph)):
+            labels = [label for label in paragraph["ids"] if label.startswith("fig-")]
+            if labels and isinstance(paragraph[0], nodes.emphasis):
+                caption = nodes.caption("", "", *paragraph[0].children, *paragraph[1:])
+                figure = nodes.figure("", caption, ids=paragraph["ids"], names=paragraph["names"])
+                figure.source = caption.source = paragraph.source
+                figure.line = caption.line = paragraph.line
+                paragraph.replace_self(figure)
+                for label in labels:
+                    self.document.ids[label] = figure
+
+
+def about(path: Path) -> dict[str, str]:
+    """Return what a picture tells of itself, and whether one can see through it."""
+    with Image.open(path) as picture:
+        clear = picture.mode == "RGBA" and picture.getchannel("A").getextrema()[0] == 0
+        return {**picture.info, "clear": clear}
+
+
+def describe_images(app: Sphinx, doctree: nodes.document, docname: str = "") -> None:
+    """Set the alternative text of each picture that has none and brings its description along."""
+    for image in doctree.findall(nodes.image):
+        path = Path(app.srcdir, image["uri"].lstrip("/"))
+        if "alt" not in image and path.suffix == ".png" and path.is_file():
+            if text := about(path).get("Description"):
+                image["alt"] = text
+
+
+def add_parts(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Put the parts of each picture behind it; style sheets show one or the other."""
+    sources = {name: Path(app.srcdir, path) for path, name in app.builder.images.items()}
+
+    def with_parts(img: re.Match[str]) -> str:
+        if img["name"] not in sources:
+            return img[0]
+        told = about(sources[img["name"]])
+        if told["clear"]:  # keeps its colours on a dark page
+            return img[0].replace("<img ", '<img class="photographs" ', 1)
+        cut = json.loads(told.get("Parts", '{"parts": []}'))
+        src = re.search(r'src="([^"]*)"', img[0])[1]
+        return img[0] + drawn(src, cut) if cut["parts"] else img[0]
+
+    if "body" in context:
+        context["body"] = IMG.sub(with_parts, context["body"])
+
+
+def drawn(src: str, cut: dict[str, Any]) -> str:
+    """Return the parts of a picture as HTML: pieces of it, and texts."""
+    picture = f'<image href="{src}" width="{cut["width"]}" height="{cut["height"]}"/>'
+    found = []
+    for part in cut["parts"]:
+        if isinstance(part, str):
+            found.append(f"<span>{html.escape(part)}</span>")
+            continue
+        at, pieces = 0, []
+        for left, top, width, height in part:
+            view = f'width="{width}" height="{height}" viewBox="{left} {top} {width} {height}"'
+            pieces.append(f'<svg x="{at}" {view}>{picture}</svg>')
+            at += width
+        size = f'viewBox="0 0 {at} {part[0][3]}" style="width: {SHARE * at:.0f}px"'
+        found.append(f"<svg {size}>{''.join(pieces)}</svg>")
+    return f'<span class="parts" aria-hidden="true">{"".join(found)}</span>'
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the extension."""
+    app.add_transform(NumberCaptions)
+    app.connect("doctree-read", describe_images)
+    app.connect("doctree-resolved", describe_images)  # pictures that a page takes from another one
+    app.connect("html-page-context", add_parts)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,142 @@
+"""Cuts a figure into parts, which a narrow screen shows one below the other: its legend, and its columns of panels.
+
+Nothing is drawn again: a part is a piece of the same picture. A column of panels that shares the labels of its vertical
+axis, or a bar of colours, with others brings them along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+NARROW = 440.0  # pixels: columns stand together in a part as long as it is no wider
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels from the left top of the picture
+Columns = list[list[Axes]]
+
+
+class Cut:
+    """A figure whose layout is done, as :meth:`~matplotlib.figure.Figure.draw_without_rendering` does it.
+
+    Attributes:
+        width: of its picture, in pixels of a page.
+        height: likewise.
+
+    Example:
+        >>> figure, _ = plt.subplots(1, 2, figsize=(8, 3))
+        >>> [len(boxes) for boxes in Cut(figure).parts()]
+        [1, 1]
+    """
+
+    def __init__(self, figure: Figure):
+        self.figure = figure
+        page = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
+        self._left, self._top = page.x0 * figure.dpi, page.y1 * figure.dpi
+        self.width, self.height = page.width * figure.dpi, page.height * figure.dpi
+        self._tight = cache(lambda artist: self._box(artist.get_tightbbox()))
+
+    def parts(self) -> list[str | list[Box]]:
+        """Return the parts, from top to bottom; a figure with one column of panels has none.
+
+        A part is a text, or a list of boxes (left, top, right, bottom) that stand side by side.
+        """
+        blocks = self._blocks()
+        if all(len(columns) == 1 for columns in blocks):
+            return []
+        found: list[str | list[Box]] = []
+        for legend in self.figure.legends:
+            found += [[self._entry(text)] for text in legend.get_texts()]
+        tops = [min(self._tight(ax)[1] for ax in _all(columns)) - 3 for columns in blocks]
+        titles = [getattr(columns[0][0].figure, "_suptitle", None) for columns in blocks]
+        ends = [top if title is None else self._tight(title)[1] for top, title in zip(tops, titles, strict=True)]
+        for columns, title, top, bottom in zip(blocks, titles, tops, [*ends[1:], self.height], strict=True):
+            bottom = min(bottom, max(self._tight(ax)[3] for ax in _all(columns)) + 3)
+            found += [title.get_text()] if title else []
+            found += [[(left, top, right, bottom) for left, right in spans] for spans in self._packed(columns)]
+        below = self.figure.get_supxlabel()
+        return [*found, below] if below else found
+
+    # ------------------------------------------------------------------ what stands where
+    def _box(self, found: Any) -> Box:
+        edges = (found.x0 - self._left, self._top - found.y1, found.x1 - self._left, self._top - found.y0)
+        return tuple(map(float, edges))  # type: ignore[return-value]
+
+    def _frame(self, ax: Axes) -> Box:
+        return self._box(ax.get_window_extent())
+
+    def _entry(self, text: Any) -> Box:
+        """The box of an entry of a legend: its mark stands before the text."""
+        left, top, right, bottom = self._box(text.get_window_extent())
+        return (left - 3.2 * text.get_fontsize() / 72 * self.figure.dpi, top - 3, right + 4, bottom + 3)
+
+    def _blocks(self) -> list[Columns]:
+        """Return the columns of panels, anew where a row has others than those above it."""
+        panels = sorted((ax for ax in self.figure.axes if ax.get_visible()), key=lambda ax: self._frame(ax)[1])
+        rows: list[list[Axes]] = []
+        for ax in panels:
+            if rows and self._frame(ax)[1] < min(self._frame(other)[3] for other in rows[-1]) - 1:
+                rows[-1].append(ax)
+            else:
+                rows.append([ax])
+        blocks: list[Columns] = []
+        for columns in map(self._columns, rows):
+            both = self._columns([*_all(blocks[-1]), *_all(columns)]) if blocks else []
+            if len(both) == max(map(len, (columns, *blocks[-1:]))) and both[0][0].figure is both[0][-1].figure:
+                blocks[-1] = both
+            else:
+                blocks.append(columns)
+        return blocks
+
+    def _columns(self, panels: Iterable[Axes]) -> Columns:
+        """Return panels by columns, from left to right."""
+        columns: Columns = []
+        for ax in sorted(panels, key=lambda ax: self._frame(ax)[0]):
+            if columns and self._frame(ax)[0] < max(self._frame(other)[2] for other in columns[-1]) - 1:
+                columns[-1].append(ax)
+            else:
+                columns.append([ax])
+        return columns
+
+    def _packed(self, columns: Columns) -> list[list[tuple[float, float]]]:
+        """Return the left and right ends of what each part of a block has side by side."""
+        lefts = [min(self._tight(ax)[0] for ax in column) for column in columns]
+        rights = [max(self._tight(ax)[2] for ax in column) for column in columns]
+        cuts = [0.0, *((a + b) / 2 for a, b in zip(rights, lefts[1:], strict=False)), self.width]
+        spans = list(pairwise(cuts))
+        bars = [span for span, column in zip(spans, columns, strict=True) if all(map(_is_bar, column))]
+        packed: list[list[tuple[float, float]]] = []
+        for span, column in zip(spans, columns, strict=True):
+            if span in bars:
+                continue
+            if packed and span[1] - packed[-1][-1][0] + sum(b - a for a, b in [*packed[-1][:-1], *bars]) <= NARROW:
+                packed[-1][-1] = (packed[-1][-1][0], span[1])
+            else:
+                packed.append([*self._labels(columns[0], column), span])
+        return [[*part, *bars] for part in packed]
+
+    def _labels(self, first: list[Axes], column: list[Axes]) -> list[tuple[float, float]]:
+        """Return from where to where the labels reach that a column has in common with the first one."""
+        if column is first:
+            return []
+        if self._labelled(first) and not self._labelled(column):
+            return [(0.0, min(self._frame(ax)[0] for ax in first) - 2)]
+        shared = self.figure._supylabel if self.figure.get_supylabel() else None  # type: ignore[attr-defined]
+        return [(0.0, self._tight(shared)[2] + 2)] if shared else []
+
+    def _labelled(self, column: list[Axes]) -> bool:
+        """Say whether a vertical axis of these panels has labels."""
+        return any(ax.axison and ax.yaxis.get_tightbbox() is not None for ax in column)
+
+
+def _all(columns: Columns) -> list[Axes]:
+    return [ax for column in columns for ax in column]
+
+
+def _is_bar(ax: Axes) -> bool:
+    return ax.get_label() == "<colorbar>"
