@@ -1,4 +1,4 @@
-"""Which numbers of the benchmarks' records the book shows, and which goals the project has set itself (Chapter 13)."""
+"""Which numbers of the benchmarks' records the book shows, and the project's own goals for them (appendix on cost)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""The benchmarks' records as one table: what was measured, on what, and whether it meets the goal (Chapter 13).
+r"""The benchmarks' records as one table: what was measured, on what, and whether it meets the goal (appendix on cost).
 
 Each script of ``benchmarks/`` writes one JSON file. ``QUANTITIES`` says which numbers of them the book shows and
 which goals the project has set itself. A record that is missing, damaged or of another form raises no error: its row

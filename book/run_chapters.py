@@ -40,12 +40,11 @@ def chosen(setting: str, names: list[str]) -> dict[Path, dict[str, object]]:
         raise ValueError(
             f"there is no setting '{setting}'; choose from default, {', '.join(settings)}"
         )
-    chapters = sorted(BOOK.glob("[0-9][0-9]_*.ipynb"))
+    chapters = sorted([*BOOK.glob("[0-9][0-9]_*.ipynb"), *BOOK.glob("appendix_*.ipynb")])
     for name in names:
         if not any(path.name.startswith(name) for path in chapters):
-            raise ValueError(
-                f"no chapter begins with '{name}'; choose from {', '.join(path.name[:2] for path in chapters)}"
-            )
+            there = ", ".join(path.stem.partition("_")[0] for path in chapters)
+            raise ValueError(f"no chapter begins with '{name}'; choose from {there}")
     found = [path for path in chapters if not names or path.name.startswith(tuple(names))]
     return {path: settings.get(setting, {}).get(path.stem, {}) for path in found}
 

@@ -1,4 +1,4 @@
-r"""Figures of Chapter 13: what things cost, beside the goals."""
+r"""Figures of the appendix on cost, with goals as marks if the rows have them."""
 
 from __future__ import annotations
 

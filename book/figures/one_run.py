@@ -1,4 +1,4 @@
-r"""How well one run finds wrong labels, beside cross-validation: the table, the figure and their words (Chapter 15)."""
+r"""How well one run finds wrong labels, beside cross-validation: the table, the figure and their words (Chapter 14)."""
 
 from __future__ import annotations
 

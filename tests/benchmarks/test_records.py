@@ -1,4 +1,4 @@
-"""The records of the benchmarks beside their goals, as a table and as the figure of Chapter 13."""
+"""The records of the benchmarks beside their goals, as a table and as the figure of the appendix."""
 
 import json
 import shutil

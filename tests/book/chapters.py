@@ -68,8 +68,8 @@ def pages() -> list[Path]:
 
 
 def chapters() -> list[Path]:
-    """Return the chapters of the book, in order, whether named in _toc.yml or not."""
-    return sorted(BOOK.glob("[0-9]*.ipynb"))
+    """Return the chapters of the book and its appendix, in order, whether named in _toc.yml or not."""
+    return sorted([*BOOK.glob("[0-9]*.ipynb"), *BOOK.glob("appendix*.ipynb")])
 
 
 def guards(folder: Path, root: Path) -> dict[str, set[str]]:

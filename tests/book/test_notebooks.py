@@ -5,7 +5,7 @@ import re
 
 import nbformat
 import pytest
-from chapters import GUARDS_HEADING, chapters, claims, items, pages, section
+from chapters import BOOK, GUARDS_HEADING, ROOT, chapters, claims, items, markdown, pages, section
 from clean_notebooks import MARK, METADATA, clean
 from markdown_it import MarkdownIt
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -132,6 +132,14 @@ def test_every_chapter_is_in_the_table_of_contents_and_every_page_exists():
     assert [page for page in pages() if not page.exists()] == []
     notebooks = [page for page in pages() if page.suffix == ".ipynb"]
     assert [page for page in notebooks if page.stem not in ("ledger", "which_method")] == chapters()
+
+
+def test_links_to_chapters_name_the_numbers_of_their_files():
+    texts = [markdown(page) for page in [*pages(), *(BOOK / "api").glob("*.md")]]
+    texts += [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+    links = re.findall(r"\[(?:Chapter )?(\d+)(?:\.[^\]]*)?\]\([^)]*?(\w+)\.ipynb", "\n".join(texts))
+    assert len(links) > 100
+    assert [link for link in links if not link[1].startswith(f"{int(link[0]):02}_")] == []
 
 
 @pytest.mark.parametrize("path", chapters(), ids=lambda path: path.name)

@@ -62,7 +62,7 @@ def test_the_accuracies_are_those_of_the_decision_page():
     table = accuracies_by_situation()
     head, _, *lines = re.search(r"^\| test accuracy .*?\n\n", README, re.MULTILINE | re.DOTALL)[0].strip().splitlines()
     columns = [name.split(",")[0].strip() for name in head.strip("|").split("|")[1:]]
-    assert columns == ["SGD", "LS", "SAM", "IVON", "ELR"] and len(lines) == 3
+    assert columns == ["SGD", "AdamW", "LS", "SAM", "IVON", "ELR"] and len(lines) == 3
     for line in lines:
         name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
         short = name.partition(":")[0]

@@ -1,11 +1,18 @@
 """The decision page: the tables still say what it advises."""
 
+import importlib
 import math
 
 import pandas as pd
 import pytest
+from chapters import BOOK, markdown
 from figures import which_method as page
-from figures.ledger import Gap
+from figures.ledger import RESULTS, Gap
+
+import vlls.experiments._grids as grids
+import vlls.train.methods as methods
+from vlls.experiments import load_table
+from vlls.experiments._protocols import _MNIST_LR
 
 
 @pytest.mark.parametrize("one", page.ADVICE, ids=lambda one: one.take)
@@ -24,9 +31,9 @@ def test_a_row_has_the_means_of_its_runs():
     for situation, row in table.iterrows():
         for column, text in row.items():
             runs = page.runs_of(situation, column)
-            assert (text == "–") == runs.empty
+            assert (text == "not run") == runs.empty
             assert runs.empty or abs(float(text.partition("±")[0]) - runs.mean()) <= 0.05 + 1e-9
-    assert table.loc["labels by people", "GCE"] == "–"
+    assert table.loc["labels by people", "GCE"] == "not run"
 
 
 def test_the_averaged_weights_are_those_that_count():
@@ -41,6 +48,25 @@ def test_costs_are_ratios_to_sgd():
     table = page.costs()
     assert table.loc["SGD", "CPU"] == pytest.approx(1) and table.loc["SGD", "GPU"] == pytest.approx(1)
     assert 1.5 < table.loc["SAM", "GPU"] < 2.5 and math.isnan(table.loc["ELR", "GPU"])
+    assert math.isnan(table.loc["AdamW", "CPU"])  # no record yet
+
+
+def test_adamw_is_run_as_its_script_says(monkeypatch):
+    monkeypatch.syspath_prepend(str(RESULTS.parents[1] / "benchmarks"))
+    monkeypatch.setattr(methods, "_METHODS", dict(methods._METHODS))  # what it registers is gone after the test
+    monkeypatch.setattr(grids, "_EXPERIMENTS", dict(grids._EXPERIMENTS))
+    script, table = importlib.import_module("adamw"), load_table(RESULTS / "adamw.csv")
+    seeds = table.groupby("panel")["seed"].nunique()
+    assert set(seeds.index) == {panel.title.format(dataset="MNIST") for panel in script.PANELS} and (seeds == 3).all()
+    assert (table["lr"].astype(float) - script.TRIED.fields["lr"] * _MNIST_LR[False]).abs().max() < 1e-12
+    assert (table["weight_decay"].astype(float) == script.TRIED.fields["weight_decay"]).all()
+
+
+def test_adamw_is_about_level_with_sgd():
+    gaps = [page.ahead_of(name, "AdamW", "SGD") for name, (at, _) in page.SITUATIONS.items() if at == "mnist"]
+    assert len(gaps) == 4 and {gap.points > 0 for gap in gaps} == {True, False}
+    assert 2.0 < max(abs(gap.points) for gap in gaps) < 2.1
+    assert "AdamW is within 2.1 points of SGD, now above and now below it" in markdown(BOOK / "which_method.ipynb")
 
 
 def test_a_gap_needs_both_methods():

@@ -1,4 +1,4 @@
-"""What things cost: bytes and passes of a step, work of the exact label noise; guards Chapter 13."""
+"""What things cost: bytes and passes of a step, work of the exact label noise; guards the appendix."""
 
 import gc
 import re

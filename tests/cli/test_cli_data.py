@@ -213,7 +213,7 @@ def test_the_page_shows_images_whole(tmp_path):
     assert "object-fit: contain" in page.find("style").text
     facts = {div.dt.text: div.dd.text for div in page.find_all("div") if div.dt}
     assert "shown whole; the network sees the middle of each, a square scaled to 16 pixels" in facts["images"]
-    assert "what images that are not square have beside it is cut off" in " ".join(
+    assert "the rest of images that are not square is cut off" in " ".join(
         re.sub(r"[│\s]+", " ", invoke("train", "--help").stdout).split()
     )
 

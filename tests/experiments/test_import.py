@@ -229,7 +229,7 @@ def test_records_that_cannot_be_imported_are_a_line_each_and_the_others_are(tmp_
     assert len(lines) == len(BAD) and all(line.startswith("left out: ") for line in lines)
     for i, (_, said) in enumerate(BAD.values(), 1):
         (line,) = [line for line in lines if f"there/{i}.json" in line]
-        assert said in line and "remove it to run anew" not in line
+        assert said in line and "remove it to train again" not in line
     assert len(list(Path("results/runs").iterdir())) == 1
     again = invoke("import", "there/0.json", "--results", "results")
     assert again.exit_code == 0 and again.stdout == "0 records imported into results, 1 were there already\n"

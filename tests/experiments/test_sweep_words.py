@@ -152,7 +152,7 @@ def test_a_sweep_does_the_others_and_names_the_damaged_record(done, monkeypatch)
     assert plan.exit_code == 0 and "4 runs, 2 done" in plan.stdout and "failed: the record" in plan.stdout
     told = invoke("sweep", "fig5", "--protocol", "smoke", "--workers-per-device", "1")
     assert told.exit_code == 1 and folder.is_done(grid[2])
-    assert "ivon, seed 0 failed: the record" in told.stderr and "remove it to run anew" in told.stderr
+    assert "ivon, seed 0 failed: the record" in told.stderr and "remove it to train again" in told.stderr
 
 
 def test_damaged_labels_and_lists_of_runs_are_left_out(done):

@@ -202,6 +202,6 @@ def test_a_record_is_known_by_its_config(tmp_path):
     assert run(config, tmp_path).status == "finished"
     record = load_record(folder / RECORD)
     save_record(folder / RECORD, {**record, "config": {**record["config"], "lr": 0.7}})
-    with pytest.raises(ValueError, match="record.json belongs to another config; remove it to run anew"):
+    with pytest.raises(ValueError, match="record.json belongs to another config; remove it to train again"):
         run(config, tmp_path)
     assert json.loads((folder / RECORD).read_text())["config"]["lr"] == 0.7

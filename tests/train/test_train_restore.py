@@ -269,7 +269,7 @@ def test_damaged_files(copy):
     whole = (copy / "checkpoint.pt").read_bytes()
     for length in (0, 4, len(whole) // 2, len(whole) - 1000):
         (copy / "checkpoint.pt").write_bytes(whole[:length])
-        refused(copy, "is truncated or not one of vlls", "train the run anew")
+        refused(copy, "is truncated or not one of vlls", "train the run again")
     (copy / "checkpoint.pt").write_bytes(whole)
     (copy / "record.json").write_text("{")
     refused(copy, "record.json cannot be read")

@@ -226,7 +226,7 @@ def test_damaged_checkpoints_are_refused_in_one_line(tmp_path, how, capfd):
     with pytest.raises(Interrupted) as caught:
         run(config, tmp_path, reporters=[StopAt(2)])
     damaged(caught.value.checkpoint, how)
-    with pytest.raises(ValueError, match="checkpoint.*--overwrite to start anew") as error:
+    with pytest.raises(ValueError, match="checkpoint.*--overwrite to start again") as error:
         run(config, tmp_path, resume=True)
     assert "\n" not in str(error.value)
     assert "hacked" not in capfd.readouterr().out

@@ -34,7 +34,7 @@ _PARAGRAPH = (  # on one line, which the help wraps
     "are written: labels.csv, all labels with the most suspicious first, and labels.html, a page that works offline, "
     "in which you look through the suspects, keep or correct each with a key, and save your decisions. --apply writes "
     "a list of all images with the corrected labels. Images are never moved or changed. The network is kept: the same "
-    "command goes on where it was stopped, and does not train again what is finished."
+    "command goes on where it was stopped, and does not train finished networks again."
 )
 HELP = f"""Find labels that are probably wrong, look through them in a page, and write a corrected list.
 
@@ -119,7 +119,7 @@ def clean(
     embed: Annotated[
         bool, option(OUTPUT, "put the images into the page, to send it away alone", None, "--embed")
     ] = False,
-    overwrite: Annotated[bool, option(OUTPUT, "train anew what is there already", None, "--overwrite")] = False,
+    overwrite: Annotated[bool, option(OUTPUT, "train runs again that are finished", None, "--overwrite")] = False,
     as_json: Annotated[bool, option(OUTPUT, "print a summary as JSON on stdout, nothing else", None, "--json")] = False,
     quiet: Annotated[bool, option(OUTPUT, "print errors only", None, "--quiet")] = False,
 ) -> None:

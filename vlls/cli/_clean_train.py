@@ -1,4 +1,4 @@
-"""The networks of ``vlls clean``: on which images they are trained, with which settings, and what they predict."""
+"""The networks of ``vlls clean``: on which images they are trained, with which settings, and their predictions."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Training:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Labels to judge, and what judges them.
+    """Labels to judge, and the predictions that judge them.
 
     Attributes:
         data: the labels, all of them.
@@ -210,7 +210,7 @@ class _Networks:
             raise Diverged(f"training failed: {result.reason}")
         assert result.folder is not None
         if result.model is None:
-            note(self.notes, f"{result.folder} was trained before and is kept (--overwrite trains it anew)")
+            note(self.notes, f"{result.folder} was trained before and is kept (--overwrite trains it again)")
         return load_run(result.folder, device=options["device"], data=data)
 
 

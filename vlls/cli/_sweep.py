@@ -36,7 +36,7 @@ from vlls.train.methods import METHODS
 
 HELP = """Do all the runs that a figure of the paper needs.
 
-What is done already is not done again, and a run that was cut goes on: the same command, as often as you like. Seed 0
+Finished runs are not trained again, and a run that was cut goes on: the same command, as often as you like. Seed 0
 of every method comes first, so that a sweep that was stopped is a figure already (vlls figure NAME).
 
 [bold]Examples[/bold]
@@ -115,7 +115,7 @@ def sweep(
     ] = False,
     quiet: Annotated[bool, option(OUTPUT, "print errors only", None, "--quiet")] = False,
     list_all: Annotated[bool, option(OUTPUT, "print the sweeps and their numbers of runs", None, "--list")] = False,
-    dry_run: Annotated[bool, option(OUTPUT, "print the runs and what is done of them", None, "--dry-run")] = False,
+    dry_run: Annotated[bool, option(OUTPUT, "print the runs, and which of them are done", None, "--dry-run")] = False,
 ) -> None:
     """Sweep, report, and leave with the exit code."""
     tables = console_of_tables()
@@ -185,7 +185,7 @@ def _executor(
 
 # ---------------------------------------------------------------------- what is told
 def _all_sweeps() -> Table:
-    table = Table("name", "what it is about", title="Sweeps, and the number of their runs at each protocol")
+    table = Table("name", "subject", title="Sweeps, and the number of their runs at each protocol")
     for protocol in PROTOCOLS.values():
         seeds = f"{protocol.seeds} seed{'s' if protocol.seeds > 1 else ''}"
         table.add_column(f"{protocol.name}\n({seeds})", justify="right")

@@ -57,7 +57,7 @@ Two GPUs, or processes, that share each batch:
 """
 _PARAGRAPH = (  # on one line, which the help wraps
     "An option that is left out takes the paper's value for the data set, the method and the label errors; --dry-run "
-    "shows them. Without any that says what to train, IVON and plain SGD are trained on digits with 40 % of the labels "
+    "shows them. Without an option on data or method, IVON and plain SGD are trained on digits with 40 % of the labels "
     "wrong. A run that is finished is not trained again."
 )
 HELP = f"""Train a network as the paper does, measure it and keep a record.
@@ -83,7 +83,7 @@ def train(
     checkpoint_seconds: Annotated[float, option(MACHINE, "time between checkpoints", "X", min=0)] = 60.0,
     output: Annotated[Path, option(OUTPUT, "folder of runs, each in its own", "DIR")] = Path("runs"),
     resume: Annotated[bool, option(OUTPUT, "go on from the last checkpoint", None, "--resume")] = False,
-    overwrite: Annotated[bool, option(OUTPUT, "train anew what is there already", None, "--overwrite")] = False,
+    overwrite: Annotated[bool, option(OUTPUT, "train a finished run again", None, "--overwrite")] = False,
     tensorboard: Annotated[Path | None, option(OUTPUT, "write the metrics for TensorBoard", "DIR")] = None,
     as_json: Annotated[
         bool, option(OUTPUT, "print the record as JSON on stdout, nothing else", None, "--json")
@@ -99,7 +99,7 @@ def train(
     if "options" in given:
         given["options"] = dict(_pair(text) for text in given["options"])
     if resume and overwrite:
-        raise ValueError("--resume goes on and --overwrite starts anew; choose one of them")
+        raise ValueError("--resume goes on and --overwrite starts again; choose one of them")
     speaks = rank() == 0
     notes = Console(stderr=True, quiet=quiet or not speaks)
     with warnings_noted(notes):
@@ -219,7 +219,7 @@ def _train(config: RunConfig, output: Path, notes: Console, **options: Any) -> R
         raise tell_stopped(stopped, f" at once; {then}") from None
     if result.model is None:
         was = "was finished" if result.status == "finished" else "had diverged"
-        note(notes, f"{config.name} {was} before and is not trained again (--overwrite trains it anew)")
+        note(notes, f"{config.name} {was} before and is not trained again (--overwrite trains it again)")
     return result
 
 

@@ -55,11 +55,11 @@ def load(
     shuffle puts 1437 into the training set and 360 into the test set. The others are looked for under
     ``root``: first an arrays file ``<name>.npz`` with ``train_x``, ``train_y``, ``test_x``, ``test_y`` and,
     if it likes, ``classes``; then torchvision's own layout (``MNIST/raw``, ``FashionMNIST/raw``,
-    ``cifar-10-batches-py``, ``cifar-100-python``). What is not there torchvision downloads into ``root``.
+    ``cifar-10-batches-py``, ``cifar-100-python``). Torchvision downloads missing data into ``root``.
     Clothing1M and folders are read image by image, see :class:`.ImageStream`.
 
     ``"clothing1m_miniature"`` is **not** Clothing1M: it is made up, 2100 drawings of garments with made-up label
-    errors, so that what is written for Clothing1M can be tried without the licensed data set. Its layout and its
+    errors, so that you can try code for Clothing1M without the licensed data set. Its layout and its
     classes are those of Clothing1M. About 38 % of its noisy labels are wrong, mostly by naming a class that looks
     alike. It is drawn into ``clothing1m_miniature`` under ``root`` when it is first asked for, in seconds.
 

@@ -99,7 +99,7 @@ def read_miniature(dataset: Dataset, root: Path, download: bool) -> ImageStream:
             ) from error
     elif not (folder / "noisy_train_key_list.txt").is_file():
         raise DataError(
-            f"{folder} is there but has no noisy_train_key_list.txt, so it is not whole; remove it, and it is made anew"
+            f"{folder} is there but has no noisy_train_key_list.txt, so it is not whole; remove it to make it again"
         )
     return read_layout(folder, NAME)
 

@@ -25,9 +25,9 @@ class Cell:
         role: ``"main"``, or ``"tune"`` for a run that holds images out to choose the hyperparameter by.
         parameter: the hyperparameter that is tried; empty if none is.
         config: of the run.
-        reduced: what makes it smaller than the paper's.
+        reduced: the reductions from the paper's run, in words.
         also: ``"smoothed_labels"`` to compute them after the run.
-        variant: what makes the method another than the paper's, in words.
+        variant: the change to the paper's method, in words.
     """
 
     experiment: str

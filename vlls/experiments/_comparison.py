@@ -1,4 +1,4 @@
-"""What a table of runs says: how far IVON is above other methods, and what is missing.
+"""Read a table of runs in words: how far IVON is above other methods, and which runs are missing.
 
 Chapters 9, 10 and 12 print these lines, whatever runs there are.
 """
@@ -70,7 +70,7 @@ def compare(table: DataFrame, other: str, *, how: str = "test") -> str:
 
 
 def coverage(name: str, table: DataFrame) -> str:
-    """Return in words how many runs of an experiment there are at each protocol, and what is missing.
+    """Return in words how many runs of an experiment there are at each protocol, and which are missing.
 
     Args:
         name: a key of :data:`.EXPERIMENTS`.
@@ -78,7 +78,7 @@ def coverage(name: str, table: DataFrame) -> str:
 
     Returns:
         A line for each protocol; where some runs of it are there and others are not, one for each panel with the
-        missing methods and values; and what was reduced, and on which devices.
+        missing methods and values, the reductions, and the devices.
 
     Raises:
         ValueError: for an unknown experiment.

@@ -19,7 +19,7 @@ class Panel:
     """A data set and its label errors; a figure draws the runs on them in one panel.
 
     Attributes:
-        title: what stands above it; ``{dataset}`` is filled in, because a reduced protocol may take another one.
+        title: of its panel; ``{dataset}`` is filled in, because a reduced protocol may take another one.
         fields: of :class:`.RunConfig`.
     """
 
@@ -37,7 +37,7 @@ class Candidates:
         values: of the parameter, the one that stands for the method first: a sweep begins with it.
         tune: whether the best of the values is compared with other methods, so that sweeps add runs that hold images
             out to choose it by; if not, the values themselves are the subject.
-        variant: what makes the method another than the paper's, in words, such as ``"no noise"``; tables tell it behind
+        variant: the change to the paper's method in words, such as ``"no noise"``; tables have it behind
             the method's label, and leave it out where they compare methods.
         fields: of :class:`.RunConfig`, or options of the method, that make it so; learning rates, :math:`h_0` and
             epochs of warm-up as at the paper's size.
@@ -98,7 +98,7 @@ COSINE = Candidates("sgd", variant="cosine and warm-up", fields={"schedule": "co
 NO_NOISE = Candidates("ivon_fixed", variant="no noise", fields={"ess": 5e10})
 AVERAGED = tuple(Candidates(name, variant="averaged weights", fields={"ema": 0.998}) for name in ("sgd", "ivon"))
 SIGMAS = tuple(Candidates(name) for name in ("ivon_fixed", "ivon_permuted", "ivon_isotropic"))
-# A posterior that is learned, and what is left of it one step down the ladder after the other (Chapter 14). EVON steps
+# A posterior that is learned, and what is left of it one step down the ladder after the other (Chapter 13). EVON steps
 # five times as far, which names the given labels of held-out images best (MNIST, 40 % symmetric errors, seed 0: 0.563
 # of them at twice IVON's rate, 0.568 at five times; IVON itself is worse there).
 LADDER = (
@@ -212,7 +212,7 @@ _SYMMETRIC, _WORST = errors("cifar10", "symmetric", 0.4), human("cifar10n:worse_
 _ALL += (
     Experiment(
         "controls",
-        "what of IVON does it: its noise, its covariance, its schedule, or an average of weights",
+        "which part of IVON helps: its noise, its covariance, its schedule, or an average of weights",
         panels=(_SYMMETRIC, class_dependent(0.4), class_dependent(0.5), _WORST),
         candidates=(IVON, SGD, *SIGMAS, NO_NOISE, COSINE, SMALLER_STEP, *AVERAGED),
         figure="bars",

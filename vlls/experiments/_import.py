@@ -51,7 +51,7 @@ def import_records(paths: Iterable[str | os.PathLike[str]], results: str | os.Pa
 
     Raises:
         ValueError: if there is no such path, or the folder is none of results or in use.
-        OSError: if the folder cannot be written; what was imported is kept.
+        OSError: if the folder cannot be written; records that were imported are kept.
     """
     done, configs = Imported(), {}
     records: dict[Path, dict[str, Any]] = {}

@@ -36,7 +36,7 @@ class Migration:
     Attributes:
         runs: number of runs, or rows of a table, that have another key now.
         aside: folders of runs that are there twice, with the better one under the run's name.
-        left: what was left as it was, and why.
+        left: the runs that were left as they were, each with the reason.
     """
 
     runs: int = 0
@@ -54,7 +54,7 @@ def migrate(path: str | os.PathLike[str]) -> Migration:
 
     Raises:
         ValueError: if there are no runs, or another process holds the folder.
-        OSError: if a file cannot be written; what was done is kept.
+        OSError: if a file cannot be written; runs that were renamed stay so.
     """
     path = Path(path).expanduser()
     if path.suffix == ".csv" and path.is_file():

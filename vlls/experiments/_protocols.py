@@ -25,8 +25,8 @@ class Protocol:
     """A size to run experiments at.
 
     Attributes:
-        name: what the command line calls it.
-        text: what it is, for people.
+        name: on the command line.
+        text: its description for people.
         seeds: number of seeds, unless told otherwise.
         held_out: share of the training images that is held out where a hyperparameter is chosen by them; 0 if no runs
             are made for it: every run holds images out, or none does.

@@ -25,8 +25,8 @@ class RayExecutor:
     """Tasks of a Ray cluster, one a run.
 
     Where the machines share the results folder, a run whose machine went away goes on elsewhere from its checkpoint;
-    where they do not, it is begun anew there and the record travels back. All machines need ``vlls`` with its extras
-    ``train`` and ``ray``, and the data sets.
+    where they do not, it starts again from the beginning, and the record is sent back. All machines need ``vlls`` with
+    its extras ``train`` and ``ray``, and the data sets.
 
     Args:
         address: of the cluster: ``"auto"``, ``"host:port"`` or ``"ray://host:port"``; None starts Ray on this machine.

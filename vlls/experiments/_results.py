@@ -63,10 +63,10 @@ def collate(
         A table with the position of the run in its experiment (``experiment``, ``protocol``, ``role``, ``panel``,
         ``method``, ``parameter``, ``value``, ``variant``, ``seed``, ``status``), its last metrics as fractions, the
         test accuracies of two of its measured epochs, ``best_test_accuracy`` and ``chosen_test_accuracy``, all fields
-        of its config, what was ``reduced``, and its provenance: seconds, how many runs shared the device, images a
-        second, device, versions, commit and date; last, a column for each option of methods that were registered from
-        outside. ``best_epoch`` is that of the highest test accuracy, ``chosen_epoch`` that of the highest accuracy on
-        images held out, with their given labels, where there are any.
+        of its config, the reductions in words (``reduced``), and its provenance: seconds, how many runs shared the
+        device, images a second, device, versions, commit and date; last, a column for each option of methods that were
+        registered from outside. ``best_epoch`` is that of the highest test accuracy, ``chosen_epoch`` that of the
+        highest accuracy on images held out, with their given labels, where there are any.
 
     A record, or the list of a sweep's runs, that cannot be read is left out, with a warning that names its file.
 

@@ -1,8 +1,8 @@
 r"""Exponential families: the log-partition function A(f), its derivatives and their Gaussian expectations.
 
-A family fixes the loss of Eq. 15, :math:`\ell(f) = -y f + A(f)`. Everything the paper needs of it is
-:math:`A`, :math:`A'` (:meth:`Family.mean`), :math:`A''` (:meth:`Family.curvature`) and what a Gaussian
-:math:`f \sim \mathcal N(\mu, v)` makes of them. Chapters 2 and 3 of the book derive what is used here.
+A family fixes the loss of Eq. 15, :math:`\ell(f) = -y f + A(f)`. The paper needs
+:math:`A`, :math:`A'` (:meth:`Family.mean`), :math:`A''` (:meth:`Family.curvature`) and their expectations under a
+Gaussian :math:`f \sim \mathcal N(\mu, v)`. Chapters 2 and 3 of the book derive the formulas that are used here.
 
 >>> import torch
 >>> family = Bernoulli()

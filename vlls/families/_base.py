@@ -20,7 +20,7 @@ class Family(ABC):
     r"""An exponential family with one natural parameter, given by its log-partition function alone.
 
     Write :meth:`log_partition` with torch operations and everything else follows: derivatives by automatic
-    differentiation, Gaussian expectations by the trapezoidal rule. Override what has a closed form.
+    differentiation, Gaussian expectations by the trapezoidal rule. Override those that have a closed form.
 
     Attributes:
         domain: open interval of natural parameters at which A is finite. A Gaussian reaches past any bound, so a

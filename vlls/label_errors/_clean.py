@@ -134,7 +134,7 @@ class LabelCorrection:
 
         Args:
             probabilities: of the given labels, as :func:`label_errors_from_probabilities` takes them.
-            labels: the given labels, -1 for a missing one. If they are passed, what they say is used too, by Bayes'
+            labels: the given labels, -1 for a missing one. If they are passed, their information is used too, by Bayes'
                 rule: q(i) T(i, given), which counts the label twice where the network has learned it.
 
         Returns:

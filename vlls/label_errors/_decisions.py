@@ -45,7 +45,7 @@ def read_decisions(path: Path, data: LabelledImages) -> dict[str, Decision]:
         raise DataError(
             f"{path} holds decisions on other data ({foreign[0] or 'without a fingerprint'}, not {data.fingerprint}): "
             f"they are of another folder, or files or labels of {data.name} have changed since its page was made; pass "
-            "the folder that they are on, or make the page anew"
+            "the folder that they are on, or make the page again"
         )
     known, found = dict(zip(data.keys, range(len(data)), strict=True)), dict[str, Decision]()
     for number, line in enumerate(lines, start=2):

@@ -28,7 +28,7 @@ def build(
         pretrained: whether to start from ImageNet's weights (``resnet50`` only).
 
     Raises:
-        ValueError: for an unknown name, or what the network cannot do.
+        ValueError: for an unknown name, or a request that the network cannot meet.
 
     Example:
         >>> model = build("cnn3", 10, in_channels=1, image_size=28)

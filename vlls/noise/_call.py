@@ -134,7 +134,7 @@ class Lookup:
 def borrowed(model: nn.Module) -> Iterator[None]:
     """Have a model to oneself and leave it as it was.
 
-    Other threads wait. Weights that were cast under ``torch.autocast`` are cast anew, inside and afterwards. Gradients
+    Other threads wait. Weights that were cast under ``torch.autocast`` are cast again, inside and afterwards. Gradients
     of embeddings are those of the function, without torch's exceptions for padding, sparse and frequent tokens. Tensors
     that modules set as attributes, as pruning sets the ``weight`` that it computes, are put back.
     """

@@ -156,7 +156,7 @@ def label_noise_moments(model: nn.Module, posterior: _AnyPosterior, x: Tensor, o
             used where the posterior has none.
         posterior: any :class:`.Posterior` over its parameters, or an object whose ``posterior(model)`` returns one,
             such as :class:`.IVON` or :class:`.GaussianPosterior`.
-        x: a batch of inputs, (B, ...), on the model's device; of any size, it is cut to what fits in memory.
+        x: a batch of inputs, (B, ...), on the model's device; of any size: it is cut into parts that fit in memory.
         method: one of the four.
         family: of the labels; :class:`.Categorical` if left out, :class:`.Bernoulli` for a single logit. A family with
             one natural parameter applies to each logit by itself.

@@ -48,7 +48,7 @@ def sam_label_noise(
         model: the network at its weights :math:`\theta`, in evaluation mode; (B, ...) inputs to (B, K) logits. Frozen
             parameters are not perturbed.
         x: a batch of inputs, (B, ...).
-        labels: its labels: classes (B,) of any integer dtype, or what else the family takes.
+        labels: its labels: classes (B,) of any integer dtype, or any other labels that the family takes.
         rho: radius of the perturbation, positive.
         per_example: perturb for each example by its own gradient, as SAM with batches of one does, in a linearised
             network: :math:`J_i \delta_i = \rho \, V_i r_i / \sqrt{r_i^\top V_i r_i}` with :math:`V_i = J_i J_i^\top`

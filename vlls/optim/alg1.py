@@ -23,7 +23,7 @@ def posterior_noise(normal: Tensor | float, hess: Tensor, *, ess: float, weight_
 
 
 def sample_statistic(grad: Tensor, noise: Tensor, *, hess_approx: HessApprox) -> Tensor:
-    r"""What one sample adds to the Hessian estimate: :math:`\hat g\,(\theta - m)` or :math:`\hat g^2`.
+    r"""Return the contribution of one sample to the Hessian estimate: :math:`\hat g\,(\theta - m)` or :math:`\hat g^2`.
 
     It is linear in the distribution of the sample, so it is this that is averaged over samples and processes.
     """

@@ -15,7 +15,7 @@ SMALLEST_GAP = 1e-4
 
 
 class EarlyLearningRegularization(_LossWithMemory):
-    r"""Early-learning regularisation (ELR): cross-entropy that holds predictions to what they were earlier.
+    r"""Early-learning regularisation (ELR): cross-entropy that holds predictions to their running average.
 
     With :math:`t` the running mean of an example's predictions, :math:`t \leftarrow \beta\,t + (1-\beta)\,p` at each
     visit, from 0, the loss of an example is :math:`-\log p_y + \lambda \log(1 - \langle p, t\rangle)`, where t is held
@@ -23,7 +23,7 @@ class EarlyLearningRegularization(_LossWithMemory):
 
     .. math:: \epsilon = \frac{\lambda}{1 - \langle p, t\rangle}\; p\,(t - \langle p, t\rangle):
 
-    what the example was predicted as early, before the network could memorise wrong labels, is added to its label.
+    the early prediction for the example, made before the network could memorise wrong labels, is added to its label.
     The noise sums to zero, but a noisy label may exceed 1. (S. Liu, J. Niles-Weed, N. Razavian, C. Fernandez-Granda,
     "Early-learning regularization prevents memorization of noisy labels", NeurIPS 2020.)
 
@@ -32,7 +32,7 @@ class EarlyLearningRegularization(_LossWithMemory):
 
     In training mode each call of ``forward`` is a visit, so an optimizer that evaluates a batch twice (SAM) visits
     twice. A call holds an example once. If several processes train one network, each calls :meth:`next_epoch` after an
-    epoch, to share the means of the examples that it visited: then they learn what one process would. One process
+    epoch, to share the means of the examples that it visited: then they learn the same as one process. One process
     alone need not. A state saved in the middle of an epoch holds the visits of the process that saved it.
 
     Args:

@@ -68,7 +68,7 @@ class _LossWithMemory(SmoothingLoss):
 
     @torch.no_grad()
     def _next_epoch(self, current: Tensor) -> None:
-        """Replace ``current`` by the epoch's means, where there are any, and start the statistics anew."""
+        """Replace ``current`` by the epoch's means, where there are any, and start the statistics again."""
         if dist.is_available() and dist.is_initialized():  # every rank must train on the same labels
             dist.all_reduce(self._prob_sum)
             dist.all_reduce(self._count)

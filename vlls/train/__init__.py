@@ -1,6 +1,6 @@
 """Training runs of the paper: any of its methods, on any of its data sets, with any of its label errors.
 
-:class:`RunConfig` says what a run is, :func:`run` trains it and returns a :class:`RunResult`. The command ``vlls
+:class:`RunConfig` describes a run, :func:`run` trains it and returns a :class:`RunResult`. The command ``vlls
 train`` is the same from a terminal. :func:`load_run` gives back the network, the posterior and the images of a run that
 was kept.
 """

@@ -51,7 +51,7 @@ class RunConfig:
         validation_size: number of further training images held out, with their given labels, to choose
             hyperparameters by.
         image_size: height and width in pixels that the network sees of images in files: of the middle, a square, scaled
-            to this size; what images that are not square have beside it is cut off; None for 224.
+            to this size; the rest of images that are not square is cut off; None for 224.
         corruption: ``"none"``, ``"symmetric"``, ``"pair_flip"`` or ``"class_dependent"``; drawn by ``seed``.
         rate: share of corrupted labels, in [0, 1), above 0 with a corruption unless ``rate_step`` is;
             :math:`\kappa` of Eq. 21 for class-dependent errors.
@@ -85,7 +85,7 @@ class RunConfig:
         hess_clip: bound on IVON's estimate of the Hessian, as a multiple of :math:`h + \delta`; None for none.
         hess_every: steps from one update of IVON's Hessian to the next.
         mc_samples: weight samples a step and process, each seeing its own share of the batch; R processes with S
-            samples learn what one process with R·S does.
+            samples learn the same as one process with R·S.
         ema: decay in [0, 1), such as 0.998, of an exponential average of the weights over the steps, which is measured
             beside them (``ema_accuracy``, ...) and changes nothing of the training; None for none.
         augment: random crops after padding by 4 pixels and flips; None for colour images only.
@@ -98,7 +98,7 @@ class RunConfig:
         options: further hyperparameters of the method, by name: those that its record reads and that are no fields.
 
     Raises:
-        ValueError: naming the field, what is allowed and, for names, the closest.
+        ValueError: naming the field, the allowed values and, for names, the closest.
 
     Example:
         >>> config = RunConfig(dataset="cifar10", method="ivon", corruption="symmetric", rate=0.4)

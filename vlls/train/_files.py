@@ -28,7 +28,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(
-    path: Path, *keys: str, device: Any = "cpu", remedy: str = "remove it or pass --overwrite to start anew"
+    path: Path, *keys: str, device: Any = "cpu", remedy: str = "remove it or pass --overwrite to start again"
 ) -> dict[str, Any]:
     """Read the checkpoint of the run with one of these keys; without any, of whichever run's it is."""
     import torch  # late: records are read without it
@@ -56,7 +56,7 @@ def save_record(path: Path, record: dict[str, Any]) -> None:
     write_atomically(path, (text + "\n").encode())
 
 
-def load_record(path: Path, remedy: str = "remove it to run anew") -> dict[str, Any]:
+def load_record(path: Path, remedy: str = "remove it to train again") -> dict[str, Any]:
     """Read a record."""
     try:
         record = json.loads(path.read_text())
@@ -68,7 +68,7 @@ def load_record(path: Path, remedy: str = "remove it to run anew") -> dict[str, 
 
 
 def load_run_record(
-    path: Path, config: RunConfig | None = None, remedy: str = "remove it to run anew"
+    path: Path, config: RunConfig | None = None, remedy: str = "remove it to train again"
 ) -> tuple[dict[str, Any], RunConfig]:
     """Read the record of a run, and its config, by which it is known whichever version wrote it.
 
@@ -84,7 +84,7 @@ def load_run_record(
             f"the record {path} is of another version of vlls ({error}); read it with that one, or remove it"
         ) from error
     if config is not None and found.key != config.key:
-        raise ValueError(f"the record {path} belongs to another config; remove it to run anew")
+        raise ValueError(f"the record {path} belongs to another config; remove it to train again")
     return record, found
 
 

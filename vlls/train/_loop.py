@@ -205,7 +205,7 @@ def run(
             if (path / RECORD).exists():
                 return finished_run(path, config)
             if (path / CHECKPOINT).exists() and not resume:
-                remedy = "pass --resume to go on or --overwrite to start anew"
+                remedy = "pass --resume to go on or --overwrite to start again"
                 raise ValueError(f"{path} holds an unfinished run of this config; {remedy}")
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)  # the record's is this run's, not that of one before it

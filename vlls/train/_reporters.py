@@ -151,7 +151,7 @@ def _told(metrics: dict[str, float]) -> list[str]:
 class TensorBoard(Reporter):
     """A writer of every metric of every epoch for TensorBoard; each run has a sub-folder of its name.
 
-    TensorBoard's steps are epochs; ``images_seen`` stands beside the metrics. A run that is resumed or trained anew
+    TensorBoard's steps are epochs; ``images_seen`` stands beside the metrics. A run that is resumed or trained again
     replaces the epochs that it writes again.
 
     Args:

@@ -83,7 +83,7 @@ class RunImages(Dataset[Tensor]):
         return self._pixels([index])[0].numpy()
 
     def whole(self, index: int, longest: int) -> np.ndarray:
-        """Return an image for people to look at, uint8 of shape (H, W, C), with what the network does not see of it.
+        """Return an image for people to look at, uint8 (H, W, C), with the parts that the network does not see.
 
         Args:
             index: of the image.
@@ -123,7 +123,7 @@ class LoadedRun:
         epochs: metrics of the epochs that were over by then, as in :class:`.RunResult`.
         model: the network, in evaluation mode, at its weights or their mean; float32, whatever it was trained in.
         posterior: the learned one; None for methods that learn none (``sgd``, ``ls``, ``sam``, ...).
-        data: what it was trained and measured on.
+        data: the images that it was trained and measured on.
     """
 
     folder: Path
@@ -195,7 +195,7 @@ def load_run(
     _check_folder(folder)
     record = load_record(folder / RECORD) if (folder / RECORD).exists() else {}
     keys = [record["key"], first_key(record.get("config", {}))] if "key" in record else []
-    remedy = "train the run anew (vlls train --overwrite)"
+    remedy = "train the run again (vlls train --overwrite)"
     state = load_checkpoint(folder / CHECKPOINT, *keys, device=device, remedy=remedy)
     config = _config(folder, record, state)
     if data is None:
@@ -267,7 +267,7 @@ def _data(
         elif changed:
             first = first or ValueError(
                 f"{path} has changed since the run {folder} was trained: other files, or other labels, are in its "
-                f"part(s) {', '.join(changed)}; put back what was there, or train the run anew (vlls train --overwrite)"
+                f"part(s) {', '.join(changed)}; put the old ones back, or train the run again (vlls train --overwrite)"
             )
         else:
             return data
@@ -305,7 +305,7 @@ def _config(folder: Path, record: dict[str, Any], state: dict[str, Any]) -> Reso
             "is none; finish the run with vlls train --resume"
         )
     version = record.get("machine", {}).get("vlls")
-    remedy = f"load it with the version that wrote it{f' ({version})' if version else ''}, or train the run anew"
+    remedy = f"load it with the version that wrote it{f' ({version})' if version else ''}, or train the run again"
     try:
         config = RunConfig.from_dict(values, state["key"]).resolved()
     except (ValueError, TypeError, AttributeError) as error:

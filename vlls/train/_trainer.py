@@ -262,13 +262,13 @@ class Trainer:
         if len(state["processes"]) != self.world:
             raise ValueError(
                 f"the checkpoint was saved by {len(state['processes'])} processes and there are {self.world}; "
-                "resume it with as many, or pass --overwrite to start anew"
+                "resume it with as many, or pass --overwrite to start again"
             )
         of_process = state["processes"][self.rank]
         if of_process["augmentation"].shape != self.batches.generator.get_state().shape:
             raise ValueError(
                 f"the checkpoint was saved on another kind of device than {self.device.type}, with other random "
-                "numbers; resume it where it was begun (--device), or pass --overwrite to start anew"
+                "numbers; resume it where it was begun (--device), or pass --overwrite to start again"
             )
         rates = [group["lr"] for group in self.optimizer.param_groups]
         try:
@@ -280,7 +280,7 @@ class Trainer:
         except (KeyError, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"the checkpoint does not fit this model and data ({one_line(error):.200}); have the data changed? "
-                "pass --overwrite to start anew"
+                "pass --overwrite to start again"
             ) from error
         if state.get("fused") is False and hasattr(self.optimizer, "fused"):  # older checkpoints do not tell
             self.optimizer.fused = self._use_graph = False

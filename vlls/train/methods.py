@@ -181,9 +181,9 @@ def _has_kernel(training: Training) -> bool:
 class Method:
     r"""A way to train: its loss, its optimizer, and how tables and figures show it.
 
-    Only ``name`` is required; what is left out is SGD's. The two builders are functions of a module, not lambdas, if
-    the method is to run in the processes of a sweep: a config takes its method's record along when it is pickled, and
-    the process that reads it registers the method.
+    Only ``name`` is required; the other fields are SGD's by default. The two builders are functions of a module, not
+    lambdas, if the method is to run in the processes of a sweep: a config takes its method's record along when it is
+    pickled, and the process that reads it registers the method.
 
     Attributes:
         name: in configs and on the command line.
@@ -206,7 +206,7 @@ class Method:
             hold its steps, it says so by an attribute ``capturable``.
         variational: whether it trains at samples of a posterior: its optimizer is a :class:`.VariationalOptimizer`.
         tuned: the hyperparameter that experiments try values of, if any.
-        symbol: what tables and figures write before its value, such as α; without one they leave the value out.
+        symbol: the letter before its value in tables and figures, such as α; without one they leave the value out.
         axis: the title of an axis of its values; made from its name and the method's label if empty.
         sgd_value: its value at which the method is SGD, if there is one.
         passes: forward and backward passes of a step.

@@ -173,7 +173,7 @@ class IVON(Optimizer, Joinable):
         """Add parameters, with their own hyperparameters if given, also after training has begun.
 
         Args:
-            param_group: ``params`` and what a group may set of its own.
+            param_group: ``params`` and the values that a group may set.
 
         Raises:
             ValueError: if a hyperparameter is out of range, misspelt or not for a group, or a parameter cannot be
@@ -535,7 +535,7 @@ class IVON(Optimizer, Joinable):
             state_dict: what :meth:`state_dict` returned, from an optimizer of the same parameters.
 
         Raises:
-            ValueError: naming what does not match; nothing has changed then.
+            ValueError: naming the mismatch; nothing has changed then.
             RuntimeError: inside a sample.
 
         Warns:
