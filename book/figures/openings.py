@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 import vlls
 from figures.by_protocol import gaps_by_panel, runs_by_protocol
-from figures.ladder import RUNGS, ladder, ladder_step
+from figures.ladder import climb, diagonal, isotropic, laplace
 from figures.ledger import RESULTS, rows_of
-from vlls import GLM, IVON, Bernoulli, Categorical, Gaussian, GaussianPosterior, Poisson
+from vlls import GLM, IVON, Bernoulli, Gaussian, GaussianPosterior, Poisson
 from vlls.data.corruption import corrupt, transition_matrix
 from vlls.experiments._choice import by_candidate
-from vlls.plots._style import PALETTE, styled
+from vlls.plots._style import PALETTE, legend_above, styled
 from vlls.smoothing import LabelSmoothingLoss, OnlineLabelSmoothing
 from vlls.train import METHODS
 
@@ -49,13 +49,14 @@ __all__ = [
 ]
 
 _WIDTH = 5.0  # inches, of one or two panels: letters can be read on a phone, too
+_DPI = 100  # less than elsewhere: a page's first picture is small
 _BLUE, _ORANGE, _GREEN, _RED = PALETTE[:4]
 _INK, _GRAY = "0.15", "0.6"
 _RECORDS = RESULTS.parents[1] / "benchmarks" / "records"
 
 
 def _panels(height: float, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
-    return plt.subplots(1, columns, figsize=(_WIDTH, height), **options)
+    return plt.subplots(1, columns, figsize=(_WIDTH, height), dpi=_DPI, **options)
 
 
 # ---------------------------------------------------------------------- what the pictures are made of
@@ -79,7 +80,7 @@ def _by_ivon(model: nn.Module, x: Tensor, y: Tensor, loss: Any, steps: int, draw
     return torch.stack(found)
 
 
-def digits_run(wrong_share: float = 0.0, draws: int = 300) -> dict[str, Tensor]:
+def digits_run(wrong_share: float = 0.0, draws: int = 200) -> dict[str, Tensor]:
     """Train a small network on scikit-learn's digits by IVON, and return its predictions of the training digits.
 
     Args:
@@ -100,13 +101,13 @@ def digits_run(wrong_share: float = 0.0, draws: int = 300) -> dict[str, Tensor]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
-    logits = _by_ivon(model, x, given, nn.functional.cross_entropy, 400, draws).double()
+    logits = _by_ivon(model, x, given, nn.functional.cross_entropy, 200, draws).double()
     p = logits.softmax(-1)
     found = {"images": x.reshape(-1, 8, 8), "right": right, "given": given}
     return {**found, "logits": logits[0], "mean": p[0], "draws": p[1:]}
 
 
-def moons_run(draws: int = 300) -> Tensor:
+def moons_run(draws: int = 200) -> Tensor:
     """Train a small network on two moons by IVON; return its logits at the mean and at draws, (1 + S, N)."""
     points, labels = make_moons(200, noise=0.25, random_state=1)
     x, y = torch.from_numpy(points).float(), torch.from_numpy(labels).float()
@@ -114,22 +115,16 @@ def moons_run(draws: int = 300) -> Tensor:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 1), nn.Flatten(0))
     loss = nn.functional.binary_cross_entropy_with_logits
-    return _by_ivon(model, x, y, loss, 300, draws).double()
+    return _by_ivon(model, x, y, loss, 200, draws).double()
 
 
-def lesson(classes: int = 2) -> GLM:
-    """Return a small regression with two correlated features, on made-up data: 12 points of two classes, or more."""
+def lesson() -> GLM:
+    """Return a logistic regression with two correlated features, on 20 made-up points."""
     generator = torch.Generator().manual_seed(4)
-    n = 12 if classes == 2 else 30
-    features = torch.randn(n, 2, dtype=torch.float64, generator=generator)
-    features[:, 1] = 0.8 * features[:, 0] + 0.6 * features[:, 1]
-    if classes == 2:
-        p = (1.2 * features.sum(1)).sigmoid()
-        return GLM(Bernoulli(), features, torch.bernoulli(p, generator=generator))
-    weights = torch.randn(2, classes, dtype=torch.float64, generator=generator)
-    p = (features @ weights).softmax(1)
-    labels = torch.multinomial(p, 1, generator=generator)[:, 0]
-    return GLM(Categorical(classes), features, labels)
+    features = 2 * torch.randn(20, 2, dtype=torch.float64, generator=generator)
+    features[:, 1] = 0.45 * features[:, 0] + 0.22 * features[:, 1]
+    p = features.sum(1).sigmoid()
+    return GLM(Bernoulli(), features, torch.bernoulli(p, generator=generator))
 
 
 def _ellipse(ax: Axes, mean: Any, covariance: Any, scale: float = 2.0, **look: Any) -> None:
@@ -180,20 +175,22 @@ def plot_one_label() -> Figure:
             colors = [_ORANGE if c == int(label[k]) else _BLUE for c in range(10)]
             ax.bar(range(10), 0.7 * values[k].numpy(), 0.8, bottom=place, color=colors)
             ax.axhline(place, color=_GRAY, linewidth=0.8)
+            own = values[k, int(label[k])].item()
+            ax.text(int(label[k]) - 0.6, place + 0.45, f"{own:.2f}", ha="right", fontsize=9)
         ax.set_ylim(0.3 - len(labels), 2.1)
         ax.imshow(run["images"][rows[k]], cmap="gray_r", extent=(3.1, 5.9, 1.0, 2.0), aspect="auto")
         ax.set(xlim=(-0.6, 9.6), title=title)
         ax.set_xticks(range(10))
+        ax.set_yticks([0.25 - row for row in range(len(labels))], list(labels))
+        ax.tick_params(axis="y", length=0)
         ax.grid(visible=False)
         ax.spines["left"].set_visible(False)
         ax.set_xlabel("class")
-    axes[0].set_yticks([0.25 - row for row in range(len(labels))], list(labels))
-    axes[0].tick_params(axis="y", length=0)
     return figure
 
 
 @styled
-def plot_noisy_label(at: float = 2.0, var: float = 6.0) -> Figure:
+def plot_noisy_label(at: float = 2.0, var: float = 9.0) -> Figure:
     """Draw a loss, its average under a Gaussian, and the loss of another label that has the same slope at the mean.
 
     Args:
@@ -230,30 +227,33 @@ def plot_noisy_label(at: float = 2.0, var: float = 6.0) -> Figure:
 
 
 @styled
-def plot_bent_means(var: float = 1.0) -> Figure:
+def plot_bent_means(var: float = 3.0) -> Figure:
     """Draw the mean of y for three families at the mean of f, and averaged over f; the gap between them is the noise.
 
     Args:
         var: variance of f.
     """
-    figure, ax = _panels(3.0)
-    ranges = {"real numbers": (Gaussian(), -2.2, 3.2), "classes": (Bernoulli(), -4.0, 4.0)}
-    ranges["counts"] = (Poisson(), -4.0, 0.95)
-    for (name, (family, low, high)), color in zip(ranges.items(), PALETTE[:3], strict=True):
-        f = torch.linspace(low, high, 200, dtype=torch.float64)
+    families = {"classes": Bernoulli(), "real numbers": Gaussian(), "counts": Poisson()}
+    names = {
+        "classes": (2.5, 0.55, "left"),
+        "real numbers": (-0.75, -1.0, "left"),
+        "counts": (-1.2, 2.3, "right"),
+    }
+    f = torch.linspace(-4, 4, 300, dtype=torch.float64)
+    figure, ax = _panels(2.8)
+    for (name, family), color in zip(families.items(), PALETTE, strict=False):
         at_mean, averaged = family.mean(f), family.expected_mean(f, torch.full_like(f, var))
         ax.fill_between(f, at_mean, averaged, color=color, alpha=0.25, linewidth=0)
         ax.plot(f, at_mean, color=color)
         ax.plot(f, averaged, color=color, linestyle=(0, (4, 2)))
-        where = {"real numbers": (3.3, 3.2, "left"), "classes": (4.1, 0.98, "left")}
-        x, y, side = where.get(name, (0.3, 3.6, "right"))
+        x, y, side = names[name]
         ax.text(x, y, name, color=color, ha=side, va="center", fontweight="bold")
     ax.plot([], [], color=_INK, label="at the mean of $f$")
     ax.plot([], [], color=_INK, linestyle=(0, (4, 2)), label="averaged over $f$")
     ax.fill_between([], [], color="0.8", label=r"noise $\epsilon$")
     ax.set(xlabel="mean of $f$", ylabel="mean of $y$ (unit of $y$)")
-    ax.set(xlim=(-4, 5.6), ylim=(-2.2, 4.4))
-    ax.legend(loc="upper left", fontsize=9)
+    ax.set(xlim=(-4, 4), ylim=(-1.3, 2.7))
+    legend_above(figure, 3, fontsize=9)
     return figure
 
 
@@ -265,17 +265,15 @@ def plot_newton_and_von() -> Figure:
     newton = vlls.fit(glm, vlls.newton_step)
     von = vlls.fit(glm, vlls.von_step)
     q = von.final
-    figure, ax = _panels(3.3)
+    figure, ax = _panels(3.0)
     _contours(ax, glm, q, 3.2)
-    for states, color, marker in ((newton.states, _BLUE, "s"), (von.states, _RED, "o")):
-        path = torch.stack([s.mean if isinstance(s, GaussianPosterior) else s for s in states])
-        ax.plot(path[:, 0], path[:, 1], color=color, marker=marker, markersize=3.5, linewidth=1.2)
-        ax.plot(*path[-1], marker, color=color, markersize=8)
-    for scale in (1.0, 2.0):
-        _ellipse(ax, q.mean, q.covariance, scale, edgecolor=_RED, linewidth=1.6)
-    ax.plot([], [], color=_BLUE, marker="s", label="Newton's method: a point")
-    ax.plot([], [], color=_RED, marker="o", label="VON: a Gaussian")
-    figure.legend(loc="outside upper center", ncols=2, fontsize=9)
+    draws = q.sample(60, generator=torch.Generator().manual_seed(0))
+    ax.plot(*draws.T, ".", color=_RED, markersize=4)
+    _ellipse(ax, q.mean, q.covariance, edgecolor=_RED, linewidth=1.6)
+    ax.plot(*torch.stack(newton.states).T, color=_BLUE, marker=".", linewidth=1.2)
+    ax.plot(*newton.final, "s", color=_BLUE, markersize=8, label="Newton's method: a point")
+    ax.plot([], [], ".", color=_RED, label="VON: a Gaussian")
+    legend_above(figure, 2, fontsize=9)
     return figure
 
 
@@ -285,14 +283,14 @@ def _contours(ax: Axes, glm: GLM, q: GaussianPosterior, reach: float) -> None:
     x, y = (torch.linspace(float(m - s), float(m + s), 60).double()
             for m, s in zip(q.mean, sides, strict=True))  # fmt: skip
     loss = np.array([[float(glm.loss(torch.stack([a, b]))) for a in x] for b in y])
-    above = loss - loss.min()
-    ax.contourf(x, y, above, [0, 0.5, 1, 2, 4, 8, 16], cmap="Greys_r", alpha=0.35, extend="max")
+    levels = loss.min() + np.array([0.5, 2, 4.5, 8])
+    ax.contour(x, y, loss, levels, colors="0.7", linewidths=1.0)
     ax.set(xlabel="first weight", ylabel="second weight")
     ax.grid(visible=False)
 
 
 @styled
-def plot_slope_is_curvature(draws: int = 150, batch: int = 20) -> Figure:
+def plot_slope_is_curvature(draws: int = 150, batch: int = 100) -> Figure:
     """Draw gradients of minibatches at perturbed weights: the slope of the cloud estimates the averaged Hessian.
 
     Args:
@@ -320,6 +318,7 @@ def plot_slope_is_curvature(draws: int = 150, batch: int = 20) -> Figure:
     label = f"averaged Hessian: {exact:.0f}"
     ax.plot(line, exact * line, color=_ORANGE, linestyle=(0, (4, 2)), label=label)
     ax.set(xlabel="noise added to the weight", ylabel="gradient there (nats)")
+    ax.grid(visible=False)
     ax.legend(fontsize=9)
     return figure
 
@@ -341,33 +340,45 @@ def plot_bent_noise() -> Figure:
     pairs = ((doubtful, _ORANGE, "o", "in doubt"), (certain, _BLUE, "^", "certain"))
     for k, (row, color, marker, name) in enumerate(pairs):
         draws = logits[1:61, row]
-        p, root = float(at[row].sigmoid()), float((logits[1:, row].sigmoid() - at[row].sigmoid()).square().mean().sqrt())
-        ax.plot(draws, draws.sigmoid(), marker, color=color, markersize=4, alpha=0.5, markeredgewidth=0)
+        p, root = (
+            float(at[row].sigmoid()),
+            float((logits[1:, row].sigmoid() - at[row].sigmoid()).square().mean().sqrt()),
+        )
+        ax.plot(
+            draws, draws.sigmoid(), marker, color=color, markersize=4, alpha=0.5, markeredgewidth=0
+        )
         ends = torch.stack([at[row] - 2 * spread[row], at[row] + 2 * spread[row]])
         ax.plot(ends, p + p * (1 - p) * (ends - at[row]), color=color, linewidth=1.4)
-        ax.plot(at[row], p, marker, color=color, markersize=9, markeredgecolor="white", label=f"{name}: noise ±{root:.2f}")
+        ax.plot(
+            at[row],
+            p,
+            marker,
+            color=color,
+            markersize=9,
+            markeredgecolor="white",
+            label=f"{name}: noise ±{root:.2f}",
+        )
         side = float(f[0]) + 0.12 + 0.25 * k
         ax.plot([side, side], [p - root, p + root], color=color, linewidth=5, solid_capstyle="butt")
+    ax.plot([], [], color=_INK, linewidth=1.4, label="tangent: Eq. 20")
     ax.set(xlabel="logit $f$", ylabel="prediction (probability)", xlim=(float(f[0]), float(f[-1])))
     ax.legend(loc="lower right", fontsize=9)
     return figure
 
 
 @styled
-def plot_least_and_most_noise(columns: int = 7) -> Figure:
-    """Draw the digits with the least and with the most label noise under IVON's posterior, with the noise.
-
-    Args:
-        columns: digits in each of the two rows.
-    """
+def plot_least_and_most_noise() -> Figure:
+    """Draw of each class the digit with the least and the one with the most label noise under IVON's posterior."""
     run = digits_run()
     noise = (run["draws"] - run["mean"]).square().sum(-1).mean(0).sqrt()
-    order = noise.argsort()
-    figure, axes = plt.subplots(2, columns, figsize=(_WIDTH, 2.35))
-    for row, rows, name in zip(axes, (order[:columns], order[-columns:]), ("least", "most"), strict=True):
-        titles = [f"{value:.2f}" if value >= 0.005 else f"{value:.0e}" for value in noise[rows].tolist()]
-        _strip(row, run["images"][rows], titles, [_INK] * columns)
-        row[0].set_ylabel(f"{name} noise")
+    of_class = [(run["right"] == k).nonzero()[:, 0] for k in range(10)]
+    least = [int(rows[noise[rows].argmin()]) for rows in of_class]
+    most = [int(rows[noise[rows].argmax()]) for rows in of_class]
+    figure, axes = plt.subplots(2, 10, figsize=(_WIDTH, 1.65), dpi=_DPI)
+    for row, chosen, name in zip(axes, (least, most), ("least", "most"), strict=True):
+        titles = [f"{value:.2f}" for value in noise[chosen].tolist()]
+        _strip(row, run["images"][chosen], titles, [_INK] * 10)
+        row[0].set_ylabel(name)
     return figure
 
 
@@ -376,17 +387,24 @@ def plot_least_and_most_noise(columns: int = 7) -> Figure:
 def plot_pattern_of_labels() -> Figure:
     """Draw IVON's smoothed labels and label smoothing's against those of online label smoothing, for pairs of classes."""
     table = pd.read_csv(RESULTS / "fig4_labels.csv")
-    table = table[(table["protocol"] == table["protocol"].iloc[0]) & (table["label"] != table["other"])]
+    table = table[
+        (table["protocol"] == table["protocol"].iloc[0]) & (table["label"] != table["other"])
+    ]
     table = table[table["panel"] == table["panel"].iloc[0]]
     pairs = table.groupby(["label", "other", "method"])["smoothed"].mean().unstack()
-    figure, ax = _panels(3.1)
+    figure, ax = _panels(2.8)
     for method in ("ls", "ivon"):
         record = METHODS[method]
         look = {"color": record.colour, "marker": record.marker, "label": record.label}
         ax.loglog(pairs["ols"], pairs[method], linestyle="none", markersize=4.5, alpha=0.7, **look)
-    for (label, other), row in pairs.nlargest(3, "ols").iterrows():
-        ax.annotate(f"{label} → {other}", (row["ols"], row["ivon"]), (-6, 5), textcoords="offset points", ha="right", fontsize=9)
-    ax.set(xlabel="given to the other class by OLS (probability)", ylabel="given by LS, IVON (probability)")
+    label, other = pairs["ivon"].idxmax()
+    most = pairs.loc[(label, other)]
+    ax.annotate(
+        f"{label} → {other}", (most["ols"], most["ivon"]), (0, 5), textcoords="offset points",
+        ha="center", fontsize=9,
+    )  # fmt: skip
+    ax.minorticks_off()
+    ax.set(xlabel="moved to the other class by OLS (probability)", ylabel="moved by LS, by IVON")
     ax.legend(fontsize=9)
     return figure
 
@@ -404,13 +422,21 @@ def _draw_gains(panels: Mapping[str, dict[str, Any]]) -> Figure:
     for group, (title, gains) in enumerate(panels.items()):
         for k, (method, gap) in enumerate(gains.items()):
             place, record = 4.4 * group + k, METHODS[method]
-            ax.barh(place, gap.points, 0.75, xerr=gap.error or 0, color=record.colour, error_kw={"capsize": 2, "lw": 1})
+            bar = ax.barh(
+                place,
+                gap.points,
+                0.75,
+                xerr=gap.error or 0,
+                color=record.colour,
+                error_kw={"capsize": 2, "lw": 1},
+            )
+            ax.bar_label(bar, [f"{gap.points:.1f}"], padding=4, fontsize=9)
             places, names = [*places, place], [*names, record.label]
-        ax.text(0.0, 4.4 * group - 0.75, title, transform=ax.get_yaxis_transform(), fontsize=10)
+        ax.text(0.01, 4.4 * group - 0.75, title, transform=ax.get_yaxis_transform(), fontsize=10)
     ax.axvline(0, color=_INK, linewidth=0.9)
     ax.set_yticks(places, names)
     ax.set_ylim(max(places) + 0.6, -1.5)
-    ax.margins(x=0.08)
+    ax.margins(x=0.1)
     ax.set_xlabel("test accuracy above SGD's (points)")
     ax.grid(visible=False, axis="y")
     return figure
@@ -430,25 +456,26 @@ def plot_gain_on_two_sets() -> Figure:
 
 @styled
 def plot_without_its_variance() -> Figure:
-    """Draw the accuracy of IVON on MNIST with its variances as learned, shuffled, averaged, held, and taken away."""
+    """Draw the accuracy of IVON on MNIST as it is, with its variances shuffled or replaced by one, and of SGD."""
     rows = rows_of("controls", "mnist")
     found = by_candidate(rows[rows["panel"] == "MNIST, symmetric 40 %"])
     kinds = {
-        "as learned": "ivon",
-        "shuffled among the weights": "ivon_permuted",
-        "one for all weights": "ivon_isotropic",
-        "held at its start": "ivon_fixed",
+        "IVON": "ivon",
+        "its variances shuffled": "ivon_permuted",
+        "one variance for all": "ivon_isotropic",
+        "SGD": "sgd",
     }
-    figure, ax = _panels(2.3)
-    for place, (name, method) in enumerate(kinds.items()):
-        values = 100 * found[METHODS[method].label]["test_accuracy"].to_numpy(float)
-        ax.plot(values, [place] * len(values), "o", color=_RED if place == 0 else _BLUE, markersize=5, alpha=0.7)
+    figure, ax = _panels(2.0)
+    for place, method in enumerate(kinds.values()):
+        record = METHODS[method]
+        values = 100 * found[record.label]["test_accuracy"].to_numpy(float)
+        color = METHODS["ivon" if place == 0 else method].colour
+        ax.plot(values, [place] * len(values), record.marker, color=color, markersize=6, alpha=0.8)
         ax.vlines(values.mean(), place - 0.3, place + 0.3, color=_INK, linewidth=2.5)
     ax.set_yticks(range(len(kinds)), list(kinds))
     ax.set_ylim(len(kinds) - 0.4, -0.6)
-    ax.set_xlabel("test accuracy (%)")
-    ax.set_title("IVON's variance", fontsize=10, loc="left")
-    ax.margins(x=0.1)
+    ax.set_xlabel("test accuracy (%); bar: mean")
+    ax.margins(x=0.08)
     return figure
 
 
@@ -467,8 +494,7 @@ def plot_lost_classes(rate: float = 0.5, rate_step: float = 0.05) -> Figure:
     colors = [_BLUE if a > b else _ORANGE for a, b in zip(right, wrong, strict=True)]
     ax.bar(classes - 0.2, 100 * right, 0.4, color=colors, label="right label")
     ax.bar(classes + 0.2, 100 * wrong, 0.4, color="0.75", label="each of the wrong ones")
-    lost = (right <= wrong).sum()
-    ax.bar([0], [0], color=_ORANGE, label="right label of a lost class") if lost else None
+    ax.plot([], [], "s", color=_ORANGE, markersize=8, label="right label, class lost")
     ax.set_xticks(classes)
     ax.set(xlabel="class $i$", ylabel="share of its labels (%)", xlim=(0.4, 10.6))
     ax.grid(visible=False, axis="x")
@@ -497,7 +523,10 @@ def plot_price() -> Figure:
     rows = {row["method"]: row for row in record["rows"]}
     names = {"SGD": "sgd fused", "AdamW": "adamw fused", "SAM": "sam", "IVON": "ivon fused, kept"}
     figure, axes = _panels(2.2, 2, sharey=True)
-    units = {"peak_bytes_a_parameter": "memory (bytes a weight)", "over_adamw_fused": "time of a step (AdamW = 1)"}
+    units = {
+        "peak_bytes_a_parameter": "memory (bytes a weight)",
+        "over_adamw_fused": "time of a step (AdamW = 1)",
+    }
     for ax, (column, unit) in zip(axes, units.items(), strict=True):
         values = [rows[name][column] for name in names.values()]
         colors = [METHODS["ivon"].colour if name == "IVON" else "0.7" for name in names]
@@ -512,17 +541,28 @@ def plot_price() -> Figure:
 
 @styled
 def plot_four_ellipses() -> Figure:
-    """Draw the best Gaussian of each rung of the ladder, as ellipses over two weights of a small softmax regression."""
-    posteriors = ladder(lesson(3))
-    figure, ax = _panels(3.3)
-    for name, color, style in zip(RUNGS, PALETTE, ("-", "--", "-.", "-"), strict=False):
-        q = posteriors[name]
-        pair = [0, 3]
-        mean, covariance = q.mean.flatten()[pair], q.covariance[pair][:, pair]
-        _ellipse(ax, mean, covariance, edgecolor=color, linestyle=style, linewidth=2.0, label=name)
+    """Draw the best Gaussian of each rung of the ladder, as ellipses over the two weights of a small regression.
+
+    With one output and two weights the eigenspace's Gaussian is the full one.
+    """
+    glm = lesson()
+    rungs = {
+        "isotropic": isotropic,
+        "diagonal": diagonal,
+        "eigenspace, full": lambda hessian: hessian,
+    }
+    figure, ax = _panels(2.6)
+    for (name, restrict), color, style in zip(
+        rungs.items(), PALETTE, ("--", "-.", "-"), strict=False
+    ):
+        q = climb(glm, restrict, laplace(glm))
+        _ellipse(
+            ax, q.mean, q.covariance, edgecolor=color, linestyle=style, linewidth=2.0, label=name
+        )
     ax.autoscale_view()
     ax.set(xlabel="first weight", ylabel="second weight")
-    figure.legend(loc="outside right center")
+    ax.grid(visible=False)
+    legend_above(figure, 3, fontsize=9)
     return figure
 
 
@@ -537,7 +577,7 @@ def plot_found_labels(columns: int = 7) -> Figure:
     p = run["draws"].mean(0)
     belief = p.gather(1, run["given"][:, None])[:, 0]
     worst = belief.argsort()[: 2 * columns]
-    figure, axes = plt.subplots(2, columns, figsize=(_WIDTH, 2.35))
+    figure, axes = plt.subplots(2, columns, figsize=(_WIDTH, 2.0), dpi=_DPI)
     wrong = run["given"][worst] != run["right"][worst]
     titles = [f"“{int(label)}”" for label in run["given"][worst]]
     colors = [_RED if bad else _BLUE for bad in wrong]
