@@ -138,7 +138,7 @@ def _ellipse(ax: Axes, mean: Any, covariance: Any, scale: float = 2.0, **look: A
 def _strip(axes: np.ndarray, images: Tensor, titles: list[str], colors: list[Any]) -> None:
     """Draw images, each below its title."""
     for ax, image, title, color in zip(axes, images, titles, colors, strict=True):
-        ax.imshow(image, cmap="gray_r", vmin=0, vmax=1)
+        ax.imshow(image.numpy(), cmap="gray_r", vmin=0, vmax=1)
         ax.set_title(title, fontsize=9, color=color, pad=3)
         ax.set(xticks=[], yticks=[])
         ax.grid(visible=False)
@@ -178,7 +178,12 @@ def plot_one_label() -> Figure:
             own = values[k, int(label[k])].item()
             ax.text(int(label[k]) - 0.6, place + 0.45, f"{own:.2f}", ha="right", fontsize=9)
         ax.set_ylim(0.3 - len(labels), 2.1)
-        ax.imshow(run["images"][rows[k]], cmap="gray_r", extent=(3.1, 5.9, 1.0, 2.0), aspect="auto")
+        ax.imshow(
+            run["images"][rows[k]].numpy(),
+            cmap="gray_r",
+            extent=(3.1, 5.9, 1.0, 2.0),
+            aspect="auto",
+        )
         ax.set(xlim=(-0.6, 9.6), title=title)
         ax.set_xticks(range(10))
         ax.set_yticks([0.25 - row for row in range(len(labels))], list(labels))
