@@ -272,7 +272,7 @@ def plot_newton_and_von() -> Figure:
     q = von.final
     figure, ax = _panels(3.0)
     _contours(ax, glm, q, 3.2)
-    draws = q.sample(60, generator=torch.Generator().manual_seed(0))
+    draws = q.sample(40, generator=torch.Generator().manual_seed(0))
     ax.plot(*draws.T, ".", color=_RED, markersize=4)
     _ellipse(ax, q.mean, q.covariance, edgecolor=_RED, linewidth=1.6)
     ax.plot(*torch.stack(newton.states).T, color=_BLUE, marker=".", linewidth=1.2)
@@ -288,7 +288,7 @@ def _contours(ax: Axes, glm: GLM, q: GaussianPosterior, reach: float) -> None:
     x, y = (torch.linspace(float(m - s), float(m + s), 60).double()
             for m, s in zip(q.mean, sides, strict=True))  # fmt: skip
     loss = np.array([[float(glm.loss(torch.stack([a, b]))) for a in x] for b in y])
-    levels = loss.min() + np.array([0.5, 2, 4.5, 8])
+    levels = loss.min() + np.array([0.5, 2, 4.5])
     ax.contour(x, y, loss, levels, colors="0.7", linewidths=1.0)
     ax.set(xlabel="first weight", ylabel="second weight")
     ax.grid(visible=False)
