@@ -431,7 +431,7 @@ class KroneckerPosterior:
 
     For a matrix :math:`M` with bases :math:`Q_1, Q_2` of its rows and columns, :math:`\theta = M + Q_1 E Q_2^\top` with
     independent :math:`E_{ij} \sim \mathcal N(0, \sigma_{ij}^2)`: the covariance is
-    :math:`(Q_1 \otimes Q_2)\,\mathrm{diag}(\sigma^2)\,(Q_1 \otimes Q_2)^\top`. :class:`.EVON` learns one (Chapter 13).
+    :math:`(Q_1 \otimes Q_2)\,\mathrm{diag}(\sigma^2)\,(Q_1 \otimes Q_2)^\top`. :class:`.EVON` learns one (Chapter 14).
 
     Args:
         mean: the means, a tensor of any real floating dtype for each name; kept, not copied.

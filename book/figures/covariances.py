@@ -1,4 +1,4 @@
-r"""Networks whose posteriors differ in their covariance only: their figure and what it says (Chapter 13)."""
+r"""Networks whose posteriors differ in their covariance only: their figure and what it says (Chapter 14)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""A ladder of Gaussian posteriors of a softmax regression, each at its variational optimum, and its figures (Chapter 13)."""
+r"""A ladder of Gaussian posteriors of a softmax regression, each at its variational optimum, and its figures (Chapter 14)."""
 
 from __future__ import annotations
 

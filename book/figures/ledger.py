@@ -763,21 +763,21 @@ CLAIMS: tuple[Claim, ...] = (
         "the distribution q_t has a flexible covariance which improves the adaptivity of the label noise",
         "Section 3.3",
         _flexible,
-        "13_ladder_of_posteriors",
+        "14_ladder_of_posteriors",
     ),
     Claim(
         "second-order",
         "second-order methods yield more adaptive label noise than first order methods",
         "Section 3.3",
         _second_order,
-        "13_ladder_of_posteriors",
+        "14_ladder_of_posteriors",
     ),
     Claim(
         "second-order-better",
         "second-order methods ... are expected to perform better in practice",
         "Section 3.3",
         _second_order_better,
-        "13_ladder_of_posteriors",
+        "14_ladder_of_posteriors",
     ),
 )
 """The claims, in the order of the paper."""

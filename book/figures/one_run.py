@@ -1,4 +1,4 @@
-r"""How well one run finds wrong labels, beside cross-validation: the table, the figure and their words (Chapter 14)."""
+r"""How well one run finds wrong labels, beside cross-validation: the table, the figure and their words (Chapter 13)."""
 
 from __future__ import annotations
 

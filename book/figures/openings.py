@@ -520,7 +520,7 @@ def plot_drawn_and_human() -> Figure:
     )
 
 
-# ---------------------------------------------------------------------- Chapters 13 to 15
+# ---------------------------------------------------------------------- Chapters 13 and 14, and the appendix
 @styled
 def plot_price() -> Figure:
     """Draw the memory that an optimizer needs, and the time of its step over AdamW's, for SGD, AdamW, SAM and IVON."""

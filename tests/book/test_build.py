@@ -1,7 +1,8 @@
 """book/build.py: when the execution cache is dropped, and what a failed build leaves."""
 
-import build
 import pytest
+
+import build
 
 
 @pytest.fixture

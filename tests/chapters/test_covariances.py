@@ -1,4 +1,4 @@
-"""What Chapter 13 says of networks whose posteriors differ in their covariance follows the record."""
+"""What Chapter 14 says of networks whose posteriors differ in their covariance follows the record."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Chapter 13: the rungs' optima, what they cost, whose noise is more adaptive, and the sentences made of the record."""
+"""Chapter 14: the rungs' optima, what they cost, whose noise is more adaptive, and the sentences made of the record."""
 
 import copy
 import json
@@ -20,7 +20,7 @@ BOOK = Path(__file__).parents[2] / "book"
 RECORD = json.loads((BOOK / "results" / "ladder.json").read_text())
 TEXT = "\n\n".join(
     cell.source
-    for cell in nbformat.read(BOOK / "13_ladder_of_posteriors.ipynb", as_version=4).cells
+    for cell in nbformat.read(BOOK / "14_ladder_of_posteriors.ipynb", as_version=4).cells
     if cell.cell_type == "markdown"
 )
 P, K = 4, 3

@@ -1,4 +1,4 @@
-"""Chapter 14: which score ranks wrong labels best, and that its words follow its records."""
+"""Chapter 13: which score ranks wrong labels best, and that its words follow its records."""
 
 import re
 import sys
@@ -141,7 +141,7 @@ def test_the_figure_has_a_marker_for_each_ranking_and_a_bar_for_the_folds():
 
 
 def test_the_summary_says_what_the_records_say():
-    cells = nbformat.read(BOOK / "14_one_run.ipynb", as_version=4).cells
+    cells = nbformat.read(BOOK / "13_one_run.ipynb", as_version=4).cells
     summary = next(c.source for c in cells if "## Summary" in c.source).partition("## Summary")[2]
     summary = summary.partition("## ")[0]
     rows = one_run.of_one_run()

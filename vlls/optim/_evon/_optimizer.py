@@ -22,7 +22,7 @@ from vlls.posterior import KroneckerPosterior
 
 
 class EVON(IVON):
-    r"""Variational learning of a Gaussian that is diagonal in an eigenbasis of each parameter (Chapter 13).
+    r"""Variational learning of a Gaussian that is diagonal in an eigenbasis of each parameter (Chapter 14).
 
     For a matrix with bases :math:`Q_1, Q_2` of its rows and columns the samples are :math:`\theta = m + Q_1 E Q_2^\top`
     with :math:`E_{ij} \sim \mathcal N(0, 1/(\lambda (h_{ij} + \delta)))`, and Alg. 1 runs on the coordinates of the

@@ -50,7 +50,7 @@ def learned_share(optimizer: Any, model: torch.nn.Module | None = None) -> Learn
     After T steps, a part :math:`\beta_2^T h_0` of the Hessian is left of its start. If the share is near 0, every
     weight has the same variance, that of ``hess_init``; a smaller ``hess_init`` with a larger ``ess`` lets the data
     teach it (Chapter 7). A share near 1 need not be curvature: where ``ess`` is above the number of images that the
-    training sees, squared gradients have most of it (Chapter 13).
+    training sees, squared gradients have most of it (Chapter 14).
 
     Args:
         optimizer: an :class:`.IVON`, or any optimizer with its state ``hess`` and ``step`` and its hyperparameters.
