@@ -1,8 +1,7 @@
 """book/build.py: when the execution cache is dropped, and what a failed build leaves."""
 
-import pytest
-
 import build
+import pytest
 
 
 @pytest.fixture
