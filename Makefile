@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help address book slides pdf lab run check test bench serve lint clean-notebooks clean
+.PHONY: help address book slides notebooks pdf lab run check test bench serve lint clean-notebooks clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -17,6 +17,9 @@ book: $(INSTALLED) ## build the book: _build/html/index.html
 
 slides: book ## make slides of Part I from the chapters' own figures and claims: _build/slides.html
 	$(BIN)/python book/slides.py
+
+notebooks: $(INSTALLED) ## write the executed chapters with small figures, for a code host: _build/notebooks
+	$(BIN)/python book/notebooks.py
 
 pdf: $(INSTALLED) ## make the book as a PDF, _build/vlls-book.pdf; needs LaTeX
 	$(BIN)/python book/pdf.py

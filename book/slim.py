@@ -1,6 +1,7 @@
 """Take from a built site what no page of it asks for, so that its pages load quickly.
 
-``book/build.py`` calls :func:`slim` after each build. The theme brings a style sheet of 400 kB, two thousand icons and a
+``book/build.py`` calls :func:`slim` after each build, which also mends what a screen reader or a browser without
+JavaScript would stumble on. The theme brings a style sheet of 400 kB, two thousand icons and a
 full MathJax; a page of this book needs a tenth of that. What is done twice to a page or a file changes nothing more.
 """
 
@@ -58,6 +59,24 @@ REFERENCE = re.compile(
     r'[ \t]*(?:<script\b[^>]*\bsrc="(?P<script>[^"]+)"[^>]*>\s*</script>|<link\b[^>]*\bhref="(?P<link>[^"]+)"[^>]*>)\n?'
 )
 KEPT_SPACE = re.compile(r"(<(pre|script|style|textarea)\b.*?</\2>)", re.DOTALL)
+# What the theme and sphinx-proof leave wrong for those who cannot see the page or point at it
+MENDED = (
+    (
+        '<summary><span class="toctree-toggle"',
+        '<summary aria-label="pages below"><span class="toctree-toggle"',
+    ),
+    (
+        '<div id="pst-primary-sidebar" class',
+        '<div id="pst-primary-sidebar" role="complementary" aria-label="The book" class',
+    ),
+    ("<th></th>", "<td></td>"),  # the corner of a table
+    (' id="proof-content"', ""),  # of every proof on a page, and used by nothing
+    ('" id="proof">', '">'),
+    (' role="doc-biblioentry"', ""),
+)
+NO_SCRIPT = """<noscript><p class="no-script">JavaScript is off here: formulas stand as LaTeX, figures stand still, and the search is closed.
+The <a href="{root}book/intro.html#map">map</a> leads to every chapter.</p></noscript>
+"""
 NAMES = re.compile(r"[\w-]+")
 WOFF2 = re.compile(r'url\([^)]*\.woff2"?\)\s*format\("woff2"\),\s*')
 # A custom property and its value, up to what ends the declaration
@@ -129,6 +148,11 @@ def light(page: str, folder: Path) -> str:
     text = REFERENCE.sub(kept, page)
     text = re.sub(r'(?<=")([^"]*\b_images/[^"]*)\.png(?=")', r"\1.webp", text)
     text = re.sub(r'<img(?P<rest>[^>]*\bsrc="(?P<source>[^"]+)"[^>]*)>', sized, text)
+    for wrong, right in MENDED:
+        text = text.replace(wrong, right)
+    if "<noscript><p" not in text and (root := re.search(r'data-content_root="([^"]*)"', text)):
+        article = '<article class="bd-article">'
+        text = text.replace(article, f"{article}\n{NO_SCRIPT.format(root=root[1])}")
     pieces = KEPT_SPACE.split(text)  # text, what keeps its space, the name of its tag, text, ...
     pieces[::3] = [re.sub(r"\n\s+", "\n", piece) for piece in pieces[::3]]
     del pieces[2::3]
