@@ -49,10 +49,10 @@ def test_without_the_labels_of_people_the_page_does_not_speak_of_them(tmp_path, 
     told = []
     cells = [cell for cell in CELLS if cell.cell_type == "code"]
     names = {}
-    for cell in cells[:3]:
+    for cell in cells[:4]:
         exec(cell.source, names)
     names["display"] = lambda *shown: told.extend(shown)
-    for cell in cells[3:5]:
+    for cell in cells[4:6]:
         exec(cell.source, names)
     assert "these are DIGITS with SYMMETRIC errors" in capsys.readouterr().out
     sentences = told[-1].data

@@ -113,7 +113,7 @@ def test_the_figure_shows_every_corruption_and_the_mean_of_every_method():
     }
     figure = plot_shift(example, accuracy)
     *pictures, below = figure.axes
-    assert [ax.get_title() for ax in pictures] == list(CORRUPTIONS)
-    assert [label.get_text() for label in below.get_xticklabels()] == list(CORRUPTIONS)
+    assert [ax.get_title().replace("\n", " ") for ax in pictures] == list(CORRUPTIONS)
+    assert [label.get_text().replace("\n", " ") for label in below.get_xticklabels()] == list(CORRUPTIONS)
     for container, by_kind in zip(below.containers, accuracy.values(), strict=True):
         assert container[0].get_ydata().tolist() == [float(v.mean()) for v in by_kind.values()]
