@@ -164,13 +164,16 @@ def to_webp(path: Path) -> None:
     """Store a picture as WebP, which takes half of the bytes.
 
     It gets a palette of 256 colours, unless more than one pixel in 500 would be seen to change; nothing else is lost.
+    What shows the page's ground keeps all of its colours.
     """
     with Image.open(path) as picture:
-        full = picture.convert("RGB")
-    few = full.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).convert("RGB")
-    change = np.abs(np.asarray(few, dtype=int) - np.asarray(full)).max(axis=2)
-    plain = (change > 8).mean() < 0.002
-    (few if plain else full).save(path.with_suffix(".webp"), lossless=True)
+        kept = picture.convert("RGBA")
+    if kept.getchannel("A").getextrema()[0] == 255:
+        kept = kept.convert("RGB")
+        few = kept.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).convert("RGB")
+        change = np.abs(np.asarray(few, dtype=int) - np.asarray(kept)).max(axis=2)
+        kept = few if (change > 8).mean() < 0.002 else kept
+    kept.save(path.with_suffix(".webp"), lossless=True)
     path.unlink()
 
 

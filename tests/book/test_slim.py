@@ -74,6 +74,15 @@ def test_a_plot_gets_a_palette_and_a_photograph_keeps_its_colours(tmp_path):
             assert np.array_equal(np.asarray(picture.convert("RGB")), pixels)
 
 
+def test_a_ground_that_is_seen_through_stays_so(tmp_path):
+    pixels = np.zeros((30, 40, 4), np.uint8)
+    pixels[10:20] = (200, 30, 90, 255)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    slim.to_webp(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.webp") as picture:
+        assert np.array_equal(np.asarray(picture.convert("RGBA")), pixels)
+
+
 SHEET = """/* why */ @charset "UTF-8";
 .here { color: red } .nowhere, #gone:hover { color: red } .here > .nowhere { top: 0 }
 p, .nowhere a { top: 0 } a:not(.nowhere)::after { content: "\\f00d" } .x\\.y { top: 0 }
