@@ -270,7 +270,7 @@ def declarations(content: list[tinycss2.ast.Node]) -> str:
 def only_icons(path: Path, icons: set[int]) -> None:
     """Leave in a font the characters of these code points alone."""
     with TTFont(path) as font:
-        if set(font.getBestCmap()) <= icons:
+        if set(font.getBestCmap() or ()) <= icons:  # none, where no icon was asked for before
             return
         shrink = subset.Subsetter(subset.Options(notdef_outline=True, glyph_names=False))
         shrink.populate(unicodes=icons)

@@ -10,6 +10,10 @@ const fitFormulas = () => {
     const share = box.clientWidth / (box.querySelector("mjx-math").getBoundingClientRect().width + 4);
     if (share < 1) box.style.fontSize = `${Math.max(0.6, share) * parseFloat(box.dataset.size)}%`;
   }
+  for (const math of document.querySelectorAll(".bd-content .math")) {
+    if (math.scrollWidth > math.clientWidth) math.tabIndex = 0; // the keyboard scrolls it
+    else math.removeAttribute("tabindex");
+  }
 };
 addEventListener("load", () => window.MathJax?.startup?.promise.then(() => {
   fitFormulas();

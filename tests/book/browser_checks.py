@@ -4,6 +4,9 @@
 not collected by `make test`, which needs no site. test_browser.py tests the checks themselves.
 """
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 from browser import chromium, console_errors, missing, resize, theme
 from site_checks import HTML, SITE, names
@@ -23,6 +26,12 @@ BROKEN_IMAGES = """
     images.forEach(image => image.loading = 'eager');
     Promise.all(images.map(image => image.decode().then(() => null, () => image.src)))
         .then(found => done(found.filter(Boolean)));
+"""
+# Images whose sides are not in their own proportion.
+STRETCHED = """
+    return [...document.images].filter(({clientWidth: width, clientHeight: height, naturalWidth, naturalHeight}) =>
+        width && height && naturalWidth && Math.abs(width * naturalHeight / (height * naturalWidth) - 1) > 0.05)
+        .map(image => image.src);
 """
 UNRENDERED = """
     const open = [...document.querySelectorAll('.math')].filter(tag => !tag.querySelector('mjx-container'));
@@ -87,6 +96,21 @@ CONTRAST = """
     }
     return [...found.values()];
 """
+# Barriers of WCAG that axe-core calls serious or critical. Contrast is measured above, in both themes.
+BARRIERS = """
+    const done = arguments[arguments.length - 1];
+    axe.run(document, {resultTypes: ['violations'], rules: {'color-contrast': {enabled: false}}}).then(found => done(
+        found.violations.filter(rule => ['serious', 'critical'].includes(rule.impact))
+            .map(rule => rule.id + ': ' + rule.nodes[0].html.slice(0, 200))));
+"""
+
+
+def axe_core() -> str:
+    """Return the script of axe-core, from a package whose other parts are not used."""
+    package = importlib.util.find_spec("axe_playwright_python")
+    if package is None or package.origin is None:
+        pytest.skip("axe-playwright-python is not installed")
+    return Path(package.origin).with_name("axe.min.js").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +126,7 @@ def test_page_in_a_browser(browser, path):
     browser.execute_async_script(SETTLED)
     assert browser.execute_script(UNRENDERED) == []
     assert browser.execute_async_script(BROKEN_IMAGES) == []
+    assert browser.execute_script(STRETCHED) == []
     assert browser.execute_script(TOO_WIDE) == []
     assert browser.execute_script(SCROLLED) == []
     assert browser.execute_script(CUT) == []
@@ -113,6 +138,15 @@ def test_page_in_a_browser(browser, path):
     assert browser.execute_script(TOO_WIDE) == []
     assert browser.execute_script(CUT) == []
     assert console_errors(browser) == []
+
+
+@pytest.mark.parametrize("path", [path for path in HTML if path.parent.name == "book"], ids=names)
+def test_nothing_bars_a_screen_reader_or_a_keyboard(browser, path):
+    resize(browser, 1280)
+    browser.get(path.as_uri())
+    browser.execute_async_script(SETTLED)
+    browser.execute_script(axe_core())
+    assert browser.execute_async_script(BARRIERS) == []
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,14 @@ pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
-GOOD = """<!doctype html><html data-theme="light"><head><meta name="viewport" content="width=device-width">
+GOOD = """<!doctype html><html lang="en" data-theme="light"><head><title>A page</title>
+<meta name="viewport" content="width=device-width">
 <style>html { background: #fff; color: #222 } [data-theme=dark] { background: #111; color: #ddd }</style></head><body>
-<main><img src="pixel.png" width="300"><p>Some text.</p><div style="overflow-x: auto"><pre>A line that is long enough to
+<main><img src="pixel.png" alt="a dot" width="300"><p>Some text.</p>
+<div style="overflow-x: auto"><pre>A line that is long enough to
 reach beyond the right edge of a phone, aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa</pre></div>
-<p class="bd-content"><span class="math" style="display: inline-flex; overflow: auto hidden">
+<p class="bd-content"><span tabindex="0" class="math"
+style="display: inline-flex; overflow: auto hidden">
 <mjx-container>x</mjx-container></span></p><div class="bd-content"><mjx-container display="true"
 style="display: block; overflow: hidden"><mjx-math style="display: inline-block">y</mjx-math></mjx-container></div>
 </main></body></html>"""
@@ -41,6 +44,9 @@ def found(browser, tmp_path):
         names = {"formula"} if browser.execute_script(checks.UNRENDERED) else set()
         names |= {"scroll bar"} if browser.execute_script(checks.SCROLLED) else set()
         names |= {"image"} if browser.execute_async_script(checks.BROKEN_IMAGES) else set()
+        names |= {"stretched"} if browser.execute_script(checks.STRETCHED) else set()
+        browser.execute_script(checks.axe_core())
+        names |= {"barrier"} if browser.execute_async_script(checks.BARRIERS) else set()
         for name in ("light", "dark"):
             theme(browser, name)
             names |= {name} if browser.execute_script(checks.CONTRAST) else set()
@@ -66,6 +72,9 @@ def test_a_page_without_faults_passes(found):
         ("cut", "inline-block", "inline-block; width: 500px"),
         ("light", "color: #222", "color: #999"),
         ("dark", "background: #111; color: #ddd", "background: #444; color: #777"),
+        ("stretched", 'width="300"', 'width="300" height="100"'),
+        ("barrier", ' alt="a dot"', ""),
+        ("barrier", ' lang="en"', ""),
         ("console", "<p>", "<script>nothing.there</script><p>"),
     ],
 )

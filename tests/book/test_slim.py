@@ -128,6 +128,9 @@ def test_a_font_keeps_the_signs_that_are_used(tmp_path):
     assert len(small) < 0.1 * FONT.stat().st_size
     slim.only_icons(font, {ord("A")})
     assert font.read_bytes() == small
+    for _ in range(2):
+        slim.only_icons(font, set())
+    assert font.stat().st_size < len(small)
 
 
 def test_a_site_loses_the_parts_that_no_page_loads_and_twice_is_once(tmp_path):
