@@ -66,6 +66,12 @@ CUT = """
         && !(parseFloat(box.style.fontSize) <= 0.61 * parseFloat(box.dataset.size)))
         .map(box => box.textContent.slice(0, 80));
 """
+# Plots of a dark page, or pieces of one, that are not turned to light lines exactly once.
+NOT_TURNED = """
+    const turned = tag => tag ? (getComputedStyle(tag).filter !== 'none') + turned(tag.parentElement) : 0;
+    return [...document.querySelectorAll('.cell_output img:not(.photographs, .vlls-figure *), .parts image')]
+        .filter(tag => turned(tag) !== 1).map(tag => tag.outerHTML.slice(0, 200));
+"""
 # Contrast of texts by WCAG 2: at least 4.5, of large ones 3. Only what can be seen counts.
 CONTRAST = """
     const parse = text => (text.match(/[\\d.]+/g) || []).map(Number);
@@ -133,6 +139,7 @@ def test_page_in_a_browser(browser, path):
     for name in ("light", "dark"):
         theme(browser, name)
         assert browser.execute_script(CONTRAST) == [], name
+    assert browser.execute_script(NOT_TURNED) == []
     resize(browser, PHONE)
     browser.execute_async_script(SETTLED)
     assert browser.execute_script(TOO_WIDE) == []
