@@ -68,7 +68,7 @@ def slides_of(path: Path) -> list[tuple[str, str]]:
     title = article.select_one("h1")
     question = article.select_one("h1 + p")
     slides = [("", f"<h1>{text_of(title)}</h1><p>{text_of(question)}</p>")]
-    for block in article.select("div.proof:not(#proof), div.cell_output"):
+    for block in article.select("div.proof:not(#proof, .is-proof), div.cell_output"):
         image, content = block.select_one("img"), block.select_one("section")
         if block.find_parent("section", id="exercises"):
             continue

@@ -71,7 +71,7 @@ MENDED = (
     ),
     ("<th></th>", "<td></td>"),  # the corner of a table
     (' id="proof-content"', ""),  # of every proof on a page, and used by nothing
-    ('" id="proof">', '">'),
+    ('" id="proof">', ' is-proof">'),
     (' role="doc-biblioentry"', ""),
 )
 NO_SCRIPT = """<noscript><p class="no-script">JavaScript is off here: formulas stand as LaTeX, figures stand still, and the search is closed.
@@ -194,9 +194,8 @@ def names_in(pages: list[Path], scripts: list[Path]) -> set[str]:
 
 def purge(sheet: str, names: set[str]) -> str:
     """Return a style sheet without comments and without the rules for classes and identifiers that are not there."""
-    sheet = WOFF2.sub(
-        "", sheet
-    )  # of the icons' fonts, the other format is the one that is shortened
+    sheet = sheet.replace("div#proof", "div.is-proof")
+    sheet = WOFF2.sub("", sheet)  # of the icons' fonts, the other format is shortened
     return "".join(
         rules(tinycss2.parse_stylesheet(sheet, skip_comments=True, skip_whitespace=True), names)
     )

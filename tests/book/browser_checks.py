@@ -5,7 +5,10 @@ not collected by `make test`, which needs no site. test_browser.py tests the che
 """
 
 import importlib.util
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from browser import chromium, console_errors, missing, resize, theme
@@ -14,6 +17,7 @@ from site_checks import HTML, SITE, names
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 PHONE = 390  # pixels
+FIRST_PAGE = 300_000  # bytes of the first page and of all that it loads, uncompressed
 SETTLED = """
     const done = arguments[arguments.length - 1];
     const mathematics = window.MathJax && MathJax.startup ? MathJax.startup.promise : Promise.resolve();
@@ -154,6 +158,24 @@ def test_nothing_bars_a_screen_reader_or_a_keyboard(browser, path):
     browser.execute_async_script(SETTLED)
     browser.execute_script(axe_core())
     assert browser.execute_async_script(BARRIERS) == []
+
+
+def test_the_first_page_is_light(browser):
+    served = set()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            served.add(Path(self.translate_path(self.path)))
+
+    resize(browser, 1280)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=SITE)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        browser.get(f"http://127.0.0.1:{server.server_port}/book/intro.html")
+        browser.execute_async_script(SETTLED)
+        server.shutdown()
+    sizes = {path.name: path.stat().st_size for path in served if path.is_file()}
+    console_errors(browser)
+    assert len(sizes) > 5 and sum(sizes.values()) < FIRST_PAGE, sorted(sizes.items(), key=lambda size: -size[1])
 
 
 @pytest.mark.parametrize(

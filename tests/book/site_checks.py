@@ -104,6 +104,12 @@ def test_links_resolve_and_nothing_is_asked_of_the_network(path):
 
 
 @pytest.mark.parametrize("path", HTML, ids=names)
+def test_no_identifier_stands_twice(path):
+    found = [tag["id"] for tag in page(path).find_all(id=True)]
+    assert [name for name in set(found) if found.count(name) > 1] == []
+
+
+@pytest.mark.parametrize("path", HTML, ids=names)
 def test_outputs_are_right(path):
     assert wrong_outputs(path) == []
 
