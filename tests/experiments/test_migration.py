@@ -19,6 +19,7 @@ from vlls.experiments._migration import _parsed, migrate
 from vlls.train import RunConfig
 from vlls.train._files import folder_lock, load_checkpoint, save_checkpoint
 from vlls.train._keys import first_key
+from vlls.train.methods import METHODS
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 FORMAT_1 = json.loads(
@@ -281,6 +282,8 @@ def test_the_books_tables_have_the_keys_of_this_version(path):
         rows = list(csv.DictReader(file))
     if not {"key", "method"} <= rows[0].keys():
         return  # labels, or epochs
+    if rows[0]["method"] not in METHODS:
+        return  # a method that a module of the user registers, as benchmarks/adamw.py does
     for row in rows:
         assert _config_of(row).key == row["key"], row
 
