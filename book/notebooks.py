@@ -21,9 +21,11 @@ WIDTH = 800  # pixels of a preview
 
 
 def preview(encoded: str) -> str:
-    """Return a PNG in base64 as a smaller one, with 256 colours."""
-    with Image.open(io.BytesIO(base64.b64decode(encoded))) as picture:
-        picture = picture.convert("RGB")
+    """Return a PNG in base64 as a smaller one, with 256 colours, on white where it is clear."""
+    with Image.open(io.BytesIO(base64.b64decode(encoded))) as whole:
+        whole = whole.convert("RGBA")
+    picture = Image.new("RGB", whole.size, "white")
+    picture.paste(whole, mask=whole.getchannel("A"))
     if picture.width > WIDTH:
         picture = picture.resize(
             (WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS

@@ -29,6 +29,14 @@ def test_pictures_become_previews_and_scripts_stay_with_the_site(monkeypatch, tm
     assert "<script" not in second.data["text/html"] and third.data["text/html"] == "<table></table>"
 
 
+def test_a_clear_ground_becomes_white():
+    png = io.BytesIO()
+    Image.new("RGBA", (4, 3), (0, 0, 0, 0)).save(png, "PNG")
+    small = notebooks.preview(base64.b64encode(png.getvalue()).decode())
+    with Image.open(io.BytesIO(base64.b64decode(small))) as picture:
+        assert picture.convert("RGB").getextrema() == ((255, 255),) * 3
+
+
 class Cache:
     def __init__(self, found):
         self.found = found
