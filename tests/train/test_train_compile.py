@@ -5,12 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from training import StopAt, differences, saved, tiny, without_machine
 
+from vlls._compiled import Compiled
 from vlls.noise import label_noise_moments
 from vlls.train import Interrupted, Reporter, _trainer, run
 from vlls.train._prepare import prepare
@@ -102,6 +104,16 @@ def test_running_statistics_are_those_of_the_steps(monkeypatch):
         assert not any(name.startswith("_orig_mod") for name in trainer.state_dict()["model"])
         found.append(trainer.model)
     assert relative_difference(*found) < 1e-5
+
+
+def test_a_process_may_compile_any_number_of_networks(monkeypatch):
+    """torch compiles one code object, such as that of all Sequentials, eight times."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    for compiled in (torch.compile, Compiled):
+        for n in range(1, 12):
+            model, x = torch.nn.Sequential(*(torch.nn.Linear(n, n) for _ in range(n))), torch.ones(3, n)
+            assert torch.equal(compiled(model)(x), model(x))
+    torch._dynamo.reset()
 
 
 # ---------------------------------------------------------------------- where it cannot
