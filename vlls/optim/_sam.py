@@ -19,6 +19,7 @@ from vlls._compiled import capturing, drop_cached_casts
 from vlls._locks import holding
 from vlls._names import kind_of
 from vlls._warnings import warn_caller
+from vlls.optim._finite import are_finite, mesh_of
 from vlls.optim._running import FrozenRunningState
 from vlls.optim._wrapped import on_itself, only_makes_state
 
@@ -29,11 +30,6 @@ SKIPS = 25  # skipped steps in a row after which SAM warns; a GradScaler needs f
 def _wide(tensors: list[Tensor]) -> list[Tensor]:
     """Return half-precision tensors in float32 and the others as they are."""
     return [t.to(torch.promote_types(t.dtype, torch.float32)) for t in tensors]
-
-
-def _mesh(tensor: Tensor) -> Any:
-    """Return the mesh of processes that share a DTensor, None for a plain tensor: no operation takes both."""
-    return getattr(tensor, "device_mesh", None)
 
 
 def weighted_norms(params: list[Tensor], grads: list[Tensor], adaptive: bool, foreach: bool) -> list[Tensor]:
@@ -72,17 +68,6 @@ def perturb_(
     for p, g in zip(params, _wide(grads), strict=True):
         step = g.div(norm).mul_(rho)
         p.add_(step.mul_(p).mul_(p) if adaptive else step)
-
-
-def are_finite(grads: list[Tensor]) -> bool:
-    """Whether no gradient holds a NaN or an infinity; waits for the devices, and is True while a graph is captured."""
-    parts: dict[Any, list[Tensor]] = {}
-    for grad in grads:
-        parts.setdefault((grad.device, _mesh(grad)), []).append(grad)
-    if capturing(grads):
-        return True
-    largest = [torch.stack([n.float() for n in torch._foreach_norm(part, math.inf)]) for part in parts.values()]
-    return all(bool(torch.isfinite(norms).all()) for norms in largest)
 
 
 # ---------------------------------------------------------------------- checks of what the user passes
@@ -271,18 +256,18 @@ class SAM(Optimizer):
                     where = f"the gradient of params[{j}] in group {i} is sparse ({p.grad.layout})"
                     raise ValueError(f"{where}; SAM needs dense ones, as sparse=False in torch.nn.Embedding gives")
                 foreach = p.is_cuda if self.foreach is None else self.foreach
-                key = rho, group["adaptive"], foreach, (p.device, p.dtype, _mesh(p))
+                key = rho, group["adaptive"], foreach, (p.device, p.dtype, mesh_of(p))
                 params, grads = alike.setdefault(key, ([], []))
                 params.append(p)
                 grads.append(p.grad)
 
         # processes that hold shards take the same way: all see the infinity in one of them
-        shards = [g for _, grads in alike.values() for g in grads if _mesh(g) is not None]
+        shards = [g for _, grads in alike.values() for g in grads if mesh_of(g) is not None]
         self._sound = not shards or are_finite(shards)
         if not self._sound:
             alike.clear()
         norms = [n for (_, *how, _), tensors in alike.items() for n in weighted_norms(*tensors, *how)]
-        norms = [n if _mesh(n) is None else n.full_tensor() for n in norms]  # type: ignore[attr-defined]
+        norms = [n if mesh_of(n) is None else n.full_tensor() for n in norms]  # type: ignore[attr-defined]
         if norms:
             wide = norms[0].float() if norms[0].device.type == "mps" else norms[0].double()
             norm = torch.linalg.vector_norm(torch.stack([n.to(wide) for n in norms]))

@@ -14,6 +14,7 @@ from vlls._validation import check_whole_number
 from vlls._warnings import warn_caller
 from vlls.optim._evon._state import EigenState
 from vlls.optim._evon._steps import Eigenbasis, EigenbasisForeach, FusedEigenbasis
+from vlls.optim._finite import are_finite
 from vlls.optim.ivon._executors import StepExecutor
 from vlls.optim.ivon._optimizer import IVON
 from vlls.optim.ivon._state import ParameterState
@@ -135,20 +136,10 @@ class _EigenWeights(Weights):
         return _executors_of(params, self._optimizer.fused)
 
     def update(self, states: list[ParameterState]) -> None:
-        if not _all_finite([state.grad for state in states if state.grad is not None]):
+        if not are_finite([state.grad for state in states if state.grad is not None]):
             warn_caller("a gradient is NaN or infinite: this step is left out, and mean, Hessian and bases stay")
             return
         super().update(states)
-
-
-def _all_finite(grads: list[Tensor]) -> bool:
-    """Whether no gradient has an infinite or NaN entry; it reads one number from each device."""
-    norms: dict[torch.device, list[Tensor]] = {}
-    for norm in torch._foreach_norm(grads) if grads else ():
-        norms.setdefault(norm.device, []).append(norm)
-    if all(bool(torch.stack(part).isfinite().all()) for part in norms.values()):
-        return True
-    return all(bool(grad.isfinite().all()) for grad in grads)  # a square may overflow
 
 
 def _executors_of(params: Sequence[Tensor], fused: bool | None) -> list[type[StepExecutor]]:
