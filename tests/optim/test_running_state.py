@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from vlls import IVON, SAM, predict
+from vlls.optim._running import nothing_listens
 
 
 class Counter(nn.Module):
@@ -154,3 +155,52 @@ def test_another_threads_statistics_go_on():
     assert int(others[0][1].num_batches_tracked) == 3
     assert int(others[1].num_batches_tracked) == 3
     assert int(model[1].num_batches_tracked) == 0
+
+
+def test_samples_of_other_threads_and_compilations_wait_for_each_other():
+    """torch would compile a hook that stays only as long as another thread samples."""
+    optimizers = [IVON(nn.Linear(2, 2).parameters(), lr=0.1, ess=10) for _ in range(2)]
+    sampled, compiling, go_on, done = (threading.Event() for _ in range(4))
+    order = []
+
+    def compile_network():
+        with nothing_listens():
+            order.append("compiled")
+            compiling.set()
+            done.wait(30)
+            order.append("compiled to the end")
+
+    def sample(k):
+        with optimizers[k].sampled_params():
+            order.append(f"sample {k}")
+            sampled.set()
+            go_on.wait(30)
+
+    first = threading.Thread(target=sample, args=(0,))
+    first.start()
+    assert sampled.wait(30)
+    compilation = threading.Thread(target=compile_network)
+    compilation.start()
+    assert not compiling.wait(0.2) and order == ["sample 0"]
+    go_on.set()
+    assert compiling.wait(30)
+    second = threading.Thread(target=sample, args=(1,))
+    second.start()
+    second.join(0.2)
+    assert second.is_alive()
+    done.set()
+    for thread in (first, compilation, second):
+        thread.join(30)
+    assert order == ["sample 0", "compiled", "compiled to the end", "sample 1"]
+
+
+def test_a_first_step_without_a_second_holds_no_compilation_up_for_good():
+    layer = nn.Linear(2, 2)
+    optimizer = SAM(layer.parameters(), torch.optim.SGD, lr=0.1)
+    layer(torch.ones(3, 2)).sum().backward()
+    optimizer.first_step()
+    with nothing_listens(seconds=0.01):
+        pass
+    optimizer.second_step()
+    with nothing_listens():
+        pass

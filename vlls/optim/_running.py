@@ -20,6 +20,21 @@ from torch.nn.parameter import is_lazy
 
 from vlls._compiled import uncompiled
 
+_CHANGE = threading.Condition()  # of the next
+_LISTENING: set[int] = set()  # those that have a hook of all modules, in any thread
+
+
+@contextmanager
+def nothing_listens(seconds: float = 60.0) -> Iterator[None]:
+    """Keep hooks away from all modules, as torch compiles those in that it meets; other threads wait to begin.
+
+    Args:
+        seconds: to wait for those that are at work; the block is entered in any case.
+    """
+    with _CHANGE:
+        _CHANGE.wait_for(lambda: not _LISTENING, seconds)
+        yield
+
 
 class FrozenRunningState:
     """Remembers the buffers of each model that runs and has one of ``params``, from :meth:`start` to :meth:`stop`."""
@@ -40,11 +55,20 @@ class FrozenRunningState:
                 if (alive := this()) is not None:
                     alive._remember(module)
 
-            self._handle = register_module_forward_pre_hook(hook)
+            with _CHANGE:
+                self._handle = register_module_forward_pre_hook(hook)
+                _LISTENING.add(id(self))
+
+    def _end(self) -> None:
+        if self._handle is not None:
+            with _CHANGE:
+                self._handle.remove()
+                self._handle = None
+                _LISTENING.discard(id(self))
+                _CHANGE.notify_all()
 
     def __del__(self) -> None:
-        if self._handle is not None:
-            self._handle.remove()
+        self._end()
 
     def _remember(self, module: torch.nn.Module) -> None:
         if module in self._seen:
@@ -69,9 +93,7 @@ class FrozenRunningState:
     @torch.no_grad()
     def stop(self) -> None:
         """Put back what :meth:`start` found and listen no longer."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        self._end()
         before, self._before = self._before, []
         self._seen.clear()
         for module, name, buffer, value in before:

@@ -19,6 +19,7 @@ from vlls._compiled import Compiled
 from vlls._errors import one_line
 from vlls.models._networks import build
 from vlls.optim import VariationalOptimizer
+from vlls.optim._running import nothing_listens
 from vlls.train._batches import Batches, DeviceBatches, FileBatches, normalize
 from vlls.train._config import ResolvedConfig
 from vlls.train._machine import gathered
@@ -105,7 +106,7 @@ class Trainer:
         images = torch.zeros(self.rows_per_sample, size, size, len(self.mean), dtype=torch.uint8, device=self.device)
         before = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         devices = [self.device] if self.device.type == "cuda" else []
-        with ONE_AT_A_TIME, torch.random.fork_rng(devices):
+        with ONE_AT_A_TIME, nothing_listens(), torch.random.fork_rng(devices):
             try:
                 net = Compiled(self.model)
                 weights = [p for p in self.model.parameters() if p.requires_grad]
