@@ -158,7 +158,7 @@ def test_the_price_is_that_of_the_record():
     memory, time = openings.plot_price().axes
     sgd, adamw, _, ivon = (round(bar.get_width() / 4) for bar in memory.patches)
     assert (sgd, adamw, ivon) == (1, 2, 3)  # arrays of four bytes
-    assert 1.25 < time.patches[3].get_width() < 1.75 and time.patches[1].get_width() == 1
+    assert 1 < time.patches[3].get_width() < 2 and time.patches[1].get_width() == 1
 
 
 def test_all_labels_that_are_shown_as_found_are_wrong():
