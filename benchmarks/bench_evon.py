@@ -72,7 +72,7 @@ def evon(params: list[torch.nn.Parameter], kind: str, fused: bool = True) -> Ste
 
     def with_factors() -> None:
         for state in optimizer._weights.refresh():
-            state.step.fill_(1)
+            state.count = 1
         step()
 
     return with_factors if kind == "factors" else step

@@ -5,8 +5,11 @@ coordinates of x. Nothing is shared with the package but the definition.
 """
 
 import math
+from functools import partial
 
 import numpy as np
+import torch
+from ivon_problems import backward
 from ivon_reference import ReferenceIVON
 
 
@@ -81,3 +84,35 @@ class OneParameter(ReferenceIVON):
             turned = np.tensordot(matrix, tensor, (1, 0))
             setattr(self, name, np.moveaxis(turned, 0, k).ravel())
         self.bases[k] = new
+
+
+def numbers(tensor):
+    return tensor.detach().double().cpu().numpy()
+
+
+def follow(model, data, optimizer, twins, how, steps, samples=1):
+    """The largest relative difference from the twins after each step, at the samples that the optimizer drew."""
+    params = list(model.parameters())
+
+    def adopt(twin, k, new, state):
+        basis = state[f"basis_{k}"]
+        found = numbers(basis).copy()
+        return twin.agreeing(k, new, found) if basis.dtype == torch.float64 else found
+
+    for p, twin in zip(params, twins, strict=True):
+        twin.adopt = partial(adopt, state=optimizer.state[p])
+    for _ in range(steps):
+        seen = []
+        with optimizer.keep_sampled() if how == "kept" else torch.enable_grad():
+            for _ in range(samples):
+                with optimizer.sampled_params(train=True) if how == "context" else torch.enable_grad():
+                    backward(model, optimizer, data)
+                    seen.append([(numbers(p).copy(), numbers(p.grad).copy()) for p in params])
+            optimizer.step()
+        for number, (p, twin) in enumerate(zip(params, twins, strict=True)):
+            twin.step([(theta.ravel(), grad.ravel()) for theta, grad in (each[number] for each in seen)])
+            state = optimizer.state[p]
+            turn = twin.turn
+            pairs = [(numbers(p).ravel(), twin.m), (turn @ numbers(state["momentum"]).ravel(), turn @ twin.g)]
+            pairs.append((numbers(state["hess"]).ravel(), twin.h))
+            yield max((np.abs(a - b) / (1 + np.abs(b))).max() for a, b in pairs)

@@ -7,10 +7,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from evon_reference import OneParameter, follow, numbers
 from ivon_problems import assert_lockstep, batch, take_steps, weights
 from ivon_reference import ReferenceIVON
 
-from vlls import IVON
+from vlls import EVON, IVON
+from vlls.optim._evon import _optimizer
+from vlls.optim._evon._fused import EigenbasisCUDA
 from vlls.optim.ivon._cuda import INTERPRETED, FusedCUDA, _runs_on, _Table
 from vlls.optim.ivon._tensors import Foreach, SingleTensor
 
@@ -173,6 +176,21 @@ def test_channels_last_and_a_parameter_without_gradient():
     assert p.is_contiguous(memory_format=torch.channels_last) and (unused == 1).all()
 
 
+@pytest.mark.parametrize("how, samples", [("context", 1), ("context", 2), ("kept", 1)])
+@pytest.mark.parametrize("more", [{}, {"hess_approx": "gradsq"}, {"max_axis": 8}, {"weight_decay": 0.0}], ids=str)
+def test_evon_follows_its_twin_with_layers_of_one_shape_turned_at_once(monkeypatch, how, samples, more):
+    monkeypatch.setattr(_optimizer, "_executors_of", lambda params, _: [EigenbasisCUDA] * len(params))
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(6, 9), torch.nn.Linear(9, 9), torch.nn.Linear(9, 9), torch.nn.Linear(9, 3)]
+    model = torch.nn.Sequential(*layers).to(DEVICE)
+    options = {"lr": 0.05, "ess": 30.0, "hess_init": 0.5, "weight_decay": 1e-2, "beta2": 0.9, "interval": 2, **more}
+    optimizer = EVON(model.parameters(), basis_decay=0.8, generator=generator(2), fused=True, **options)
+    assert optimizer.executor.startswith("eigenbasis, cuda triton")
+    twins = [OneParameter(numbers(p), basis_decay=0.8, **options) for p in model.parameters()]
+    assert max(follow(model, [part.to(DEVICE) for part in batch()], optimizer, twins, how, 5, samples)) < 1e-4
+    assert any(abs(twin.turn - np.eye(len(twin.m))).max() > 0.1 for twin in twins)
+
+
 @pytest.mark.parametrize("how", ["context", "closure", "kept"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_beside_half_precision_and_frozen_parameters(how, dtype, monkeypatch):
@@ -263,10 +281,15 @@ def test_tables_are_sent_again_only_if_something_has_changed(monkeypatch):
 
 @pytest.mark.skipif(INTERPRETED, reason="no GPU")
 @pytest.mark.parametrize("how", ["context", "closure", "kept"])
-def test_a_step_does_not_wait_for_the_gpu(how):
-    """Not even if it sends new addresses of gradients and another learning rate."""
+@pytest.mark.parametrize("kind", [IVON, partial(EVON, interval=1000)], ids=["ivon", "evon"])
+def test_a_step_does_not_wait_for_the_gpu(how, kind):
+    """Not even if it sends new addresses of gradients and another learning rate; EVON's bases are there already."""
     params = [torch.nn.Parameter(torch.ones(n, device=DEVICE)) for n in SIZES]
-    optimizer = IVON(params, lr=0.1, ess=10.0)
+    params += [torch.nn.Parameter(torch.ones(5, 4, device=DEVICE)) for _ in range(2)]
+    optimizer = kind(params, lr=0.1, ess=10.0)
+    if kind is not IVON:
+        for p in params[-2:]:
+            optimizer.state[p].update(basis_0=torch.eye(5, device=DEVICE), basis_1=torch.eye(4, device=DEVICE))
     held = []
 
     def closure():

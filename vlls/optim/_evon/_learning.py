@@ -26,7 +26,8 @@ def learn_bases(states: Sequence[EigenState], buffers: Callable[[EigenState], li
     """Let the factors take up this step's gradients, and the bases follow them, where it is time to."""
     due: list[tuple[EigenState, int]] = []
     for state in states:
-        step, interval = int(state.step), state.group["interval"]
+        state.count += 1
+        step, interval = state.count, state.group["interval"]
         every = max(1, interval // SAMPLES)
         axes = state.turning
         if step % every == 0 and axes and state.grad is not None:

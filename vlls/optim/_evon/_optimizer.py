@@ -12,8 +12,9 @@ from vlls._bases import axes_of
 from vlls._names import kind_of
 from vlls._validation import check_whole_number
 from vlls._warnings import warn_caller
+from vlls.optim._evon._fused import EigenbasisCPU, EigenbasisCUDA
 from vlls.optim._evon._state import EigenState
-from vlls.optim._evon._steps import Eigenbasis, EigenbasisForeach, FusedEigenbasis
+from vlls.optim._evon._steps import Eigenbasis, EigenbasisForeach
 from vlls.optim._finite import are_finite
 from vlls.optim.ivon._executors import StepExecutor
 from vlls.optim.ivon._optimizer import IVON
@@ -41,8 +42,9 @@ class EVON(IVON):
             of these steps.
         basis_decay: decay of these averages in a step, in [0, 1).
         max_axis: length of the longest axis that has a basis, >= 0; at 0 it is IVON.
-        fused: IVON's kernel for float32 parameters on a CPU, on their coordinates, with random numbers of its own: the
-            quickest and leanest. None: where it works. Other parameters take torch's operations, one after the other.
+        fused: IVON's kernels for float32 parameters, on their coordinates, with random numbers of their own: the
+            quickest and leanest, on a GPU with one product for all parameters of a shape. None: where they work. Other
+            parameters take torch's operations.
         **options: as of :class:`.IVON`, except ``foreach``.
 
     Raises:
@@ -143,5 +145,12 @@ class _EigenWeights(Weights):
 
 
 def _executors_of(params: Sequence[Tensor], fused: bool | None) -> list[type[StepExecutor]]:
-    takes = FusedEigenbasis.works if fused is None else FusedEigenbasis.supports if fused else lambda param: False
-    return [FusedEigenbasis if takes(p) else EigenbasisForeach if p.is_cuda else Eigenbasis for p in params]
+    return [_executor_of(param, fused) for param in params]
+
+
+def _executor_of(param: Tensor, fused: bool | None) -> type[StepExecutor]:
+    kernels: tuple[type[StepExecutor], ...] = () if fused is False else (EigenbasisCPU, EigenbasisCUDA)
+    for kind in kernels:
+        if kind.supports(param) if fused else kind.works(param):
+            return kind
+    return EigenbasisForeach if param.is_cuda else Eigenbasis

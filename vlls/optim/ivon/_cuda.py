@@ -111,13 +111,18 @@ class _Launch:
         return tables["rows"].send(rows, self.device), numbers, tables["tiles"].send(self._tiles, self.device)
 
 
+def send_steps(states: States) -> None:
+    """Bring the numbers of steps to where the parameters are."""
+    for state in states:
+        if state.step.device != state.param.device:
+            state.step = state.lasting["step"] = state.step.to(state.param.device, torch.float32)
+
+
 class _Launches(Memory):
     """The launches for some parameters."""
 
     def __init__(self, states: States) -> None:
-        for state in states:
-            if state.step.device != state.param.device:
-                state.step = state.lasting["step"] = state.step.to(state.param.device, torch.float32)
+        send_steps(states)
         super().__init__(states, "step")
         parts: dict[Any, list[ParameterState]] = {}
         for state, approx in zip(states, self._approximations(), strict=True):
