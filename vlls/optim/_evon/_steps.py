@@ -16,7 +16,7 @@ from vlls.optim.alg1 import hess_estimate, ivon_direction, posterior_noise, samp
 from vlls.optim.ivon._executors import States
 from vlls.optim.ivon._tensors import Foreach, SingleTensor, _pieces, round_at_random
 
-PART = 5 * 2**20  # entries of the parameters that a GPU steps at once
+PART = 7 * 2**19  # entries of the parameters that a GPU steps at once: more, and memory grows; fewer, and launches do
 
 
 class Eigenbasis(SingleTensor):
