@@ -100,7 +100,7 @@ def _waits_for(me: int, threads: set[int]) -> bool:
 
 
 def _after_fork() -> None:
-    """Keep what the forking thread holds; the others do not exist in the new process."""
+    """Keep the locks of the forking thread; the other threads do not exist in the new process."""
     global _changed
     _changed = threading.Condition()
     _waiting.clear()

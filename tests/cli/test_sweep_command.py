@@ -98,7 +98,7 @@ def test_a_run_that_fails_is_told_at_the_end_with_exit_code_1(monkeypatch, done)
     assert told.exit_code == 1
     last = told.output.strip().splitlines()[-2:]
     assert last[0].startswith("error: digits: sgd, seed 0 failed: train_size=100 and validation_size=5000")
-    assert last[1].startswith("error: 1 of 2 runs failed; what was finished is kept")
+    assert last[1].startswith("error: 1 of 2 runs failed; finished runs are kept")
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def _exits() -> Iterator[None]:
         raise tell_stopped(stopped, "; go on with the same command") from None
 
 
-# ---------------------------------------------------------------------- what was asked for
+# ---------------------------------------------------------------------- options
 def _check_run(given: dict[str, Any], part: str, folds: int | None, images: Path | None, classes: str | None) -> None:
     """Raise a ValueError for options that have no meaning for a run that is finished."""
     if given:

@@ -117,7 +117,7 @@ class CleanReport:
         """Number of labels that are probably wrong."""
         return int(self.columns["flag"].sum())
 
-    # ------------------------------------------------------------------ what is written
+    # ------------------------------------------------------------------ files
     def table(self) -> bytes:
         """All judged labels as CSV."""
         data, columns = self.source.data, self.columns
@@ -198,16 +198,16 @@ class CleanReport:
             return {"src": ""}
 
     def _how(self) -> str:
-        """Say what judged the labels."""
+        """Name the network that judged the labels."""
         runs = self.found.runs
         network, method = runs[0].config.model, METHODS[runs[0].config.method].label
         if len(runs) > 1:
             return f"the one of {len(runs)} networks ({network}, {method}) that was not trained on the image"
         return f"a network ({network}) that {method} trained on these labels"
 
-    # ------------------------------------------------------------------ what is told
+    # ------------------------------------------------------------------ messages
     def warn(self) -> None:
-        """Warn of what limits the judgement, with counts."""
+        """Warn of limits to the judgement, with counts."""
         data, source = self.source.data, self.source
         unread = source.judged[np.isnan(self.probabilities).any(axis=1)]
         if len(unread):

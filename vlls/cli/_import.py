@@ -34,7 +34,7 @@ def import_(
     records: Annotated[list[Path], typer.Argument(metavar="RECORDS...", help="records, or folders of them")],
     folder: Results = Path("results"),
 ) -> None:
-    """Import them, and say what came of each."""
+    """Import them, and report the outcome of each."""
     console = Console()
     with warnings_noted(Console(stderr=True)):
         done = import_records(records, folder)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 _PARAGRAPH = (  # on one line, which the help wraps
     "The noise of an example is how far its prediction strays over the posterior: much for ambiguous and atypical "
-    "images, little for easy ones. Beside it stands how much the posterior disagrees with the given label, which is "
-    f"what wrong labels show by. Two files are written: {CSV}, all examples in the order of their noise, and {HTML}, "
+    "images, little for easy ones. Beside it stands how much the posterior disagrees with the given label, which "
+    f"gives wrong labels away. Two files are written: {CSV}, all examples in the order of their noise, and {HTML}, "
     "a page that needs nothing else, with the most disputed labels and the most and the least noisy examples. Where "
     "the correct labels are known, both say which of the given ones are wrong."
 )
@@ -79,7 +79,7 @@ def noise(
     threads: Annotated[int | None, option(MACHINE, "of the CPU, for torch; small networks want 1", "N", min=1)] = None,
     memory: Annotated[
         float | None,
-        option(MACHINE, "what intermediate results may take \\[default: 64 on a CPU, 2048 on a GPU]", "MB"),
+        option(MACHINE, "memory for intermediate results \\[default: 64 on a CPU, 2048 on a GPU]", "MB"),
     ] = None,
     output: Annotated[
         Path | None, option(OUTPUT, f"where {CSV} and {HTML} go \\[default: the folder of the run]", "DIR")
@@ -137,7 +137,7 @@ noise.__doc__ = HELP
 
 
 def _posterior(run: LoadedRun, std: float | None) -> Posterior:
-    """What the weights are drawn from: as learned, or with one standard deviation for all."""
+    """The distribution of the weights: as learned, or with one standard deviation for all."""
     if std is None:
         if run.posterior is None:
             raise ValueError(

@@ -109,7 +109,7 @@ def rank_parts(
 
     total, done, found = sum(map(len, parts.values())), 0, []
     for part, images in parts.items():
-        # Asked anew for each part: so the draws of the weights, and the noise, are those of the part by itself.
+        # Asked for each part by itself: so the draws of the weights, and the noise, are those of the part by itself.
         options, before = asked.options(run), done
         told = None if progress is None else lambda now, _, before=before: progress(before + now, total)
         try:

@@ -28,7 +28,7 @@ _listed = " ".join(PANELS.values()).split()
 if _others := [field.name for field in fields(RunConfig) if field.name not in _listed]:
     PANELS["Further"] = " ".join(_others)  # a new field has its option at once, and its place later
 _METAVAR = {int: "N", float: "X", str: "NAME", tuple: "X,...", Mapping: "NAME=VALUE"}
-_LISTS = {"load": DATASETS, "METHODS": METHODS}  # what the docstring refers to
+_LISTS = {"load": DATASETS, "METHODS": METHODS}  # named in the docstring
 _SYMBOLS = {"kappa": "κ", "beta": "β", "delta": "δ", "lambda": "λ", "sigma": "σ"}
 _SMALL = str.maketrans("012", "₀₁₂")
 
@@ -86,7 +86,7 @@ def run_config_help() -> dict[str, str]:
 
 
 def _plain(text: str) -> str:
-    """Turn reStructuredText into what a terminal shows."""
+    """Turn reStructuredText into plain text for a terminal."""
     text = " ".join(text.split())
     text = re.sub(r" \(:\w+:`[^`]*`\)", "", text)
     text = re.sub(r"a (?:name|key) of :\w+:`([^`]*)`", _one_of, text)

@@ -24,7 +24,7 @@ The accuracies of every sweep, with the hyperparameters that were chosen:
   [cyan]vlls results[/cyan]
 One row a run, with its config and provenance:
   [cyan]vlls results --output runs.csv[/cyan]
-What the book shows of Figure 5, beside the runs at other protocols that are in its table:
+The book's runs of Figure 5, beside those at other protocols in its table:
   [cyan]vlls results --experiment fig5 --protocol short --output book/results/fig5.csv --add[/cyan]
 The loss and accuracy of each epoch:
   [cyan]vlls results --experiment take_off --curves curves.csv[/cyan]
@@ -146,7 +146,7 @@ def migrate(
         list[Path], typer.Argument(metavar="PATH...", help="results folders, folders of runs, or CSV tables")
     ],
 ) -> None:
-    """Migrate each, and say what came of it."""
+    """Migrate each, and report the outcome."""
     console, whole = Console(), True
     for path in paths:
         with warnings_noted(Console(stderr=True)):

@@ -130,7 +130,7 @@ def sweep(
         return
     budget = None if time_budget is None else seconds_of(time_budget)
     notes = Console(stderr=True, quiet=quiet)
-    cells(name, protocol, seeds=seeds, tune=tune)  # what is wrong with them is told before a process or cluster begins
+    cells(name, protocol, seeds=seeds, tune=tune)  # faults in them are told before a process or cluster begins
     where = _executor(executor, device, workers_per_device, isolate, threads, address)
     try:
         with terminable(), _Watch(notes) as watch:
@@ -183,7 +183,7 @@ def _executor(
     return LocalExecutor(device, workers, threads=threads, isolate=isolate)
 
 
-# ---------------------------------------------------------------------- what is told
+# ---------------------------------------------------------------------- messages
 def _all_sweeps() -> Table:
     table = Table("name", "subject", title="Sweeps, and the number of their runs at each protocol")
     for protocol in PROTOCOLS.values():
@@ -221,7 +221,7 @@ def _tell(result: SweepResult, name: str, results: Path, notes: Console) -> int:
     for cell, reason in result.failed.items():
         say(f"error: {cell.label} failed: {reason}")
     if result.failed:
-        kept = "what was finished is kept; " if done else ""
+        kept = "finished runs are kept; " if done else ""
         say(f"error: {len(result.failed)} of {len(result.cells)} runs failed; {kept}the same command tries them again")
     return 1 if result.failed else 0
 

@@ -34,7 +34,7 @@ class Terminated(KeyboardInterrupt):
 
 
 def tell_stopped(stopped: KeyboardInterrupt, then: str) -> typer.Exit:
-    """Say which signal stopped this process, and what follows from it; return the exit."""
+    """Say which signal stopped this process, and the consequence; return the exit."""
     signum = signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT
     say(f"stopped by {signum.name}{then}")
     return typer.Exit(128 + signum)

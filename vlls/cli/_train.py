@@ -89,7 +89,7 @@ def train(
         bool, option(OUTPUT, "print the record as JSON on stdout, nothing else", None, "--json")
     ] = False,
     quiet: Annotated[bool, option(OUTPUT, "print errors only", None, "--quiet")] = False,
-    dry_run: Annotated[bool, option(OUTPUT, "print what would be trained, and stop", None, "--dry-run")] = False,
+    dry_run: Annotated[bool, option(OUTPUT, "print the plan, train nothing", None, "--dry-run")] = False,
     **fields: Any,
 ) -> None:
     """Train, report, and leave with the exit code."""
@@ -114,7 +114,7 @@ def train(
         return
     if not given:
         line = "Nothing was named to train: IVON beside plain SGD on digits with 40 % of the labels wrong"
-        note(notes, f"{line} (vlls train --help shows what else there is)")
+        note(notes, f"{line} (vlls train --help lists all options)")
         threads = threads or 1  # images of 8x8 pixels: a second thread costs more than it brings
     from vlls.train._reporters import Progress, TensorBoard  # late: it needs torch
 
@@ -223,7 +223,7 @@ def _train(config: RunConfig, output: Path, notes: Console, **options: Any) -> R
     return result
 
 
-# ---------------------------------------------------------------------- what is told
+# ---------------------------------------------------------------------- messages
 def _tell_plans(configs: Sequence[RunConfig], given: set[str], output: Path, tables: Console, as_json: bool) -> None:
     plans = [{"config": config.to_dict(), "folder": str(run_folder(output, config))} for config in configs]
     if as_json:

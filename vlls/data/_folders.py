@@ -186,7 +186,7 @@ def _few(names: Collection[str]) -> str:
     return ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
 
 
-# ---------------------------------------------------------------------- what lies in a folder
+# ---------------------------------------------------------------------- contents of a folder
 def _files(root: Path, classes: Sequence[str], there: Sequence[str], walk: _Walk) -> ImageFiles:
     """Return the images of those classes that are there, under ``root``."""
     paths: list[np.ndarray] = []

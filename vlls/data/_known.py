@@ -1,4 +1,4 @@
-"""The table of data sets, and what a name or a path of one means; nothing is read here."""
+"""The table of data sets, and the meaning of a name or a path of one; nothing is read here."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ HUMAN_LABELS = {
 }
 
 
-# ---------------------------------------------------------------------- what a name means
+# ---------------------------------------------------------------------- names
 def default_root() -> Path:
     """Return the folder with the data sets: ``$VLLS_DATA``, or else ``vlls`` in the user's cache folder.
 

@@ -98,7 +98,7 @@ def labelled_folder(root: Path) -> LabelledImages:
 
 
 def printable(path: str) -> str:
-    """Return a path as text, with what is none in it written as an escape."""
+    """Return a path as text, with bytes that are none written as escapes."""
     return path.encode(errors="backslashreplace").decode()
 
 

@@ -47,7 +47,7 @@ class Pen:
             self._line([(sign * x, y) for x, y in points], colour, width)
 
     def sheet(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return what was drawn: colours (64, 64, 3) in 0 to 255, and how much they cover (64, 64, 1) in 0 to 1."""
+        """Return the drawing: colours (64, 64, 3) in 0 to 255, and how much they cover (64, 64, 1) in 0 to 1."""
         pixels = np.asarray(self._image.reduce(_FINE // SIZE), np.float64)
         return pixels[..., :3], pixels[..., 3:] / 255
 

@@ -97,7 +97,7 @@ def cells(name: str, size: str = "reduced", *, seeds: int | None = None, tune: b
         tuned_methods.add(SGD)  # it is a value of one of them
     ordered: list[Cell] = []
     tried = [(entry, settings) for entry in what.candidates for settings in entry.settings()]
-    tried.sort(key=lambda pair: pair[1] != pair[0].settings()[0])  # what stands for a method comes first
+    tried.sort(key=lambda pair: pair[1] != pair[0].settings()[0])  # the one that stands for a method comes first
     for seed in range(count):
         of_seed = [_cell(what, size, panel, *pair, seed) for pair in tried for panel in panels]
         ordered += of_seed

@@ -140,7 +140,7 @@ class _Worker:
 
     def events(self) -> list[Event]:
         found: list[Event] = []
-        died = not self.process.is_alive()  # before the last look at what it said
+        died = not self.process.is_alive()  # before the last look at its messages
         try:
             while self.connection.poll():
                 key, done, outcome = self.connection.recv()

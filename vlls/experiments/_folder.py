@@ -1,4 +1,4 @@
-"""The folder of results: runs by name, what each sweep consists of, and one sweep at a time."""
+"""The folder of results: runs by name, the runs of each sweep, and one sweep at a time."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class ResultsFolder:
         )
         listed, found = self.listed(), {}
         for folder in sorted(self.runs.iterdir()):
-            with suppress(ValueError):  # what cannot be read is told where it is asked for
+            with suppress(ValueError):  # a file that cannot be read is told where it is asked for
                 config = config_of(folder, listed)
                 if config is not None and not (self.runs / config.name).exists():
                     found[config.name] = folder

@@ -80,7 +80,7 @@ class Experiment:
     figure: str | Callable[..., Any] = "sensitivity"
 
 
-# ---------------------------------------------------------------------- what is tried
+# ---------------------------------------------------------------------- settings to try
 IVON = Candidates("ivon")  # nothing is tuned
 SGD = Candidates("sgd")  # LS with α = 0, SAM with ρ = 0
 OLS = Candidates("ols")
@@ -98,7 +98,7 @@ COSINE = Candidates("sgd", variant="cosine and warm-up", fields={"schedule": "co
 NO_NOISE = Candidates("ivon_fixed", variant="no noise", fields={"ess": 5e10})
 AVERAGED = tuple(Candidates(name, variant="averaged weights", fields={"ema": 0.998}) for name in ("sgd", "ivon"))
 SIGMAS = tuple(Candidates(name) for name in ("ivon_fixed", "ivon_permuted", "ivon_isotropic"))
-# A posterior that is learned, and what is left of it one step down the ladder after the other (Chapter 14). EVON steps
+# A posterior that is learned, and less of it at each step down the ladder (Chapter 14). EVON steps
 # five times as far, which names the given labels of held-out images best (MNIST, 40 % symmetric errors, seed 0: 0.563
 # of them at twice IVON's rate, 0.568 at five times; IVON itself is worse there).
 LADDER = (

@@ -130,7 +130,7 @@ def _seed_0(sweep: tuple[str, str]) -> list[Cell]:
 
 
 def _trained(config: RunConfig) -> str:
-    """Return the fields that decide what a run trains, whatever its seed is and however often it is measured."""
+    """Return the fields that decide how a run trains, whatever its seed and however often it is measured."""
     fields = {name: value for name, value in counted(config).items() if name not in (*_MEASURED, "seed")}
     return json.dumps(fields, sort_keys=True)
 

@@ -28,7 +28,7 @@ class Job:
         checkpoint_seconds: time between checkpoints.
         keep_weights: whether the checkpoint of a finished run stays.
         side_by_side: number of runs that share the device at most, for the record.
-        compile: whether the network is compiled; None for what the protocol does on such a device.
+        compile: whether the network is compiled; None for the protocol's own choice on such a device.
     """
 
     cell: Cell

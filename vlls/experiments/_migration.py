@@ -120,7 +120,7 @@ def _migrate_run(folder: Path, listed: dict[str, RunConfig], done: Migration) ->
 
 
 def _worth(folder: Path) -> tuple[Any, ...]:
-    """Return what is larger for the one of two folders of the same run that is to be kept."""
+    """Return a key that is larger for the better of two folders of the same run, the one to keep."""
     try:
         record = load_record(folder / RECORD) if (folder / RECORD).exists() else {}
         cut = not record and (folder / CHECKPOINT).exists()

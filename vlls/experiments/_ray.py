@@ -18,7 +18,7 @@ from vlls.experiments._jobs import Event, Job, Outcome
 __all__ = ["RayExecutor"]
 
 RETRIES = 20  # of a run whose machine or process went away
-TOLD = 0.2  # seconds between looks at what the tasks say
+TOLD = 0.2  # seconds between looks at the tasks' messages
 
 
 class RayExecutor:

@@ -23,7 +23,7 @@ def smoothed_labels(loaded: LoadedRun, *, images: int = IMAGES) -> dict[str, Any
     r"""The mean smoothed label of the training examples of each class, as a (K, K) table.
 
     Row c belongs to the examples whose given label is c. For label smoothing (Eq. 1) and online label smoothing (Eqs.
-    3-5) a row is what the loss takes for the label. For a variational method the label is :math:`y + \epsilon`, where
+    3-5) a row is the label that the loss takes. For a variational method the label is :math:`y + \epsilon`, where
     :math:`\epsilon` has mean and spread (Eqs. 16, 20): the entries of the other classes are the root mean square of
     :math:`\epsilon`, the noise's size whatever its sign, and the own class has the rest; the mean of
     :math:`\epsilon`, with its sign, is given too. Where the loss smooths as well, its smoothing is added.

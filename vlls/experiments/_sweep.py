@@ -51,7 +51,7 @@ class SweepReporter:
 
         Args:
             result: with the cells, and those that are done.
-            where: what the runs are done on, in words.
+            where: the device of the runs, in words.
         """
 
     def begin(self, cell: Cell) -> None:

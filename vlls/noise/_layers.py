@@ -1,4 +1,4 @@
-r"""What a layer's parameters contribute to the covariance of the logits, :math:`J \Sigma J^\top`, for each example.
+r"""The contribution of a layer's parameters to the covariance of the logits, :math:`J \Sigma J^\top`, by example.
 
 Every rule can form the per-example gradients of its parameters, which any posterior scales. If all weights are
 independent, it never holds the (B, R, P) Jacobian of the layer's P parameters: of a layer that multiplies, the

@@ -90,7 +90,7 @@ class Linearization:
         self._shared = Counter(self.posterior.basis(name) for name in names)
         self._batch, self._block = self._divide(memory_limit, x.device)
 
-    # ------------------------------------------------------------------ what is where
+    # ------------------------------------------------------------------ places
     def _look(self, x: Tensor, trials: Trials, instead: str) -> None:
         """Run one and two examples, to see which axis is the batch and which parameters are used how often."""
         moving = self.posterior.moving()
@@ -264,12 +264,12 @@ def _mebibytes(size: float) -> str:
 
 
 def differentiable_input(x: Tensor) -> Tensor:
-    """The batch as autograd takes it: a copy of what was made in inference mode."""
+    """The batch as autograd takes it: tensors made in inference mode are copied."""
     return x.clone() if isinstance(x, Tensor) and x.is_inference() else x
 
 
 def _batch_axis(one: Seen, two: Seen) -> int | None:
-    """The axis along which two examples are twice one, in what goes in and what comes out alike."""
+    """The axis along which two examples are twice one, of inputs and outputs alike."""
     axes = set()
     for small, large in ((one.input.shape, two.input.shape), (one.output_shape, two.output_shape)):
         differ = [i for i, (a, b) in enumerate(zip(small, large, strict=False)) if a != b]

@@ -334,7 +334,7 @@ class Estimator:
         return _result(logits, *total.moments())
 
     def _examples(self, x: Tensor) -> int:
-        """Examples of one pass without gradients, from what one example's input takes."""
+        """Number of examples in a pass without gradients, from the memory of one example's input."""
         aim = memory_aim(self.options.memory_limit, x.device)
         return max(1, int(aim / (256 * x[0].numel() * x.element_size() + 8 * self.num_outputs)))
 

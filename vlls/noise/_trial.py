@@ -113,7 +113,7 @@ class Trials:
     def _chosen(self, arithmetic: _Arithmetic) -> Iterator[Tensor]:
         """The example whose entries differ most, and a few that take little time and memory, such as rows of tokens.
 
-        A black image would not show what a convolution does, nor one sentence what is done with every word.
+        A black image would not show the effect of a convolution, nor one sentence the effect of every word.
         """
         some = self.x[:256]
         numbers = torch.view_as_real(some) if some.is_complex() else some

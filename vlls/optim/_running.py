@@ -99,7 +99,7 @@ class FrozenRunningState:
         for module, name, buffer, value in before:
             buffer.copy_(value)
             now = module._buffers.get(name)
-            # assigned anew; one of another shape is a cache that grew, on which the module goes on to rely
+            # assigned again; one of another shape is a cache that grew, on which the module goes on to rely
             if now is not None and now is not buffer and now.shape == buffer.shape and now.dtype == buffer.dtype:
                 module._buffers[name] = buffer
 

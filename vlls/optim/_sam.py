@@ -70,7 +70,7 @@ def perturb_(
         p.add_(step.mul_(p).mul_(p) if adaptive else step)
 
 
-# ---------------------------------------------------------------------- checks of what the user passes
+# ---------------------------------------------------------------------- checks of the arguments
 def _checked_group(group: dict[str, Any]) -> dict[str, Any]:
     """Return a copy of a parameter group whose ``params`` are a list, ``rho`` and ``adaptive`` being valid."""
     if missing := [key for key in ("params", "rho", "adaptive") if key not in group]:

@@ -56,7 +56,7 @@ class EarlyLearningRegularization(_LossWithMemory):
         >>> label, index = torch.tensor([0]), torch.tensor([17])
         >>> for _ in range(5):  # the network predicts the other class
         ...     loss = criterion(torch.tensor([[0.0, 2.0]]), label, index)
-        >>> criterion.label_noise(torch.tensor([[0.0, 0.0]]), label, index)  # that is what it is held to
+        >>> criterion.label_noise(torch.tensor([[0.0, 0.0]]), label, index)  # its target is held to these
         tensor([[-0.5952,  0.5952]])
     """
 

@@ -67,7 +67,7 @@ class Batches(ABC):
     """Batches of one epoch after another, in an order that follows from the seed and the epoch alone.
 
     ``batch_size`` counts the images of all processes together, ``rows`` are this process's; the images are larger by
-    ``room`` pixels than what the network sees, ``image_size``. ``augment`` cuts at random places and flips.
+    ``room`` pixels than the network's input, ``image_size``. ``augment`` cuts at random places and flips.
     """
 
     image_size: int
@@ -136,7 +136,7 @@ class DeviceBatches(Batches):
 
 
 class FileBatches(Batches):
-    """A data set of files, decoded by ``workers`` processes of a DataLoader to images larger than what is cut out."""
+    """A data set of files, decoded by ``workers`` processes of a DataLoader to images larger than the crop."""
 
     def __init__(self, data: Images, *, image_size: int, workers: int, augment: bool, **options: Any) -> None:
         self.files: Any = data.images

@@ -178,8 +178,8 @@ def run(
         overwrite: forget an earlier checkpoint or record of this config.
         reporters: told of progress, in the first process only.
         checkpoint_seconds: time between checkpoints.
-        workers: processes that decode images, for data sets of files. Where a GPU is used they are started anew
-            instead of forked: a script then keeps its call below ``if __name__ == "__main__":``, or passes 0.
+        workers: processes that decode images, for data sets of files. Where a GPU is used they are started
+            afresh instead of forked: a script then keeps its call below ``if __name__ == "__main__":``, or passes 0.
         cuda_graph: whether a GPU's step is captured in a CUDA graph; turn off to look for errors.
         compile: whether the network is compiled by ``torch.compile``, which takes up to a minute and makes the steps of
             a large network on a GPU quicker; where torch cannot, a note says so and the run goes on without. Numbers

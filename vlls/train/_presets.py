@@ -20,10 +20,10 @@ _TABLE_1: dict[tuple[str, float], dict[str, Any]] = {
     ("symmetric", 0.4): {"weight_decay": 2e-4, "lr": 0.1, "sam": {"lr": 0.1}, "ivon": {"lr": 0.8, "hess_init": 0.2}},
     ("pair_flip", 0.2): {"weight_decay": 5e-4, "lr": 0.1, "sam": {"lr": 0.1}, "ivon": {"lr": 0.5, "hess_init": 0.5}},
 }
-# Not the paper's, which compares none of them: what the authors of these losses take on CIFAR-100
+# Not the paper's, which compares none of them: the values of these losses' authors on CIFAR-100
 _CIFAR100: dict[str, Any] = {"sce": {"ce_weight": 6.0, "rce_weight": 0.1}, "elr": {"strength": 7.0, "decay": 0.9}}
 # Not the paper's: it gives the network alone (Section 4.3.3). Ten epochs from ImageNet's weights with a step of 0.1
-# after half of them are what the literature on this data set does; IVON's peak is untried.
+# after half of them are usual in the literature on this data set; IVON's peak is untried.
 _CLOTHING1M: dict[str, Any] = {"model": "resnet50", "epochs": 10, "batch_size": 64, "weight_decay": 1e-3, "lr": 0.002}
 _CLOTHING1M |= {"pretrained": True, "milestones": (0.5,), "ivon": {"lr": 0.02, "hess_init": 0.9}}
 # Ours, for small machines.

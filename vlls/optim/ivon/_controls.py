@@ -92,7 +92,7 @@ class PermutedIVON(Control):
 class IsotropicIVON(Control):
     r"""IVON that samples every weight with the median of the learned standard deviations.
 
-    The median is over all weights of the network, at each step anew; of an even number, the larger of the middle two.
+    The median is over all weights of the network, at each step; of an even number, the larger of the middle two.
     """
 
     def sampled(self, states: Sequence[ParameterState]) -> list[Tensor]:

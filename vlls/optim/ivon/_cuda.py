@@ -218,7 +218,7 @@ def _tiles(numels: list[int]) -> Tensor:
 
 
 def _write_device_lr(numbers: Tensor, states: States) -> None:
-    """Learning rates that are tensors, a group at a time: a CUDA graph reads them anew at every replay."""
+    """Learning rates that are tensors, a group at a time: a CUDA graph reads them at every replay."""
     first = 0
     while first < len(states):
         group = states[first].group

@@ -12,7 +12,7 @@ from torch import Tensor
 from vlls._warnings import warn_caller
 from vlls.optim.ivon._state import ParameterState
 
-STEP = 4096.0  # what a process that makes a step adds: many times the 1 that it adds in a forward pass under ``Join``
+STEP = 4096.0  # added by a process that makes a step: many times the 1 that it adds in a forward pass under ``Join``
 
 
 def several_processes() -> bool:
@@ -61,7 +61,7 @@ class LocalGradients:
 
     @torch.no_grad()
     def _follow(self, state: ParameterState) -> None:
-        """Do to the local gradient what was done to ``param.grad`` since the last backward pass ended."""
+        """Repeat on the local gradient the changes made to ``param.grad`` since the last backward pass ended."""
         if not state.has_gradient:
             state.local_grad.zero_()
         elif (before := self._norms.pop(state, None)) is not None:
@@ -82,7 +82,7 @@ class LocalGradients:
 
 
 def _at_the_end(call: Callable[[], None]) -> None:
-    """Let autograd call this when the backward pass that runs now has ended, after what it was asked before."""
+    """Let autograd call this at the end of the backward pass that runs now, after its earlier callbacks."""
     torch.autograd.Variable._execution_engine.queue_callback(call)
 
 

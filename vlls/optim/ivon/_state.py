@@ -145,7 +145,7 @@ class ParameterState:
         return posterior_noise(1.0, self.sampled_hess, ess=self.group["ess"], weight_decay=self.group["weight_decay"])
 
     def seen(self, grad: Tensor, noise: Tensor) -> Tensor:
-        """What a sample adds to the Hessian estimate, from its gradient and its noise as the executor keeps it."""
+        """The contribution of a sample to the Hessian estimate, from its gradient and the noise of the executor."""
         return sample_statistic(grad.to(self.dtype), noise, hess_approx=self.group["hess_approx"])
 
     def tensors(self) -> list[Tensor]:
@@ -190,7 +190,7 @@ class ParameterState:
         self.norm = self.param.grad.norm(dtype=self.dtype)
 
     def follow_shown_average(self) -> None:
-        """Do to gradient and statistic what was done to param.grad since it was shown (clipping, unscaling)."""
+        """Repeat on gradient and statistic the changes made to param.grad since it was shown (clipping, unscaling)."""
         if self.norm is None or self.param.grad is None or self.statistic is None:
             return
         factor = self.param.grad.norm(dtype=self.dtype) / self.norm

@@ -36,7 +36,7 @@ class Samples:
 
     One sample costs no memory: its gradient stays in ``param.grad``, where it may still be clipped or unscaled, and its
     noise in the executor's memory. Only when a second one comes are gradient and statistic averaged in memory of their
-    own; the average gradient is then shown in ``param.grad``, and the step follows what is done to it there.
+    own; the average gradient is then shown in ``param.grad``, and the step takes up any change made to it there.
     """
 
     def __init__(self, noise: Callable[[list[ParameterState]], Iterable[Tensor]]) -> None:
@@ -197,7 +197,7 @@ class Weights:
         return states
 
     def _plan(self, states: list[ParameterState]) -> Plan:
-        """The executors and the parameters that each takes: as before for the same list, or anew."""
+        """The executors and the parameters that each takes; those of the last call for the same list."""
         for planned, plan in self._plans:
             if planned is states:
                 return plan
