@@ -2,6 +2,8 @@ r"""Figures of the appendix on cost, with goals as marks if the rows have them."
 
 from __future__ import annotations
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -116,7 +118,8 @@ def _panel(ax: Axes, what: str, part: DataFrame, mark: str) -> None:
     if "at_least" in part:
         better = ", more is better" if bool(part["at_least"].iloc[0]) else ", less is better"
     unit = part["unit"].iloc[0]
-    ax.set_title(f"{what}{f' ({unit})' if unit else ''}{better}", fontsize=9, loc="left")
+    title = textwrap.fill(f"{what}{f' ({unit})' if unit else ''}{better}", 46)
+    ax.set_title(title, fontsize=9, loc="left")
 
 
 def _number(value: float) -> str:
