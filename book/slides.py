@@ -87,10 +87,9 @@ def slides_of(path: Path) -> list[tuple[str, str]]:
 def figure(image: Tag, cell: Tag | None) -> str:
     """A figure with the first sentence of the caption below its cell."""
     below = cell.find_next_sibling() if cell is not None else None
-    first = next(below.children, None) if isinstance(below, Tag) and below.name == "p" else None
-    caption = ""
-    if isinstance(first, Tag) and first.name == "em":
-        caption = re.split(r"(?<!Eq\.)(?<!Eqs\.)(?<=[.!?])\s", text_of(below), maxsplit=1)[0]
+    drawn = isinstance(below, Tag) and below.name == "figure"
+    text = below.select_one(".caption-text") if drawn else None
+    caption = re.split(r"(?<!Eq\.)(?<!Eqs\.)(?<=[.!?])\s", text_of(text), maxsplit=1)[0]
     source, alt = html.escape(str(image["src"])), html.escape(str(image.get("alt", "")))
     return f'<figure><img src="{source}" alt="{alt}"><figcaption>{html.escape(caption)}</figcaption></figure>'
 

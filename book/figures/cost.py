@@ -2,6 +2,8 @@ r"""Figures of the appendix on cost, with goals as marks if the rows have them."
 
 from __future__ import annotations
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,6 +16,7 @@ from vlls.plots._style import PALETTE, SINGLE, styled
 __all__ = ["plot_cost"]
 
 _PLAIN, _MET, _MISSED, _MARK = "0.72", PALETTE[0], PALETTE[1], "#111111"
+_LINE = 46  # letters of a title
 _ROW, _HEAD = 0.24, 0.75  # inches of a bar, and of a panel's title and axis
 
 
@@ -114,9 +117,13 @@ def _panel(ax: Axes, what: str, part: DataFrame, mark: str) -> None:
     ax.grid(visible=False, axis="y")
     better = ""
     if "at_least" in part:
-        better = ", more is better" if bool(part["at_least"].iloc[0]) else ", less is better"
+        better = "more is better" if bool(part["at_least"].iloc[0]) else "less is better"
     unit = part["unit"].iloc[0]
-    ax.set_title(f"{what}{f' ({unit})' if unit else ''}{better}", fontsize=9, loc="left")
+    head = f"{what} ({unit})" if unit else what
+    title = ", ".join(filter(None, [head, better]))
+    if len(title) > _LINE:
+        title = "\n".join([*textwrap.wrap(head, _LINE), *([better] if better else [])])
+    ax.set_title(title, fontsize=9, loc="left")
 
 
 def _number(value: float) -> str:

@@ -53,7 +53,7 @@ def plot_regular_and_atypical(
     top, width = 1.5 * max(plain.max(), *(values.max() for values in adaptive.values())), 0.27
     for row, (left, right) in enumerate(axes):
         left.imshow(picture[row], cmap="gray_r")
-        left.set(xticks=[], yticks=[], ylabel=rows[row])
+        left.set(xticks=[], yticks=[])
         left.grid(visible=False)
         left.spines[:].set_visible(False)
         places = np.arange(k) - width * len(adaptive) / 2
@@ -64,7 +64,8 @@ def plot_regular_and_atypical(
             right.bar(places + width * (i + 1), values[row], width, color=COLORS[i], label=label)
         right.set_xticks(range(k))
         right.set(ylim=(0, top), ylabel="noise (probability)")
-        right.set_title(titles[row], fontsize=9, loc="left")
+        right.set_title(f"{rows[row]}, {titles[row]}", fontsize=9, loc="left")
+        right.set_axisbelow(True)
     axes[0, 1].legend(loc="upper right", fontsize=8)
     axes[-1, 1].set_xlabel("class $k$")
     return figure

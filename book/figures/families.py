@@ -29,7 +29,7 @@ _INK = "0.15"
 def plot_family_noise(
     families: Mapping[str, Family], var: float = 1.0, limits: tuple[float, float] = (-5.0, 5.0)
 ) -> Figure:
-    r"""Draw, a panel a family, :math:`A'(\mu)` and :math:`\mathbb E[A'(f)]`; the gap between them is the noise.
+    r"""Draw :math:`A'(\mu)` and :math:`\mathbb E[A'(f)]`, a panel a family; the gap between them is the noise.
 
     Args:
         families: families with one natural parameter, by name.
@@ -57,8 +57,8 @@ def plot_family_noise(
         )
         top.set_title(name, fontsize=10)
         noise = family.label_noise(means, torch.full_like(means, var))
-        bottom.plot(means, noise, color=_INK)
         bottom.axhline(0, color="0.6", lw=0.8)
+        bottom.plot(means, noise, color=_INK)
         bottom.set_xlabel(r"mean $\mu$ of $f$ (unit of $f$)")
         if float(noise.abs().max()) == 0:
             bottom.set_ylim(-1, 1)
@@ -146,7 +146,7 @@ def plot_digit_noise(
 
 @styled
 def plot_noise_confidence(panels: Mapping[str, tuple[Tensor, Tensor]], correct: Tensor) -> Figure:
-    r"""Draw, a panel a posterior, the size of the noise against the confidence, the largest class probability.
+    r"""Draw the size of the noise against the confidence, the largest class probability, a panel a posterior.
 
     Args:
         panels: by title, the confidences :math:`\max_k S_k` (N,) and the sizes :math:`\|\epsilon\|_1` (N,).
@@ -200,9 +200,10 @@ def plot_update_difference(
     ax.axhline(tolerance, color=_INK, lw=1, ls=(0, (5, 5)))
     ax.annotate(
         f"tolerance {tolerance:g}",
-        (1, tolerance),
+        (max(map(len, differences.values())), tolerance),
         textcoords="offset points",
         xytext=(0, 4),
+        ha="right",
         fontsize=8.5,
     )
     ax.set_xlabel("step")

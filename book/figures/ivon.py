@@ -104,7 +104,7 @@ def plot_diagonal_std(names: Sequence[str], stds: Mapping[str, Tensor]) -> Figur
         names: of the P weights.
         stds: for each approximation, (P,) standard deviations.
     """
-    figure, ax = plt.subplots(figsize=(SINGLE, 3.2))
+    figure, ax = plt.subplots(figsize=(SINGLE, 3.6))
     styles: list[dict[str, Any]] = [
         {"marker": "s", "markersize": 7},
         {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.8},
@@ -114,7 +114,9 @@ def plot_diagonal_std(names: Sequence[str], stds: Mapping[str, Tensor]) -> Figur
     for (label, values), style, color in zip(stds.items(), styles, PALETTE, strict=False):
         ax.plot(np.arange(len(names)), values, linestyle="none", color=color, label=label, **style)
     ax.set_xticks(np.arange(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
-    ax.set(ylabel="posterior std of the weight (logits)", ylim=(0, None))
+    ax.set(
+        ylabel="posterior std (logits)", ylim=(0, 1.1 * max(map(float, map(max, stds.values()))))
+    )
     legend_above(figure, 2)
     return figure
 
@@ -158,13 +160,15 @@ def plot_hessian_start(
     figure, axes = plt.subplots(1, len(paths), figsize=(WIDTH, 2.9), sharey=True, squeeze=False)
     for ax, (beta2, by_start) in zip(axes[0], paths.items(), strict=True):
         for color, (start, path) in zip(PALETTE, by_start.items(), strict=False):
-            ax.semilogy(np.arange(1, len(path) + 1), path, color=color, label=f"{start:g}")
+            ax.semilogy(
+                np.arange(1, len(path) + 1), path, color=color, label=f"hess_init {start:g}"
+            )
         ax.axhline(target, color="black", linewidth=1.0, linestyle="dashed")
         if 1 / (1 - beta2) < seen:
             ax.axvline(1 / (1 - beta2), color="0.5", linewidth=1.0, linestyle="dotted")
         ax.set(title=rf"$1 - \beta_2$ = {1 - beta2:.5g}", xlabel="step", xlim=(0, seen))
     axes[0, 0].set_ylabel(r"$h$, mean over the weights (nats)")
-    axes[0, -1].legend(title="hess_init", loc="upper right")
+    legend_above(figure, 3)
     return figure
 
 
@@ -183,7 +187,7 @@ def plot_ivon_hyperparameters(
         3, len(results), figsize=(WIDTH, 5.6), sharex="col", sharey="row", squeeze=False
     )
     rows = {
-        r"rms $\sigma$ of the weights": {"std": "std of the weights"},
+        r"rms $\sigma$ of the weights": {"std": None},
         "test loss (nats)": {"nll": "averaged over $q$", "nll_mean": r"at the mean $\mathbf{m}$"},
         "test accuracy (%)": {
             "accuracy": "averaged over $q$",
@@ -211,5 +215,5 @@ def plot_ivon_hyperparameters(
     for ax, label in zip(axes[:, 0], rows, strict=True):
         ax.set_ylabel(label)
     axes[0, 0].set_yscale("log")
-    axes[1, 0].legend(fontsize=8)
+    legend_above(figure, 2)
     return figure

@@ -62,7 +62,7 @@ def plot_smoothing_strategies(
     confidence_name: str = "confidence in the prediction",
     columns: int = 3,
 ) -> Figure:
-    r"""Draw, a panel a strategy, how much noise each example gets against the model's confidence.
+    r"""Draw how much noise each strategy gives each example, against the model's confidence, a panel a strategy.
 
     The amount is :math:`\|\epsilon\|_1 = \sum_k |\epsilon_k|`, in units of probability: label smoothing gives
     every example the same, an adaptive strategy does not. Each panel has its own scale, from zero. A line joins

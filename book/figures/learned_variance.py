@@ -52,7 +52,7 @@ def plot_two_orders(
     ends = [(name, end) for name in tables for end in ("highest", "lowest")]
     figure, axes = plt.subplot_mosaic(
         [["order"] * shown, *([f"{name} {end} {i}" for i in range(shown)] for name, end in ends)],
-        figsize=(SINGLE, 2.8 + 0.8 * len(ends)),
+        figsize=(SINGLE, 2.8 + 0.9 * len(ends)),
         height_ratios=(2.6, *[1] * len(ends)),
     )
     ax, below = axes["order"], ""
@@ -60,7 +60,7 @@ def plot_two_orders(
         size = table.noise.clip(_LEAST)
         ax.semilogy(np.arange(1, len(size) + 1), size, color=color, linestyle=dash, label=title)
         below = "\n(noise below 1e-5 is drawn there)" if (table.noise < _LEAST).any() else below
-    ax.axhline(smoothing, color="0.35", linestyle="dashed", label="label smoothing")
+    ax.axhline(smoothing, color="0.35", linestyle="dotted", label="label smoothing")
     ax.set(xlim=(0, len(images) + 1), ylim=(_LEAST, 1))
     ax.set_xlabel(f"training images, each line in an order of its own{below}", fontsize=9)
     ax.set_ylabel(_NOISE, fontsize=9)
@@ -78,7 +78,10 @@ def plot_two_orders(
             wrong = table.label[at] != table.predicted[at]
             text = f"{table.label[at]} → {table.predicted[at]}"
             ax.set_xlabel(text, fontsize=8, color=COLORS[0] if wrong else "0.15")
-        axes[f"{name} {end} 0"].set_ylabel(f"{end},\n{name}", fontsize=7.5, color=color)
+        first = axes[f"{name} {end} 0"]
+        first.set_title(" ", fontsize=8.5)  # keeps room for a line that is wider than its panel
+        line = first.text(0, 1.1, f"{end} noise, {name}", fontsize=8.5, color=color)
+        line.set(transform=first.transAxes, in_layout=False)
     return figure
 
 

@@ -49,7 +49,8 @@ def plot_noise_errors(history: Mapping[int, Mapping[str, float]], title: str = "
     ax.set_yscale("log")
     ax.set(xlabel="epoch of training", ylabel="error of the magnitude (%)", title=title)
     ax.set_xticks(epochs)
-    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.set_yticks([1, 3, 10, 30, 100], ["1", "3", "10", "30", "100"])
+    ax.set_ylim(0.7 * min(map(min, (of.values() for of in history.values()))) * 100, 100)
     legend_above(figure, 3, fontsize=9)
     return figure
 
@@ -79,6 +80,7 @@ def plot_layer_shares(
     ax.set(xlabel="layer", ylabel="share (%)", title=title)
     ax.margins(y=0.15)
     ax.grid(axis="x", visible=False)
+    ax.set_axisbelow(True)
     ax.legend()
     return figure
 

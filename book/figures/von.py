@@ -9,9 +9,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vlls.plots._style import PALETTE, WIDTH, styled
+from vlls.plots._style import PALETTE, WIDTH, legend_above, styled
 
 __all__ = ["plot_adaptive_variance", "plot_noise_plane", "plot_von_convergence"]
+
+_LEAST = 1e-7  # less noise than that is drawn there
 
 
 @styled
@@ -33,7 +35,8 @@ def plot_adaptive_variance(
     """
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.1))
     pairs = ((variance_fixed, variance_learned), (noise_fixed.abs(), noise_learned.abs()))
-    for ax, (x, y) in zip(axes, pairs, strict=True):
+    for ax, (x, y), least in zip(axes, pairs, (0.0, _LEAST), strict=True):
+        y = y.clamp_min(least)
         ax.loglog(
             x[~wrong],
             y[~wrong],
@@ -44,6 +47,9 @@ def plot_adaptive_variance(
             label="classified correctly",
         )
         ax.loglog(x[wrong], y[wrong], "^", color=PALETTE[1], markersize=6, label="misclassified")
+        ax.axline((1e-3, 1e-3), (1, 1), color="0.4", linewidth=1.0)
+        ax.set(xlim=(0.7 * float(x.min()), 1.4 * float(x.max())))
+        ax.set(ylim=(0.7 * float(y.min()), 1.4 * float(x.max())))
     axes[0].set(
         xlabel=r"variance of $f_i$, $\Sigma = I$ (logit²)",
         ylabel=r"variance of $f_i$, VON's $\Sigma$ (logit²)",
@@ -52,8 +58,7 @@ def plot_adaptive_variance(
         xlabel=r"$|\epsilon_i|$, $\Sigma = I$ (probability)",
         ylabel=r"$|\epsilon_i|$, VON's $\Sigma$ (probability)",
     )
-    axes[1].set_ylim(1e-7, 0.3)
-    axes[0].legend(loc="upper left", handletextpad=0.1)
+    legend_above(figure, 2, handletextpad=0.1)
     return figure
 
 

@@ -123,9 +123,16 @@ def ending(text):
         yield f"does not end with the sections {LAST_SECTIONS}"
         return
     exercises = section(text, "## Exercises")
+    parts = re.split(r"^(?=\*\*(?:Exercise )?\d)", exercises, flags=re.MULTILINE)[1:]
     solution = r"\{dropdown\} Solution|\{admonition\} Solution[^\n]*\n:class: [^\n]*\bdropdown\b"
-    if not re.search(solution, exercises):
-        yield "has no folded solution: :::{dropdown} Solution"
+    for number, part in enumerate(parts, start=1):
+        if not re.match(rf"\*\*(?:Exercise )?{number} ∗{{1,3}}\.", part):
+            yield f"has an exercise that is not number {number} with one to three stars: {part[:40]}"
+        if len(re.findall(solution, part)) != 1:
+            yield f"has no folded solution of Exercise {number}: :::{{dropdown}} Solution"
+    predicted = [part for part in parts if re.search("predict", re.split(solution, part)[0], re.IGNORECASE)]
+    if len(predicted) < 2:
+        yield f"has {len(predicted)} exercises that ask to change something and predict; it needs two"
     if (count := len(items(section(text, "## Summary")))) != 3:
         yield f"has a summary of {count} list items; it needs three"
 
@@ -161,7 +168,8 @@ ZERO = "x = sp.Symbol('x')\nassert sp.expand((x + 1) ** 2 - x**2 - 2 * x - 1) ==
 NUMBER = "error, tolerance = 0.0, 1e-12\nassert error < tolerance\nprint(f'error {error}, tolerance {tolerance}')"
 CHECKED = f"{MARK}\nprint(1)"
 ENDING = (
-    "## Exercises\n\n1. Do it.\n\n:::{dropdown} Solution\nDone.\n:::\n\n"
+    "## Exercises\n\n**1 ∗.** Change it and predict.\n\n:::{dropdown} Solution\nDone.\n:::\n\n"
+    "**2 ∗∗∗.** Predict again.\n\n:::{dropdown} Solution\nDone.\n:::\n\n"
     f"## Summary\n\n- a\n- b\n- c\n\n{GUARDS_HEADING}\n\n- {{prf:ref}}`thm-nine`: `tests/test_nine.py::test_nine`"
 )
 
@@ -195,7 +203,9 @@ def test_a_chapter_without_faults_passes():
         ("import sympy as sp", "import sympy as sp\nx = 1", "before the parameters cell"),
         ("print(1)", "print(1)" + 25 * "\n", "lines, more than 25"),
         ("{dropdown} Solution", "{dropdown} Hint", "folded solution"),
-        ("1. Do it.", "1. Do it.\n\nWith care.\n2. Do it again.", "a list is interrupted before this item"),
+        ("2 ∗∗∗.", "2.", "not number 2 with one to three stars"),
+        ("Predict again", "Do it again", "1 exercises that ask to change"),
+        ("predict.", "predict.\n\n1. Do it.\n\nWith care.\n2. Do it again.", "a list is interrupted before this item"),
         ("- c\n", "", "summary of 2"),
         ("## Summary", "## The end", "does not end with"),
     ],

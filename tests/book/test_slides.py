@@ -10,7 +10,8 @@ PAGE = """<html><body><article><h1>2. A title<a class="headerlink" href="#a">#</
 <p>One is <a href="03_b.html#x">one</a>.</p></section></div>
 <div class="proof admonition" id="proof"><p>Proof. It is.</p><section><p>Because.</p></section></div>
 <div class="cell"><div class="cell_output"><img src="../_images/a.png" alt="A &quot;line&quot;"></div></div>
-<p><em>The line of (Eq. 14). More of it.</em></p>
+<figure id="fig-a"><figcaption><p><span class="caption-number">Figure 2.1 </span><span class="caption-text">
+<em>The line of (Eq. 14). More of it.</em></span><a class="headerlink" href="#fig-a">#</a></p></figcaption></figure>
 <div class="cell"><div class="cell_output"><img src="../_images/b.png" alt="b"></div></div><p>No <em>caption</em>.</p>
 <section id="exercises"><div class="cell"><div class="cell_output"><img src="../_images/c.png"></div></div></section>
 <section id="summary"><ul><li>It is so.</li></ul></section></article></body></html>"""
