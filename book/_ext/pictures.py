@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from latex2mathml.converter import convert
 from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
@@ -73,13 +74,19 @@ def add_parts(
         context["body"] = IMG.sub(with_parts, context["body"])
 
 
+def with_formulas(text: str) -> str:
+    """Return a text of a figure as HTML, with what stands between dollars as MathML."""
+    pieces = enumerate(text.split("$"))
+    return "".join(convert(piece) if k % 2 else html.escape(piece) for k, piece in pieces)
+
+
 def drawn(src: str, cut: dict[str, Any]) -> str:
     """Return the parts of a picture as HTML: pieces of it, and texts."""
     picture = f'<image href="{src}" width="{cut["width"]}" height="{cut["height"]}"/>'
     found = []
     for part in cut["parts"]:
         if isinstance(part, str):
-            found.append(f"<span>{html.escape(part)}</span>")
+            found.append(f"<span>{with_formulas(part)}</span>")
             continue
         at, pieces = 0, []
         for left, top, width, height in part:

@@ -2,8 +2,9 @@ r"""The picture at the head of each chapter: its idea before the first formula, 
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -21,7 +22,7 @@ from figures.by_protocol import gaps_by_panel, runs_by_protocol
 from figures.ladder import climb, diagonal, isotropic, laplace
 from figures.ledger import RESULTS, rows_of
 from vlls import GLM, IVON, Bernoulli, Gaussian, GaussianPosterior, Poisson
-from vlls.data.corruption import corrupt, transition_matrix
+from vlls.data.corruption import transition_matrix
 from vlls.experiments._choice import by_candidate
 from vlls.plots._style import PALETTE, legend_above, styled
 from vlls.smoothing import LabelSmoothingLoss, OnlineLabelSmoothing
@@ -31,15 +32,17 @@ __all__ = [
     "digits_run",
     "lesson",
     "moons_run",
+    "of_mnist",
+    "pixels",
     "plot_bent_means",
     "plot_bent_noise",
     "plot_drawn_and_human",
     "plot_found_labels",
     "plot_four_ellipses",
     "plot_gain_on_two_sets",
-    "plot_least_and_most_noise",
     "plot_lost_classes",
     "plot_newton_and_von",
+    "plot_noise_of_digits",
     "plot_noisy_label",
     "plot_one_label",
     "plot_pattern_of_labels",
@@ -80,31 +83,38 @@ def _by_ivon(model: nn.Module, x: Tensor, y: Tensor, loss: Any, steps: int, draw
     return torch.stack(found)
 
 
-def digits_run(wrong_share: float = 0.0, draws: int = 200) -> dict[str, Tensor]:
+def digits_run(draws: int = 200) -> dict[str, Tensor]:
     """Train a small network on scikit-learn's digits by IVON, and return its predictions of the training digits.
 
     Args:
-        wrong_share: of the labels that are changed, each to one of the nine others.
         draws: of the weights.
 
     Returns:
-        ``images`` (N, 8, 8), ``right`` and ``given`` labels (N,), ``logits`` (N, 10) at the mean of the weights,
-        ``mean`` (N, 10) and ``draws`` (S, N, 10), probabilities at the mean and at draws.
+        ``images`` (N, 8, 8), ``right`` labels (N,), ``logits`` (N, 10) at the mean of the weights, ``mean`` (N, 10) and
+        ``draws`` (S, N, 10), probabilities at the mean and at draws.
     """
-    pixels, labels = load_digits(return_X_y=True)
+    grey, labels = load_digits(return_X_y=True)
     right = torch.from_numpy(labels)
-    given = right
-    if wrong_share:
-        changed = corrupt(labels, "symmetric", rate=wrong_share, num_classes=10, seed=0)
-        given = torch.as_tensor(changed)
-    x = torch.from_numpy(pixels).float() / 16
+    x = torch.from_numpy(grey).float() / 16
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
-    logits = _by_ivon(model, x, given, nn.functional.cross_entropy, 200, draws).double()
+    logits = _by_ivon(model, x, right, nn.functional.cross_entropy, 200, draws).double()
     p = logits.softmax(-1)
-    found = {"images": x.reshape(-1, 8, 8), "right": right, "given": given}
+    found = {"images": x.reshape(-1, 8, 8), "right": right}
     return {**found, "logits": logits[0], "mean": p[0], "draws": p[1:]}
+
+
+def of_mnist() -> dict[str, Any]:
+    """Return the record of ``benchmarks/mnist_pictures.py``."""
+    record: dict[str, Any] = json.loads((RESULTS / "mnist_pictures.json").read_text())
+    return record
+
+
+def pixels(digits: Sequence[Mapping[str, Any]]) -> Tensor:
+    """Return the images of a record, (N, 28, 28) in [0, 1]."""
+    rows = [np.frombuffer(base64.b64decode(digit["pixels"]), np.uint8) for digit in digits]
+    return torch.from_numpy(np.stack(rows).reshape(-1, 28, 28) / 255)
 
 
 def moons_run(draws: int = 200) -> Tensor:
@@ -135,7 +145,7 @@ def _ellipse(ax: Axes, mean: Any, covariance: Any, scale: float = 2.0, **look: A
     ax.add_patch(Ellipse(tuple(np.asarray(mean)), width, height, angle=angle, fill=False, **look))
 
 
-def _strip(axes: np.ndarray, images: Tensor, titles: list[str], colors: list[Any]) -> None:
+def _strip(axes: Any, images: Tensor, titles: list[str], colors: list[Any]) -> None:
     """Draw images, each below its title."""
     for ax, image, title, color in zip(axes, images, titles, colors, strict=True):
         ax.imshow(image.numpy(), cmap="gray_r", vmin=0, vmax=1)
@@ -372,18 +382,34 @@ def plot_bent_noise() -> Figure:
 
 
 @styled
-def plot_least_and_most_noise() -> Figure:
-    """Draw of each class the digit with the least and the one with the most label noise under IVON's posterior."""
-    run = digits_run()
-    noise = (run["draws"] - run["mean"]).square().sum(-1).mean(0).sqrt()
-    of_class = [(run["right"] == k).nonzero()[:, 0] for k in range(10)]
-    least = [int(rows[noise[rows].argmin()]) for rows in of_class]
-    most = [int(rows[noise[rows].argmax()]) for rows in of_class]
-    figure, axes = plt.subplots(2, 10, figsize=(_WIDTH, 1.65), dpi=_DPI)
-    for row, chosen, name in zip(axes, (least, most), ("least", "most"), strict=True):
-        titles = [f"{value:.2f}" for value in noise[chosen].tolist()]
-        _strip(row, run["images"][chosen], titles, [_INK] * 10)
-        row[0].set_ylabel(name)
+def plot_noise_of_digits() -> Figure:
+    """Draw the label noise of MNIST's digits in order under two posteriors, and the digits at the ends of one order."""
+    record = of_mnist()
+    names, ends = list(record["orders"]), ("most", "least")
+    shown = len(record["orders"][names[1]]["most"])
+    figure, axes = plt.subplot_mosaic(
+        [["order"] * shown, *([f"{end} {k}" for k in range(shown)] for end in ends)],
+        figsize=(_WIDTH, 4.0),
+        dpi=_DPI,
+        height_ratios=(2.6, 1, 1),
+    )
+    ax = axes["order"]
+    for name, color, dash in zip(names, PALETTE, ("dashed", "solid"), strict=False):
+        noise = np.array(record["orders"][name]["noise"]).clip(1e-5)
+        ax.semilogy(np.arange(1, len(noise) + 1), noise, color=color, linestyle=dash, label=name)
+    smoothing = record["smoothing"]
+    label = f"label smoothing, α = {smoothing['alpha']}"
+    ax.axhline(smoothing["noise"], color="0.35", linestyle="dotted", label=label)
+    ax.set(xlim=(0, len(noise) + 1), ylim=(1e-5, 1.5))
+    ax.set_xlabel("digits, those with the most noise first", fontsize=9)
+    ax.set_ylabel("noise (probability)", fontsize=9)
+    ax.legend(fontsize=8.5)
+    for end in ends:
+        row = record["orders"][names[1]][end]
+        strip = [axes[f"{end} {k}"] for k in range(shown)]
+        _strip(strip, pixels(row), [f"{digit['noise']:.2f}" for digit in row], [_INK] * shown)
+        strip[0].set_ylabel(end, fontsize=9)
+    figure.set_label("noise-of-digits")  # the front page shows it too
     return figure
 
 
@@ -572,19 +598,15 @@ def plot_four_ellipses() -> Figure:
 
 
 @styled
-def plot_found_labels(columns: int = 7) -> Figure:
-    """Draw the digits whose given labels one run of IVON doubts the most; a fifth of all labels are wrong.
+def plot_found_labels(columns: int = 6) -> Figure:
+    """Draw the digits of MNIST whose given labels one run of IVON doubts the most; a fifth of all labels are wrong.
 
     Args:
         columns: digits in each of the two rows.
     """
-    run = digits_run(0.2)
-    p = run["draws"].mean(0)
-    belief = p.gather(1, run["given"][:, None])[:, 0]
-    worst = belief.argsort()[: 2 * columns]
-    figure, axes = plt.subplots(2, columns, figsize=(_WIDTH, 2.0), dpi=_DPI)
-    wrong = run["given"][worst] != run["right"][worst]
-    titles = [f"“{int(label)}”" for label in run["given"][worst]]
-    colors = [_RED if bad else _BLUE for bad in wrong]
-    _strip(axes.flatten(), run["images"][worst], titles, colors)
+    first = of_mnist()["doubted"]["first"][: 2 * columns]
+    figure, axes = plt.subplots(2, columns, figsize=(_WIDTH, 2.4), dpi=_DPI)
+    titles = [f"“{digit['given']}”" for digit in first]
+    colors = [_RED if digit["given"] != digit["right"] else _BLUE for digit in first]
+    _strip(axes.flatten(), pixels(first), titles, colors)
     return figure

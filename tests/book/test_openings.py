@@ -15,11 +15,6 @@ from figures.ledger import rows_of
 import vlls
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return openings.digits_run()
-
-
 @pytest.mark.parametrize("path", chapters(), ids=lambda path: path.name)
 def test_every_chapter_opens_with_its_picture_and_a_caption(path):
     _, picture, caption = nbformat.read(path, as_version=4).cells[:3]
@@ -107,13 +102,6 @@ def test_doubt_has_more_noise_than_certainty():
     assert doubt > 2 * certain > 0
 
 
-def test_digits_with_the_most_noise_have_ten_times_that_of_the_least_on_average(digits):
-    noise = [float(ax.get_title()) for ax in openings.plot_least_and_most_noise().axes]
-    assert len(noise) == 20 and np.mean(noise[10:]) > 10 * np.mean(noise[:10])
-    size = (digits["draws"] - digits["mean"]).square().sum(-1).mean(0).sqrt()
-    assert max(noise) == pytest.approx(float(size.max()), abs=0.006)
-
-
 def test_ivon_has_the_pattern_of_ols_and_ls_has_none():
     ls, ivon = openings.plot_pattern_of_labels().axes[0].lines
     rank = [np.argsort(np.argsort(values)) for values in ivon.get_data()]
@@ -159,8 +147,3 @@ def test_the_price_is_that_of_the_record():
     sgd, adamw, _, ivon = (round(bar.get_width() / 4) for bar in memory.patches)
     assert (sgd, adamw, ivon) == (1, 2, 3)  # arrays of four bytes
     assert 1 < time.patches[3].get_width() < 2 and time.patches[1].get_width() == 1
-
-
-def test_all_labels_that_are_shown_as_found_are_wrong():
-    colors = {ax.title.get_color() for ax in openings.plot_found_labels().axes}
-    assert colors == {openings._RED}

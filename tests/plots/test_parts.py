@@ -74,3 +74,15 @@ def test_the_picture_of_a_notebook_carries_its_parts():
         told = json.loads(picture.info["Parts"])
         assert abs(picture.width / 2 - told["width"]) <= 2
     assert len(told["parts"]) == 2 and about["image/png"]["alt"].startswith("Two panels")
+
+
+@pytest.mark.parametrize("columns, halves", [(10, [5, 5]), (7, [4, 3]), (6, [3, 3])])
+def test_parts_are_of_like_length(columns, halves):
+    figure, axes = plt.subplots(2, columns, figsize=(7, 2))
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+    figure.draw_without_rendering()
+    plt.close(figure)
+    middles = [sum(Cut(figure)._frame(ax)[::2]) / 2 for ax in axes[0]]
+    ends = [(part[-1][0], part[-1][2]) for part in Cut(figure).parts()]
+    assert [sum(left < middle < right for middle in middles) for left, right in ends] == halves

@@ -6,6 +6,7 @@ axis, or a bar of colours, with others brings them along.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from functools import cache
 from itertools import pairwise
@@ -76,7 +77,7 @@ class Cut:
         return (left - 3.2 * text.get_fontsize() / 72 * self.figure.dpi, top - 3, right + 4, bottom + 3)
 
     def _blocks(self) -> list[Columns]:
-        """Return the columns of panels, anew where a row has others than those above it."""
+        """Return the columns of panels, those of a row by themselves where it has others than the row above."""
         panels = sorted((ax for ax in self.figure.axes if ax.get_visible()), key=lambda ax: self._frame(ax)[1])
         rows: list[list[Axes]] = []
         for ax in panels:
@@ -110,15 +111,23 @@ class Cut:
         cuts = [0.0, *((a + b) / 2 for a, b in zip(rights, lefts[1:], strict=False)), self.width]
         spans = list(pairwise(cuts))
         bars = [span for span, column in zip(spans, columns, strict=True) if all(map(_is_bar, column))]
-        packed: list[list[tuple[float, float]]] = []
-        for span, column in zip(spans, columns, strict=True):
-            if span in bars:
-                continue
-            if packed and span[1] - packed[-1][-1][0] + sum(b - a for a, b in [*packed[-1][:-1], *bars]) <= NARROW:
-                packed[-1][-1] = (packed[-1][-1][0], span[1])
-            else:
-                packed.append([*self._labels(columns[0], column), span])
-        return [[*part, *bars] for part in packed]
+
+        def pack(most: float) -> list[list[tuple[float, float]]]:
+            packed: list[list[tuple[float, float]]] = []
+            for span, column in zip(spans, columns, strict=True):
+                if span in bars:
+                    continue
+                if packed and span[1] - packed[-1][-1][0] + _length([*packed[-1][:-1], *bars]) <= most:
+                    packed[-1][-1] = (packed[-1][-1][0], span[1])
+                else:
+                    packed.append([*self._labels(columns[0], column), span])
+            return [[*part, *bars] for part in packed]
+
+        packed, widest = pack(NARROW), math.inf
+        while (now := max(map(_length, packed))) < widest:  # as many parts, but of like length
+            widest, tighter = now, pack(now - 1)
+            packed = tighter if len(tighter) == len(packed) else packed
+        return packed
 
     def _labels(self, first: list[Axes], column: list[Axes]) -> list[tuple[float, float]]:
         """Return from where to where the labels reach that a column has in common with the first one."""
@@ -136,6 +145,10 @@ class Cut:
 
 def _all(columns: Columns) -> list[Axes]:
     return [ax for column in columns for ax in column]
+
+
+def _length(spans: list[tuple[float, float]]) -> float:
+    return sum(right - left for left, right in spans)
 
 
 def _is_bar(ax: Axes) -> bool:

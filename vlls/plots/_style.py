@@ -90,7 +90,9 @@ def description(figure: Figure, first: str) -> str:
 def _told(cut: Cut) -> str:
     """Return the parts of a figure as the PNG of a notebook has them, in JSON: boxes of left, top, width and height."""
     parts = [
-        _plain(part) if isinstance(part, str) else [[round(v) for v in (a, b, c - a, d - b)] for a, b, c, d in part]
+        " ".join(part.split())
+        if isinstance(part, str)
+        else [[round(v) for v in (a, b, c - a, d - b)] for a, b, c, d in part]
         for part in cut.parts()
     ]
     return json.dumps({"width": round(cut.width), "height": round(cut.height), "parts": parts}, separators=(",", ":"))
@@ -108,7 +110,10 @@ def _mimebundle(
         figure.savefig(buffer, format="png", dpi=2 * figure.dpi, bbox_inches="tight", facecolor=ground, metadata=about)
     png = buffer.getvalue()
     width = int.from_bytes(png[16:20], "big") // 2  # a PNG's size stands at its start
-    return {"image/png": png, "text/plain": text}, {"image/png": {"width": width, "alt": text}}
+    told: dict[str, Any] = {"image/png": {"width": width, "alt": text}}
+    if name := figure.get_label():  # by which other pages of a book show it too
+        told["scrapbook"] = {"name": name}
+    return {"image/png": png, "text/plain": text}, told
 
 
 def _display(figure: Figure, text: str) -> None:
