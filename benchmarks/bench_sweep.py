@@ -4,9 +4,10 @@
     python benchmarks/bench_sweep.py --device cuda --protocol reduced --side-by-side 2 4
     python benchmarks/bench_sweep.py --quick                                # to try the script
 
-The first cells of Figure 5, which are IVON, SGD, LS and SAM at seed 0, are done from scratch in a new folder with one
-process, and then with several on the same device, in turn in every round; the start of the processes and their imports
-is part of the time, as in a sweep. Quoted are medians over the rounds.
+The first cells of Figure 5, which are IVON, SGD, LS and SAM at seed 0, are done from scratch in a new folder: one at a
+time, several side by side in a process each (``--isolate``), and as many in threads of one process (``--no-isolate``),
+in turn in every round. The start of the processes and their imports is part of the time, as in a sweep. Quoted are
+medians over the rounds.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def arguments_of() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--protocol", default="smoke", help="smoke, reduced or paper")
     parser.add_argument("--cells", type=int, default=12, help="number of runs in each measurement")
-    parser.add_argument("--side-by-side", type=int, nargs="+", help="numbers of processes; the cores, or 2 and 4")
+    parser.add_argument("--side-by-side", type=int, nargs="+", help="numbers of runs; the cores, or 2 and 4")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", type=Path, help="folder with the data sets; $VLLS_DATA otherwise")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "records")
@@ -39,10 +40,10 @@ def arguments_of() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def runs_per_hour(arguments: argparse.Namespace, processes: int) -> float:
+def runs_per_hour(arguments: argparse.Namespace, number: int, isolate: bool) -> float:
     """Throughput of one sweep from scratch."""
     with tempfile.TemporaryDirectory() as folder:
-        executor = LocalExecutor(arguments.device, processes)
+        executor = LocalExecutor(arguments.device, number, isolate=isolate)
         done = sweep("fig5", protocol=arguments.protocol, results=folder, executor=executor, root=arguments.data)
     if done.failed:
         raise SystemExit(f"error: {next(iter(done.failed.values()))}")
@@ -57,15 +58,19 @@ def main() -> None:
     module.cells = lambda *_, **__: chosen  # the first cells only
     cuda = arguments.device.startswith("cuda")
     numbers = sorted({1, *(arguments.side_by_side or ([2, 4] if cuda else [available_cores()]))})
-    measured: dict[int, list[float]] = {number: [] for number in numbers}
+    ways = {"processes": numbers, "threads": [number for number in numbers if number > 1]}
+    measured: dict[str, dict[int, list[float]]] = {way: {n: [] for n in of} for way, of in ways.items()}
     for _ in range(arguments.rounds):
         for number in numbers:
-            measured[number].append(runs_per_hour(arguments, number))
-    medians = {number: statistics.median(values) for number, values in measured.items()}
+            for way, of in measured.items():
+                if number in of:
+                    of[number].append(runs_per_hour(arguments, number, way == "processes"))
+    medians = {way: {n: statistics.median(values) for n, values in of.items()} for way, of in measured.items()}
     print(f"{len(chosen)} runs of Figure 5 at the {arguments.protocol} protocol on {arguments.device}")
-    print(f"{'processes':>10}{'runs an hour':>14}{'ratio':>8}")
-    for number, value in medians.items():
-        print(f"{number:>10}{value:>14.0f}{value / medians[1]:>8.2f}")
+    print(f"{'side by side':>12}  {'in':<9}{'runs an hour':>14}{'ratio':>8}")
+    for way, of in medians.items():
+        for number, value in of.items():
+            print(f"{number:>12}  {way:<9}{value:>14.0f}{value / medians['processes'][1]:>8.2f}")
     if arguments.quick:
         return
     write_record(
@@ -75,8 +80,10 @@ def main() -> None:
         protocol=arguments.protocol,
         cells=[cell.label for cell in chosen],
         rounds=arguments.rounds,
-        runs_per_hour=measured,
-        median_runs_per_hour=medians,
+        runs_per_hour=measured["processes"],
+        median_runs_per_hour=medians["processes"],
+        runs_per_hour_in_threads=measured["threads"],
+        median_runs_per_hour_in_threads=medians["threads"],
     )
 
 

@@ -12,58 +12,87 @@ import sys
 from pathlib import Path
 
 import build
+import yaml
 
 WORK = build.BUILD / "pdf"  # a build of its own, so that the site's is left as it is
 LATEX = WORK / "_build" / "latex"
 PDF = build.BUILD / "vlls-book.pdf"
-PROGRAMS = ("xelatex", "kpsewhich")
+PROGRAMS = ("xelatex", "makeindex", "kpsewhich")
 PACKAGES = (
     "texlive-xetex texlive-latex-extra texlive-latex-recommended texlive-fonts-recommended texlive-plain-generic "
     "fonts-freefont-otf"
 )
-RUNS = 4  # of xelatex, at most, until every reference is known
+RUNS = 5  # of xelatex, at most, until every reference is known
+WIDEST = 3.0  # points by which a line may be too long
 
 
-def complete(tex: str) -> str:
-    """Return the LaTeX source with the site's numbers, and without what jupyter-book leaves wrong in it."""
-    first = r"\part{Part I. Theory}"
-    numbered = r"\setcounter{secnumdepth}{2}\setcounter{chapter}{0}"
-    tex = tex.replace(first, numbered + "\n" + first, 1)
+def numbered_parts() -> list[str]:
+    """Return the parts of the book whose chapters have numbers."""
+    toc = yaml.safe_load((build.ROOT / "_toc.yml").read_text())
+    return [part["caption"] for part in toc["parts"] if part.get("numbered")]
+
+
+def complete(tex: str, numbered: list[str]) -> str:
+    """Return the LaTeX source with numbers for the chapters of these parts alone.
+
+    Raises:
+        RuntimeError: if one of them is not in the source.
+    """
+    if lacking := [part for part in numbered if rf"\part{{{part}}}" not in tex]:
+        raise RuntimeError(f"jupyter-book has made no part {lacking[0]!r}")
+    none = r"\setcounter{secnumdepth}{-2}"
+    for part in re.findall(r"^\\part\{(.*)\}$", tex, re.MULTILINE):
+        heading = rf"\part{{{part}}}"
+        below = r"\setcounter{secnumdepth}{2}" if part in numbered else ""
+        tex = tex.replace(heading, f"{none}\n{heading}\n{below}", 1)
     # a picture from another page: the pages of a PDF lie in no folders
     tex = tex.replace("{{../", "{{")
-    # sphinx-proof forgets the page of some claims
-    for label in set(re.findall(r"\\label\{None:([\w-]+)\}", tex)):
-        if page := re.search(rf"\{{(book/\w+):{label}\}}", tex):
-            tex = tex.replace(rf"\label{{None:{label}}}", rf"\label{{{page[1]}:{label}}}")
-    names = r"\renewcommand{\partname}{}\renewcommand{\thepart}{}\setcounter{secnumdepth}{-2}"
-    return tex.replace(r"\begin{document}", names + "\n" + r"\begin{document}", 1)
+    return tex.replace(r"\begin{document}", none + "\n" + r"\begin{document}", 1)
 
 
-def undefined(log: str) -> list[str]:
-    """Return the references of which a run of LaTeX did not know where they lead."""
-    return re.findall(r"(?:Reference|Hyper reference|Citation) `([^']*)'", log.replace("\n", ""))
+def problems(log: str) -> list[str]:
+    """Return what a run of LaTeX complains of and a reader would stumble on."""
+    found = [
+        f"{name} leads nowhere"
+        for name in re.findall(r"(?:Reference|Hyper reference|Citation) `([^']*)'", log)
+    ]
+    found += [
+        f"no {character} in {font}"
+        for character, font in re.findall(r"Missing character: There is no (\S+).* in font ([^:/;!]*)", log)
+    ]
+    found += [
+        f"a line too long by {width} points, {place}"
+        for width, place in re.findall(r"Overfull \\hbox \(([\d.]+)pt too wide\) (.*)", log)
+        if float(width) > WIDEST
+    ]
+    return list(dict.fromkeys(found))
 
 
 def typeset(source: Path) -> None:
-    """Run xelatex until every reference is known.
+    """Run xelatex and makeindex until every reference is known.
 
     Raises:
-        RuntimeError: if it leaves no PDF, with the end of its log, or references that lead nowhere.
+        RuntimeError: if it leaves no PDF, with the end of its log, or one with problems.
     """
-    log = source.with_suffix(".log")
+    log, index = source.with_suffix(".log"), source.with_suffix(".ind")
     source.with_suffix(".pdf").unlink(missing_ok=True)
+    quiet = {"cwd": source.parent, "check": False, "stdout": subprocess.DEVNULL}
     for _ in range(RUNS):
-        command = ["xelatex", "-interaction=batchmode", source.name]
-        subprocess.run(command, cwd=source.parent, check=False, stdout=subprocess.DEVNULL)
+        before = index.read_text() if index.exists() else ""
+        subprocess.run(
+            ["xelatex", "-interaction=batchmode", source.name],
+            env=os.environ | {"max_print_line": "10000"},  # no line of the log is broken
+            **quiet,
+        )
+        subprocess.run(["makeindex", "-q", "-s", "python.ist", f"{source.stem}.idx"], **quiet)
         text = log.read_text(errors="replace") if log.exists() else ""
-        if "Rerun" not in text:
+        now = index.read_text() if index.exists() else ""
+        if not re.search(r"Rerun (?:to|LaTeX)", text) and now == before:
             break
     if not source.with_suffix(".pdf").exists():
         raise RuntimeError(f"xelatex made no PDF; its log, {log}, ends with\n{text[-2000:]}")
-    if missing := undefined(text):
-        raise RuntimeError(
-            f"{len(missing)} references lead nowhere in the PDF: {', '.join(sorted(set(missing))[:5])}"
-        )
+    if found := problems(text):
+        raise RuntimeError("\n".join([f"{len(found)} problems, told by {log}:", *found]))
 
 
 def main() -> int:
@@ -86,7 +115,7 @@ def main() -> int:
     ):
         return 1
     (source,) = LATEX.glob("*.tex")
-    source.write_text(complete(source.read_text()))
+    source.write_text(complete(source.read_text(), numbered_parts()))
     if subprocess.run(["kpsewhich", "bbm.sty"], capture_output=True, check=False).returncode:
         # jupyter-book's class asks for this package, which lies in half a gigabyte of fonts, and the book does not use it
         (LATEX / "bbm.sty").write_text(

@@ -73,9 +73,16 @@ MENDED = (
     (' id="proof-content"', ""),  # of every proof on a page, and used by nothing
     ('" id="proof">', ' is-proof">'),
     (' role="doc-biblioentry"', ""),
+    (' data-theme="auto"', ' data-theme="light"'),  # without JavaScript there were no colours
 )
-NO_SCRIPT = """<noscript><p class="no-script">JavaScript is off here: formulas stand as LaTeX, figures stand still, and the search is closed.
-The <a href="{root}book/intro.html#map">map</a> leads to every chapter.</p></noscript>
+NO_SCRIPT = """<noscript><style>
+.math:has(+ noscript > math) { position: absolute; font-size: 0; }
+div.math:has(+ noscript > math) { position: static; float: right; margin: 0 0 0 1rem; }
+div.math > .eqno { font-size: 1rem; }
+noscript:has(> math[display="block"]) { display: block; overflow-x: auto; }
+.sidebar-toggle, .btn-fullscreen-button, .dropdown-download-buttons { display: none; }
+</style><p class="no-script">JavaScript is off here: figures stand still, and the search is closed.
+The <a href="ROOTbook/intro.html#map">map</a> leads to every chapter.</p></noscript>
 """
 NAMES = re.compile(r"[\w-]+")
 WOFF2 = re.compile(r'url\([^)]*\.woff2"?\)\s*format\("woff2"\),\s*')
@@ -150,9 +157,11 @@ def light(page: str, folder: Path) -> str:
     text = re.sub(r'<img(?P<rest>[^>]*\bsrc="(?P<source>[^"]+)"[^>]*)>', sized, text)
     for wrong, right in MENDED:
         text = text.replace(wrong, right)
-    if "<noscript><p" not in text and (root := re.search(r'data-content_root="([^"]*)"', text)):
+    if 'class="no-script"' not in text and (
+        root := re.search(r'data-content_root="([^"]*)"', text)
+    ):
         article = '<article class="bd-article">'
-        text = text.replace(article, f"{article}\n{NO_SCRIPT.format(root=root[1])}")
+        text = text.replace(article, f"{article}\n{NO_SCRIPT.replace('ROOT', root[1])}")
     pieces = KEPT_SPACE.split(text)  # text, what keeps its space, the name of its tag, text, ...
     pieces[::3] = [re.sub(r"\n\s+", "\n", piece) for piece in pieces[::3]]
     del pieces[2::3]

@@ -1,6 +1,7 @@
-"""Writes the formulas of some pages as MathML, which browsers show by themselves: those pages load no MathJax.
+"""Writes formulas as MathML, which browsers show by themselves.
 
-They are the pages of ``mathml_pages`` in ``_config.yml``. The PDF is not concerned.
+The pages of ``mathml_pages`` in ``_config.yml`` have nothing else, and load no MathJax. Every other page has it beside what
+MathJax typesets, in a ``<noscript>`` for browsers without JavaScript. The PDF is not concerned.
 """
 
 import re
@@ -11,37 +12,69 @@ from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 
-# Browsers no longer know this attribute; these letters have characters of their own (those of ℝ and its kin get them).
+# Browsers no longer know this attribute; these letters have characters of their own.
 DOUBLE_STRUCK = re.compile(r'<mi mathvariant="double-struck">([A-Z])</mi>')
+# Commands that the converter leaves as they are where they follow another, such as \Bigl or \max
+LEFT = re.compile(r">\\([A-Za-z]+|[^A-Za-z])<")
+SIGNS = {"{": "{", "}": "}", "lceil": "⌈", "rceil": "⌉", "arg": "arg"}
+
+
+class FormulaWithoutScript(nodes.General, nodes.Inline, nodes.Element):
+    """A formula for browsers without JavaScript; it holds no text that the search would index."""
 
 
 def double_struck(letter: str) -> str:
     """Return a capital letter as blackboards have it."""
-    return unicodedata.lookup(f"MATHEMATICAL DOUBLE-STRUCK CAPITAL {letter}")
+    kind = "" if letter in "CHNPQRZ" else "MATHEMATICAL "
+    return unicodedata.lookup(f"{kind}DOUBLE-STRUCK CAPITAL {letter}")
 
 
 def mathml(latex: str, display: bool = False) -> str:
-    """Return a formula as a ``<math>`` element."""
+    """Return a formula as a ``<math>`` element.
+
+    Raises:
+        ValueError: for a formula with a command that would stay on the page as LaTeX.
+    """
     element = convert(latex, display="block" if display else "inline")
+    element = LEFT.sub(lambda found: f">{SIGNS.get(found[1], found[0][1:-1])}<", element)
+    if left := LEFT.search(element):
+        raise ValueError(
+            f"the formula {latex!r} has the command {left[0][1:-1]!r}, which MathML is not made of; write it otherwise, "
+            "or add it to SIGNS of mathml.py"
+        )
     return DOUBLE_STRUCK.sub(lambda found: f"<mi>{double_struck(found[1])}</mi>", element)
 
 
-def replace_formulas(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Replace the formulas of a page that is to load no MathJax."""
-    if app.builder.format != "html" or docname not in app.config.mathml_pages:
+def add_mathml(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Give the formulas of a page as MathML: instead of MathJax's or, for browsers without JavaScript, beside them."""
+    if app.builder.format != "html":
         return
+    alone = docname in app.config.mathml_pages
     for node in [*doctree.findall(nodes.math), *doctree.findall(nodes.math_block)]:
+        display = isinstance(node, nodes.math_block)
+        if not alone:
+            lines = r"\\" in node.astext() and not node.get("no-wrap", node.get("nowrap"))
+            latex = rf"\begin{{split}}{node.astext()}\end{{split}}" if lines else node.astext()
+            beside = FormulaWithoutScript("", mathml=mathml(latex, display))
+            node.parent.insert(node.parent.index(node) + 1, beside)
+            continue
         if node.get("number"):
             raise ValueError(
                 f"{docname} is among mathml_pages, and the formula {node.get('label')!r} on it is numbered, "
                 "which only MathJax pages can show; take the number or the page away"
             )
-        element = mathml(node.astext(), display=isinstance(node, nodes.math_block))
-        node.replace_self(nodes.raw("", element, format="html"))
+        node.replace_self(nodes.raw("", mathml(node.astext(), display), format="html"))
+
+
+def show(translator: Any, node: FormulaWithoutScript) -> None:
+    """Write a formula where browsers look only without JavaScript."""
+    translator.body.append(f"<noscript>{node['mathml']}</noscript>")
+    raise nodes.SkipNode
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension."""
     app.add_config_value("mathml_pages", [], "html")
-    app.connect("doctree-resolved", replace_formulas, priority=900)
+    app.add_node(FormulaWithoutScript, html=(show, None))
+    app.connect("doctree-resolved", add_mathml, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,25 +1,164 @@
-"""Numbers the claims of the PDF as the site does: by chapter."""
+"""Gives the PDF the site's numbers, its pictures and captions on one page each, and an index.
 
+LaTeX would count figures and equations by itself, otherwise than the site, where parts and some chapters have no number.
+"""
+
+import re
 from typing import Any
 
+from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx_proof import nodes as claims
+
+UNBROKEN = r"\par\noindent\begin{minipage}{\linewidth}", r"\end{minipage}\par"
+# Words of these need no index: they list or repeat
+NOT_INDEXED = re.compile(r"book/(intro|glossary|notation|paper|errata|api|references|executions)")
+NO_PROSE = (nodes.literal, nodes.math, nodes.FixedTextElement, nodes.title, addnodes.desc_signature)
 
 
 def count_by_chapter(app: Sphinx) -> None:
-    """Undo, while claims are numbered, that jupyter-book counts by section where the book has parts."""
+    """Undo that jupyter-book counts by section where the book has parts."""
     if app.builder.name == "latex":
         app.config["numfig_secnum_depth"] = 1
 
 
-def count_below_parts(app: Sphinx, env: BuildEnvironment) -> None:
-    """Restore it for the equations, which LaTeX numbers itself: its chapters are the second level, below the parts."""
-    if app.builder.name == "latex":
-        app.config["numfig_secnum_depth"] = 2
+def page_of(node: nodes.Node) -> str:
+    """Return the page that a node of the whole book comes from."""
+    while node is not None and not isinstance(node, addnodes.start_of_file):
+        node = node.parent
+    return "" if node is None else str(node["docname"])
+
+
+def latex(text: str) -> nodes.raw:
+    """Return a node that LaTeX reads as it stands."""
+    return nodes.raw("", text, format="latex")
+
+
+def insert_before(node: nodes.Element, new: nodes.Node) -> None:
+    """Put a node in front of another one."""
+    node.parent.insert(node.parent.index(node), new)
+
+
+def is_caption(node: nodes.Node) -> bool:
+    """Say whether a node stands below a picture to tell of it."""
+    numbered = isinstance(node, nodes.figure) and isinstance(node[0], nodes.caption)
+    return numbered or (
+        isinstance(node, nodes.paragraph) and len(node) == 1 and isinstance(node[0], nodes.emphasis)
+    )
+
+
+def join_captions(doctree: nodes.document) -> None:
+    """Move the picture at the end of a cell to its caption: no page is turned between them."""
+    for caption in [node for node in doctree.findall(nodes.Element) if is_caption(node)]:
+        place = caption.parent.index(caption)
+        above = caption.parent[place - 1] if place else None
+        pictures = list(above.findall(nodes.image)) if isinstance(above, nodes.Element) else []
+        if not pictures or pictures[-1].next_node(nodes.Text, descend=False, ascend=False):
+            continue
+        picture = pictures[-1]
+        picture.parent.remove(picture)
+        if isinstance(caption, nodes.figure):
+            caption.insert(0, picture)
+        else:
+            insert_before(caption, latex(UNBROKEN[0]))
+            insert_before(caption, picture)
+            caption.parent.insert(caption.parent.index(caption) + 1, latex(UNBROKEN[1]))
+
+
+def set_numbers(doctree: nodes.document, env: BuildEnvironment) -> None:
+    """Tell LaTeX the number of each figure and equation."""
+    for node in [*doctree.findall(nodes.figure), *doctree.findall(nodes.math_block)]:
+        kind, name = (
+            ("figure", "figure") if isinstance(node, nodes.figure) else ("displaymath", "equation")
+        )
+        known = env.toc_fignumbers.get(page_of(node), {}).get(kind, {})
+        if number := next((known[label] for label in node["ids"] if label in known), None):
+            written = ".".join(map(str, number))
+            insert_before(node, latex(rf"\renewcommand{{\the{name}}}{{{written}}}"))
+
+
+# ------------------------------------------------------------------ the index
+def patterns(term: str) -> list[re.Pattern[str]]:
+    """Return the ways in which a text may name a term of the glossary.
+
+    >>> [p.pattern for p in patterns("online label smoothing (OLS)")]
+    ['\\\\bonline\\\\ label\\\\ smoothings?\\\\b', '\\\\bOLS\\\\b']
+    """
+    name, _, short = term.rstrip(")").partition(" (")
+    found = []
+    for word in filter(None, (name, short)):
+        is_short = word.isupper()
+        ending, flags = ("", 0) if is_short else ("s?", re.IGNORECASE)
+        found.append(re.compile(rf"\b{re.escape(word)}{ending}\b", flags))
+    return found
+
+
+def is_set_off(text: nodes.Text) -> bool:
+    """Say whether a text is in bold type or italics, or a link to the glossary."""
+    return isinstance(text.parent, nodes.strong | nodes.emphasis | nodes.inline | nodes.reference)
+
+
+def entry(term: str) -> addnodes.index:
+    """Return an entry of the index."""
+    return addnodes.index(entries=[("single", term, "", "", None)])
+
+
+def add_index(doctree: nodes.document, terms: list[str]) -> None:
+    """Index each term where a chapter first names it, and where a title does.
+
+    A term of one common word counts where the text sets it off.
+    """
+    ways = {term: patterns(term) for term in sorted(terms, key=len, reverse=True)}
+    named: set[tuple[str, str]] = set()
+
+    def terms_in(text: str) -> list[str]:
+        found = []
+        for term, forms in ways.items():
+            for form in forms:
+                if form.search(text):
+                    found.append(term)
+                    text = form.sub(" ", text)  # label smoothing is not in adaptive label smoothing
+        return list(dict.fromkeys(found))
+
+    for title in list(doctree.findall(nodes.title)):
+        page = page_of(title)
+        if not NOT_INDEXED.match(page) and isinstance(title.parent, nodes.section):
+            for term in terms_in(title.astext()):
+                title.parent.insert(1, entry(term))
+                named.add((page, term))
+    for paragraph in list(doctree.findall(nodes.paragraph)):
+        page = page_of(paragraph)
+        if NOT_INDEXED.match(page) or not page:
+            continue
+        set_off = " | ".join(text for text in paragraph.findall(nodes.Text) if is_set_off(text))
+        plain = "".join(
+            text for text in paragraph.findall(nodes.Text) if not isinstance(text.parent, NO_PROSE)
+        )
+        common = [term for term in terms_in(plain) if term.isalpha() and term.islower()]
+        for term in terms_in(plain):
+            if term in common and term not in terms_in(set_off):
+                continue
+            if (page, term) not in named:
+                paragraph.insert(0, entry(term))
+                named.add((page, term))
+
+
+def prepare(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Do all of it to the whole book, as the LaTeX builder has put it together."""
+    if app.builder.name != "latex":
+        return
+    join_captions(doctree)
+    set_numbers(doctree, app.env)
+    objects = app.env.get_domain("std").objects
+    add_index(doctree, [name for kind, name in objects if kind == "term" and "$" not in name])
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension."""
+    # of a claim in the whole book, sphinx-proof finds the page by its title, which fails for some
+    claims.find_parent = lambda env, node, tag: page_of(node)
     app.connect("builder-inited", count_by_chapter, priority=900)
-    app.connect("env-check-consistency", count_below_parts)  # claims are numbered before
+    app.connect("doctree-resolved", prepare, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -35,3 +35,10 @@ const closeMenus = (but) => {
 };
 addEventListener("click", event => closeMenus(event.target.closest('[data-bs-toggle="dropdown"]')));
 addEventListener("keydown", event => event.key === "Escape" && closeMenus());
+
+// The lines that the search shows of a page hold no formula twice: what stands there for browsers without JavaScript goes.
+addEventListener("DOMContentLoaded", () => {
+  if (typeof Search === "undefined") return;
+  const toText = Search.htmlToText;
+  Search.htmlToText = (page, ...rest) => toText(page.replace(/<noscript>.*?<\/noscript>/gs, ""), ...rest);
+});

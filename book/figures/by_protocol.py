@@ -1,32 +1,37 @@
-"""Finished runs of an experiment, protocol by protocol, and in words who is ahead of whom in them (Chapters 9 and 11)."""
+"""Finished runs, protocol by protocol, in tables with AdamW, and in words who is ahead of whom (Chapters 9 to 12)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pandas import DataFrame
+from pandas import DataFrame, Series, concat
 
-from figures.ledger import Gap, accuracies, gap, gap_of
-from vlls.experiments import PROTOCOLS, highest_protocol
+from figures.ledger import Gap, accuracies, gap_of, rows_of
+from vlls.experiments import PROTOCOLS, accuracy_table, candidates_table, highest_protocol
 from vlls.experiments._choice import by_candidate
 from vlls.train import METHODS
 
 __all__ = [
     "PAPER_STD",
     "about",
+    "accuracies_and_adamw",
+    "adamw",
     "beside_sgd",
+    "candidates_and_adamw",
     "differences",
     "first_stds",
     "gaps_by_panel",
     "own_values_over_sgd",
     "runs_by_protocol",
     "who_is_ahead",
+    "with_label_smoothing",
 ]
 
 PAPER_STD = (50_000 * (0.9 + 0.001)) ** -0.5
 r""":math:`\sigma_0` of IVON on CIFAR-10 with the values of App. C.2."""
 
-_OTHERS = ("sgd", "ls", "sam")
+_ADAMW, _NOT_RUN = "AdamW", "not run"
+_OTHERS = ("sgd", "ls", "sam", "adamw")
 _SIDES = {1: "ahead", -1: "behind", 0: "not settled"}
 
 
@@ -49,6 +54,47 @@ def _main(rows: DataFrame) -> DataFrame:
     rows = rows.astype({"value": float, "test_accuracy": float})
     variant = rows["variant"].astype(object).fillna("") if "variant" in rows else ""
     return rows.assign(variant=variant)
+
+
+def adamw(rows: DataFrame) -> DataFrame:
+    """Return AdamW's runs at the protocol and in the panels of some runs, under SGD's name.
+
+    AdamW is no method of the package: ``benchmarks/adamw.py`` ran it, at one value.
+    """
+    runs = rows_of("adamw", rows["protocol"].iloc[0] if len(rows) else "")
+    return runs[runs["panel"].isin(rows["panel"])].assign(method="sgd")
+
+
+def accuracies_and_adamw(rows: DataFrame, how: str = "test") -> DataFrame:
+    """Return :func:`~vlls.experiments.accuracy_table` with a column for AdamW; cells without a run say so."""
+    table = accuracy_table(rows, how=how)
+    found = accuracy_table(adamw(rows))["SGD"].reindex(table.index)
+    table.insert(table.columns.get_loc("SGD") + 1, _ADAMW, found)
+    return table.replace("", _NOT_RUN).fillna(_NOT_RUN)
+
+
+def candidates_and_adamw(rows: DataFrame) -> DataFrame:
+    """Return :func:`~vlls.experiments.candidates_table` with a row for AdamW; cells without a run say so."""
+    table = candidates_table(rows)
+    found = candidates_table(adamw(rows)).reindex(index=["SGD"], columns=table.columns)
+    table = concat([table, found.rename(index={"SGD": _ADAMW})])
+    return table.replace("", _NOT_RUN).fillna(_NOT_RUN)
+
+
+def with_label_smoothing(rows: DataFrame) -> DataFrame:
+    r"""Return the runs of one protocol and, in their panels, those of LS at :math:`\alpha = 0.5`, which all have."""
+    protocol = rows["protocol"].iloc[0]
+    found = concat(rows_of(name, protocol) for name in ("fig5", "fig7", "cifar_n"))
+    found = found[(found["method"] == "ls") & (found["value"] == 0.5)]
+    found = found[found["panel"].isin(rows["panel"])].assign(experiment=rows["experiment"].iloc[0])
+    return concat([rows, found]).drop_duplicates("key", ignore_index=True)
+
+
+def _of(rows: DataFrame, method: str, variant: str = "") -> Series:
+    """Return a method's test accuracies in one panel (%), by seed; those of AdamW too."""
+    return (
+        accuracies(adamw(rows), "sgd") if method == "adamw" else accuracies(rows, method, variant)
+    )
 
 
 def first_stds(rows: DataFrame) -> list[float]:
@@ -81,8 +127,10 @@ def gaps_by_panel(
 
     Differences are taken seed by seed; :attr:`~figures.ledger.Gap.side` says which are clear.
     """
-    panels = _main(rows).groupby("panel", sort=False)
-    found = {str(panel): gap(of_panel, one, other, variants=variants) for panel, of_panel in panels}
+    found = {
+        str(panel): gap_of(_of(of_panel, one, variants[0]), _of(of_panel, other, variants[1]))
+        for panel, of_panel in _main(rows).groupby("panel", sort=False)
+    }
     return {panel: between for panel, between in found.items() if between is not None}
 
 
@@ -112,7 +160,7 @@ def beside_sgd(rows: DataFrame) -> str:
             label: gap_of(100 * of_one.set_index("seed")["test_accuracy"], plain)
             for label, of_one in by_candidate(of_panel).items()
             if label != METHODS["sgd"].label
-        }
+        } | {_ADAMW: gap_of(_of(of_panel, "adamw"), plain)}
         there = {label: between for label, between in found.items() if between is not None}
         parts = []
         for side, words in ((1, "above"), (-1, "below"), (0, "not settled against")):
@@ -128,6 +176,8 @@ def beside_sgd(rows: DataFrame) -> str:
 
 def _name(method: str) -> str:
     """Return a method as texts name it: the best of those that have a value tried."""
+    if method == "adamw":
+        return _ADAMW
     record = METHODS[method]
     return f"the best {record.label}" if record.sgd_value is not None else record.label
 
@@ -138,7 +188,7 @@ def differences(rows: DataFrame, others: Sequence[str] = _OTHERS) -> DataFrame:
     panels = [str(panel) for panel in _main(rows)["panel"].unique()]
     return DataFrame(
         {
-            column: [f"{g[p]}: {_SIDES[g[p].side]}" if p in g else "" for p in panels]
+            column: [f"{g[p]}: {_SIDES[g[p].side]}" if p in g else _NOT_RUN for p in panels]
             for column, g in found.items()
         },
         index=panels,

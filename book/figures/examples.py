@@ -100,11 +100,11 @@ def plot_noise_structure(
     first.plot([], [], "o", color=_BLUE, markersize=4, label="correct")
     first.plot([], [], "^", color=_ORANGE, markersize=5, label="misclassified")
     first.legend(loc="lower right", fontsize=8, handletextpad=0.1)
-    first.set_xlabel(r"doubt $1 - \max\,p$ (probability)", fontsize=9)
+    first.set_xlabel("doubt (probability)", fontsize=9)
     first.set_ylabel(_NOISE, fontsize=9)
     last.plot([_LEAST, 1], [_LEAST, 1], color=_INK, linewidth=0.8)
-    last.set_xlabel("second network's (probability)", fontsize=9)
-    last.set_ylabel("first network's noise (probability)", fontsize=9)
+    last.set_xlabel("second network (probability)", fontsize=9)
+    last.set_ylabel("noise, first network (probability)", fontsize=9)
     classes = np.unique(y)
     parts = middle.boxplot(
         [size[y == k] for k in classes],
@@ -141,7 +141,8 @@ def plot_relabelled_scores(scores: Mapping[str, Tensor], wrong: Tensor) -> Figur
             values = np.sort(as_array(score)[rows])
             share = np.arange(1, len(values) + 1) / len(values)
             ax.step(values, share, where="post", color=color, linestyle=style, label=label)
-        ax.set(xlabel=name, ylim=(0, 1))
+        most = float(score.max())
+        ax.set(xlabel=name, xlim=(-0.07 * most, 1.03 * most), ylim=(0, 1))
     axes[0, 0].set_ylabel("share of images at or below")
     axes[0, 0].legend(loc="lower right")
     return figure

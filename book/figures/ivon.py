@@ -166,7 +166,7 @@ def plot_hessian_start(
         ax.axhline(target, color="black", linewidth=1.0, linestyle="dashed")
         if 1 / (1 - beta2) < seen:
             ax.axvline(1 / (1 - beta2), color="0.5", linewidth=1.0, linestyle="dotted")
-        ax.set(title=rf"$1 - \beta_2$ = {1 - beta2:.5g}", xlabel="step", xlim=(0, seen))
+        ax.set(title=rf"$1 - \beta_2$ = {1 - beta2:.5g}", xlabel="step", xlim=(-0.04 * seen, seen))
     axes[0, 0].set_ylabel(r"$h$, mean over the weights (nats)")
     legend_above(figure, 3)
     return figure

@@ -519,7 +519,7 @@ def plot_first_and_second_order(record: Mapping[str, Any]) -> Figure:
             look = {"color": _COLORS[name], "marker": _MARKERS[name], "linestyle": "none"}
             ax.errorbar(x.mean(), y.mean(), **errors, **look, capsize=2, label=label)
         ax.set_title(_title(rate), fontsize=10)
-        ax.set_xlabel("variation of the noise (std / mean)", fontsize=9)
+        ax.set_xlabel("variation of the noise", fontsize=9)
         ax.margins(0.2)
     axes[0].set_ylabel("accuracy above VON's (points)")
     legend_above(figure, 2, fontsize=8)

@@ -43,15 +43,15 @@ def plot_memorised(runs: DataFrame) -> Figure:
     names = list(runs[["method", "name"]].drop_duplicates().itertuples(index=False))
     of_method = {method: [n for m, n in names if m == method] for method, _ in names}
     for ax, (title, of_panel) in zip(axes[0], panels.items(), strict=True):
-        for (method, name), points in of_panel.groupby(["method", "name"], sort=False):
+        accuracy = of_panel["test_accuracy"].astype(float)
+        guesses = accuracy < 0.3 * accuracy.max()
+        if guesses.any():
+            title += f"\n{guesses.sum()} runs that guess are not drawn"
+        for (method, name), points in of_panel[~guesses].groupby(["method", "name"], sort=False):
             record, fill = METHODS[method], _FILLS[of_method[method].index(name) % len(_FILLS)]
             look = {"color": record.colour, "marker": record.marker, "fillstyle": fill}
             at = 100 * points[["memorised", "test_accuracy"]].astype(float)
             ax.plot(*at.to_numpy().T, linestyle="none", markersize=7, label=name, **look)
-        accuracy = 100 * of_panel["test_accuracy"].astype(float)
-        if (guesses := int((accuracy < 0.3 * accuracy.max()).sum())) and guesses < len(accuracy):
-            ax.set_ylim(bottom=accuracy[accuracy >= 0.3 * accuracy.max()].min() - 1)
-            title += f"\n{guesses} runs that guess are below the axis"
         ax.set_title(title, fontsize=10)
         ax.set_xlabel("wrong labels learned by heart (%)")
     axes[0, 0].set_ylabel(ACCURACY)

@@ -12,11 +12,12 @@ from threading import Thread
 
 import pytest
 from browser import chromium, console_errors, missing, resize, theme
-from site_checks import HTML, SITE, names
+from chapters import chapters
+from site_checks import HTML, SITE, built, names
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
-PHONE = 390  # pixels
+PHONES = (390, 320)  # pixels
 FIRST_PAGE = 300_000  # bytes of the first page and of all that it loads, uncompressed
 SETTLED = """
     const done = arguments[arguments.length - 1];
@@ -106,14 +107,65 @@ CONTRAST = """
     }
     return [...found.values()];
 """
-# Barriers of WCAG that axe-core calls serious or critical. Contrast is measured above, in both themes. Whether a
-# formula scrolls depends on when its font comes; book.js sees to it.
+# Barriers of WCAG that axe-core calls serious or critical, and the order of headings and landmarks; with a list of
+# rules, those alone. Letters of formulas and words of code would take it minutes: CONTRAST measures those.
 BARRIERS = """
-    const done = arguments[arguments.length - 1];
-    axe.run(document, {preload: false, resultTypes: ['violations'], rules: {'color-contrast': {enabled: false},
-        'scrollable-region-focusable': {enabled: false}}}).then(found => done(
-        found.violations.filter(rule => ['serious', 'critical'].includes(rule.impact))
+    const done = arguments[arguments.length - 1], only = arguments.length > 1 ? {runOnly: arguments[0]} : {};
+    const order = rule => ['region', 'heading-order'].includes(rule.id) || rule.id.startsWith('landmark-');
+    axe.run({exclude: [['mjx-container'], ['.highlight span']]}, {preload: false, resultTypes: ['violations'], ...only})
+        .then(found => done(found.violations
+            .filter(rule => ['serious', 'critical'].includes(rule.impact) || order(rule))
             .map(rule => rule.id + ': ' + rule.nodes[0].html.slice(0, 200))));
+"""
+# Whatever the keyboard stops at without a ring around it, around what holds it or around a part of it, or unseen. The
+# check is made after a key was pressed, so that a browser shows its rings.
+UNSEEN_FOCUS = """
+    const ring = tag => {
+        const style = getComputedStyle(tag);
+        return [style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 1, style.boxShadow].join();
+    };
+    const found = new Set();
+    for (const tag of document.querySelectorAll('a[href], button, input, select, summary, [tabindex]')) {
+        if (tag.tabIndex < 0 || tag.disabled || !tag.checkVisibility({visibilityProperty: true})) continue;
+        const around = [tag.parentElement, tag, ...tag.children], before = around.map(ring);
+        tag.focus({preventScroll: true});
+        const shown = around.some((other, i) => ring(other) !== before[i]) || ring(tag).startsWith('true');
+        const seen = tag.type === 'radio' || tag.checkVisibility({opacityProperty: true});
+        if (document.activeElement === tag && !(shown && seen)) found.add(tag.outerHTML.slice(0, 120));
+        tag.blur();
+    }
+    return [...found];
+"""
+# Faults of a page without JavaScript: LaTeX instead of formulas, controls that nothing answers, missing sentences.
+DEAF = """
+    const seen = tag => Boolean(tag) && tag.checkVisibility(), all = name => [...document.querySelectorAll(name)];
+    const formulas = all('.bd-content .math').filter(tag => {
+        const beside = tag.nextElementSibling;
+        const text = [...tag.childNodes].some(node => node.nodeType === 3 && node.textContent.trim());
+        return text && getComputedStyle(tag).fontSize !== '0px' || !beside || !beside.querySelector('math');
+    });
+    const figures = all('.vlls-figure').filter(tag => seen(tag.querySelector('.vlls-live'))
+        || !seen(tag.querySelector('.vlls-instead')) || !tag.textContent.includes('JavaScript'));
+    const buttons = all('article button, .bd-header-article button').filter(seen);
+    if (!document.querySelector('article')) return [];
+    const coloured = getComputedStyle(document.documentElement).getPropertyValue('--pst-color-background');
+    const told = seen(document.querySelector('.no-script'));
+    return [...formulas, ...figures, ...buttons].map(tag => tag.outerHTML.slice(0, 150))
+        .concat(told ? [] : ['it does not say so'], coloured ? [] : ['it has no colours']);
+"""
+# Of an interactive figure: its picture, and the controls at which Tab stops (of choices, the one that is chosen).
+PICTURE = (
+    "return [...arguments[0].querySelectorAll('svg, img[data-part], .vlls-bars')].map(tag => tag.outerHTML).join('')"
+)
+STOPS = """
+    return [...arguments[0].querySelectorAll('input, button')].filter(tag =>
+        tag.checkVisibility() && !tag.disabled && (tag.type !== 'radio' || tag.checked));
+"""
+BEFORE = """
+    const place = document.createElement('span');
+    place.tabIndex = -1;
+    arguments[0].before(place);
+    place.focus();
 """
 
 
@@ -146,21 +198,140 @@ def test_page_in_a_browser(browser, path):
         theme(browser, name)
         assert browser.execute_script(CONTRAST) == [], name
     assert browser.execute_script(NOT_TURNED) == []
-    resize(browser, PHONE)
-    browser.execute_async_script(SETTLED)
-    assert browser.execute_script(TOO_WIDE) == []
-    assert browser.execute_script(CUT) == []
+    for width in PHONES:
+        resize(browser, width)
+        browser.execute_async_script(SETTLED)
+        assert browser.execute_script(TOO_WIDE) == [], width
+        assert browser.execute_script(CUT) == [], width
     assert console_errors(browser) == []
 
 
-@pytest.mark.parametrize("path", [path for path in HTML if path.parent.name == "book"], ids=names)
+@pytest.mark.parametrize("path", HTML, ids=names)
 def test_nothing_bars_a_screen_reader_or_a_keyboard(browser, path):
     resize(browser, 1280)
     browser.get(path.as_uri())
     browser.execute_async_script(SETTLED)
     browser.execute_script(axe_core())
+    theme(browser, "light")
     assert browser.execute_async_script(BARRIERS) == []
+    theme(browser, "dark")
+    assert browser.execute_async_script(BARRIERS, ["color-contrast"]) == []
+    press(browser, "TAB")
+    assert browser.execute_script(UNSEEN_FOCUS) == []
     assert console_errors(browser) == []
+
+
+def press(browser, *names):
+    """Press keys wherever the focus is."""
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    for name in names:
+        ActionChains(browser).send_keys(getattr(Keys, name, name)).perform()
+
+
+def wait(browser, condition):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(browser, 20, poll_frequency=0.05).until(lambda _: condition())
+
+
+@pytest.mark.parametrize("path", HTML, ids=names)
+def test_without_javascript_a_page_can_be_read(browser, path):
+    resize(browser, 1280)
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.get(path.as_uri())
+        assert browser.execute_script(DEAF) == []
+        resize(browser, min(PHONES))
+        assert browser.execute_script(TOO_WIDE) == []
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+    console_errors(browser)
+
+
+INTERACTIVE = [path for path in HTML if 'class="vlls-figure"' in path.read_text(encoding="utf-8")]
+
+
+def test_interactive_figures_are_on_the_site():
+    assert len(INTERACTIVE) >= 4
+
+
+@pytest.mark.parametrize("path", INTERACTIVE, ids=names)
+def test_keys_reach_and_move_every_interactive_figure(browser, path):
+    from selenium.webdriver.common.by import By
+
+    resize(browser, 1280)
+    browser.get(path.as_uri())
+    browser.execute_async_script(SETTLED)
+    for figure in browser.find_elements(By.CSS_SELECTOR, ".vlls-figure"):
+        stops = browser.execute_script(STOPS, figure)
+        browser.execute_script(BEFORE, figure)
+        for stop in stops:
+            press(browser, "TAB")
+            assert browser.switch_to.active_element == stop, stop.get_attribute("outerHTML")
+        parts = (
+            "input[type=radio]:checked",
+            "input[type=range]",
+            "[data-part=back]",
+            "[data-part=next]",
+            "[data-part=play]",
+        )
+        for control in [tag for part in parts for tag in figure.find_elements(By.CSS_SELECTOR, part)]:
+            if not browser.execute_script("return arguments[0].checkVisibility()", control):
+                continue
+            before = browser.execute_script(PICTURE, figure)
+            browser.execute_script("arguments[0].focus()", control)
+            highest = control.get_attribute("value") == control.get_attribute("max")
+            press(browser, "SPACE" if control.tag_name == "button" else "ARROW_LEFT" if highest else "ARROW_RIGHT")
+            wait(browser, lambda before=before, figure=figure: browser.execute_script(PICTURE, figure) != before)
+    assert console_errors(browser) == []
+
+
+def test_keys_copy_unfold_search_and_open_the_menus(browser):
+    from selenium.webdriver.common.by import By
+
+    def focus(name):
+        browser.execute_script("arguments[0].focus()", (found := browser.find_element(By.CSS_SELECTOR, name)))
+        return found
+
+    resize(browser, 1280)
+    browser.get(built(chapters()[1]).as_uri())
+    browser.execute_async_script(SETTLED)
+    press(browser, "TAB")
+    copy = focus("div.doctest button.copybtn, .cell:not(.tag_hide-input) button.copybtn")
+    assert browser.execute_script("return getComputedStyle(arguments[0]).outlineStyle", copy) != "none"
+    press(browser, "ENTER")
+    wait(browser, lambda: "success" in copy.get_attribute("class"))
+    solution = focus(".toggle-button-hidden")
+    press(browser, "SPACE")
+    wait(browser, lambda: "toggle-button-hidden" not in solution.get_attribute("class"))
+    cell = focus("details.above-input > summary")
+    press(browser, "SPACE")
+    assert cell.find_element(By.XPATH, "..").get_attribute("open")
+    menu = focus('[data-bs-toggle="dropdown"]')
+    press(browser, "SPACE", "TAB")
+    assert menu.get_attribute("aria-expanded") == "true"
+    assert browser.execute_script("return document.activeElement.matches('.dropdown-menu *')")
+    press(browser, "ESCAPE")
+    assert menu.get_attribute("aria-expanded") == "false"
+    before = browser.execute_script("return document.documentElement.dataset.mode")
+    focus(".theme-switch-button")
+    press(browser, "SPACE")
+    assert browser.execute_script("return document.documentElement.dataset.mode") != before
+    resize(browser, PHONES[0])
+    focus(".bd-header-article .primary-toggle")
+    press(browser, "ENTER")
+    wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "#pst-primary-sidebar-modal[open]"))
+    press(browser, "ESCAPE")
+    wait(browser, lambda: not browser.find_elements(By.CSS_SELECTOR, "#pst-primary-sidebar-modal[open]"))
+    resize(browser, 1280)
+    focus(".search-button-field")
+    press(browser, "SPACE")
+    wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "#pst-search-dialog[open]"))
+    press(browser, *"IVON", "ENTER")
+    wait(browser, lambda: browser.current_url.endswith("search.html?q=IVON"))
+    console_errors(browser)
 
 
 def test_the_first_page_is_light(browser):

@@ -50,7 +50,7 @@ def found(browser, tmp_path):
         for name in ("light", "dark"):
             theme(browser, name)
             names |= {name} if browser.execute_script(checks.CONTRAST) else set()
-        resize(browser, checks.PHONE)
+        resize(browser, checks.PHONES[0])
         names |= {"cut"} if browser.execute_script(checks.CUT) else set()
         names |= {"width"} if browser.execute_script(checks.TOO_WIDE) else set()
         return names | ({"console"} if console_errors(browser) else set())

@@ -148,10 +148,12 @@ def test_the_paths_of_theorem_1_are_those_of_plain_loops():
     assert ends.pop("exact") < 1e-14 and min(ends.values()) > 0.1
 
 
-def test_a_finished_figure_stands_for_theorem_1_where_nothing_moves():
-    figure = figures()["theorem_1"]
-    with Image.open(io.BytesIO(figure._repr_png_())) as picture:
-        assert picture.width > 600
-    assert figures()["two_noises"]._repr_png_() is None
+def test_a_picture_stands_for_each_figure_where_nothing_moves():
+    for figure in figures().values():
+        with Image.open(io.BytesIO(figure._repr_png_())) as picture:
+            assert picture.width > 1000  # 150 dots an inch on the width of the page
+            assert len(picture.convert("RGB").getcolors(1 << 20)) > 20
+        shown = BeautifulSoup(figure._repr_html_(), "html.parser").select(".vlls-instead img")
+        assert len(shown) == (not figure.still)
     with pytest.raises(ValueError, match=r"examples=1 is not allowed; choose a number of 2 or more"):
         explore_theorem_1(examples=1)

@@ -1,45 +1,181 @@
-"""book/pdf.py: what it changes in the LaTeX source, what it refuses, and what it says without LaTeX."""
+"""book/pdf.py and book/_ext/pdf_numbers.py: what they change, what they refuse, and what is said without LaTeX."""
+
+from pathlib import Path
+from types import SimpleNamespace
 
 import pdf
 import pytest
+from _ext import pdf_numbers
+from docutils import nodes, utils
+from sphinx import addnodes
 
 SOURCE = r"""\begin{document}
-\part{Before you start}\chapter{Notation}
-\part{Part I. Theory}\chapter{One}
+\part{Before you start}
+\chapter{Notation}
+\part{Part I. Theory}
+\chapter{One}
+\part{The verdict}
+\chapter{The ledger}
 \sphinxincludegraphics{{../abc}.png}
-\label{None:thm-x}\hyperref[\detokenize{book/04_x:thm-x}]{Theorem 4.1}
 \end{document}"""
 
 
-def test_chapters_are_numbered_as_on_the_site_and_every_claim_has_its_page():
-    tex = pdf.complete(SOURCE)
-    assert tex.index(r"\setcounter{chapter}{0}") < tex.index(r"\part{Part I. Theory}")
-    assert tex.index(r"\setcounter{secnumdepth}{-2}") < tex.index(r"\chapter{Notation}")
-    assert r"\label{book/04_x:thm-x}" in tex and "None:" not in tex
+# ------------------------------------------------------------------ book/pdf.py
+def test_chapters_have_numbers_in_the_parts_in_which_the_site_numbers_them():
+    tex = pdf.complete(SOURCE, ["Part I. Theory"])
+    depth = {}
+    for line in tex.splitlines():
+        if "secnumdepth" in line:
+            now = line
+        elif line.startswith((r"\chapter", r"\part")):
+            depth[line] = now
+    numbered = [line for line, now in depth.items() if "{2}" in now]
+    assert numbered == [r"\chapter{One}"] and len(depth) == 6
     assert r"{{abc}.png}" in tex
 
 
-def test_unknown_references_are_found_across_lines():
-    log = (
-        "LaTeX Warning: Reference `thm-\nvon' on page 3 undefined on input line 2.\nCitation `khan' on page 1 undefined"
-    )
-    assert pdf.undefined(log) == ["thm-von", "khan"]
-    assert pdf.undefined("Output written on book.pdf (395 pages)") == []
+def test_the_numbered_parts_are_those_of_the_table_of_contents():
+    assert pdf.numbered_parts() == ["Part I. Theory", "Part II. Experiments"]
+    with pytest.raises(RuntimeError, match=r"no part 'Part II'"):
+        pdf.complete(SOURCE, ["Part II"])
+
+
+LOG = r"""
+LaTeX Warning: Reference `thm-von' on page 3 undefined on input line 2.
+LaTeX Warning: Citation `khan' on page 1 undefined
+Overfull \hbox (2.5pt too wide) in paragraph at lines 1--2
+Overfull \hbox (40.0pt too wide) in paragraph at lines 3--4
+Overfull \hbox (40.0pt too wide) in paragraph at lines 3--4
+Missing character: There is no ⚠ (U+26A0) in font [FreeMono.otf]/OT:script=latn!
+"""
+
+
+def test_a_reader_s_problems_are_found_in_the_log_and_each_is_told_once():
+    assert pdf.problems(LOG) == [
+        "thm-von leads nowhere",
+        "khan leads nowhere",
+        "no ⚠ in [FreeMono.otf]",
+        "a line too long by 40.0 points, in paragraph at lines 3--4",
+    ]
+    assert pdf.problems("Output written on book.pdf (395 pages)") == []
 
 
 def test_without_latex_it_says_what_to_install_and_builds_nothing(monkeypatch, capsys):
     monkeypatch.setattr(pdf.shutil, "which", lambda name: None)
     monkeypatch.setattr(pdf.build, "execute_what_is_new", lambda: pytest.fail("it has begun to build"))
     assert pdf.main() == 2
-    assert "needs xelatex, kpsewhich" in (error := capsys.readouterr().err) and "apt-get install" in error
+    error = capsys.readouterr().err
+    assert "needs xelatex, makeindex, kpsewhich" in error and "apt-get install" in error
+    assert error.count("\n") == 1
+
+
+def run_that_writes(monkeypatch, source: Path, log: str, *, makes_pdf: bool) -> list[str]:
+    """Stand in for the programs: return their names as they are called."""
+    called = []
+
+    def run(command, **_):
+        called.append(command[0])
+        source.with_suffix(".log").write_text(log)
+        if makes_pdf:
+            source.with_suffix(".pdf").touch()
+
+    monkeypatch.setattr(pdf.subprocess, "run", run)
+    return called
 
 
 def test_a_failed_run_leaves_no_pdf_and_shows_the_log(monkeypatch, tmp_path):
     source = tmp_path / "book.tex"
     source.with_suffix(".pdf").touch()
-    monkeypatch.setattr(
-        pdf.subprocess, "run", lambda *_, **__: source.with_suffix(".log").write_text("! Emergency stop")
-    )
+    run_that_writes(monkeypatch, source, "! Emergency stop", makes_pdf=False)
     with pytest.raises(RuntimeError, match="Emergency stop"):
         pdf.typeset(source)
     assert not source.with_suffix(".pdf").exists()
+
+
+def test_a_pdf_with_problems_is_refused_and_one_without_is_run_until_it_stands_still(monkeypatch, tmp_path):
+    source = tmp_path / "book.tex"
+    run_that_writes(monkeypatch, source, LOG, makes_pdf=True)
+    with pytest.raises(RuntimeError, match=r"4 problems(.|\n)*too long by 40.0 points"):
+        pdf.typeset(source)
+    called = run_that_writes(monkeypatch, source, "Rerun to get cross-references right.", makes_pdf=True)
+    pdf.typeset(source)
+    assert called == ["xelatex", "makeindex"] * pdf.RUNS
+    called = run_that_writes(monkeypatch, source, "Package: rerunfilecheck, Rerun checks", makes_pdf=True)
+    pdf.typeset(source)
+    assert called == ["xelatex", "makeindex"]
+
+
+# ------------------------------------------------------------------ book/_ext/pdf_numbers.py
+def book(*children: nodes.Node, page: str = "book/05_x") -> nodes.document:
+    """The whole book with one page."""
+    doctree = utils.new_document("")
+    doctree += addnodes.start_of_file("", *children, docname=page)
+    return doctree
+
+
+def test_figures_and_equations_get_the_site_s_numbers():
+    figure = nodes.figure("", nodes.caption("", "Peak."), ids=["fig-peak"])
+    equation = nodes.math_block("", "x", ids=["equation-eq-a"], label="eq-a")
+    doctree = book(figure, equation, nodes.math_block("", "y", ids=[]))
+    numbers = {"figure": {"fig-peak": (5, 3)}, "displaymath": {"equation-eq-a": (5, 12)}}
+    pdf_numbers.set_numbers(doctree, SimpleNamespace(toc_fignumbers={"book/05_x": numbers}))
+    raw = [node.astext() for node in doctree.findall(nodes.raw)]
+    assert raw == [r"\renewcommand{\thefigure}{5.3}", r"\renewcommand{\theequation}{5.12}"]
+    assert isinstance(figure.parent[figure.parent.index(figure) - 1], nodes.raw)
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+def test_a_caption_takes_the_picture_above_it_along(numbered):
+    picture = nodes.image(uri="a.png")
+    cell = nodes.container("", nodes.paragraph("", "printed"), picture)
+    if numbered:
+        caption = nodes.figure("", nodes.caption("", "Peak."), ids=["fig-peak"])
+    else:
+        caption = nodes.paragraph("", "", nodes.emphasis("", "Peak."))
+    doctree = book(cell, caption, nodes.paragraph("", "text"))
+    pdf_numbers.join_captions(doctree)
+    assert cell.astext() == "printed" and not list(cell.findall(nodes.image))
+    if numbered:
+        assert caption[0] is picture
+    else:
+        place = caption.parent.index(caption)
+        around = caption.parent[place - 2 : place + 2]
+        assert around[1] is picture and around[2] is caption
+        assert "minipage" in around[0].astext() and "minipage" in around[3].astext()
+
+
+def entries(doctree: nodes.document) -> list[tuple[str, str]]:
+    return [
+        (node["entries"][0][1], node.parent.astext()[:9]) for node in doctree.findall(addnodes.index)
+    ]
+
+
+TERMS = ["label smoothing (LS)", "online label smoothing (OLS)", "push", "SAM"]
+
+
+def test_the_index_has_a_term_where_a_page_first_names_it():
+    doctree = book(
+        nodes.paragraph("", "1st: push and the same"),
+        nodes.paragraph("", "2nd: Online label smoothing"),
+        nodes.paragraph("", "3rd: label smoothing, SAM"),
+        nodes.paragraph("", "4th: LS and OLS"),
+        nodes.paragraph("", "5th: ", nodes.strong("", "push")),
+    )
+    pdf_numbers.add_index(doctree, TERMS)
+    assert entries(doctree) == [
+        ("online label smoothing (OLS)", "2nd: Onli"),
+        ("SAM", "3rd: labe"),
+        ("label smoothing (LS)", "3rd: labe"),
+        ("push", "5th: push"),
+    ]
+
+
+def test_a_title_is_indexed_in_place_of_the_text_and_a_list_of_terms_is_not():
+    section = nodes.section("", nodes.title("", "SAM"), nodes.paragraph("", "SAM is a step."))
+    doctree = book(section)
+    pdf_numbers.add_index(doctree, TERMS)
+    assert [node.parent for node in doctree.findall(addnodes.index)] == [section]
+    assert section.index(next(section.findall(addnodes.index))) == 1
+    glossary = book(nodes.paragraph("", "SAM"), page="book/glossary")
+    pdf_numbers.add_index(glossary, TERMS)
+    assert entries(glossary) == []

@@ -15,13 +15,17 @@ sys.path.insert(0, str(BOOK))
 from figures.by_protocol import (  # noqa: E402
     PAPER_STD,
     about,
+    accuracies_and_adamw,
+    adamw,
     beside_sgd,
+    candidates_and_adamw,
     differences,
     first_stds,
     gaps_by_panel,
     own_values_over_sgd,
     runs_by_protocol,
     who_is_ahead,
+    with_label_smoothing,
 )
 from figures.data_dependent import plot_accuracy_by_class, plot_take_off  # noqa: E402
 from figures.ledger import gap, label_information, rows_of  # noqa: E402
@@ -77,7 +81,7 @@ def test_differences_of_several_seeds_are_measured_by_their_error(sgd, word):
     shown = differences(rows)
     assert shown.loc["a", "IVON − SGD"].endswith(f"in 3 seeds: {word}")
     assert shown.loc["b", "IVON − SGD"] == "−0.5, one seed: not settled"
-    assert (shown[["IVON − the best LS", "IVON − the best SAM"]] == "").all().all()
+    assert (shown[["IVON − the best LS", "IVON − the best SAM", "IVON − AdamW"]] == "not run").all().all()
     text = who_is_ahead(rows)
     points = f"a ({gap.points:+.1f} ± {gap.error:.1f})".replace("-", "−")
     first = f"{word} in {points}; not settled in b (−0.5)" if word != "not settled" else f"{word} in {points}, b (−0.5)"
@@ -111,6 +115,35 @@ def test_each_candidate_is_told_beside_sgd():
         "against SGD: IVON (+0.2 ± 0.0)."
     )
     assert beside_sgd(runs(ivon=90)) == ""
+
+
+MNIST = "MNIST, symmetric 40 %"
+
+
+def test_adamw_stands_in_tables_where_it_was_run_and_the_others_say_so():
+    rows = pd.concat([runs(MNIST, ivon=(96, 97), sgd=95), runs("digits, symmetric 40 %", ivon=90)])
+    rows["best_test_accuracy"] = np.nan
+    script = load_table(BOOK / "results" / "adamw.csv")
+    of_mnist = 100 * script[script["panel"] == MNIST]["test_accuracy"].astype(float)
+    mean = f"{of_mnist.mean():.1f} ± {of_mnist.std():.1f}"
+    table = accuracies_and_adamw(rows)
+    assert table["AdamW"].tolist() == [mean, "not run"] and table.loc["digits, symmetric 40 %", "SGD"] == "not run"
+    assert accuracies_and_adamw(rows.assign(protocol="smoke"))["AdamW"].tolist() == ["not run"] * 2
+    row = candidates_and_adamw(rows).loc["AdamW"]
+    assert row[MNIST].startswith(f"{of_mnist.mean():.2f} ± ") and row["digits, symmetric 40 %"] == "not run"
+    gap = gaps_by_panel(rows, "ivon", "adamw")[MNIST]
+    seeds = script[script["panel"] == MNIST].set_index("seed")["test_accuracy"].astype(float)
+    assert gap.points == pytest.approx(96.5 - 100 * seeds[[0, 1]].mean()) and gap.seeds == 2
+    assert "against AdamW" in who_is_ahead(rows) and f"{MNIST}. " in beside_sgd(rows) and "AdamW (" in beside_sgd(rows)
+    assert set(adamw(rows)["panel"]) == {MNIST} and adamw(rows[:0]).empty
+
+
+def test_label_smoothing_is_put_beside_runs_of_the_same_panels():
+    rows = runs_by_protocol(load_table(BOOK / "results" / "controls.csv"))["mnist"]
+    added = with_label_smoothing(rows)[len(rows) :]
+    assert set(added["panel"]) == set(rows["panel"]) == {MNIST, "MNIST, κ = 0.5"} and (added["value"] == 0.5).all()
+    assert set(added["method"]) == {"ls"} and (added["protocol"] == "mnist").all()
+    assert added.groupby("panel")["seed"].nunique().tolist() == [3, 3]
 
 
 def test_what_chapter_9_says_of_rivals_and_controls():

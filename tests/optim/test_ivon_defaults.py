@@ -11,7 +11,7 @@ import torch
 from ivon_problems import batch, cnn, images, mlp, needs_compiler, train_step, weights
 
 from vlls import EVON, IVON
-from vlls.optim.ivon import _cpu
+from vlls.optim.ivon import _cpu, _cuda
 
 OPTIONS = {"lr": 0.1, "ess": 30.0}
 
@@ -139,6 +139,54 @@ def test_a_read_only_cache(unbuilt, monkeypatch, taken):
     _cpu._library.cache_clear()
     trained()
     assert built.stat().st_mtime_ns == before.st_mtime_ns and list(own.iterdir()) == [built]
+
+
+# ---------------------------------------------------------------------- on a GPU
+@pytest.fixture
+def taken_for_a_gpu(monkeypatch):
+    """Parameters on the CPU go where those on a GPU go, as under Triton's interpreter, and no kernel was tried yet."""
+    monkeypatch.setattr(_cuda, "INTERPRETED", True)
+    for asks in ("supports", "works"):
+        monkeypatch.setattr(_cpu.FusedCPU, asks, lambda param: False)
+    monkeypatch.delitem(sys.modules, _cuda.__name__.replace("_cuda", "_triton"), raising=False)
+    _cuda._runs_on.cache_clear()
+    yield monkeypatch
+    _cuda._runs_on.cache_clear()
+
+
+class Uncompiled:
+    """Triton's kernel on a machine where it cannot compile."""
+
+    tried = 0
+
+    def __getitem__(self, grid):
+        Uncompiled.tried += 1
+        raise RuntimeError("Failed to find C compiler.")
+
+
+@pytest.mark.parametrize("lacks", ["Triton", "C compiler"])
+@pytest.mark.parametrize("make", [IVON, EVON])
+def test_a_gpu_without_triton_or_its_compiler_takes_torch_s_operations_without_a_word(make, lacks, taken_for_a_gpu):
+    Uncompiled.tried = 0
+    if lacks == "Triton":
+        taken_for_a_gpu.setitem(sys.modules, "triton", None)  # so that its import fails
+    else:
+        taken_for_a_gpu.setattr(_cuda, "_kernel", Uncompiled)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ours, optimizer = trained(make)
+        again, _ = trained(make)
+    assert torch.equal(ours, trained(make, fused=False)[0]) and torch.equal(ours, again)
+    assert "triton" not in optimizer.executor and f"executor: {optimizer.executor}" in repr(optimizer)
+    assert not optimizer.capturable and Uncompiled.tried == (lacks != "Triton")
+    with pytest.raises(RuntimeError, match=lacks):
+        trained(make, fused=True)
+
+
+def test_repr_tells_of_a_triton_that_is_missing(taken_for_a_gpu):
+    taken_for_a_gpu.setitem(sys.modules, "triton", None)
+    told = repr(IVON(mlp().parameters(), **OPTIONS, fused=True))
+    assert "executor: fused=True needs Triton" in told and "pip install triton, or leave fused=None" in told
 
 
 # ---------------------------------------------------------------------- other memory formats, convolutions

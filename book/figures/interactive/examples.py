@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 from torch import Tensor
 
-from figures.interactive.html import ID, InteractiveFigure, alpha_png
+from figures.interactive.html import COLOURS, ID, InteractiveFigure, alpha_png, png
 from vlls._validation import as_float64, check_finite
 from vlls.noise import LabelNoise
+from vlls.plots._style import WIDTH, styled
 
 __all__ = ["explore_examples"]
 
@@ -103,8 +105,36 @@ def explore_examples(
             "classes": names,
             "top": max(float(std[[*ends[0], *ends[1]]].max()), 1e-12),
         },
+        picture=png(_draw(ink[[*ends[0], *ends[1]]], examples, names)),
         still=groups,
     )
+
+
+@styled
+def _draw(ink: np.ndarray, examples: list[dict[str, Any]], names: list[str]) -> plt.Figure:
+    """Draw the images and, under each, its noise by class: of the most noise above, of the least below."""
+    columns = len(ink) // 2
+    figure, axes = plt.subplots(
+        4, columns, figsize=(WIDTH, 3.4), height_ratios=(2, 3, 2, 3), squeeze=False
+    )
+    top = max(max(example["bars"]) for example in examples)
+    for i, example in enumerate(examples):
+        row, column = 2 * (i // columns), i % columns
+        image, bars = axes[row : row + 2, column]
+        image.imshow(ink[i], cmap="gray_r", vmin=0, vmax=1)
+        image.set_title(example["noise"].replace("·", "·\n", 1), fontsize=6)
+        image.axis("off")
+        chosen = [COLOURS["orange" if k == example["label"] else "blue"] for k in range(len(names))]
+        bars.barh(range(len(names)), example["bars"], color=chosen)
+        bars.set(xlim=(0, 1.05 * top), xticks=[])
+        bars.set_yticks(
+            range(len(names)), names if column == 0 else [], fontsize=5, parse_math=False
+        )
+        bars.invert_yaxis()
+        bars.grid(visible=False)
+    axes[0, 0].text(-0.9, 0.5, "most", rotation=90, va="center", transform=axes[0, 0].transAxes)
+    axes[2, 0].text(-0.9, 0.5, "least", rotation=90, va="center", transform=axes[2, 0].transAxes)
+    return figure
 
 
 def _number(value: float, digits: int = 2) -> str:

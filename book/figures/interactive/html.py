@@ -14,11 +14,12 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 from vlls.plots._style import PALETTE
 
-__all__ = ["COLOURS", "InteractiveFigure", "alpha_png", "inside", "sliders"]
+__all__ = ["COLOURS", "InteractiveFigure", "alpha_png", "inside", "png", "sliders"]
 
 COLOURS = {
     "blue": PALETTE[0],
@@ -28,6 +29,7 @@ COLOURS = {
     "sky": PALETTE[9],
 }
 LIGHTER = 0.35  # share of white in the colours of lines and marks on a dark ground
+DPI = 180  # of the pictures
 ID = "@id@"  # stands in bodies for the id of the element
 
 
@@ -42,7 +44,7 @@ class InteractiveFigure:
         body: HTML of the controls, shown by the script; ``@id@`` stands for the id of the element.
         data: what the script draws; JSON.
         still: HTML that is shown with and without the script.
-        picture: a PNG of the figure when it is finished, which stands for it without the script and in the PDF.
+        picture: a PNG that stands for it in the PDF and, unless there is something still, without the script.
 
     Example:
         >>> from figures.interactive import explore_label_noise
@@ -55,25 +57,21 @@ class InteractiveFigure:
     instead: str
     body: str
     data: dict[str, Any]
+    picture: bytes
     still: str = ""
-    picture: bytes = b""
 
     def __repr__(self) -> str:
         return f"InteractiveFigure({self.name!r})"
 
-    def _repr_markdown_(self) -> str:
-        """Return the sentence that replaces it in the PDF."""
-        return f"*{self.name}: an interactive figure, to be moved on the site and in Jupyter.*"
-
-    def _repr_png_(self) -> bytes | None:
-        """Return the picture that replaces it in the PDF, if there is one."""
-        return self.picture or None
+    def _repr_png_(self) -> bytes:
+        """Return the picture that stands for it in the PDF."""
+        return self.picture
 
     def _repr_html_(self) -> str:
         """Return the element, with a new id at each call, since a page may hold it twice."""
         data = json.dumps(self.data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
         picture = ""
-        if self.picture:
+        if not self.still:
             address = f"data:image/png;base64,{base64.b64encode(self.picture).decode()}"
             picture = f'<img class="vlls-picture" src="{address}" alt="{escape(self.name)}">'
         inside = (
@@ -107,6 +105,16 @@ def alpha_png(values: np.ndarray, colour: tuple[float, float, float]) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True, transparency=bytes(range(256)))
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as a PNG of few colours, sharp enough to print."""
+    whole, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(whole, format="png", dpi=DPI, bbox_inches="tight")
+    with Image.open(whole) as picture:
+        few = picture.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    few.save(small, "PNG", optimize=True, dpi=(DPI, DPI))
+    return small.getvalue()
 
 
 def sliders(*rows: tuple[str, str, str, float, float, float, float]) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import matplotlib.pyplot as plt
 import torch
 
-from figures.interactive.html import InteractiveFigure, inside, sliders
+from figures.interactive.html import COLOURS, InteractiveFigure, inside, png, sliders
 from vlls.families import Bernoulli
+from vlls.plots._style import WIDTH, styled
 
 __all__ = ["explore_label_noise"]
 
@@ -92,7 +94,39 @@ def explore_label_noise(
         "(in Jupyter, run the cell or trust the notebook). The figure without sliders is in this chapter too.",
         body=body,
         data=data,
+        picture=png(_draw(mean, variance, axis)),
     )
+
+
+@styled
+def _draw(mean: float, variance: float, limit: float) -> plt.Figure:
+    f = torch.linspace(-limit, limit, 401, dtype=torch.float64)
+    place, spread = torch.tensor(mean, dtype=torch.float64), math.sqrt(variance)
+    family = Bernoulli()
+    noise, sigma = family.label_noise(f, torch.full_like(f, variance)), float(family.mean(place))
+    here = float(family.label_noise(place, torch.full_like(place, variance)))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.7))
+    bell = 0.95 / (1 + spread) * torch.exp(-((f - mean) ** 2) / (2 * variance))
+    left.fill_between(f, bell, color="0.85", label="Gaussian of f")
+    left.plot(f, family.mean(f), color="0.4", label="σ(f)")
+    left.plot([mean], [sigma], "o", color=COLOURS["blue"], label="σ at the mean")
+    left.plot(
+        [mean],
+        [sigma - here],
+        "o",
+        color=COLOURS["orange"],
+        label="mean of σ(f) under the Gaussian",
+    )
+    left.vlines(mean, sigma - here, sigma, color=COLOURS["noise"])
+    left.legend(fontsize=7, loc="upper left")
+    left.set_ylim(0, 1.45)
+    right.plot(f, noise, color=COLOURS["noise"])
+    right.plot([mean], [here], "o", color=COLOURS["noise"])
+    right.set_title(f"mean {mean:g}, variance {variance:g}: noise {here:.4f}", fontsize=9)
+    left.set_xlabel("f (logit)")
+    right.set_xlabel("mean of f (logit)")
+    right.set_ylabel("label noise ε")
+    return figure
 
 
 def _key(colour: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
-from figures.interactive.html import COLOURS, ID, InteractiveFigure
+from figures.interactive.html import COLOURS, ID, InteractiveFigure, png
 from vlls import GLM, Bernoulli, GaussianPosterior, gd_step, variational_gd_step
 from vlls.plots._style import WIDTH, legend_above, styled
 
@@ -137,7 +136,7 @@ def explore_theorem_1(seed: int = 3, examples: int = 24) -> InteractiveFigure:
             },
             "floor": FLOOR,
         },
-        picture=_picture(paths, distances),
+        picture=png(_draw(paths, distances)),
     )
 
 
@@ -160,10 +159,3 @@ def _draw(paths: dict[str, tuple[Tensor, Tensor]], distances: dict[str, Tensor])
     axes[0].set_ylabel("second weight", fontsize=8)
     legend_above(figure, 2, fontsize=8)
     return figure
-
-
-def _picture(paths: dict[str, tuple[Tensor, Tensor]], distances: dict[str, Tensor]) -> bytes:
-    """The finished paths under each noise, as a PNG."""
-    buffer = io.BytesIO()
-    _draw(paths, distances).savefig(buffer, format="png", dpi=130, bbox_inches="tight")
-    return buffer.getvalue()

@@ -5,7 +5,13 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
-from figures.interactive.html import ID, InteractiveFigure, inside, sliders
+import matplotlib.pyplot as plt
+import torch
+
+from figures.interactive.html import COLOURS, ID, InteractiveFigure, inside, png, sliders
+from vlls._quadrature import gaussian_expectation
+from vlls.families import Bernoulli
+from vlls.plots._style import WIDTH, styled
 
 __all__ = ["explore_two_noises"]
 
@@ -87,7 +93,57 @@ def explore_two_noises(logit: float = 1.5, variance: float = 2.0) -> Interactive
         f'<div class="vlls-sliders">{moved}</div>\n<div class="vlls-courses">{panels}</div>\n<dl>{numbers}</dl>\n'
         '<p class="vlls-says" data-part="says"></p>',
         data={"draws": [_draws(2), _draws(3)]},
+        picture=png(_draw(logit, variance)),
     )
+
+
+@styled
+def _draw(logit: float, variance: float) -> plt.Figure:
+    family, f = Bernoulli(), torch.linspace(-LARGEST_LOGIT, LARGEST_LOGIT, 241, dtype=torch.float64)
+    at = torch.tensor([logit], dtype=torch.float64)
+    drawn = at + math.sqrt(variance) * torch.tensor(_draws(2), dtype=torch.float64)[:, 0]
+
+    def mean(f: torch.Tensor) -> torch.Tensor:
+        return family.label_noise(f, torch.full_like(f, variance))
+
+    def size(f: torch.Tensor) -> torch.Tensor:
+        std = torch.full_like(f, math.sqrt(variance))
+        return gaussian_expectation(lambda g: (family.mean(g) - family.mean(f)) ** 2, f, std).sqrt()
+
+    figure, axes = plt.subplots(
+        2, 2, figsize=(WIDTH, 4.2), sharex="row", sharey="row", height_ratios=(2, 3)
+    )
+    for ax, colour, title in zip(
+        axes[0], ("noise", "blue"), ("mean noise", "sampled noise"), strict=True
+    ):
+        ax.axvspan(0, 1, color="0.93")
+        ax.set_title(title, color=COLOURS[colour])
+        ax.set_yticks([0, 1], ["label 0", "label 1"])
+        ax.set(xlim=(-1, 2), ylim=(-0.5, 1.5))
+        ax.grid(visible=False)
+    for label in (0, 1):
+        axes[0, 0].plot(
+            [label, label + float(mean(at))], [label] * 2, color=COLOURS["noise"], linewidth=6
+        )
+        axes[0, 1].plot(
+            [label - float(size(at)), label + float(size(at))],
+            [label] * 2,
+            color=COLOURS["blue"],
+            linewidth=6,
+        )
+        places = label + family.mean(at) - family.mean(drawn)
+        axes[0, 1].plot(places, [label - 0.25] * DRAWS, "|", color=COLOURS["blue"])
+    axes[1, 0].plot(f, mean(f), color=COLOURS["noise"])
+    axes[1, 0].plot(at, mean(at), "o", color=COLOURS["noise"])
+    axes[1, 1].fill_between(f, -size(f), size(f), color=COLOURS["blue"], alpha=0.25)
+    order = family.curvature(f) * math.sqrt(variance)
+    for sign in (-1, 1):
+        axes[1, 1].plot(f, sign * order, color="0.4", linestyle="dashed")
+        axes[1, 1].plot(at, sign * size(at), "o", color=COLOURS["blue"])
+    axes[1, 0].set_ylabel("noise (probability)")
+    for ax in axes[1]:
+        ax.set_xlabel(f"logit; dots at {logit:g}, variance {variance:g}")
+    return figure
 
 
 def _draws(classes: int) -> list[list[float]]:

@@ -10,7 +10,8 @@ import torch
 from contourpy import contour_generator
 from torch import Tensor
 
-from figures.interactive.html import COLOURS, ID, InteractiveFigure, alpha_png
+from figures.interactive.html import COLOURS, ID, InteractiveFigure, alpha_png, png
+from figures.von import plot_noise_plane
 from vlls._validation import as_float64, check_finite
 from vlls.families import Bernoulli
 from vlls.glm import GLM
@@ -67,10 +68,12 @@ def explore_von_steps(
         t: family.label_noise(*f).abs().reshape(shape).cpu().numpy() for t, f in marginals.items()
     }
     top = max(float(size.max()) for size in noise.values())
+    probabilities = {
+        t: family.expected_mean(*f).reshape(shape).cpu().numpy() for t, f in marginals.items()
+    }
     steps: list[dict[str, Any]] = []
     for t, q in posteriors.items():
-        probability = family.expected_mean(*marginals[t]).reshape(shape).cpu().numpy()
-        contours = contour_generator(x.numpy(), y.numpy(), probability)
+        contours = contour_generator(x.numpy(), y.numpy(), probabilities[t])
         at_data = glm.label_noise(q).abs()
         steps.append(
             {
@@ -85,6 +88,8 @@ def explore_von_steps(
                 "tenths": _lines(contours, 0.1) + _lines(contours, 0.9),
             }
         )
+    iterations = list(posteriors)
+    printed = dict.fromkeys([iterations[0], *iterations[1:2], iterations[-1]])
     dx, dy = (
         float(axis[1] - axis[0]) / 2 for axis in (x, y)
     )  # a pixel reaches half a step to either side
@@ -107,6 +112,16 @@ def explore_von_steps(
         "chapter that stands still shows the last of them.",
         body=_body(len(steps), top),
         data=data,
+        picture=png(
+            plot_noise_plane(
+                points,
+                glm.targets.cpu(),
+                x,
+                y,
+                {f"iteration {t}": torch.from_numpy(noise[t]) for t in printed},
+                {f"iteration {t}": probabilities[t] for t in printed},
+            )
+        ),
     )
 
 
