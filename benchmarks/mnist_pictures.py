@@ -27,7 +27,9 @@ SOURCE = "MNIST, training images (Y. LeCun, C. Cortes and C. J. C. Burges), CC B
 SETTING: dict[str, Any] = {"dataset": "mnist", "method": "ivon", "train_size": 6000, "epochs": 8, "eval_samples": 0}
 POSTERIORS = {"paper": "the paper's σ₀", "learned": "learned Σ"}
 WRONG, ALPHA = 0.2, 0.1
+SMOOTHING = float(LabelSmoothingLoss(ALPHA).label_noise(torch.zeros(1, 10), torch.tensor([0])).norm())  # of each label
 NOISY, DOUBTED = 10, 12  # images that are shown: at each end of the order, and of the labels in doubt
+EVERY = 10  # of the noise in order one value in so many is kept
 
 
 def trained(data: Path | None, **fields: Any) -> LoadedRun:
@@ -52,8 +54,14 @@ def noisy_and_clear(loaded: LoadedRun) -> dict[str, Any]:
         return picture(loaded, int(table.index[k]), **facts)
 
     ends = {"most": range(NOISY), "least": range(len(table.noise) - NOISY, len(table.noise))}
-    noise = [float(f"{value:.3g}") for value in table.noise]
-    return {"noise": noise, **{end: [at(k) for k in places] for end, places in ends.items()}}
+    noise = np.asarray(table.noise)
+    return {
+        "images": len(noise),
+        "noise": [float(f"{value:.3g}") for value in noise[::EVERY]],
+        "share_of_first_hundredth": float(noise[: len(noise) // 100].sum() / noise.sum()),
+        "share_above_smoothing": float((noise > SMOOTHING).mean()),
+        **{end: [at(k) for k in places] for end, places in ends.items()},
+    }
 
 
 def in_doubt(loaded: LoadedRun) -> dict[str, Any]:
@@ -78,7 +86,6 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     orders = {name: noisy_and_clear(trained(arguments.data, posterior=kind)) for kind, name in POSTERIORS.items()}
-    smoothing = LabelSmoothingLoss(ALPHA).label_noise(torch.zeros(1, 10), torch.tensor([0])).norm()
     doubted = in_doubt(trained(arguments.data, corruption="symmetric", rate=WRONG))
     write_record(
         arguments.output / "mnist_pictures.json",
@@ -86,7 +93,7 @@ def main() -> None:
         source=SOURCE,
         setting=SETTING,
         rate=WRONG,
-        smoothing={"alpha": ALPHA, "noise": float(smoothing)},
+        smoothing={"alpha": ALPHA, "noise": SMOOTHING},
         orders=orders,
         doubted=doubted,
     )

@@ -58,7 +58,9 @@ def problems(log: str) -> list[str]:
     ]
     found += [
         f"no {character} in {font}"
-        for character, font in re.findall(r"Missing character: There is no (\S+).* in font ([^:/;!]*)", log)
+        for character, font in re.findall(
+            r"Missing character: There is no (\S+).* in font ([^:/;!]*)", log
+        )
     ]
     found += [
         f"a line too long by {width} points, {place}"

@@ -389,25 +389,27 @@ def plot_noise_of_digits() -> Figure:
     shown = len(record["orders"][names[1]]["most"])
     figure, axes = plt.subplot_mosaic(
         [["order"] * shown, *([f"{end} {k}" for k in range(shown)] for end in ends)],
-        figsize=(_WIDTH, 4.0),
+        figsize=(_WIDTH, 3.5),
         dpi=_DPI,
-        height_ratios=(2.6, 1, 1),
+        height_ratios=(3.4, 1, 1),
     )
     ax = axes["order"]
     for name, color, dash in zip(names, PALETTE, ("dashed", "solid"), strict=False):
-        noise = np.array(record["orders"][name]["noise"]).clip(1e-5)
-        ax.semilogy(np.arange(1, len(noise) + 1), noise, color=color, linestyle=dash, label=name)
+        noise = record["orders"][name]["noise"]
+        place = 100 * np.arange(len(noise)) / len(noise)
+        ax.semilogy(place, noise, color=color, linestyle=dash, label=name)
     smoothing = record["smoothing"]
     label = f"label smoothing, α = {smoothing['alpha']}"
     ax.axhline(smoothing["noise"], color="0.35", linestyle="dotted", label=label)
-    ax.set(xlim=(0, len(noise) + 1), ylim=(1e-5, 1.5))
-    ax.set_xlabel("digits, those with the most noise first", fontsize=9)
+    ax.set(xlim=(0, 100), ylim=(1e-6, 1))
+    ax.set_xlabel("place of a digit, from the most noise to the least (%)", fontsize=9)
     ax.set_ylabel("noise (probability)", fontsize=9)
     ax.legend(fontsize=8.5)
     for end in ends:
         row = record["orders"][names[1]][end]
         strip = [axes[f"{end} {k}"] for k in range(shown)]
-        _strip(strip, pixels(row), [f"{digit['noise']:.2f}" for digit in row], [_INK] * shown)
+        titles = [f"{digit['noise']:.2f}" if end == "most" else "" for digit in row]
+        _strip(strip, pixels(row), titles, [_INK] * shown)
         strip[0].set_ylabel(end, fontsize=9)
     figure.set_label("noise-of-digits")  # the front page shows it too
     return figure

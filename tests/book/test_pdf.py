@@ -145,9 +145,7 @@ def test_a_caption_takes_the_picture_above_it_along(numbered):
 
 
 def entries(doctree: nodes.document) -> list[tuple[str, str]]:
-    return [
-        (node["entries"][0][1], node.parent.astext()[:9]) for node in doctree.findall(addnodes.index)
-    ]
+    return [(node["entries"][0][1], node.parent.astext()[:9]) for node in doctree.findall(addnodes.index)]
 
 
 TERMS = ["label smoothing (LS)", "online label smoothing (OLS)", "push", "SAM"]
