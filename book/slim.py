@@ -80,10 +80,10 @@ MENDED = (
 )
 NO_SCRIPT = """<noscript><style>
 .math:has(+ noscript > math) { position: absolute; font-size: 0; }
-div.math:has(+ noscript > math) { position: static; float: right; margin: 0 0 0 1rem; }
+div.math:has(+ noscript > math) { position: static; float: right; margin: 1rem 0 0 1rem; }
 div.math > .eqno { font-size: 1rem; }
 noscript:has(> math[display="block"]) { display: block; overflow-x: auto; }
-.sidebar-toggle, .btn-fullscreen-button, .dropdown-download-buttons { display: none; }
+.sidebar-toggle, .btn-fullscreen-button, .dropdown-download-buttons { display: none !important; }
 </style><p class="no-script">JavaScript is off here: figures stand still, and the search is closed.
 The <a href="ROOTbook/intro.html#map">map</a> leads to every chapter.</p></noscript>
 """

@@ -145,7 +145,7 @@ UNSEEN_FOCUS = """
 # Faults of a page without JavaScript: LaTeX instead of formulas, controls that nothing answers, missing sentences.
 DEAF = """
     const seen = tag => Boolean(tag) && tag.checkVisibility(), all = name => [...document.querySelectorAll(name)];
-    const formulas = all('.bd-content .math').filter(tag => {
+    const formulas = all('article .math').filter(tag => {
         const beside = tag.nextElementSibling;
         const text = [...tag.childNodes].some(node => node.nodeType === 3 && node.textContent.trim());
         return text && getComputedStyle(tag).fontSize !== '0px' || !beside || !beside.querySelector('math');

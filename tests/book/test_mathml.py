@@ -23,6 +23,8 @@ def test_formulas_become_elements_that_browsers_know():
     assert 'display="block"' in mathml.mathml("y_i", display=True)
     assert "<mi>𝔼</mi>" in mathml.mathml(r"\mathbb E")
     assert "<mi>ℝ</mi>" in mathml.mathml(r"\mathbb R^P")
+    assert "<mi>ℒ</mi>" in mathml.mathml(r"\mathcal L(q)") and "<mi>𝒩</mi>" in mathml.mathml(r"\mathcal N")
+    assert "<mi>𝐦</mi>" in mathml.mathml(r"\mathbf m")
 
 
 def test_no_command_is_left():
