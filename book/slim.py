@@ -58,6 +58,9 @@ NEEDED_BY = {
 REFERENCE = re.compile(
     r'[ \t]*(?:<script\b[^>]*\bsrc="(?P<script>[^"]+)"[^>]*>\s*</script>|<link\b[^>]*\bhref="(?P<link>[^"]+)"[^>]*>)\n?'
 )
+# The theme's hidden top bar, which its script measures. In it are menu buttons to which the script would bind the menus, in
+# place of those that can be seen.
+TOP_BAR = re.compile(r'(<header id="pst-header"[^>]*>).*?(?=</header>)', re.DOTALL)
 KEPT_SPACE = re.compile(r"(<(pre|script|style|textarea)\b.*?</\2>)", re.DOTALL)
 # What the theme and sphinx-proof leave wrong for those who cannot see the page or point at it
 MENDED = (
@@ -77,10 +80,10 @@ MENDED = (
 )
 NO_SCRIPT = """<noscript><style>
 .math:has(+ noscript > math) { position: absolute; font-size: 0; }
-div.math:has(+ noscript > math) { position: static; float: right; margin: 0 0 0 1rem; }
+div.math:has(+ noscript > math) { position: static; float: right; margin: 1rem 0 0 1rem; }
 div.math > .eqno { font-size: 1rem; }
 noscript:has(> math[display="block"]) { display: block; overflow-x: auto; }
-.sidebar-toggle, .btn-fullscreen-button, .dropdown-download-buttons { display: none; }
+.sidebar-toggle, .btn-fullscreen-button, .dropdown-download-buttons { display: none !important; }
 </style><p class="no-script">JavaScript is off here: figures stand still, and the search is closed.
 The <a href="ROOTbook/intro.html#map">map</a> leads to every chapter.</p></noscript>
 """
@@ -152,7 +155,7 @@ def light(page: str, folder: Path) -> str:
             width, height = picture.size
         return f'<img loading="lazy" width="{width}" height="{height}"{image["rest"]}>'
 
-    text = REFERENCE.sub(kept, page)
+    text = REFERENCE.sub(kept, TOP_BAR.sub(r"\1", page))
     text = re.sub(r'(?<=")([^"]*\b_images/[^"]*)\.png(?=")', r"\1.webp", text)
     text = re.sub(r'<img(?P<rest>[^>]*\bsrc="(?P<source>[^"]+)"[^>]*)>', sized, text)
     for wrong, right in MENDED:

@@ -13,7 +13,7 @@ from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 
 # Browsers no longer know this attribute; these letters have characters of their own.
-DOUBLE_STRUCK = re.compile(r'<mi mathvariant="double-struck">([A-Z])</mi>')
+STYLED = re.compile(r'<mi mathvariant="(double-struck|script|bold)">([A-Za-z])</mi>')
 # Commands that the converter leaves as they are where they follow another, such as \Bigl or \max
 LEFT = re.compile(r">\\([A-Za-z]+|[^A-Za-z])<")
 SIGNS = {"{": "{", "}": "}", "lceil": "⌈", "rceil": "⌉", "arg": "arg"}
@@ -23,10 +23,13 @@ class FormulaWithoutScript(nodes.General, nodes.Inline, nodes.Element):
     """A formula for browsers without JavaScript; it holds no text that the search would index."""
 
 
-def double_struck(letter: str) -> str:
-    """Return a capital letter as blackboards have it."""
-    kind = "" if letter in "CHNPQRZ" else "MATHEMATICAL "
-    return unicodedata.lookup(f"{kind}DOUBLE-STRUCK CAPITAL {letter}")
+def styled(letter: str, style: str) -> str:
+    """Return a letter as the character that is double-struck, script or bold."""
+    name = f"{style} {'CAPITAL' if letter.isupper() else 'SMALL'} {letter}".upper()
+    try:
+        return unicodedata.lookup(f"MATHEMATICAL {name}")
+    except KeyError:  # ℝ, ℒ and others had one before there were the rest
+        return unicodedata.lookup(name)
 
 
 def mathml(latex: str, display: bool = False) -> str:
@@ -42,7 +45,7 @@ def mathml(latex: str, display: bool = False) -> str:
             f"the formula {latex!r} has the command {left[0][1:-1]!r}, which MathML is not made of; write it otherwise, "
             "or add it to SIGNS of mathml.py"
         )
-    return DOUBLE_STRUCK.sub(lambda found: f"<mi>{double_struck(found[1])}</mi>", element)
+    return STYLED.sub(lambda found: f"<mi>{styled(found[2], found[1])}</mi>", element)
 
 
 def add_mathml(app: Sphinx, doctree: nodes.document, docname: str) -> None:

@@ -60,6 +60,21 @@ def test_pictures_get_their_sizes_and_are_loaded_when_they_come_into_sight(tmp_p
     assert slim.light(light, tmp_path) == light
 
 
+def test_the_menus_are_bound_to_buttons_that_can_be_seen():
+    """The theme's script takes the first button on the page."""
+    bar = '<header id="pst-header" class="bd-header"><button class="primary-toggle">a</button></header>'
+    light = slim.light(f'{bar}<button class="primary-toggle">b</button>', Path())
+    assert light == '<header id="pst-header" class="bd-header"></header><button class="primary-toggle">b</button>'
+    assert slim.light(light, Path()) == light
+
+
+def test_a_page_without_scripts_has_colours_and_says_so():
+    page = '<html data-content_root="../" data-theme="auto"><article class="bd-article">'
+    light = slim.light(page, Path())
+    assert 'data-theme="light"' in light and 'href="../book/intro.html#map"' in light and "font-size: 0; }" in light
+    assert slim.light(light, Path()) == light
+
+
 def test_a_plot_gets_a_palette_and_a_photograph_keeps_its_colours(tmp_path):
     random = np.random.default_rng(0)
     plot = np.full((90, 120, 3), 255, np.uint8)
