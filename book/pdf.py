@@ -11,8 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import build
 import yaml
+
+import build
 
 WORK = build.BUILD / "pdf"  # a build of its own, so that the site's is left as it is
 LATEX = WORK / "_build" / "latex"
@@ -23,6 +24,7 @@ PACKAGES = (
     "fonts-freefont-otf"
 )
 RUNS = 5  # of xelatex, at most, until every reference is known
+FIRST = r"\phantomsection\label{\detokenize{book/intro::doc}}"
 WIDEST = 3.0  # points by which a line may be too long
 
 
@@ -30,6 +32,11 @@ def numbered_parts() -> list[str]:
     """Return the parts of the book whose chapters have numbers."""
     toc = yaml.safe_load((build.ROOT / "_toc.yml").read_text())
     return [part["caption"] for part in toc["parts"] if part.get("numbered")]
+
+
+def breakable(code: re.Match[str]) -> str:
+    """Return inline code with places where a line may end."""
+    return re.sub(r"\\_(?=\w)|:(?=[:\w])", r"\g<0>\\allowbreak{}", code[0])
 
 
 def complete(tex: str, numbered: list[str]) -> str:
@@ -45,6 +52,10 @@ def complete(tex: str, numbered: list[str]) -> str:
         heading = rf"\part{{{part}}}"
         below = r"\setcounter{secnumdepth}{2}" if part in numbered else ""
         tex = tex.replace(heading, f"{none}\n{heading}\n{below}", 1)
+    # a heading for the first page, whose own is the title of the book
+    tex = tex.replace(FIRST, r"\chapter{About this book}" + FIRST, 1)
+    # code in a line of text may break where names and paths do
+    tex = re.sub(r"\\sphinxupquote\{(?:[^{}]|\{[^{}]*\})*\}", breakable, tex)
     # a picture from another page: the pages of a PDF lie in no folders
     tex = tex.replace("{{../", "{{")
     return tex.replace(r"\begin{document}", none + "\n" + r"\begin{document}", 1)
@@ -58,7 +69,9 @@ def problems(log: str) -> list[str]:
     ]
     found += [
         f"no {character} in {font}"
-        for character, font in re.findall(r"Missing character: There is no (\S+).* in font ([^:/;!]*)", log)
+        for character, font in re.findall(
+            r"Missing character: There is no (\S+).* in font ([^:/;!]*)", log
+        )
     ]
     found += [
         f"a line too long by {width} points, {place}"

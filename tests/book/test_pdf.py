@@ -109,7 +109,7 @@ def test_a_pdf_with_problems_is_refused_and_one_without_is_run_until_it_stands_s
 def book(*children: nodes.Node, page: str = "book/05_x") -> nodes.document:
     """The whole book with one page."""
     doctree = utils.new_document("")
-    doctree += addnodes.start_of_file("", *children, docname=page)
+    doctree += nodes.section("", *children, docname=page)
     return doctree
 
 
@@ -145,9 +145,7 @@ def test_a_caption_takes_the_picture_above_it_along(numbered):
 
 
 def entries(doctree: nodes.document) -> list[tuple[str, str]]:
-    return [
-        (node["entries"][0][1], node.parent.astext()[:9]) for node in doctree.findall(addnodes.index)
-    ]
+    return [(node["entries"][0][1], node.parent.astext()[:9]) for node in doctree.findall(addnodes.index)]
 
 
 TERMS = ["label smoothing (LS)", "online label smoothing (OLS)", "push", "SAM"]
