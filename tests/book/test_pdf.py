@@ -177,3 +177,52 @@ def test_a_title_is_indexed_in_place_of_the_text_and_a_list_of_terms_is_not():
     glossary = book(nodes.paragraph("", "SAM"), page="book/glossary")
     pdf_numbers.add_index(glossary, TERMS)
     assert entries(glossary) == []
+
+
+# ------------------------------------------------------------------ proofs and tables
+def test_a_proof_is_text_that_ends_with_a_square():
+    inside = nodes.admonition("", nodes.paragraph("", "Proof. By hand."), nodes.paragraph("", "So it is."))
+    doctree = book(pdf_numbers.claims.proof_node("", inside), nodes.paragraph("", "after"))
+    pdf_numbers.set_proofs(doctree)
+    first, last, after = doctree[0].children
+    assert first[0].astext() == "Proof." and isinstance(first[0], nodes.emphasis)
+    assert first.astext() == "Proof. By hand." and after.astext() == "after"
+    assert r"\square" in last[-1].astext()
+
+
+def table(*rows: tuple[nodes.Node, ...]) -> nodes.table:
+    """A table of one paragraph a cell."""
+    group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in rows[0]))
+    group += nodes.tbody(
+        "", *(nodes.row("", *(nodes.entry("", nodes.paragraph("", "", cell)) for cell in row)) for row in rows)
+    )
+    return nodes.table("", group)
+
+
+def widths(one: nodes.table) -> list[int]:
+    return [spec["colwidth"] for spec in one.findall(nodes.colspec)]
+
+
+def test_a_wide_table_gets_columns_for_its_longest_words_and_a_narrow_one_is_left_alone():
+    name = "tests/book/test_pdf.py::test_a_wide_table"
+    wide = table((nodes.Text("Theorem"), nodes.literal("", name), nodes.Text("long words " * 20)))
+    narrow = table((nodes.Text("a"), nodes.Text("b")))
+    pdf_numbers.fit_tables(book(wide, narrow))
+    assert wide["classes"] == ["colwidths-given"] and narrow["classes"] == []
+    theorem, code, text = widths(wide)
+    assert theorem == len("Theorem") + pdf_numbers.PADDING
+    assert len("test_") < code < len(name) < text + len(name) / 2 and widths(narrow) == [1, 1]
+    assert sum(widths(wide)) == pytest.approx(pdf_numbers.LINE, abs=2)
+
+
+def test_a_tall_table_goes_on_on_the_next_page():
+    tall = table(*[(nodes.Text("a"), nodes.Text("b"))] * (pdf_numbers.TALL + 1))
+    low = table(*[(nodes.Text("a"), nodes.Text("b"))] * pdf_numbers.TALL)
+    pdf_numbers.fit_tables(book(tall, low))
+    assert "longtable" in tall["classes"] and low["classes"] == []
+
+
+def test_names_in_a_line_of_code_may_break_and_other_text_may_not():
+    tex = pdf.complete(r"a\_b \sphinxupquote{tests/test\_a.py::test\_b: c}", [])
+    assert r"a\_b " in tex
+    assert r"test\_\allowbreak{}a.py:\allowbreak{}:\allowbreak{}test\_\allowbreak{}b: c}" in tex
