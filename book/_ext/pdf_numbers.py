@@ -14,6 +14,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx_proof import nodes as claims
 
 UNBROKEN = r"\par\noindent\begin{minipage}{\linewidth}", r"\end{minipage}\par"
+SCALE = 80  # per cent of its size that a picture has on paper
 LINE, PADDING, TALL = 96, 2, 12  # letters on a line and beside a cell; rows of a table that breaks
 BREAKS = r"(?<=[\s/._:,-])"  # where a line of code may end
 # Words of these need no index: they list or repeat
@@ -55,10 +56,11 @@ def is_caption(node: nodes.Node) -> bool:
 def join_captions(doctree: nodes.document) -> None:
     """Move the picture at the end of a cell to its caption: no page is turned between them."""
     for caption in [node for node in doctree.findall(nodes.Element) if is_caption(node)]:
-        place = caption.parent.index(caption)
-        above = caption.parent[place - 1] if place else None
-        pictures = list(above.findall(nodes.image)) if isinstance(above, nodes.Element) else []
-        if not pictures or pictures[-1].next_node(nodes.Text, descend=False, ascend=False):
+        before = caption.parent[: caption.parent.index(caption)]
+        while before and isinstance(before[-1], nodes.target):
+            before.pop()
+        pictures = list(before[-1].findall(nodes.image)) if before else []
+        if not pictures:
             continue
         picture = pictures[-1]
         picture.parent.remove(picture)
@@ -215,6 +217,8 @@ def prepare(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Do all of it to the whole book, as the LaTeX builder has put it together."""
     if app.builder.name != "latex":
         return
+    for picture in doctree.findall(nodes.image):
+        picture.setdefault("scale", SCALE)
     join_captions(doctree)
     set_proofs(doctree)
     fit_tables(doctree)

@@ -132,7 +132,8 @@ def test_a_caption_takes_the_picture_above_it_along(numbered):
         caption = nodes.figure("", nodes.caption("", "Peak."), ids=["fig-peak"])
     else:
         caption = nodes.paragraph("", "", nodes.emphasis("", "Peak."))
-    doctree = book(cell, caption, nodes.paragraph("", "text"))
+    label = nodes.target(refid="fig-peak")
+    doctree = book(cell, label, caption, nodes.paragraph("", "text"))
     pdf_numbers.join_captions(doctree)
     assert cell.astext() == "printed" and not list(cell.findall(nodes.image))
     if numbered:
