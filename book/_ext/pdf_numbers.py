@@ -19,6 +19,7 @@ LINE, PADDING, TALL = 96, 2, 12  # letters on a line and beside a cell; rows of 
 BREAKS = r"(?<=[\s/._:,-])"  # where a line of code may end
 # Words of these need no index: they list or repeat
 NOT_INDEXED = re.compile(r"book/(intro|glossary|notation|paper|errata|api|references|executions)")
+OWN = re.compile(r"(?:attribute|property)\)$|\bfigures\b")  # names that nobody looks up
 NO_PROSE = (nodes.literal, nodes.math, nodes.FixedTextElement, nodes.title, addnodes.desc_signature)
 
 
@@ -213,6 +214,17 @@ def add_index(doctree: nodes.document, terms: list[str]) -> None:
                 named.add((page, term))
 
 
+def shorten_index(doctree: nodes.document) -> None:
+    """Leave fields and the figures' module out of the index, and name each module once."""
+    for node in doctree.findall(addnodes.index):
+        kept = []
+        for kind, text, *rest in node["entries"]:
+            if not OWN.search(text):
+                name = text.removeprefix("module; ").replace(r"\sigma", "σ")
+                kept.append(("single" if text.startswith("module; ") else kind, name, *rest))
+        node["entries"] = kept
+
+
 def prepare(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Do all of it to the whole book, as the LaTeX builder has put it together."""
     if app.builder.name != "latex":
@@ -224,6 +236,7 @@ def prepare(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     fit_tables(doctree)
     set_numbers(doctree, app.env)
     objects = app.env.get_domain("std").objects
+    shorten_index(doctree)
     add_index(doctree, [name for kind, name in objects if kind == "term" and "$" not in name])
 
 

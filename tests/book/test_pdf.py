@@ -180,6 +180,18 @@ def test_a_title_is_indexed_in_place_of_the_text_and_a_list_of_terms_is_not():
     assert entries(glossary) == []
 
 
+def test_fields_and_figures_are_left_out_of_the_index_and_a_module_stands_once():
+    texts = ["fit() (in module vlls.glm)", "mean (vlls.GLM attribute)", "f() (in module figures.von)", r"a \sigma"]
+    found = [("single", text, "", "", None) for text in texts] + [("pair", "module; vlls.glm", "", "", None)]
+    node = addnodes.index(entries=found)
+    pdf_numbers.shorten_index(book(node))
+    assert [kept[:2] for kept in node["entries"]] == [
+        ("single", "fit() (in module vlls.glm)"),
+        ("single", "a σ"),
+        ("single", "vlls.glm"),
+    ]
+
+
 # ------------------------------------------------------------------ proofs and tables
 def test_a_proof_is_text_that_ends_with_a_square():
     inside = nodes.admonition("", nodes.paragraph("", "Proof. By hand."), nodes.paragraph("", "So it is."))
