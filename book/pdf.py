@@ -54,6 +54,8 @@ def complete(tex: str, numbered: list[str]) -> str:
         tex = tex.replace(heading, f"{none}\n{heading}\n{below}", 1)
     # a heading for the first page, whose own is the title of the book
     tex = tex.replace(FIRST, r"\chapter{About this book}" + FIRST, 1)
+    # sphinx-proof puts no space between the number of a claim and its title
+    tex = re.sub(r"(\{note\}\{\w+ [\d.]+)(?=\N{EN DASH})", r"\1 ", tex)
     # code in a line of text may break where names and paths do
     tex = re.sub(r"\\sphinxupquote\{(?:[^{}]|\{[^{}]*\})*\}", breakable, tex)
     # a picture from another page: the pages of a PDF lie in no folders

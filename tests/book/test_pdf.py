@@ -235,6 +235,11 @@ def test_a_tall_table_goes_on_on_the_next_page():
     assert "longtable" in tall["classes"] and low["classes"] == []
 
 
+def test_a_space_parts_the_number_of_a_claim_from_its_title():
+    tex = pdf.complete(r"\begin{sphinxadmonition}{note}{Lemma 2.1– Bonnet}", [])
+    assert "{Lemma 2.1 – Bonnet}" in tex
+
+
 def test_names_in_a_line_of_code_may_break_and_other_text_may_not():
     tex = pdf.complete(r"a\_b \sphinxupquote{tests/test\_a.py::test\_b: c}", [])
     assert r"a\_b " in tex
