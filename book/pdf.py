@@ -11,25 +11,32 @@ import subprocess
 import sys
 from pathlib import Path
 
-import build
 import yaml
+
+import build
 
 WORK = build.BUILD / "pdf"  # a build of its own, so that the site's is left as it is
 LATEX = WORK / "_build" / "latex"
 PDF = build.BUILD / "vlls-book.pdf"
 PROGRAMS = ("xelatex", "makeindex", "kpsewhich")
 PACKAGES = (
-    "texlive-xetex texlive-latex-extra texlive-latex-recommended texlive-fonts-recommended texlive-plain-generic "
-    "fonts-freefont-otf"
+    "texlive-xetex texlive-latex-extra texlive-latex-recommended texlive-fonts-recommended texlive-pictures "
+    "fonts-freefont-otf fonts-dejavu-core fonts-dejavu-extra"
 )
 RUNS = 5  # of xelatex, at most, until every reference is known
-WIDEST = 3.0  # points by which a line may be too long
+FIRST = r"\phantomsection\label{\detokenize{book/intro::doc}}"
+WIDEST = 10.0  # points, a fifth of the margin, by which a line may be too long
 
 
 def numbered_parts() -> list[str]:
     """Return the parts of the book whose chapters have numbers."""
     toc = yaml.safe_load((build.ROOT / "_toc.yml").read_text())
     return [part["caption"] for part in toc["parts"] if part.get("numbered")]
+
+
+def breakable(code: re.Match[str]) -> str:
+    """Return inline code with places where a line may end."""
+    return re.sub(r"\\_(?=\w)|:(?=[:\w])", r"\g<0>\\allowbreak{}", code[0])
 
 
 def complete(tex: str, numbered: list[str]) -> str:
@@ -45,6 +52,12 @@ def complete(tex: str, numbered: list[str]) -> str:
         heading = rf"\part{{{part}}}"
         below = r"\setcounter{secnumdepth}{2}" if part in numbered else ""
         tex = tex.replace(heading, f"{none}\n{heading}\n{below}", 1)
+    # a heading for the first page, whose own is the title of the book
+    tex = tex.replace(FIRST, r"\chapter{About this book}" + FIRST, 1)
+    # sphinx-proof puts no space between the number of a claim and its title
+    tex = re.sub(r"(\{note\}\{\w+ [\d.]+)(?=\N{EN DASH})", r"\1 ", tex)
+    # code in a line of text may break where names and paths do
+    tex = re.sub(r"\\sphinxupquote\{(?:[^{}]|\{[^{}]*\})*\}", breakable, tex)
     # a picture from another page: the pages of a PDF lie in no folders
     tex = tex.replace("{{../", "{{")
     return tex.replace(r"\begin{document}", none + "\n" + r"\begin{document}", 1)

@@ -1,8 +1,9 @@
-"""Gives the PDF the site's numbers, its pictures and captions on one page each, and an index.
+"""Gives the PDF the site's numbers, captions that stay with their pictures, tables that fit, and an index.
 
 LaTeX would count figures and equations by itself, otherwise than the site, where parts and some chapters have no number.
 """
 
+import math
 import re
 from typing import Any
 
@@ -13,8 +14,12 @@ from sphinx.environment import BuildEnvironment
 from sphinx_proof import nodes as claims
 
 UNBROKEN = r"\par\noindent\begin{minipage}{\linewidth}", r"\end{minipage}\par"
+SCALE = 80  # per cent of its size that a picture has on paper
+LINE, PADDING, TALL = 96, 2, 12  # letters on a line and beside a cell; rows of a table that breaks
+BREAKS = r"(?<=[\s/._:,-])"  # where a line of code may end
 # Words of these need no index: they list or repeat
 NOT_INDEXED = re.compile(r"book/(intro|glossary|notation|paper|errata|api|references|executions)")
+OWN = re.compile(r"(?:attribute|property)\)$|\bfigures\b")  # names that nobody looks up
 NO_PROSE = (nodes.literal, nodes.math, nodes.FixedTextElement, nodes.title, addnodes.desc_signature)
 
 
@@ -25,8 +30,8 @@ def count_by_chapter(app: Sphinx) -> None:
 
 
 def page_of(node: nodes.Node) -> str:
-    """Return the page that a node of the whole book comes from."""
-    while node is not None and not isinstance(node, addnodes.start_of_file):
+    """Return the page that a node of the whole book comes from; its sections know it."""
+    while node is not None and not (isinstance(node, nodes.section) and "docname" in node):
         node = node.parent
     return "" if node is None else str(node["docname"])
 
@@ -52,10 +57,11 @@ def is_caption(node: nodes.Node) -> bool:
 def join_captions(doctree: nodes.document) -> None:
     """Move the picture at the end of a cell to its caption: no page is turned between them."""
     for caption in [node for node in doctree.findall(nodes.Element) if is_caption(node)]:
-        place = caption.parent.index(caption)
-        above = caption.parent[place - 1] if place else None
-        pictures = list(above.findall(nodes.image)) if isinstance(above, nodes.Element) else []
-        if not pictures or pictures[-1].next_node(nodes.Text, descend=False, ascend=False):
+        before = caption.parent[: caption.parent.index(caption)]
+        while before and isinstance(before[-1], nodes.target):
+            before.pop()
+        pictures = list(before[-1].findall(nodes.image)) if before else []
+        if not pictures:
             continue
         picture = pictures[-1]
         picture.parent.remove(picture)
@@ -65,6 +71,71 @@ def join_captions(doctree: nodes.document) -> None:
             insert_before(caption, latex(UNBROKEN[0]))
             insert_before(caption, picture)
             caption.parent.insert(caption.parent.index(caption) + 1, latex(UNBROKEN[1]))
+
+
+def set_proofs(doctree: nodes.document) -> None:
+    """Set proofs as text that ends with a square, not in boxes as claims."""
+    for proof in list(doctree.findall(claims.proof_node)):
+        box = proof[0]
+        first, last = box[0], box[-1]
+        if isinstance(first, nodes.paragraph) and first[0].astext().startswith("Proof. "):
+            first.replace(first[0], nodes.Text(first[0].astext().removeprefix("Proof. ")))
+            first.insert(0, nodes.emphasis("", "Proof."))
+            first.insert(1, nodes.Text(" "))
+        square = latex(r"\hspace*{\fill}\(\square\)")
+        (last if isinstance(last, nodes.paragraph) else box).append(square)
+        proof.replace_self(box.children)
+
+
+def fit_tables(doctree: nodes.document) -> None:
+    """Give the columns of wide tables widths by their words, and let tall tables go on on the next page."""
+    for table in doctree.findall(nodes.table):
+        rows = list(table.findall(nodes.row))
+        columns = list(zip(*rows, strict=False))
+        whole = [max(width(cell) for cell in column) for column in columns]
+        if sum(whole) > LINE:
+            least = [max(widest_word(cell) for cell in column) for column in columns]
+            spare = max(LINE - sum(least), 0)
+            wishes = [math.sqrt(most - word) for most, word in zip(whole, least, strict=True)]
+            for spec, word, wish in zip(table.findall(nodes.colspec), least, wishes, strict=True):
+                spec["colwidth"] = round(word + spare * wish / (sum(wishes) or 1))
+            table["classes"].append("colwidths-given")
+        if len(rows) > TALL:
+            table["classes"].append("longtable")
+            if "colwidths-given" not in table["classes"]:
+                for spec, most in zip(table.findall(nodes.colspec), whole, strict=True):
+                    spec["colwidth"] = most
+                table["classes"].append("colwidths-given")
+
+
+def width(cell: nodes.Element) -> int:
+    """Return how many letters wide a cell would be on one line."""
+    return sum(letters(text, str(text)) for text in cell.findall(nodes.Text)) + PADDING
+
+
+def widest_word(cell: nodes.Element) -> int:
+    """Return how many letters wide a cell is at the least: lines break at spaces, code at some signs, too."""
+    words = [
+        letters(text, word)
+        for text in cell.findall(nodes.Text)
+        for word in re.split(BREAKS if is_code(text) else r"[\s-]", str(text))
+    ]
+    return max(words, default=0) + PADDING
+
+
+def letters(text: nodes.Text, word: str) -> int:
+    """Return the width of a word of a text in letters."""
+    return math.ceil(len(word) * (1.25 if is_code(text) else 0.6 if is_math(text) else 1))
+
+
+def is_code(text: nodes.Text) -> bool:
+    """Say whether a text is code."""
+    return isinstance(text.parent, nodes.literal) or isinstance(text.parent.parent, nodes.literal)
+
+
+def is_math(text: nodes.Text) -> bool:
+    """Say whether a text is a formula, whose source is longer than it."""
+    return isinstance(text.parent, nodes.math)
 
 
 def set_numbers(doctree: nodes.document, env: BuildEnvironment) -> None:
@@ -124,7 +195,7 @@ def add_index(doctree: nodes.document, terms: list[str]) -> None:
 
     for title in list(doctree.findall(nodes.title)):
         page = page_of(title)
-        if not NOT_INDEXED.match(page) and isinstance(title.parent, nodes.section):
+        if page and not NOT_INDEXED.match(page) and isinstance(title.parent, nodes.section):
             for term in terms_in(title.astext()):
                 title.parent.insert(1, entry(term))
                 named.add((page, term))
@@ -136,22 +207,36 @@ def add_index(doctree: nodes.document, terms: list[str]) -> None:
         plain = "".join(
             text for text in paragraph.findall(nodes.Text) if not isinstance(text.parent, NO_PROSE)
         )
-        common = [term for term in terms_in(plain) if term.isalpha() and term.islower()]
         for term in terms_in(plain):
-            if term in common and term not in terms_in(set_off):
-                continue
-            if (page, term) not in named:
+            is_common = term.isalpha() and term.islower()
+            if (page, term) not in named and not (is_common and term not in terms_in(set_off)):
                 paragraph.insert(0, entry(term))
                 named.add((page, term))
+
+
+def shorten_index(doctree: nodes.document) -> None:
+    """Leave fields and the figures' module out of the index, and name each module once."""
+    for node in doctree.findall(addnodes.index):
+        kept = []
+        for kind, text, *rest in node["entries"]:
+            if not OWN.search(text):
+                name = text.removeprefix("module; ").replace(r"\sigma", "σ")
+                kept.append(("single" if text.startswith("module; ") else kind, name, *rest))
+        node["entries"] = kept
 
 
 def prepare(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Do all of it to the whole book, as the LaTeX builder has put it together."""
     if app.builder.name != "latex":
         return
+    for picture in doctree.findall(nodes.image):
+        picture.setdefault("scale", SCALE)
     join_captions(doctree)
+    set_proofs(doctree)
+    fit_tables(doctree)
     set_numbers(doctree, app.env)
     objects = app.env.get_domain("std").objects
+    shorten_index(doctree)
     add_index(doctree, [name for kind, name in objects if kind == "term" and "$" not in name])
 
 

@@ -7,6 +7,7 @@ there are runs: new rows change the sentence, and may change the word.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from html import escape
@@ -789,7 +790,29 @@ def findings() -> dict[str, Finding]:
 
 
 # ---------------------------------------------------------------------- pages
-class said(HTML):
+class Shown(HTML):
+    """A table for the site and, for the PDF, a list of the same."""
+
+    def __init__(self, table: str, items: list[tuple[str, str]]) -> None:
+        super().__init__(table)
+        self.items = items
+
+    def _repr_markdown_(self) -> str:
+        """Return each row as an item: its first cell in bold type, then the others."""
+        return "\n".join(f"- **{marks(first)}** {marks(others)}" for first, others in self.items)
+
+
+def marks(text: str) -> str:
+    """Return a text in Markdown, in which its signs mean nothing.
+
+    Example:
+        >>> print(marks("a_b*"))
+        a\\_b\\*
+    """
+    return re.sub(r"([\\`*_\[\]<>&#])", r"\\\1", text)
+
+
+class said(Shown):
     """The ledger's rows of some claims, shown in a notebook.
 
     Args:
@@ -805,7 +828,17 @@ class said(HTML):
             if name not in known:
                 raise ValueError(f"claim {name!r} is unknown; choose from {', '.join(known)}")
         self.findings = {name: known[name].judge() for name in names}
-        super().__init__(_table([(known[name], self.findings[name]) for name in names]))
+        rows = [(known[name], self.findings[name]) for name in names]
+        super().__init__(
+            _table(rows),
+            [
+                (
+                    f"{finding.verdict}:",
+                    f"“{claim.quote}” ({claim.where}). {finding.sentence} Numbers: {finding.number}.",
+                )
+                for claim, finding in rows
+            ],
+        )
 
 
 def ledger() -> HTML:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 
 import pandas as pd
-from IPython.display import HTML
 
-from figures.ledger import RESULTS, Gap, gap_of, rows_of
+from figures.ledger import RESULTS, Gap, Shown, gap_of, rows_of
 from figures.one_run import FOLDS, above_folds, calibrations, of_one_run
 from vlls.experiments._choice import best_runs
 from vlls.train import METHODS
@@ -231,9 +230,10 @@ ADVICE = (
 """The page's advice, in its order."""
 
 
-def advice() -> HTML:
+def advice() -> Shown:
     """Return the advice as a table, its texts whole."""
     rows = {one.wanted: {"take": one.take, "for": one.because()} for one in ADVICE}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("you want", axis="columns")
     with pd.option_context("display.max_colwidth", None):
-        return HTML(table.to_html(border=0, justify="left"))
+        html = table.to_html(border=0, justify="left")
+    return Shown(html, [(f"{one.wanted}:", f"{one.take}. {one.because()}") for one in ADVICE])

@@ -109,7 +109,7 @@ def test_a_pdf_with_problems_is_refused_and_one_without_is_run_until_it_stands_s
 def book(*children: nodes.Node, page: str = "book/05_x") -> nodes.document:
     """The whole book with one page."""
     doctree = utils.new_document("")
-    doctree += addnodes.start_of_file("", *children, docname=page)
+    doctree += nodes.section("", *children, docname=page)
     return doctree
 
 
@@ -132,7 +132,8 @@ def test_a_caption_takes_the_picture_above_it_along(numbered):
         caption = nodes.figure("", nodes.caption("", "Peak."), ids=["fig-peak"])
     else:
         caption = nodes.paragraph("", "", nodes.emphasis("", "Peak."))
-    doctree = book(cell, caption, nodes.paragraph("", "text"))
+    label = nodes.target(refid="fig-peak")
+    doctree = book(cell, label, caption, nodes.paragraph("", "text"))
     pdf_numbers.join_captions(doctree)
     assert cell.astext() == "printed" and not list(cell.findall(nodes.image))
     if numbered:
@@ -177,3 +178,69 @@ def test_a_title_is_indexed_in_place_of_the_text_and_a_list_of_terms_is_not():
     glossary = book(nodes.paragraph("", "SAM"), page="book/glossary")
     pdf_numbers.add_index(glossary, TERMS)
     assert entries(glossary) == []
+
+
+def test_fields_and_figures_are_left_out_of_the_index_and_a_module_stands_once():
+    texts = ["fit() (in module vlls.glm)", "mean (vlls.GLM attribute)", "f() (in module figures.von)", r"a \sigma"]
+    found = [("single", text, "", "", None) for text in texts] + [("pair", "module; vlls.glm", "", "", None)]
+    node = addnodes.index(entries=found)
+    pdf_numbers.shorten_index(book(node))
+    assert [kept[:2] for kept in node["entries"]] == [
+        ("single", "fit() (in module vlls.glm)"),
+        ("single", "a σ"),
+        ("single", "vlls.glm"),
+    ]
+
+
+# ------------------------------------------------------------------ proofs and tables
+def test_a_proof_is_text_that_ends_with_a_square():
+    inside = nodes.admonition("", nodes.paragraph("", "Proof. By hand."), nodes.paragraph("", "So it is."))
+    doctree = book(pdf_numbers.claims.proof_node("", inside), nodes.paragraph("", "after"))
+    pdf_numbers.set_proofs(doctree)
+    first, last, after = doctree[0].children
+    assert first[0].astext() == "Proof." and isinstance(first[0], nodes.emphasis)
+    assert first.astext() == "Proof. By hand." and after.astext() == "after"
+    assert r"\square" in last[-1].astext()
+
+
+def table(*rows: tuple[nodes.Node, ...]) -> nodes.table:
+    """A table of one paragraph a cell."""
+    group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in rows[0]))
+    group += nodes.tbody(
+        "", *(nodes.row("", *(nodes.entry("", nodes.paragraph("", "", cell)) for cell in row)) for row in rows)
+    )
+    return nodes.table("", group)
+
+
+def widths(one: nodes.table) -> list[int]:
+    return [spec["colwidth"] for spec in one.findall(nodes.colspec)]
+
+
+def test_a_wide_table_gets_columns_for_its_longest_words_and_a_narrow_one_is_left_alone():
+    name = "tests/book/test_pdf.py::test_a_wide_table"
+    wide = table((nodes.Text("Theorem"), nodes.literal("", name), nodes.Text("long words " * 20)))
+    narrow = table((nodes.Text("a"), nodes.Text("b")))
+    pdf_numbers.fit_tables(book(wide, narrow))
+    assert wide["classes"] == ["colwidths-given"] and narrow["classes"] == []
+    theorem, code, text = widths(wide)
+    assert theorem == len("Theorem") + pdf_numbers.PADDING
+    assert len("test_") < code < len(name) < text + len(name) / 2 and widths(narrow) == [1, 1]
+    assert sum(widths(wide)) == pytest.approx(pdf_numbers.LINE, abs=2)
+
+
+def test_a_tall_table_goes_on_on_the_next_page():
+    tall = table(*[(nodes.Text("a"), nodes.Text("b"))] * (pdf_numbers.TALL + 1))
+    low = table(*[(nodes.Text("a"), nodes.Text("b"))] * pdf_numbers.TALL)
+    pdf_numbers.fit_tables(book(tall, low))
+    assert "longtable" in tall["classes"] and low["classes"] == []
+
+
+def test_a_space_parts_the_number_of_a_claim_from_its_title():
+    tex = pdf.complete(r"\begin{sphinxadmonition}{note}{Lemma 2.1– Bonnet}", [])
+    assert "{Lemma 2.1 – Bonnet}" in tex
+
+
+def test_names_in_a_line_of_code_may_break_and_other_text_may_not():
+    tex = pdf.complete(r"a\_b \sphinxupquote{tests/test\_a.py::test\_b: c}", [])
+    assert r"a\_b " in tex
+    assert r"test\_\allowbreak{}a.py:\allowbreak{}:\allowbreak{}test\_\allowbreak{}b: c}" in tex
