@@ -240,11 +240,12 @@ class Estimator:
         It depends on the network, the family and the rank, and not on the batch.
         """
         r, k = self.line.num_directions, self.num_outputs
-        network = [self.line.operations(n) for n in (r, k)] if k / 2 <= r < k else []
-        if not network or None in network:
+        if not k / 2 <= r < k:
             return False
-        few, all_ = (n + operations(self.family, k, d) for n, d in zip(network, (r, k), strict=True))
-        return all_ < few
+        few, every = (self.line.operations(n) for n in (r, k))
+        if few is None or every is None:
+            return False
+        return every + operations(self.family, k, k) < few + operations(self.family, k, r)
 
     def parts(self, x: Tensor) -> Iterator[LabelNoise]:
         """Yield the noise of one part of the batch after the other."""
