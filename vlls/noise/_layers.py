@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from vlls._bases import Bases, project
 from vlls.noise._call import Lookup
 
+MOVE = 32  # multiplications of a product that take the time of an operation on one number in memory
 READ = ("weight", "bias")  # the parameters that rules read; a module may have others, of which they know nothing
 _Turned = Mapping[str, Bases] | None  # by parameter
 _Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -44,6 +45,13 @@ class Rule(ABC):
     def turns(self, name: str) -> bool:
         """Whether :meth:`covariance` takes weights of a parameter that are independent in bases of its axes."""
         return False
+
+    def operations(self, r: int, size: int, weight: torch.Size | None) -> int:
+        """Count the multiplications for one example and r directions, of :meth:`covariance` and to the layer's input.
+
+        ``size`` numbers are in the layer's output of one example.
+        """
+        return 3 * MOVE * r * size
 
     def covariance(
         self,
@@ -118,11 +126,21 @@ class _Multiplier(Rule):
                 u, g = _turned(u, g, self.shape(u, g), bases["weight"])
             num_groups, num_out = g.shape[2:4]
             var = variances["weight"].reshape(num_groups, num_out, -1)
-            r, j, t = g.shape[0], u.shape[2], u.shape[3]
-            by_position = t * (t + 1) // 2 * j + r * t * t + r * r * t
-            by_weight = r * j * (t + r + 32)  # to move a number takes the time of some multiplications
+            by_position, by_weight = _each_way(g.shape[0], u.shape[2], u.shape[3])
             total += (_by_position if by_position < by_weight else _by_weight)(u, g, var, block)
         return total
+
+    def operations(self, r: int, size: int, weight: torch.Size | None) -> int:
+        if weight is None:
+            return super().operations(r, size, weight)
+        out = weight[0]
+        j, t = weight.numel() // out, size // out
+        return out * (r * j * t + min(_each_way(r, j, t)))
+
+
+def _each_way(r: int, j: int, t: int) -> tuple[int, int]:
+    """Multiplications for an output channel with j weights at t positions: by position, and by weight."""
+    return t * (t + 1) // 2 * j + r * t * t + r * r * t, r * j * (t + r + MOVE)
 
 
 class Linear(_Multiplier):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vlls._warnings import warn_caller
 from vlls.noise._call import borrowed, differentiable
 from vlls.noise._checks import MEBIBYTE, available_memory, check_logits, memory_aim
+from vlls.noise._layers import MOVE
 from vlls.noise._posterior import gram
 from vlls.noise._trace import Pass, Seen, Site, backward_once, contribution, forward, gradients, sites_of
 from vlls.noise._trial import Trials, prepare
@@ -83,12 +84,18 @@ class Linearization:
         self.posterior = self.setting.posterior
         self._grown = {name: mean.requires_grad_() for name, mean in self.posterior.mean.items()}
         self._look(x, trials, instead)
-        self.num_directions = min(num_directions or self.setting.num_outputs, self.setting.num_outputs)
         names = [name for site in self._sites if not site.variances for name in site.names]
         names += [name for name in self._others if name not in self.posterior.std]
         # how many parts of the network add rows to each basis of the posterior that is not independent
         self._shared = Counter(self.posterior.basis(name) for name in names)
-        self._batch, self._block = self._divide(memory_limit, x.device)
+        self._room = memory_limit, x.device
+        self.take(num_directions or self.setting.num_outputs)
+
+    def take(self, num_directions: int) -> None:
+        """Pull so many functions of the logits back at once, or as many as there are logits."""
+        num_directions = min(num_directions, self.setting.num_outputs)
+        self._batch, self._block = self._divide(num_directions, *self._room)
+        self.num_directions = num_directions
 
     # ------------------------------------------------------------------ places
     def _look(self, x: Tensor, trials: Trials, instead: str) -> None:
@@ -102,7 +109,8 @@ class Linearization:
         self._sizes = sum(one.sizes), max(one.sizes, default=1)  # of one example, in elements
         self._uses = _uses(two, self._grown)  # how often each parameter enters the logits
         pairs = zip(one.seen, two.seen, strict=True) if len(one.seen) == len(two.seen) else ()
-        found = [replace(a.site, axis=axis) for a, b in pairs if (axis := _batch_axis(a, b)) is not None]
+        axes = [(a, _batch_axis(a, b)) for a, b in pairs]
+        found = [replace(a.site, axis=axis, size=a.output_shape.numel()) for a, axis in axes if axis is not None]
         needed = Counter(name for site in sites for name in site.names)  # three share an attention's weight
         seen = Counter(name for site in found for name in site.names)
         sound = {name for name, number in self._uses.items() if number == 1 and seen[name] == needed[name]}
@@ -122,10 +130,10 @@ class Linearization:
                 )
 
     # ------------------------------------------------------------------ how much at a time
-    def _divide(self, memory_limit: float | None, device: torch.device) -> tuple[int, int]:
+    def _divide(self, r: int, memory_limit: float | None, device: torch.device) -> tuple[int, int]:
         """Examples of a part, and bytes of a block of one layer's weight gradients."""
         aim = memory_aim(memory_limit, device)
-        r, k = self.num_directions, self.setting.num_outputs
+        k = self.setting.num_outputs
         total, largest = self._sizes
         ungrouped = sum(self.posterior.mean[name].numel() for name in self._others)
         one = self._itemsize * (3 * total + (4 * r + 9) * largest + r * (ungrouped + self._held()) + 3 * r * k)
@@ -143,6 +151,16 @@ class Linearization:
         """Numbers of the rows of one example that are kept until all parts have added theirs."""
         lengths = {self.posterior.basis(name): self.posterior.length(name) for name in self.posterior.mean}
         return sum(lengths[basis] for basis, number in self._shared.items() if number > 1)
+
+    def operations(self, r: int) -> int | None:
+        """Count an example's multiplications for r directions; None if a weight has no rule or depends on others."""
+        if self._others or not all(site.variances for site in self._sites):
+            return None
+        weights = (site.variances.get("weight") for site in self._sites)
+        return 3 * MOVE * r * self._sizes[0] + sum(
+            site.rule.operations(r, site.size, None if weight is None else weight.shape)
+            for site, weight in zip(self._sites, weights, strict=True)
+        )
 
     def covariances(self, x: Tensor) -> Tensor:
         """V of every example, (B, K, K)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
@@ -20,7 +21,7 @@ from vlls.noise._call import borrowed, differentiable
 from vlls.noise._checks import available_memory, check_logits, forward_derivatives, memory_aim
 from vlls.noise._linearization import Linearization, differentiable_input
 from vlls.noise._options import NoiseOptions, keywords
-from vlls.noise._push import bend, leading_directions, mean_bend, push, symmetric_root, the_family
+from vlls.noise._push import bend, leading_directions, mean_bend, operations, push, symmetric_root, the_family
 from vlls.noise._trial import Setting, prepare
 from vlls.posterior import _AnyPosterior
 
@@ -160,7 +161,8 @@ def label_noise_moments(model: nn.Module, posterior: _AnyPosterior, x: Tensor, o
         method: one of the four.
         family: of the labels; :class:`.Categorical` if left out, :class:`.Bernoulli` for a single logit. A family with
             one natural parameter applies to each logit by itself.
-        rank: directions of ``rank``, at least 1.
+        rank: directions of ``rank``, at least 1. Half of the classes or more are all of them, as in ``exact``, where
+            that takes fewer operations: for a small network or nearly all classes, whatever the batch.
         num_samples: draws of the weights for ``monte_carlo`` (at least 2), of directions for ``direction``.
         antithetic: draw weights of ``monte_carlo`` in pairs m + d, m - d: the first-order part of the noise cancels
             from ``mean_shift``, whose error falls by orders of magnitude for a sharp posterior; that of ``magnitude``
@@ -227,7 +229,23 @@ class Estimator:
         self._lay = _layout(self.setting, x)
         self.posterior = self.setting.posterior.map(self._lay)  # for passes forward only
         self.family = the_family(options.family, self.num_outputs)
+        if method == "rank" and self._all_is_cheaper():
+            with suppress(ValueError):  # memory may hold the few and not all
+                self.line.take(self.num_outputs)
         self.setting.warn()
+
+    def _all_is_cheaper(self) -> bool:
+        """Whether all directions take fewer operations than those of a rank of half of the classes or more.
+
+        It depends on the network, the family and the rank, and not on the batch.
+        """
+        r, k = self.line.num_directions, self.num_outputs
+        if not k / 2 <= r < k:
+            return False
+        few, every = (self.line.operations(n) for n in (r, k))
+        if few is None or every is None:
+            return False
+        return every + operations(self.family, k, k) < few + operations(self.family, k, r)
 
     def parts(self, x: Tensor) -> Iterator[LabelNoise]:
         """Yield the noise of one part of the batch after the other."""

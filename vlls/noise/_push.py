@@ -14,6 +14,7 @@ from torch import Tensor
 from vlls._names import kind_of
 from vlls._quadrature import gaussian_expectation, sobol_normal
 from vlls.families import Bernoulli, Categorical, Family, VectorFamily
+from vlls.noise._layers import MOVE
 
 _POINTS = Categorical(2)  # the points of a family that brings none
 _ROOM = 1 << 19  # numbers of one temporary
@@ -72,14 +73,30 @@ def leading_directions(family: Family, logits: Tensor, rank: int) -> Tensor:
     """An orthonormal basis of the eigenvectors of the ``rank`` largest eigenvalues of A'', (B, K, rank); rank < K."""
     num, k = logits.shape
     if isinstance(family, Categorical):
-        if rank == k - 1:  # all but the vector of ones, which A'' takes to 0
-            return torch.linalg.eigh(logits.new_ones(k, k))[1][:, :-1].expand(num, -1, -1)
+        if rank == k - 1:  # all but the vector of ones, which A'' takes to 0: Householder's reflection moves it last
+            mirror = logits.new_full((k, 1), 1 / math.sqrt(k))
+            mirror[-1] += 1
+            mirror /= mirror.norm()
+            return (torch.eye(k).to(logits) - 2 * mirror @ mirror.T)[:, :-1].expand(num, -1, -1)
         return _leading_directions(family.mean(logits), rank)
     value = family.curvature(logits)
     if isinstance(family, VectorFamily):
         return torch.linalg.eigh(value)[1][..., -rank:]
     largest = value.topk(rank).indices
     return torch.nn.functional.one_hot(largest, k).mT.to(value)
+
+
+def operations(family: Family, k: int, rank: int) -> int:
+    """Count the multiplications of an example's root of a covariance seen along leading directions, or whole."""
+    points = _points_of(family)
+    total = 10 * rank**3 + points.num_points * points.replicates * k * rank  # eigenvectors and the root, the push
+    if rank < k:
+        total += k * rank**2
+        if isinstance(family, Categorical):
+            total += (_STEPS * 6 * MOVE * k * rank) * (rank < k - 1)  # six operations on (K, R) numbers in a step
+        elif isinstance(family, VectorFamily):
+            total += 10 * k**3
+    return total
 
 
 def _leading_directions(p: Tensor, rank: int) -> Tensor:
@@ -97,15 +114,15 @@ def _leading_directions(p: Tensor, rank: int) -> Tensor:
     top = top * (1 + 1e-13 * steps) + 1e-100 * steps
     p = p.scatter(1, order, top)[:, None]
     upper, lower = top[:, :-1, None], top[:, 1:, None]
-    gap, distance = upper - lower, p - lower  # (B, R, 1), (B, R, K)
-    places, right = distance / gap, p >= upper
+    gap, distance, column = upper - lower, p - lower, p.mT  # (B, R, 1), (B, R, K), (B, K, 1)
+    places, sides = distance / gap, [side.to(p) for side in (p >= upper, p < upper)]
     low, high = lower / upper / (4 * rank), torch.ones_like(gap)  # of t = (eigenvalue - lower) / gap
     t = lower / (lower + upper)
     for _ in range(_STEPS):
-        summands = p / (places - t)
-        slopes = summands / (places - t)
-        value = summands.sum(-1, keepdim=True)
-        of_right, of_left = (slopes.where(side, 0).sum(-1, keepdim=True) for side in (right, ~right))
+        shares = (places - t).reciprocal_()
+        value = shares @ column
+        shares.square_()
+        of_right, of_left = (side.mul(shares) @ column for side in sides)
         low, high = torch.where(value > 0, low, t), torch.where(value > 0, t, high)
         # the root in (0, 1) of c - s / t + r / (1 - t), that is of c t² - b t + s
         s, r = t.square() * of_left, (1 - t).square() * of_right
@@ -120,6 +137,10 @@ def symmetric_root(covariance: Tensor) -> Tensor:
     """The symmetric square root of positive semi-definite matrices; rounding below zero is cut off."""
     eigenvalues, vectors = torch.linalg.eigh(covariance)
     return (vectors * eigenvalues.clamp_min(0).sqrt()[..., None, :]) @ vectors.mT
+
+
+def _points_of(family: Family) -> VectorFamily:
+    return family if isinstance(family, VectorFamily) else _POINTS
 
 
 def push(family: Family, logits: Tensor, root: Tensor, vectors: Tensor | None = None) -> Moments:
@@ -139,7 +160,7 @@ def push(family: Family, logits: Tensor, root: Tensor, vectors: Tensor | None = 
             covariance = variance[:, None, None] * (1 if vectors is None else vectors)
             return Moments(shift, variance[:, None], torch.zeros_like(shift), covariance)
         known = {"shift": shift, "error": torch.zeros_like(shift)}
-    source = family if isinstance(family, VectorFamily) else _POINTS
+    source = _points_of(family)
     points = sobol_normal(root.shape[-1], source.num_points, source.replicates, source.seed).to(root)
     points = points.reshape(-1, points.shape[-1])  # (R * S, ...)
     centre = family.mean(logits)

@@ -36,6 +36,7 @@ class Site:
     variances: Mapping[str, Tensor]
     bases: Mapping[str, Bases]
     axis: int = 0  # of the batch, in the input and the output
+    size: int = 0  # of the output of one example
 
     @property
     def names(self) -> set[str]:
