@@ -117,7 +117,7 @@ def about(rows: DataFrame) -> str:
         return text
     ratio = stds[0] / PAPER_STD
     than = "as in the paper" if 0.95 < ratio < 1.05 else f"{ratio:.1f} times the paper's"
-    return f"{text} IVON begins with $\\sigma_0$ = {stds[0]:.2g}, {than}."
+    return f"{text} IVON begins with σ₀ = {stds[0]:.2g}, {than}."
 
 
 def gaps_by_panel(

@@ -435,7 +435,8 @@ def table_of(
         for number, form in numbers.items()
         for rate in record["rates"]
     }
-    return pd.DataFrame(columns, index=[FIRST_ORDER.get(name, name) for name in posteriors])
+    table = pd.DataFrame(columns, index=[FIRST_ORDER.get(name, name) for name in posteriors])
+    return table.rename(columns=lambda name: name.replace("_", " "))
 
 
 # ---------------------------------------------------------------------- figures
@@ -522,5 +523,5 @@ def plot_first_and_second_order(record: Mapping[str, Any]) -> Figure:
         ax.set_xlabel("variation of the noise", fontsize=9)
         ax.margins(0.2)
     axes[0].set_ylabel("accuracy above VON's (points)")
-    legend_above(figure, 2, fontsize=8)
+    legend_above(figure, 2)
     return figure

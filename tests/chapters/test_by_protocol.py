@@ -63,9 +63,9 @@ def test_the_first_noise_is_compared_with_the_papers():
     assert first_stds(few) == pytest.approx([(500 * 0.901) ** -0.5], rel=1e-2)
     assert first_stds(few)[0] / PAPER_STD == pytest.approx(10, rel=1e-2)
     assert "seed 0)" in about(few) and about(few).endswith("10.0 times the paper's.")
-    assert "sigma_0" not in about(runs(sgd=90))
+    assert "σ₀" not in about(runs(sgd=90))
     every = pd.concat([few, runs(images=500, hess_init=90, ivon=90)])
-    assert len(first_stds(every)) == 2 and "sigma_0" not in about(every)
+    assert len(first_stds(every)) == 2 and "σ₀" not in about(every)
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,23 @@
 """The frame of all figures of runs: the runs they draw, bad tables, panels, the footnote."""
 
+import io
+import json
 import math
 import warnings
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 from drawn_runs import A, B, curve, level, run, seeds, sweep, table, texts
 from matplotlib.colors import to_rgba
+from PIL import Image
 
 from vlls.experiments import load_table
 from vlls.plots import plot_experiment
 from vlls.plots._experiments import FIGURES, calibration, fixed_variance, memorisation, noise_levels, sensitivity
+from vlls.plots._style import legend_above, styled
 from vlls.train import METHODS
 
 BOOK = Path(__file__).parents[2] / "book"
@@ -160,3 +166,24 @@ def test_the_footnote_tells_how_wide_the_posterior_was_and_how_much_of_it_was_le
     assert f"learned share {' to '.join(ends)} %" in " ".join(text.split())
     assert start == f"{(50_000 * 0.901) ** -0.5:.2g}"  # the paper's
     assert "σ" not in plot_experiment("fig5", rows.drop(columns="std_50")).get_supxlabel()
+
+
+def test_entries_of_a_legend_are_whole_in_their_pieces_of_the_picture():
+    @styled
+    def plot():
+        """Draw two panels whose legend has large marks."""
+        figure, axes = plt.subplots(1, 2, figsize=(7, 3))
+        for ax in axes:
+            ax.errorbar([0, 1], [0, 1], 0.1, marker="s", markersize=9, label="Σ, a method")
+            ax.plot([0, 1], [1, 0], label="Γ, another")
+        legend_above(figure, 2)
+        return figure
+
+    picture = Image.open(io.BytesIO(plot()._repr_mimebundle_()[0]["image/png"]))
+    cut = json.loads(picture.info["Parts"])
+    scale, pixels = picture.width / cut["width"], np.asarray(picture.convert("L"))
+    entries = [part[0] for part in cut["parts"][:2]]
+    for left, top, width, height in entries:
+        piece = pixels[round(top * scale) : round((top + height) * scale), :]
+        piece = piece[:, round(left * scale) : round((left + width) * scale)]
+        assert piece.min() < 100 and piece[[0, -1]].min() > 250  # nothing is cut off above or below

@@ -105,6 +105,9 @@ def _mimebundle(
     buffer = io.BytesIO()
     with plt.rc_context(STYLE):
         figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # a second layout, of the picture that is cropped, would move the legends
+        for legend in figure.legends:
+            legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
         about = {"Description": text, "Parts": _told(Cut(figure))}
         ground = figure.get_facecolor()  # that of photographs is transparent
         figure.savefig(buffer, format="png", dpi=2 * figure.dpi, bbox_inches="tight", facecolor=ground, metadata=about)
