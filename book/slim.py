@@ -83,6 +83,10 @@ NO_SCRIPT = """<noscript><style>
 div.math:has(+ noscript > math) { position: static; float: right; margin: 1rem 0 0 1rem; }
 div.math > .eqno { font-size: 1rem; }
 noscript:has(> math[display="block"]) { display: block; overflow-x: auto; }
+@media (max-width: 576px) {
+div.math:has(+ noscript > math) { float: none; margin: 1rem 0 -1rem; }
+noscript:has(> math[display="inline"]) { display: inline-block; max-width: 100%; overflow-x: auto; vertical-align: middle; }
+}
 .sidebar-toggle, .btn-fullscreen-button, .dropdown-download-buttons { display: none !important; }
 </style><p class="no-script">JavaScript is off here: figures stand still, and the search is closed.
 The <a href="ROOTbook/intro.html#map">map</a> leads to every chapter.</p></noscript>

@@ -42,7 +42,7 @@ def chromium(profile: Path, width: int = 1280, height: int = 900) -> Iterator["o
         options.add_argument(argument)
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
     try:
-        driver.set_script_timeout(60)
+        driver.set_script_timeout(180)
         yield driver
     finally:
         driver.quit()

@@ -118,10 +118,10 @@ BARRIERS = """
         .map(rule => rule.id + ': ' + rule.nodes[0].html.slice(0, 200))));
 """
 # Letters of formulas and words of code are nine tenths of a page, and take axe-core as much of the time. CONTRAST has
-# measured them: a letter is left of a formula, and of code its text and its links.
+# measured them: a letter is left of a formula, and of code and signatures their text and links.
 SIMPLER = """
     for (const formula of document.querySelectorAll('mjx-container')) formula.replaceWith('x');
-    for (const word of document.querySelectorAll('.highlight span')) word.replaceWith(...word.childNodes);
+    for (const word of document.querySelectorAll('.highlight span, .sig span')) word.replaceWith(...word.childNodes);
 """
 # Whatever the keyboard stops at without a ring around it, around what holds it or around a part of it, or unseen. The
 # check is made after a key was pressed, so that a browser shows its rings.
