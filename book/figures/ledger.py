@@ -24,7 +24,7 @@ from vlls.experiments._choice import best_runs
 from vlls.train import METHODS, hyperparameters
 
 __all__ = [
-    *("CLAIMS", "Claim", "Finding", "Gap"),
+    *("CLAIMS", "Claim", "Finding", "Gap", "Shown"),
     *(
         "by_rate",
         "findings",
