@@ -834,7 +834,8 @@ class said(Shown):
             [
                 (
                     f"{finding.verdict}:",
-                    f"“{claim.quote}” ({claim.where}). {finding.sentence} Numbers: {finding.number}.",
+                    f"“{claim.quote}” ({claim.where}). {finding.sentence}"
+                    + (f" Numbers: {finding.number}." if finding.number != "–" else ""),
                 )
                 for claim, finding in rows
             ],
