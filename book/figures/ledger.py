@@ -24,7 +24,7 @@ from vlls.experiments._choice import best_runs
 from vlls.train import METHODS, hyperparameters
 
 __all__ = [
-    *("CLAIMS", "Claim", "Finding", "Gap"),
+    *("CLAIMS", "Claim", "Finding", "Gap", "Shown"),
     *(
         "by_rate",
         "findings",
@@ -834,7 +834,8 @@ class said(Shown):
             [
                 (
                     f"{finding.verdict}:",
-                    f"“{claim.quote}” ({claim.where}). {finding.sentence} Numbers: {finding.number}.",
+                    f"“{claim.quote}” ({claim.where}). {finding.sentence}"
+                    + (f" Numbers: {finding.number}." if finding.number != "–" else ""),
                 )
                 for claim, finding in rows
             ],

@@ -215,6 +215,9 @@ def test_every_claim_has_a_chapter_a_guard_and_a_verdict():
     for claim in CLAIMS:
         assert (BOOK / f"{claim.chapter}.ipynb").exists() and (ROOT / claim.guard).exists(), claim.name
     assert {finding.verdict for finding in findings().values()} <= set(VERDICTS)
+    printed = said("fig5", "fig7")._repr_markdown_().replace("\\", "").splitlines()  # in the PDF
+    for name, line in zip(("fig5", "fig7"), printed, strict=True):
+        assert line.startswith(f"- **{findings()[name].verdict}:** “") and findings()[name].sentence in line
     html = said("fig5", "fig7").data
     assert html.count("<tr id=") == 2 and 'id="claim-fig7"' in html
     with pytest.raises(ValueError, match="claim 'fig11' is unknown; choose from theorem-1"):

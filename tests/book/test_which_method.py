@@ -77,3 +77,7 @@ def test_a_gap_needs_both_methods():
 def test_the_advice_is_shown_whole():
     shown = page.advice().data
     assert all(one.because() in shown for one in page.ADVICE) and "..." not in shown
+    printed = page.advice()._repr_markdown_().replace("\\", "").splitlines()  # in the PDF
+    assert len(printed) == len(page.ADVICE)
+    for one, line in zip(page.ADVICE, printed, strict=True):
+        assert line == f"- **{one.wanted}:** {one.take}. {one.because()}"
