@@ -275,6 +275,20 @@ def test_both_sums_over_weights(total, block, groups, positions):
     assert relative_error(total(u, g, var, block), exact) < 1e-13
 
 
+@pytest.mark.parametrize(
+    ("r", "out", "inputs", "positions", "few"),
+    [(3, 512, 4608, 4, True), (3, 512, 4608, 16, False), (10, 512, 4608, 16, True), (10, 256, 2304, 64, False)],
+)
+def test_the_sum_over_weights_comes_first_where_positions_are_few(r, out, inputs, positions, few, monkeypatch):
+    """As in the last layers of a ResNet."""
+    taken = []
+    for name in ("_by_weight", "_by_position"):
+        monkeypatch.setattr(_layers, name, lambda *given, name=name: taken.append(name) or 0)
+    a, g = torch.zeros(1, positions, inputs), torch.zeros(r, 1, positions, out)
+    _layers.Linear().covariance(a, g, {"weight": torch.zeros(out, inputs)}, 1 << 20)
+    assert taken == ["_by_position" if few else "_by_weight"]
+
+
 @pytest.mark.parametrize("total", ["_by_weight", "_by_position"])
 @pytest.mark.parametrize("layer", ["linear", "linear on a sequence", "conv1d", "conv2d depthwise", "conv3d"])
 def test_each_sum_serves_every_layer_that_multiplies(layer, total, monkeypatch, no_fallback):

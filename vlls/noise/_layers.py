@@ -126,7 +126,7 @@ class _Multiplier(Rule):
                 u, g = _turned(u, g, self.shape(u, g), bases["weight"])
             num_groups, num_out = g.shape[2:4]
             var = variances["weight"].reshape(num_groups, num_out, -1)
-            by_position, by_weight = _each_way(g.shape[0], u.shape[2], u.shape[3])
+            by_position, by_weight = _each_way(g.shape[0], num_out, *u.shape[2:])
             total += (_by_position if by_position < by_weight else _by_weight)(u, g, var, block)
         return total
 
@@ -135,12 +135,14 @@ class _Multiplier(Rule):
             return super().operations(r, size, weight)
         out = weight[0]
         j, t = weight.numel() // out, size // out
-        return out * (r * j * t + min(_each_way(r, j, t)))
+        return out * (r * j * t + min(_each_way(r, out, j, t)))
 
 
-def _each_way(r: int, j: int, t: int) -> tuple[int, int]:
-    """Multiplications for an output channel with j weights at t positions: by position, and by weight."""
-    return t * (t + 1) // 2 * j + r * t * t + r * r * t, r * j * (t + r + MOVE)
+def _each_way(r: int, out: int, j: int, t: int) -> tuple[int, int]:
+    """Multiplications for one of some output channels with j weights at t positions: by position, and by weight."""
+    pairs = t * (t + 1) // 2
+    by_position = pairs * j + r * t * t + r * r * t + MOVE * (2 * t * t + 3 * pairs * j // out)
+    return by_position, r * j * (t + r + MOVE)
 
 
 class Linear(_Multiplier):
