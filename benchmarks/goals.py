@@ -162,7 +162,7 @@ def _classes(device: str) -> Iterable[Quantity]:
 
 
 def _most(numbers: Mapping[str, Any]) -> Any:
-    """The largest throughput of several processes."""
+    """The largest throughput of several runs side by side."""
     return max(value for count, value in numbers.items() if int(count) > 1)
 
 
@@ -192,10 +192,16 @@ def _training(device: str) -> Iterable[Quantity]:
 def _sweep(device: str) -> Iterable[Quantity]:
     record, where = f"sweep-{device}", "CPU" if device == "cpu" else "GPU"
     one: KeyPath = ("median_runs_per_hour", "1")
-    many: KeyPath = ("median_runs_per_hour", _most)
+    ways: dict[str, KeyPath] = {
+        "in processes": ("median_runs_per_hour", _most),
+        "in threads": ("median_runs_per_hour_in_threads", _most),
+    }
     yield Quantity(record, f"sweep, {where}", "one at a time", "runs/h", one, at_least=True)
-    yield Quantity(record, f"sweep, {where}", "side by side", "runs/h", many, at_least=True)
-    yield Quantity(record, f"sweep, gain of side by side, {where}", "runs an hour", "×", many, one, at_least=True)
+    for way, many in ways.items():
+        yield Quantity(record, f"sweep, {where}", f"side by side, {way}", "runs/h", many, at_least=True)
+    for way, many in ways.items():
+        what = f"sweep, gain of side by side, {where}"
+        yield Quantity(record, what, way, "×", many, one, at_least=True)
 
 
 def _glm() -> Iterable[Quantity]:

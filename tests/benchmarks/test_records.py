@@ -146,11 +146,17 @@ def test_records_of_a_gpu_are_read_when_they_come(tmp_path):
     found = table[table["record"] == "training-cuda"].set_index("what")["value"]
     assert found["training, over a plain loop with ivon-opt, GPU"] == 9.0
     assert found["runs an hour, paper's size, GPU"] == 11.0
-    table = written(tmp_path, {"protocol": "reduced", "median_runs_per_hour": {"1": 50.0, "2": 80.0}}, "sweep-cpu.json")
-    assert row_of(table, "sweep-cpu", "runs an hour")["value"] == 1.6
+    medians = {
+        "median_runs_per_hour": {"1": 50.0, "2": 80.0},
+        "median_runs_per_hour_in_threads": {"2": 60.0, "4": 55.0},
+    }
+    table = written(tmp_path, {"protocol": "reduced", **medians}, "sweep-cpu.json")
+    gains = [row_of(table, "sweep-cpu", way, "sweep, gain")["value"] for way in ("in processes", "in threads")]
+    assert gains == [1.6, 1.2]
     table = written(tmp_path, {"median_runs_per_hour": {"1": 50.0}}, "sweep-cpu.json")  # a single core
     assert row_of(table, "sweep-cpu", "one at a time")["value"] == 50.0
-    assert "the record has no" in row_of(table, "sweep-cpu", "side by side")["status"]
+    for way in ("in processes", "in threads"):
+        assert "the record has no" in row_of(table, "sweep-cpu", f"side by side, {way}")["status"]
 
 
 def test_a_record_that_nothing_reads_is_named(tmp_path):
