@@ -94,8 +94,8 @@ def test_captions_of_records_say_what_the_records_say(recorded):
     assert len(von) == 4
     assert f"takes {spread(von)} times" in said["fig-glm-cost"]
     gain = {way: recorded["sweep, gain of side by side, CPU", f"in {way}"] for way in ("processes", "threads")}
-    told = f"two processes do {gain['processes']:.1f} times as many runs an hour as one at a time, two threads of one process"
-    assert f"{told} {gain['threads']:.1f} times" in said["fig-sweep-cost"]
+    assert f"two processes do {gain['processes']:.1f} times as many" in said["fig-sweep-cost"]
+    assert f"two threads of one process {gain['threads']:.1f} times" in said["fig-sweep-cost"]
 
 
 # ------------------------------------------------------------------ figures of finished runs
