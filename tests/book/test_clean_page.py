@@ -291,7 +291,7 @@ def test_contrast_width_and_names(opened, mode):
     page.press("s", "k", "u")
     media = {"features": [{"name": "prefers-color-scheme", "value": mode}]}
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    for width in (1280, checks.PHONE):
+    for width in (1280, *checks.PHONES):
         resize(driver, width)
         assert driver.execute_script(checks.CONTRAST) == []
         assert driver.execute_script(checks.TOO_WIDE) == []
