@@ -148,7 +148,7 @@ def _ellipse(ax: Axes, mean: Any, covariance: Any, scale: float = 2.0, **look: A
 def _strip(axes: Any, images: Tensor, titles: list[str], colors: list[Any]) -> None:
     """Draw images, each below its title."""
     for ax, image, title, color in zip(axes, images, titles, colors, strict=True):
-        ax.imshow(image.numpy(), cmap="gray_r", vmin=0, vmax=1)
+        ax.imshow(image.numpy(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
         ax.set_title(title, fontsize=9, color=color, pad=3)
         ax.set(xticks=[], yticks=[])
         ax.grid(visible=False)

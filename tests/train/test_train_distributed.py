@@ -42,7 +42,7 @@ def finish(arguments):
 
 WHOLE = tiny(method="ivon")
 OTHERS = {method: tiny(method=method, augment=True, ema=0.9) for method in ("sgd", "sam", "ols", "elr")}
-CONTROL = {"method": "ivon_permuted", "hess_init": 0.1, "ess": 3000.0, "beta2": 0.9, "ema": 0.9}
+CONTROL = {"method": "ivon_permuted", "hess_init": 0.1, "ess": 3000.0, "beta2": 0.99, "ema": 0.9}
 PROGRAM = """
 import json, sys
 import torch.distributed as dist

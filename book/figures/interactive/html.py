@@ -29,7 +29,7 @@ COLOURS = {
     "sky": PALETTE[9],
 }
 LIGHTER = 0.35  # share of white in the colours of lines and marks on a dark ground
-DPI = 180  # of the pictures
+DPI = 150  # of the pictures
 ID = "@id@"  # stands in bodies for the id of the element
 
 
@@ -112,7 +112,7 @@ def png(figure: Figure) -> bytes:
     whole, small = io.BytesIO(), io.BytesIO()
     figure.savefig(whole, format="png", dpi=DPI, bbox_inches="tight")
     with Image.open(whole) as picture:
-        few = picture.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+        few = picture.convert("RGB").quantize(32, dither=Image.Dither.NONE)
     few.save(small, "PNG", optimize=True, dpi=(DPI, DPI))
     return small.getvalue()
 
