@@ -383,7 +383,7 @@ def plot_bent_noise() -> Figure:
 
 @styled
 def plot_noise_of_digits() -> Figure:
-    """Draw the label noise of MNIST's digits in order under two posteriors, and the digits at the ends of one order."""
+    """Draw the label noise of MNIST's digits in order under two posteriors, seed 0, and the digits at the ends of one order."""
     record = of_mnist()
     names, ends = list(record["orders"]), ("most", "least")
     shown = len(record["orders"][names[1]]["most"])
