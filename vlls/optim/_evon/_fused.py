@@ -126,6 +126,9 @@ class EigenbasisCUDA(FusedEigenbasis):
 
     def save(self, states: States) -> None:
         send_steps(states)
+        for state in states:
+            assert isinstance(state, EigenState)
+            state.counted = state.step  # the same number, where it has been sent
         super().save(states)
 
 

@@ -16,13 +16,14 @@ class EigenState(ParameterState):
 
     bases: Bases = ()  # of each axis; None where it is as it is
     drawn: tuple[Tensor, dict[str, Any]]  # key and hyperparameters of the last sample, where the noise is not kept
-    count: (
-        int  # of steps, beside ``step``, which may be on a GPU: looking there would wait for all that is in the queue
-    )
+    # The number of steps, beside ``step``: a look there, on a GPU, would wait for all that is in the queue.
+    count: int
+    counted: Tensor | None = None  # the ``step`` that it counts along with
 
     def refresh(self, group: dict[str, Any], lasting: dict[str, Any], index: int) -> None:
         super().refresh(group, lasting, index)
-        self.count = int(self.step)
+        if self.step is not self.counted:
+            self.count, self.counted = int(self.step), self.step
         for name in [name for name in lasting if name.startswith(("factor_", "basis_"))]:
             if lasting[name].dtype != self.dtype or lasting[name].device != self.param.device:
                 lasting[name] = lasting[name].to(self.param.device, self.dtype)
