@@ -129,7 +129,9 @@ def _leading_directions(p: Tensor, rank: int) -> Tensor:
         c = value + t * of_left - (1 - t) * of_right
         b = c + s + r
         root = (b.square() - 4 * c * s).clamp_min(0).sqrt()
-        t = torch.where(b > 0, 2 * s / (b + root), (b - root) / (2 * c)).clamp(low, high)
+        before, t = t, torch.where(b > 0, 2 * s / (b + root), (b - root) / (2 * c)).clamp(low, high)
+        if p.is_cpu and torch.allclose(t, before, rtol=1e-15, atol=0):  # a GPU would wait for the answer
+            break
     return torch.nn.functional.normalize(p / (distance - t * gap), dim=-1).mT
 
 
