@@ -51,9 +51,10 @@ class Run:
         return self.names[name]
 
     def solution(self, number):
-        """The text of a solution."""
+        """The text of a solution, on one line."""
         text = "\n\n".join(cell.source for cell in self.notebook.cells if cell.cell_type == "markdown")
-        return re.search(rf"^\*\*(?:Exercise )?{number} ∗.*?Solution(.*?)^:::", text, re.MULTILINE | re.DOTALL)[1]
+        found = re.search(rf"^\*\*(?:Exercise )?{number} ∗.*?Solution(.*?)^:::", text, re.MULTILINE | re.DOTALL)
+        return " ".join(found[1].split())
 
     def row(self, name):
         """The numbers of the last row that is printed under a name."""
