@@ -451,7 +451,7 @@ def causes_in_words(table: DataFrame) -> str:
     for run in rows.assign(part=part)[rows["protocol"] == "long"].to_dict("records"):
         errors = ERRORS["none" if run["corruption"] != run["corruption"] else run["corruption"]]
         said += (
-            f" With {run['epochs']} epochs, ess = {run['ess_over_n']:.0f} N and h₀ = {float(run['start']):g} ({errors}) the drift is {run['part']:.0%} of it; "
+            f" With {run['epochs']} epochs, ess = {run['ess_over_n']:.0f} N and h₀ = {float(run['start']):g} ({errors}) the drift is {run['part']:.0%} of the learned part; "
             f"{run['total']:.0%} of the Hessian is learned in all, {run['learned_share']:.0%} of the median weight's, at a test accuracy of "
             f"{run['test_accuracy']:.1%}."
         )
@@ -477,7 +477,7 @@ def clip_in_words(table: DataFrame) -> str:
         shares = [f"{free['learned_share'].mean():.1%} without a clip"] * (len(free) > 0) + shares
         last = means.iloc[-1]
         told.append(
-            f"At {_at(clipped.iloc[0])} the median weight's learned share is {', '.join(shares)} (with the last of these: test accuracy "
+            f"At {_at(clipped.iloc[0])} the median weight's learned share is {', '.join(shares)} (at the largest clip: test accuracy "
             f"{last['test_accuracy']:.1%}, averaged ECE {last['posterior_ece']:.3f}, NLL {last['posterior_nll']:.3f})."
         )
         if len(free) and clipped["learned_share"].max() < 0.5 * free["learned_share"].min():
@@ -497,8 +497,8 @@ def regimes_in_words(cells: DataFrame) -> str:
     learned, rest = trains[trains["learned_share"] > 0.5], trains[trains["learned_share"] <= 0.5]
     said = f"{cells_there(cells)}; {len(trains)} train, and {len(learned)} of these learn more than half of the median weight's Hessian."
     shown = [
-        ("The most accurate of these is", learned.nlargest(1, "test_accuracy")),
-        ("The most accurate of the others is", rest.nlargest(1, "test_accuracy")),
+        ("The most accurate of these is at", learned.nlargest(1, "test_accuracy")),
+        ("The most accurate of the others is at", rest.nlargest(1, "test_accuracy")),
         ("The paper's σ₀ with ess = N has", trains.query("start == @MATCHED and ess_over_n == 1")),
     ]
     for name, part in shown:

@@ -295,8 +295,7 @@ def test_what_the_clip_leaves_is_told(share, taken):
     more = {"posterior_ece": 0.4, "posterior_nll": 0.6}
     text = regimes.clip_in_words(pd.DataFrame([runs(), clipped | more]))
     assert (
-        f"80.0% without a clip, {100 * share:.1f}% with a clip of 1 (with the last of these: test accuracy 90.0%"
-        in text
+        f"80.0% without a clip, {100 * share:.1f}% with a clip of 1 (at the largest clip: test accuracy 90.0%" in text
     )
     assert ("removes the drift" in text) == taken
     alone = regimes.clip_in_words(pd.DataFrame([clipped | more]))
