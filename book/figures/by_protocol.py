@@ -212,10 +212,9 @@ def who_is_ahead(rows: DataFrame, others: Sequence[str] = _OTHERS) -> str:
                 f"{_short(p, dataset)} ({_points(g)})" for p, g in found.items() if g.side == side
             ]
             parts += [f"{words} in {', '.join(there)}"] if there else []
-        told += [f"against {_name(other)} {'; '.join(parts)}"] if parts else []
-    return (
-        f"{dataset.replace(', ', ': ')}IVON is, in points, {'. And '.join(told)}." if told else ""
-    )
+        told += [f"IVON against {_name(other)}: {'; '.join(parts)}."] if parts else []
+    head = f"Differences on {dataset}in points." if dataset else "Differences in points."
+    return " ".join([head, *told]) if told else ""
 
 
 def _short(panel: str, dataset: str) -> str:

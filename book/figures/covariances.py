@@ -181,11 +181,11 @@ def price_in_words(rows: pd.DataFrame) -> str:
             gap = above(rows, name, _PAPER, number)
             size = f"{gap.points:+.{digits}f} ± {gap.error or 0:.{digits}f}{unit}".replace("-", "−")
             sides.append(f"{title} {size} ({_clear(gap, 'higher', 'lower')})")
-        told.append(f"- **{name}** learns {share.mean():.0%} of its Hessian; {'; '.join(sides)}.")
+        told.append(f"- **{name}** learns {share.mean():.0%} of its Hessian: {'; '.join(sides)}.")
     paper = _of(rows, _PAPER, "learned_share").mean()
     seeds = rows["seed"].nunique()
     head = (
-        f"Against {_PAPER}, of which {paper:.1%} is learned, over {seeds} seeds "
+        f"Against {_PAPER}, where {paper:.1%} is learned, over {seeds} seeds "
         "(mean of the differences ± standard error):"
     )
     return "\n".join([head, "", *told])
@@ -199,14 +199,14 @@ def noise_in_words(rows: pd.DataFrame) -> str:
         rank = _of(rows, name, "rank_correlation_with_evon").mean()
         side = _clear(gap, "more", "less")
         unequal = f"{side} unequal than" if gap.side else "as unequal as"
-        sides.append(f"{unequal} with {name} (the order of the images agrees to {rank:.2f})")
+        sides.append(f"{unequal} with {name} (rank correlation {rank:.2f})")
     found = rows[rows["posterior"] == "learned"].groupby("covariance", observed=True)
     by_size, by_doubt = found["auroc_noise"].mean(), found["auroc_disagreement"].mean()
     blind = "says little about" if by_size.max() < 0.65 else "tells something of"
     return (
         f"EVON's noise is {'; '.join(sides)}. Its size {blind} which labels are wrong "
         f"(area under the ROC curve {by_size.min():.2f} to {by_size.max():.2f}, most with {by_size.idxmax()}), "
-        f"disagreement with the label much more ({by_doubt.min():.3f} to {by_doubt.max():.3f})."
+        f"but disagreement with the label says much more ({by_doubt.min():.3f} to {by_doubt.max():.3f})."
     )
 
 
@@ -251,6 +251,6 @@ def cost_in_words(record: dict[str, Any]) -> str:
         )
     machine = record["machine"] if record["device"] == "cpu" else record["device"]
     return (
-        f"A step of EVON whose bases change every 100 steps, on {machine}, without forward "
+        f"The time of a step of EVON whose bases change every 100 steps, on {machine}, without forward "
         f"and backward passes: {'; '.join(told)}."
     )

@@ -148,7 +148,7 @@ def gaps_to_fixed_in_words(found: Mapping[str, tuple[Gap, Gap]]) -> str:
         sides = [pair[i].side for pair in found.values()]
         numbers = "; ".join(f"{panel}: {pair[i]}" for panel, pair in found.items())
         told.append(
-            f"Against {name}, IVON is clearly ahead in {sides.count(1)} of {len(sides)} panels, clearly behind in "
+            f"Against {name}, IVON is clearly ahead in {sides.count(1)} of {len(sides)} panels and clearly behind in "
             f"{sides.count(-1)} ({numbers})."
         )
     return " ".join(told) if found else "There are no runs of both."

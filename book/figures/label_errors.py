@@ -167,11 +167,11 @@ def errors_in_words(shares: np.ndarray, classes: Sequence[str], people: bool) ->
         )
     pairs = [("cat", "dog"), ("automobile", "truck")]
     named = [
-        f"{100 * wrong[classes.index(a), classes.index(b)] / rates[classes.index(a)]:.0f} % of those of {a} name {b}"
+        f"{100 * wrong[classes.index(a), classes.index(b)] / rates[classes.index(a)]:.0f} % of the wrong labels of {a} name {b}"
         for a, b in pairs
     ]
     return (
-        f"Each class has its own rate, {spread}, and its own favourite wrong label: {told}, where {even:.0f} % would if "
+        f"Each class has its own rate, {spread}, and its own favourite wrong label: {told}, where {even:.0f} % would do so if "
         f"they were symmetric. The favourites are look-alikes: {', '.join(named)}. So the errors of people lie between "
         "symmetric errors and pair flips."
     )
@@ -206,7 +206,7 @@ def calibration_in_words(table: DataFrame) -> str:
     others = ", ".join(f"{name} {error:.0f} %" for name, error in errors.iloc[1:].items())
     told = (
         f"{errors.index[0]} is the best calibrated, with an expected calibration error of {errors.iloc[0]:.0f} % at the "
-        f"mean of its weights; {others}."
+        f"mean of its weights. The others have: {others}."
     )
     if "IVON" not in table.index:
         return told

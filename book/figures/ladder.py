@@ -367,7 +367,7 @@ def adaptivity_in_words(record: Mapping[str, Any]) -> str:
         return by_rate(ladder_gaps(record, one, other, number), *words)
 
     steps = "; ".join(
-        f"{one} against {other} {against(one, other)}"
+        f"{one} against {other}: {against(one, other)}"
         for one, other in zip(RUNGS[1:], RUNGS[:-1], strict=True)
     )
     return "\n".join(
@@ -392,10 +392,10 @@ def order_in_words(record: Mapping[str, Any]) -> str:
     }
     told = "; ".join(f"{name} {', '.join(f'{v:.2f}' for v in of)}" for name, of in agree.items())
     found = np.concatenate([values(record, last, name, "auroc_wrong") for name in RUNGS])
-    blind = "hardly sees" if found.max() < 0.65 else "sees"
+    blind = "says little about" if found.max() < 0.65 else "tells"
     return (
         f"Rank correlation of the size of the noise with the full covariance's {_at(record['rates'])} wrong labels: {told}. "
-        f"{_at([last]).capitalize()} the size of the noise {blind} which labels are wrong on any rung: its area under the "
+        f"{_at([last]).capitalize()} the size of the noise {blind} which labels are wrong, on any rung: its area under the "
         f"ROC curve is {found.min():.2f} to {found.max():.2f}."
     )
 

@@ -278,7 +278,7 @@ def _atypical() -> Finding:
         f"relabelled images {min(found):.2f} to {max(found):.2f} by the noise, {min(asked):.2f} to {max(asked):.2f} by "
         "disagreement with the label",
         f"In {more} of {len(cells)} settings the images that the network gets wrong have more noise than the rest. But the "
-        "noise does not see the given label: which labels are wrong is told by disagreement with them.",
+        "noise does not see the given label; wrong labels show by the network's disagreement with them.",
         ("2,000 images of MNIST, 3-layer CNN",),
     )
 
@@ -306,9 +306,9 @@ def _ols() -> Finding:
         if rank > 0.3
         else "fails",
         f"rank correlation {rank:.2f} over the pairs of classes",
-        f"At the {sizes[0]} protocol the two give the classes in {'much' if rank > 0.7 else 'partly'} the same order, and "
+        f"At the {sizes[0]} protocol both put the pairs of classes in {'much' if rank > 0.7 else 'partly'} the same order, and "
         f"IVON's labels are smoothed {'more' if stronger else 'less'} than OLS's"
-        + ("; nobody has looked on CIFAR." if sizes[0] not in ON_REAL_IMAGES else "."),
+        + ("; there are no such runs on CIFAR." if sizes[0] not in ON_REAL_IMAGES else "."),
         (sizes[0],),
     )
 
@@ -365,15 +365,15 @@ def _fixed() -> Finding:
         told += "; " + in_words(one_width, "one variance for all weights that follows its median")
         number += f"; learned − one for all: {listed(one_width)}"
     if verdict in ("holds", "narrower"):
-        so = "What is learned helps there."
+        so = "Learning helps there."
     elif any(g.side > 0 for g in fixed.values()):
-        so = "It is the course of σ that helps, which is the decay of h0, and not what is learned."
+        so = "What helps is the course of σ, the decay of h0, and not learning."
     else:
         so = "A learned variance is no better than a fixed one."
     return Finding(
         verdict,
         number + share,
-        f"IVON {told}. {so} At the paper's h0, number of images and weight decay next to nothing is learned. The paper's "
+        f"IVON {told}. {so} At the paper's h0, number of images and weight decay almost nothing is learned. The paper's "
         "CIFAR-100 is untested.",
         protocols_of(fixed),
     )
@@ -437,8 +437,8 @@ def _near_ten() -> Finding:
     return Finding(
         verdict,
         "; ".join(told),
-        f"Our baselines end {said} a constant guess's 10 %. The authors' own draft figure has {own}: networks that did "
-        f"not train. The labels do say more: {label_information(0.4):.3f} and {label_information(0.5):.3f} nats.",
+        f"Our baselines end {said} a constant guess's 10 %. The authors' own draft figure has {own}; such networks did "
+        f"not train. The labels contain more: {label_information(0.4):.3f} and {label_information(0.5):.3f} nats.",
         tuple(dict.fromkeys(protocols)),
     )
 
@@ -494,8 +494,8 @@ def _no_tuning() -> Finding:
     return Finding(
         "fails" if len(set(settings.values())) > 1 else "holds",
         f"learning rate, h0 and weight decay of the paper's Table 1 and App. C.2: {told}",
-        f"The paper itself takes {len(set(settings.values()))} settings of IVON for these {len(settings)} cases. Within one "
-        "of them it needs no further value, where LS has its α and SAM its ρ.",
+        f"The paper itself takes {len(set(settings.values()))} settings of IVON for these {len(settings)} cases. Within "
+        "each case IVON needs no further value, whereas LS has its α and SAM its ρ.",
         ("the paper's Table 1",),
     )
 
@@ -532,7 +532,7 @@ def _hess_init() -> Finding:
             f"{protocol}, {panel}: {points:.1f} points"
             for (protocol, panel), points in found.items()
         ),
-        f"Where h0 has the noise of the paper's 0.05 and more, accuracy varies by at most {most:.1f} points.",
+        f"At the values of h0 that correspond to the paper's 0.05 and more, accuracy varies by at most {most:.1f} points.",
         tuple(dict.fromkeys(protocol for protocol, _ in found)),
     )
 
@@ -609,14 +609,16 @@ def _of_ladder(
         for other, name in others.items()
     }
     every = {(name, rate): gap for name, of in found.items() for rate, gap in of.items()}
-    told = "; ".join(f"against {name} {by_rate(of, *words)}" for name, of in found.items())
+    told = "; ".join(
+        f"compared with {name} it is {by_rate(of, *words)}" for name, of in found.items()
+    )
     numbers = "; ".join(
         f"{name}, {100 * rate:g} % wrong: {between}" for (name, rate), between in every.items()
     )
     return Finding(
         settled(every),
         f"full Σ − the other, in points of 100: {numbers}",
-        f"Softmax regression, every posterior at its optimum: {subject} of the full Σ is, {told}.",
+        f"On softmax regression, with every posterior at its optimum, we measure {subject} of the full Σ: {told}.",
         (record["protocol"],),
     )
 
@@ -741,7 +743,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Section 4.3.3, Fig. 9",
         ahead(
             "fig9",
-            also=" Clothing1M is licensed and was not to be had; see human errors for labels by people.",
+            also=" Clothing1M is licensed and was not available. For labels by people see the claim of Section 4.",
         ),
         "12_real_label_errors",
     ),

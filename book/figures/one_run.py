@@ -240,9 +240,10 @@ def beside_folds_in_words(rows: pd.DataFrame, ranking: str = "IVON") -> str:
         found = above_folds(rows, ranking, number)
         behind = [f"{where} −{-gap.points:.1f}" for where, gap in found.items() if gap.side < 0]
         ahead = sum(gap.side > 0 for gap in found.values())
-        text = f"{name} clearly above that of five folds in {ahead} of {len(found)} settings, clearly below in {len(behind)}"
+        text = f"{name} is clearly above five folds' in {ahead} of {len(found)} settings and clearly below in {len(behind)}"
         parts.append(text + (f" ({', '.join(behind)} points)" if behind else ""))
-    return f"**{ranking}, one run**: {'; '.join(parts)}. CPU time: {100 * cost_of(rows, ranking):.0f} % of the folds'."
+    cost = f"It takes {100 * cost_of(rows, ranking):.0f} % of the folds' CPU time."
+    return f"**{ranking}, one run:** the {'; the '.join(parts)}. {cost}"
 
 
 def bayes_in_words(rows: pd.DataFrame, errors: str = "pair flip 40 %") -> str:
@@ -251,10 +252,10 @@ def bayes_in_words(rows: pd.DataFrame, errors: str = "pair flip 40 %") -> str:
     for data, of_data in rows[rows["errors"] == errors].groupby("data", sort=False):
         mean = of_data.groupby("ranking")["auroc"].mean()
         parts.append(
-            f"{data}: IVON {mean['IVON']:.3f} by 1 − p(given) and {mean['IVON, Bayes score']:.3f} by the Bayes score, "
+            f"on {data} IVON has {mean['IVON']:.3f} by 1 − p(given) and {mean['IVON, Bayes score']:.3f} by the Bayes score, "
             f"five folds {mean[FOLDS]:.3f}"
         )
-    return f"AUROC at {errors}. {'; '.join(parts)}."
+    return f"AUROC with {errors}: {'; '.join(parts)}."
 
 
 def cifar_in_words(rows: pd.DataFrame) -> str:
@@ -272,7 +273,7 @@ def cifar_in_words(rows: pd.DataFrame) -> str:
     return (
         f"On people's labels one run of IVON has AUROC {ours['auroc']:.3f} and average precision {ours['precision']:.3f} "
         f"({len(people)} seeds), {'level with' if ahead else 'below'} the cross-validated ResNet-18 ({auroc}, {precision}), "
-        f"and one run of SGD {plain['auroc']:.3f} and {plain['precision']:.3f}."
+        f"and one run of SGD has {plain['auroc']:.3f} and {plain['precision']:.3f}."
     )
 
 
@@ -283,7 +284,7 @@ def corrected_in_words(rows: pd.DataFrame) -> str:
     for data, of_data in ivon.groupby("data", sort=False):
         change = float((of_data["accuracy after"] - of_data["accuracy before"]).mean())
         parts.append(
-            f"{data}: from {of_data['ece before'].mean():.1f} to {of_data['ece after'].mean():.1f} %, accuracy "
-            f"{change:+.1f} points"
+            f"on {data} from {of_data['ece before'].mean():.1f} to {of_data['ece after'].mean():.1f} % (accuracy "
+            f"{change:+.1f} points)"
         )
-    return f"IVON's calibration error, at the mean of the weights. {'; '.join(parts)}."
+    return f"The correction lowers IVON's calibration error at the mean of the weights {'; '.join(parts)}."

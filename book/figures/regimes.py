@@ -413,9 +413,9 @@ def rule_in_words(cells: DataFrame) -> str:
     limits = ((rows["curvature"] + rows["drift"]) / kept).groupby(rows["ess_over_n"]).median()
     ends = [f"{limits.iloc[i]:.2g} at ess = {limits.index[i]:,.0f} N" for i in (0, -1)]
     return (
-        f"Half of the Hessian (in all) is learned where h₀ is below {' and below '.join(ends)}. Of {len(found)} cells that train, "
-        f"the others of the same ess predict the share to {100 * off.median():.0f} points (median; at most {100 * off.max():.0f}), and "
-        f"on which side of one half it is in {right}."
+        f"At least half of the whole Hessian is learned if h₀ is below {' and below '.join(ends)}. For each of the {len(found)} cells that train, "
+        f"the other cells of the same ess predict the share to {100 * off.median():.0f} points in the median (at most {100 * off.max():.0f}); "
+        f"for {right} of them they predict the right side of one half."
     )
 
 
@@ -435,23 +435,23 @@ def causes_in_words(table: DataFrame) -> str:
     off = ratio / expected
     near = off.between(1 / 3, 3).mean()
     said = (
-        f"In {len(rows)} runs that train, over {np.log10(expected.max() / expected.min()):.1f} decades of ess over images seen, drift over "
-        f"curvature is {off.median():.2g} times that ratio in the median, and within a factor of 3 of it in {near:.0%} of the runs."
+        f"In the {len(rows)} runs that train, the ratio of ess to the images seen spans {np.log10(expected.max() / expected.min()):.1f} decades. "
+        f"Drift over curvature is {off.median():.2g} times this ratio in the median, and within a factor of 3 of it in {near:.0%} of the runs."
     )
     part = (rows["drift"] / (rows["drift"] + rows["curvature"])).rename("part")
     learned = rows.assign(part=part)[rows["learned_share"] > 0.5]
     usual = learned[learned["protocol"] != "long"]
     if len(usual):
         said += (
-            f" Of the {len(usual)} runs at the usual length whose median weight's Hessian is more than half learned, the drift has "
-            f"{usual['part'].min():.0%} to {usual['part'].max():.0%} of what is learned"
+            f" In the {len(usual)} runs of the usual length whose median weight's Hessian is more than half learned, the drift is "
+            f"{usual['part'].min():.0%} to {usual['part'].max():.0%} of the learned part"
         )
         mostly = usual["part"].min() > 0.5
-        said += ": squared gradients more than curvature." if mostly else "."
+        said += ": they learn squared gradients more than curvature." if mostly else "."
     for run in rows.assign(part=part)[rows["protocol"] == "long"].to_dict("records"):
         errors = ERRORS["none" if run["corruption"] != run["corruption"] else run["corruption"]]
         said += (
-            f" With {run['epochs']} epochs, ess = {run['ess_over_n']:.0f} N and h₀ = {float(run['start']):g} ({errors}) the drift has {run['part']:.0%}; "
+            f" With {run['epochs']} epochs, ess = {run['ess_over_n']:.0f} N and h₀ = {float(run['start']):g} ({errors}) the drift is {run['part']:.0%} of the learned part; "
             f"{run['total']:.0%} of the Hessian is learned in all, {run['learned_share']:.0%} of the median weight's, at a test accuracy of "
             f"{run['test_accuracy']:.1%}."
         )
@@ -477,11 +477,11 @@ def clip_in_words(table: DataFrame) -> str:
         shares = [f"{free['learned_share'].mean():.1%} without a clip"] * (len(free) > 0) + shares
         last = means.iloc[-1]
         told.append(
-            f"At {_at(clipped.iloc[0])} the median weight's learned share is {', '.join(shares)} (there: test accuracy "
+            f"At {_at(clipped.iloc[0])} the median weight's learned share is {', '.join(shares)} (at the largest clip: test accuracy "
             f"{last['test_accuracy']:.1%}, averaged ECE {last['posterior_ece']:.3f}, NLL {last['posterior_nll']:.3f})."
         )
         if len(free) and clipped["learned_share"].max() < 0.5 * free["learned_share"].min():
-            told.append("The clip takes the drift away, and the curvature with it.")
+            told.append("The clip removes the drift, but also the curvature.")
     return " ".join(told) or "There are no runs with a clipped estimate."
 
 
@@ -497,15 +497,15 @@ def regimes_in_words(cells: DataFrame) -> str:
     learned, rest = trains[trains["learned_share"] > 0.5], trains[trains["learned_share"] <= 0.5]
     said = f"{cells_there(cells)}; {len(trains)} train, and {len(learned)} of these learn more than half of the median weight's Hessian."
     shown = [
-        ("The most accurate of those that learn it", learned.nlargest(1, "test_accuracy")),
-        ("The most accurate of the others", rest.nlargest(1, "test_accuracy")),
-        ("The paper's σ₀ with ess = N", trains.query("start == @MATCHED and ess_over_n == 1")),
+        ("The most accurate of these is at", learned.nlargest(1, "test_accuracy")),
+        ("The most accurate of the others is at", rest.nlargest(1, "test_accuracy")),
+        ("The paper's σ₀ with ess = N has", trains.query("start == @MATCHED and ess_over_n == 1")),
     ]
     for name, part in shown:
         for cell in part.to_dict("records"):
-            place = "" if name.startswith("The paper's") else f"{_at(cell)}, "
+            place = "" if name.startswith("The paper's") else f"{_at(cell)}, with "
             said += (
-                f" {name}: {place}{cell['test_accuracy']:.1%} (learned {cell['learned_share']:.1%}, averaged ECE "
+                f" {name} {place}{cell['test_accuracy']:.1%} (learned {cell['learned_share']:.1%}, averaged ECE "
                 f"{cell['posterior_ece']:.3f}, NLL {cell['posterior_nll']:.3f})."
             )
     return said
@@ -526,9 +526,10 @@ def calibration_in_words(cells: DataFrame) -> str:
         one, other = (part.loc[part[column].idxmin()] for part in (learned, rest))
         side = "for" if one[column] < other[column] else "against"
         said.append(
-            f"{name}, {side} learning: {one[column]:.3f} at the best cell that learns ({_at(one)}), {other[column]:.3f} at the best that does not ({_at(other)})"
+            f"The averaged {name} speaks {side} learning: it is {one[column]:.3f} in the best cell that learns ({_at(one)}) and {other[column]:.3f} in the best "
+            f"that does not ({_at(other)})."
         )
-    return "; ".join(said) + "."
+    return " ".join(said)
 
 
 def _ours(table: DataFrame, maps: Mapping[str, DataFrame]) -> str:
@@ -572,20 +573,22 @@ def advice_in_words(maps: Mapping[str, DataFrame], table: DataFrame) -> str:
     said = "**A small h₀ alone does not make a better posterior.** " if worse and not better else ""
     for names, which in ((worse, "does not learn"), (better, "learns")):
         if names:
-            said += f"The best cell that {which} has the lower averaged NLL: {'; '.join(names)}. "
+            said += (
+                f"On {' / '.join(names)} the best cell that {which} has the lower averaged NLL. "
+            )
     for name, cells in maps.items():
         trains = cells[cells["trains"]]
         if len(trains) > 1:
             best = trains.loc[trains["posterior_nll"].idxmin()]
             wide = best["std_start"] * PAPER_PRECISION**0.5
-            said += f"The lowest of {name}: {_at(best)}, where σ begins {wide:.1f} times as wide as the paper's. "
+            said += f"The lowest on {name} is at {_at(best)}, where σ begins {wide:.1f} times as wide as the paper's. "
     return (
         said
         + _ours(table, maps)
         + (
             "Look at the learned share before you say that Σ was learned, and at ess over the images seen before you call it "
-            "curvature. For that, three things must hold together: h₀ below about six times the curvature, ess (h₀ + δ) large "
-            "enough that the network trains, and ess below the number of images that the training sees, so a long training."
+            "curvature. To learn curvature, three things must hold together: h₀ below about six times the curvature, ess (h₀ + δ) large "
+            "enough that the network trains, and ess below the number of images that the training sees, which takes a long training."
         )
     )
 

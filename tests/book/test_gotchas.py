@@ -40,9 +40,10 @@ def path(optimizer, parameter, steps):
 
 def test_a_learning_rate_carries_over_from_sgd_as_the_page_says():
     """Proposition 10.2: ten times the rate of SGD with momentum 0.9, and the rate itself without momentum."""
-    with_momentum, here = map(float, re.search(r"([\d.]+) there is `lr=([\d.]+)` here", PAGE).groups())
+    words = " ".join(PAGE.split())
+    with_momentum, here = map(float, re.search(r"([\d.]+) there is `lr=([\d.]+)` here", words).groups())
     rates = r"the paper's ([\d.]+) to ([\d.]+) are SGD's ([\d.]+) to ([\d.]+)\)"
-    paper = [float(rate) for rate in re.search(rates, PAGE).groups()]
+    paper = [float(rate) for rate in re.search(rates, words).groups()]
     assert here * (1 - 0.9) == pytest.approx(with_momentum)
     assert [0.1 * x for x in paper[:2]] == pytest.approx(paper[2:])
     ivon, momentum, plain = (torch.zeros(1, dtype=torch.float64, requires_grad=True) for _ in range(3))

@@ -116,7 +116,7 @@ def test_noise_against_none(tables):
 
 @pytest.mark.parametrize(
     "isotropic, verdict, so",
-    [(87.0, "fails", "It is the course of σ that helps"), (85, "holds", "What is learned helps")],
+    [(87.0, "fails", "What helps is the course of σ"), (85, "holds", "Learning helps there.")],
 )
 def test_a_variance_that_follows_the_learned_ones_median(tables, isotropic, verdict, so):
     tables("controls", runs(SYM, ivon=87.17, ivon_fixed=85, ivon_isotropic=isotropic))

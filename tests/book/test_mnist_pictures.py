@@ -47,8 +47,10 @@ def test_the_ends_are_those_of_the_order():
 
 def test_the_words_below_the_front_page_s_picture_are_those_of_the_record():
     words, orders = text_of(BOOK / "intro.md"), list(ORDERS.values())
-    (told,) = re.findall(r"the first hundredth has (\d+) % of it all under one posterior and (\d+) %", words)
-    assert [int(each) for each in told] == [round(100 * order["share_of_first_hundredth"]) for order in orders]
+    (told,) = re.findall(r"the (\d+) with the most noise carry (\d+) % of it, whether the covariance is learned", words)
+    for order in orders:
+        share = round(100 * order["share_of_first_hundredth"])
+        assert [int(each) for each in told] == [order["images"] // 100, share]
     (above,) = re.findall(r"Only (\d+) % get more than label smoothing would give", words)
     assert int(above) == round(100 * max(order["share_above_smoothing"] for order in orders))
     assert f"{orders[0]['images']:,} digits of MNIST" in words

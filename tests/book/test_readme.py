@@ -47,11 +47,12 @@ def test_both_sides_of_the_diff_from_adam_train(run_bare):
     right = {}
     for sign in "-+":
         loop = "\n".join(line[1:] for line in diff.splitlines() if line[0] in (" ", sign))
-        told = "print(*((model(x).argmax(1) == labels).float().mean().item() for labels in (y, given)))"
-        done = run_bare(f"{setting}{loop}\n{told}")
+        shares = "print(*((model(x).argmax(1) == labels).float().mean().item() for labels in (y, given)))"
+        done = run_bare(f"{setting}{loop}\n{shares}")
         assert done.returncode == 0, done.stderr
         right[sign] = [100 * float(share) for share in done.stdout.split()]
-    learned = re.search(r"AdamW in its place learns all of the given labels by heart, and (\d+) % of the true", README)
+    told = r"AdamW in its place learns all of the given labels by heart, so it agrees with only (\d+) % of the true"
+    learned = re.search(told, " ".join(README.split()))
     assert right["-"][1] == 100 and abs(right["-"][0] - int(learned[1])) < 4
     assert right["+"][0] > 80
 

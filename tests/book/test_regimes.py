@@ -230,17 +230,19 @@ LEARNS = {"learned_share": 0.8, "test_accuracy": 0.95}
 def test_calibration_is_for_or_against_learning_as_the_table_says(nll, side):
     found = cells({(1, "0.9"): {}, (200, "0.001"): {**LEARNS, "posterior_nll": nll, "posterior_ece": nll}})
     said = regimes.calibration_in_words(found)
-    assert f"NLL, {side} learning: {nll:.3f}" in said and "ess = 200 N and h₀ = 0.001" in said
-    assert ("ECE, against learning" in said) == (nll > 0.1)
+    assert f"NLL speaks {side} learning: it is {nll:.3f}" in said and "ess = 200 N and h₀ = 0.001" in said
+    assert ("ECE speaks against learning" in said) == (nll > 0.1)
 
 
-@pytest.mark.parametrize(("nll", "first"), [(0.3, "The best cell that learns"), (0.5, "**A small h₀ alone does not")])
+@pytest.mark.parametrize(
+    ("nll", "first"), [(0.3, "On some data the best cell that learns"), (0.5, "**A small h₀ alone does not")]
+)
 def test_the_advice_follows_the_table(nll, first):
     found = cells({(1, "0.9"): {}, (200, "0.001"): {**LEARNS, "posterior_nll": nll}})
     said = regimes.advice_in_words({"some data": found}, pd.DataFrame([runs()]))
     assert said.startswith(first)
     best = "ess = 200 N and h₀ = 0.001" if nll < 0.4 else "ess = 1 N and h₀ = 0.9"
-    assert f"The lowest of some data: {best}, where σ begins 1.1 times" in said
+    assert f"The lowest on some data is at {best}, where σ begins 1.1 times" in said
 
 
 @pytest.mark.parametrize(("accuracy", "told"), [(0.99, "is more accurate than"), (0.8, "is not more accurate than")])
@@ -255,7 +257,7 @@ def test_cells_are_counted_by_whether_they_train_and_learn():
     places = {(1, "0.9"): {}, (1, "0.1"): {"trains": False}, (200, "0.001"): LEARNS}
     said = regimes.regimes_in_words(cells(places))
     assert "3 of 25 cells, 2 seeds; 2 train, and 1 of these learn more than half" in said
-    assert "ess = 200 N and h₀ = 0.001, 95.0% (learned 80.0%" in said
+    assert "ess = 200 N and h₀ = 0.001, with 95.0% (learned 80.0%" in said
     assert regimes.regimes_in_words(cells({(1, "0.1"): {"trains": False}})).endswith("no network trains.")
 
 
@@ -280,11 +282,11 @@ def runs(**changes):
     return row | changes
 
 
-@pytest.mark.parametrize(("drift", "said"), [(0.08, "squared gradients more than"), (0.02, "of what is learned.")])
+@pytest.mark.parametrize(("drift", "said"), [(0.08, "squared gradients more than"), (0.02, "of the learned part.")])
 def test_what_was_learned_is_named_by_the_larger_part(drift, said):
     text = regimes.causes_in_words(pd.DataFrame([runs(drift_mean=drift), runs(drift_mean=drift, seed=1)]))
-    assert said in text and "Of the 2 runs at the usual length" in text
-    assert f"the drift has {drift / (0.1 - 0.01 * 0.99**200 * 1.01):.0%}" in text
+    assert said in text and "In the 2 runs of the usual length" in text
+    assert f"the drift is {drift / (0.1 - 0.01 * 0.99**200 * 1.01):.0%}" in text
 
 
 @pytest.mark.parametrize(("share", "taken"), [(0.01, True), (0.7, False)])
@@ -292,10 +294,12 @@ def test_what_the_clip_leaves_is_told(share, taken):
     clipped = runs(protocol="clipped", hess_clip=1.0, learned_share=share, drift_mean=np.nan)
     more = {"posterior_ece": 0.4, "posterior_nll": 0.6}
     text = regimes.clip_in_words(pd.DataFrame([runs(), clipped | more]))
-    assert f"80.0% without a clip, {100 * share:.1f}% with a clip of 1 (there: test accuracy 90.0%" in text
-    assert ("takes the drift away" in text) == taken
+    assert (
+        f"80.0% without a clip, {100 * share:.1f}% with a clip of 1 (at the largest clip: test accuracy 90.0%" in text
+    )
+    assert ("removes the drift" in text) == taken
     alone = regimes.clip_in_words(pd.DataFrame([clipped | more]))
-    assert "without" not in alone and "takes" not in alone
+    assert "without" not in alone and "removes" not in alone
     assert "no runs" in regimes.clip_in_words(pd.DataFrame([runs()]))
 
 

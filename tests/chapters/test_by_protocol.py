@@ -85,15 +85,15 @@ def test_differences_of_several_seeds_are_measured_by_their_error(sgd, word):
     text = who_is_ahead(rows)
     points = f"a ({gap.points:+.1f} ± {gap.error:.1f})".replace("-", "−")
     first = f"{word} in {points}; not settled in b (−0.5)" if word != "not settled" else f"{word} in {points}, b (−0.5)"
-    assert text == f"IVON is, in points, against SGD {first}."
+    assert text == f"Differences in points. IVON against SGD: {first}."
 
 
 def test_the_data_set_is_named_once():
     panels = ("digits, symmetric 20 %", "digits, pair flip 20 %")
     rows = pd.concat([runs(panel, ivon=90, sgd=80, ls=95) for panel in panels])
     assert who_is_ahead(rows) == (
-        "digits: IVON is, in points, against SGD ahead in symmetric 20 % (+10.0), pair flip 20 % (+10.0). And against "
-        "the best LS behind in symmetric 20 % (−5.0), pair flip 20 % (−5.0)."
+        "Differences on digits, in points. IVON against SGD: ahead in symmetric 20 % (+10.0), pair flip 20 % (+10.0). "
+        "IVON against the best LS: behind in symmetric 20 % (−5.0), pair flip 20 % (−5.0)."
     )
 
 
@@ -134,7 +134,11 @@ def test_adamw_stands_in_tables_where_it_was_run_and_the_others_say_so():
     gap = gaps_by_panel(rows, "ivon", "adamw")[MNIST]
     seeds = script[script["panel"] == MNIST].set_index("seed")["test_accuracy"].astype(float)
     assert gap.points == pytest.approx(96.5 - 100 * seeds[[0, 1]].mean()) and gap.seeds == 2
-    assert "against AdamW" in who_is_ahead(rows) and f"{MNIST}. " in beside_sgd(rows) and "AdamW (" in beside_sgd(rows)
+    assert (
+        "IVON against AdamW" in who_is_ahead(rows)
+        and f"{MNIST}. " in beside_sgd(rows)
+        and "AdamW (" in beside_sgd(rows)
+    )
     assert set(adamw(rows)["panel"]) == {MNIST} and adamw(rows[:0]).empty
 
 

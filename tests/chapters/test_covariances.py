@@ -52,7 +52,7 @@ def made_up(**shift):
 def test_the_sentences_turn_with_the_numbers():
     rows = made_up(EVON={"test_accuracy": -0.03, "posterior_nll": -0.1, "noise_variation": 0.2}, IVON={})
     text = price_in_words(rows)
-    assert "**EVON** learns 10% of its Hessian; accuracy −3.0 ± 0.0 points (lower)" in text
+    assert "**EVON** learns 10% of its Hessian: accuracy −3.0 ± 0.0 points (lower)" in text
     assert "averaged NLL −0.100 ± 0.000 (lower)" in text and "over 3 seeds" in text
     assert "EVON's noise is more unequal than with IVON (" in noise_in_words(rows)
     assert least_gain(rows) == pytest.approx(3.0, abs=0.1)

@@ -36,7 +36,7 @@ def test_errors_of_people_and_drawn_ones_have_their_own_sentences():
     classes = ["cat", "dog", "automobile", "truck"]
     shares = np.array([[0.6, 0.3, 0.1, 0], [0.2, 0.8, 0, 0], [0, 0, 0.5, 0.5], [0.1, 0, 0.1, 0.8]])
     people = label_errors.errors_in_words(shares, classes, people=True)
-    assert "from 20 to 50 %" in people and "75 % of those of cat name dog" in people
+    assert "from 20 to 50 %" in people and "75 % of the wrong labels of cat name dog" in people
     assert f"{100 * (0.3 + 0.2 + 0.5 + 0.1) / (0.4 + 0.2 + 0.5 + 0.2):.0f} % of the errors name" in people
     drawn = label_errors.errors_in_words(shares, list("0123"), people=False)
     assert drawn.startswith("These errors are drawn") and "cat" not in drawn.replace("CIFAR", "")

@@ -282,11 +282,11 @@ def test_words_follow_the_record():
     assert words.count("more unequal at 0, 20 and 40 %") >= 3
     assert "as much noise (*matched*): less unequal at 0, 20 and 40 %" in words
     words = chapter.adaptivity_in_words(changed(isotropic__variation=5.0, **above))
-    assert "diagonal against isotropic less unequal at 0, 20 and 40 %" in words
+    assert "diagonal against isotropic: less unequal at 0, 20 and 40 %" in words
 
     record = changed(**{f"{name}__auroc_wrong": 0.8 for name in RUNGS})
-    assert "noise sees which labels" in chapter.order_in_words(record)
-    assert "hardly sees" in chapter.order_in_words(changed(**{f"{name}__auroc_wrong": 0.55 for name in RUNGS}))
+    assert "noise tells which labels" in chapter.order_in_words(record)
+    assert "says little about" in chapter.order_in_words(changed(**{f"{name}__auroc_wrong": 0.55 for name in RUNGS}))
     words = chapter.best_in_words(changed(full__accuracy=0.9, identity__accuracy=0.95, h0__accuracy=0.85))
     assert "descent with Σ = I: test accuracy lower at 0, 20 and 40 %" in words
     assert "descent with Σ from h₀ = 0.9: test accuracy higher at 0, 20 and 40 %" in words

@@ -119,8 +119,8 @@ def made_up(**shift):
 
 def test_words_follow_the_records():
     ahead = one_run.beside_folds_in_words(made_up(ivon=0.05))
-    assert "AUROC clearly above that of five folds in 2 of 2 settings, clearly below in 0; average" in ahead
-    assert ahead.endswith("CPU time: 25 % of the folds'.")
+    assert "the AUROC is clearly above five folds' in 2 of 2 settings and clearly below in 0; the average" in ahead
+    assert ahead.endswith("It takes 25 % of the folds' CPU time.")
     behind = one_run.beside_folds_in_words(made_up(ivon=-0.05))
     assert "clearly below in 2 (MNIST, symmetric 40 % −5.0, MNIST, pair flip 40 % −5.0 points)" in behind
     assert "five folds 0.900" in one_run.bayes_in_words(made_up())
