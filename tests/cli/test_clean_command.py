@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import error
 from training import tiny
 from typer.testing import CliRunner
 
@@ -61,17 +62,6 @@ def decide(path, page, decisions):
         writer.writerow([told["kind"], "given", "decision", "label", "data"])
         writer.writerows([key, "", *decision, told["fingerprint"]] for key, decision in decisions.items())
     return path
-
-
-def error(result, *words):
-    """The one line that a wrong use ends with."""
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    line = result.stderr.splitlines()[-1]
-    assert line.startswith("error: ")
-    for word in words:
-        assert word in line, line
-    return line
 
 
 @pytest.fixture(scope="module")

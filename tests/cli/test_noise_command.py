@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from bs4 import BeautifulSoup
+from commands import error
 from rich.console import Console
 from training import tiny
 from typer.testing import CliRunner
@@ -61,17 +62,6 @@ def rows(path):
 
 def page(path):
     return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
-
-
-def error(result, *words):
-    """The one line that a wrong use ends with."""
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    line = result.stderr.splitlines()[-1]
-    assert line.startswith("error: ")
-    for word in words:
-        assert any(part in line for part in word.split("|")), line
-    return line
 
 
 # ------------------------------------------------------------------ what is written
