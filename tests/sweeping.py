@@ -3,6 +3,8 @@
 import sys
 
 from vlls.experiments import Cell
+from vlls.experiments._folder import ResultsFolder
+from vlls.experiments._work import Job, work
 from vlls.train import RunConfig
 
 
@@ -24,6 +26,16 @@ def tiny(epochs=2, seeds=2, methods=("ivon", "sgd"), train_size=100, also=""):
         for seed in range(seeds)
         for method in methods
     ]
+
+
+def finished_sweep(folder, **of):
+    """A results folder with the finished runs of :func:`tiny`, made without a process of their own, and their cells."""
+    results, grid = ResultsFolder(folder / "results"), tiny(**of)
+    with results.locked():
+        results.add_sweep(grid)
+        for cell in grid:
+            assert work(Job(cell, results.runs)).status == "finished"
+    return results, grid
 
 
 if __name__ == "__main__":  # python sweeping.py FOLDER EPOCHS [killed]: when the first run is over, others under way

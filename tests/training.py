@@ -35,6 +35,13 @@ def differences(a, b, path="") -> list[str]:
     return [] if type(a) is type(b) and (a == b or (a != a and b != b)) else [f"{path}: {a!r} != {b!r}"]
 
 
+def relative_difference(a, b) -> float:
+    """Distance of two models or states over the size of the second."""
+    states = (one.state_dict() if isinstance(one, torch.nn.Module) else one for one in (a, b))
+    a, b = (torch.cat([value.double().reshape(-1).cpu() for value in state.values()]) for state in states)
+    return float((a - b).norm() / b.norm())
+
+
 def saved(folder):
     """The run's last checkpoint without what the clock wrote, and the record's reproducible part."""
     checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pandas import DataFrame, Series, concat
 
-from figures.ledger import Gap, accuracies, gap_of, rows_of
+from figures.differences import Gap, accuracies, gap_of, rows_of
 from vlls.experiments import PROTOCOLS, accuracy_table, candidates_table, highest_protocol
 from vlls.experiments._choice import by_candidate
 from vlls.train import METHODS
@@ -125,7 +125,7 @@ def gaps_by_panel(
 ) -> dict[str, Gap]:
     """Return by how many points one method is above another at their best values, for panels of one protocol.
 
-    Differences are taken seed by seed; :attr:`~figures.ledger.Gap.side` says which are clear.
+    Differences are taken seed by seed; :attr:`~figures.differences.Gap.side` says which are clear.
     """
     found = {
         str(panel): gap_of(_of(of_panel, one, variants[0]), _of(of_panel, other, variants[1]))

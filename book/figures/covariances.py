@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from figures.ledger import RESULTS, Gap, gap_of
+from figures.differences import RESULTS, Gap, gap_of
 from vlls import EVON, GLM, IVON, GaussianPosterior
 from vlls.plots._style import WIDTH, styled
 from vlls.train.methods import METHODS

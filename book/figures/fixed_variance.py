@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
-from figures.ledger import Gap, gap
+from figures.differences import Gap, gap
 from vlls.plots._runs import ACCURACY, check_table, log_axis
 from vlls.plots._style import WIDTH, legend_above, styled
 from vlls.train import METHODS
@@ -129,7 +129,7 @@ def gaps_to_fixed(runs: DataFrame) -> dict[str, tuple[Gap, Gap]]:
     r"""Return how far IVON is above fixed variances: the one with IVON's first σ, and the best, by panel.
 
     Args:
-        runs: finished runs of one protocol, of :func:`figures.ledger.rows_of`.
+        runs: finished runs of one protocol, of :func:`figures.differences.rows_of`.
     """
     found = {}
     for panel, rows in runs.groupby("panel", sort=False):

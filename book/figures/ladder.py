@@ -17,7 +17,7 @@ from sklearn.model_selection import cross_val_predict
 from torch import Tensor
 
 import vlls
-from figures.ledger import by_rate, ladder_gaps
+from figures.differences import by_rate, ladder_gaps
 from vlls import GLM, Categorical, GaussianPosterior
 from vlls.data import load
 from vlls.data.corruption import corrupt

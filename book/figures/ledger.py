@@ -11,38 +11,31 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from IPython.display import HTML
 
+from figures.differences import (
+    ON_REAL_IMAGES,
+    RESULTS,
+    Gap,
+    accuracies,
+    by_rate,
+    gap,
+    gap_of,
+    ladder_gaps,
+    rows_of,
+)
 from vlls.data.corruption import transition_matrix
 from vlls.experiments import PROTOCOLS, load_table
-from vlls.experiments._choice import best_runs
 from vlls.train import METHODS, hyperparameters
 
 __all__ = [
-    *("CLAIMS", "Claim", "Finding", "Gap", "Shown"),
-    *(
-        "by_rate",
-        "findings",
-        "gap",
-        "gap_of",
-        "label_information",
-        "ladder_gaps",
-        "ledger",
-        "paper_hess_init",
-        "rows_of",
-        "said",
-        "short_std",
-    ),
+    *("CLAIMS", "Claim", "Finding", "Shown"),
+    *("findings", "label_information", "ledger", "paper_hess_init", "said", "short_std"),
 ]
-
-RESULTS = Path(__file__).parent.parent / "results"
-ON_REAL_IMAGES = ("paper", "short", "reduced", "mnist")
-"""The protocols that count for a verdict; runs on the drawn or 8 by 8 digits of the smoke protocol do not."""
 
 VERDICTS = ("holds", "narrower", "fails", "untested")
 # The authors' own Figure 7, read off an image of a draft to half a point: the best value of LS, of SAM, and IVON (%)
@@ -52,89 +45,14 @@ AUTHORS_FIG7 = {
 }
 
 
-# ---------------------------------------------------------------------- differences
-@dataclass(frozen=True)
-class Gap:
-    """How far one method is above another, in points of test accuracy at the last epoch or another unit.
-
-    Attributes:
-        points: the mean over the seeds that both have.
-        error: its standard error, of the differences seed by seed; None with one seed.
-        seeds: their number.
-        least: the smallest difference of a single seed that counts, in the same unit.
-    """
-
-    points: float
-    error: float | None
-    seeds: int
-    least: float = 1.0
-
-    @property
-    def side(self) -> int:
-        """1 if it is clearly above, -1 if clearly below, 0 if that is not settled.
-
-        Clear is a difference of at least ``least`` over the number of seeds, and of more than two standard errors where
-        there are several: the spread of two or three seeds is too uncertain itself.
-        """
-        clear = abs(self.points) >= self.least / self.seeds and abs(self.points) > 2 * (
-            self.error or 0.0
-        )
-        return 0 if not clear else 1 if self.points > 0 else -1
-
-    def __str__(self) -> str:
-        points = (
-            f"{self.points:+.1f}".replace("-", "−").replace("−0.0", "0.0").replace("+0.0", "0.0")
-        )
-        spread = (
-            f" ± {self.error:.1f} in {self.seeds} seeds" if self.error is not None else ", one seed"
-        )
-        return f"{points}{spread}"
-
-
-def rows_of(name: str, protocol: str = "") -> pd.DataFrame:
-    """Return an experiment's finished main runs, at one protocol or at those on real images."""
-    table = load_table(RESULTS / f"{name}.csv")
-    if "variant" not in table:
-        table["variant"] = ""
-    table = table[(table["role"] == "main") & (table["status"] == "finished")]
-    wanted = (protocol,) if protocol else ON_REAL_IMAGES
-    table = table[table["protocol"].isin(wanted)].astype({"test_accuracy": float, "value": float})
-    return table.assign(variant=table["variant"].astype(object).fillna(""))
-
-
-def accuracies(rows: pd.DataFrame, method: str, variant: str = "") -> pd.Series:
-    """Return the test accuracies of a method's best value (%), by seed; SGD is a value of LS and of SAM."""
-    best = best_runs(rows[rows["variant"] == variant].assign(variant=""), method)
-    return 100 * best.set_index("seed")["test_accuracy"]
-
-
-def gap_of(one: pd.Series, other: pd.Series, least: float = 1.0) -> Gap | None:
-    """Return how far one method's percentages, by seed, are above another's; None if they have no seed in common."""
-    differences = (one - other).dropna()
-    if differences.empty:
-        return None
-    seeds = len(differences)
-    error = float(differences.std() / seeds**0.5) if seeds > 1 else None
-    return Gap(float(differences.mean()), error, seeds, least)
-
-
-def gap(
-    rows: pd.DataFrame, one: str, other: str, *, variants: tuple[str, str] = ("", "")
-) -> Gap | None:
-    """Return how far the best value of one method is above that of another in one panel; None if one is missing."""
-    both = [
-        accuracies(rows, name, variant)
-        for name, variant in zip((one, other), variants, strict=True)
-    ]
-    return gap_of(*both)
-
-
-def gaps(names: Iterable[str], one: str, other: str) -> dict[tuple[str, str], Gap]:
+def gaps(
+    names: Iterable[str], one: str, other: str, *, variants: tuple[str, str] = ("", "")
+) -> dict[tuple[str, str], Gap]:
     """Return the gaps of all panels of experiments, by protocol and panel."""
     found = {}
     for name in names:
         for (protocol, panel), rows in rows_of(name).groupby(["protocol", "panel"], sort=False):
-            if (between := gap(rows, one, other)) is not None:
+            if (between := gap(rows, one, other, variants=variants)) is not None:
                 found[str(protocol), str(panel)] = between
     return found
 
@@ -341,12 +259,9 @@ def short_std() -> tuple[float, float]:
 
 
 def _fixed() -> Finding:
-    rows = rows_of("controls")
-    fixed, one_width, share = {}, {}, ""
-    for (protocol, panel), of_panel in rows.groupby(["protocol", "panel"], sort=False):
-        for found, other in ((fixed, "ivon_fixed"), (one_width, "ivon_isotropic")):
-            if (between := gap(of_panel, "ivon", other)) is not None:
-                found[str(protocol), str(panel)] = between
+    rows, share = rows_of("controls"), ""
+    fixed = gaps(["controls"], "ivon", "ivon_fixed")
+    one_width = gaps(["controls"], "ivon", "ivon_isotropic")
     if not fixed:
         return Finding(
             "untested", "–", "No runs with learned and with fixed variance on real images yet."
@@ -380,12 +295,8 @@ def _fixed() -> Finding:
 
 
 def _noise_helps() -> Finding:
-    found = {}
-    for (protocol, panel), rows in rows_of("controls").groupby(["protocol", "panel"], sort=False):
-        # with a fixed variance nothing but the noise differs: IVON's own step grows as its variance does
-        between = gap(rows, "ivon_fixed", "ivon_fixed", variants=("", "no noise"))
-        if between is not None:
-            found[str(protocol), str(panel)] = between
+    # with a fixed variance nothing but the noise differs: IVON's own step grows as its variance does
+    found = gaps(["controls"], "ivon_fixed", "ivon_fixed", variants=("", "no noise"))
     verdict = "narrower" if {1, 0} <= {g.side for g in found.values()} else settled(found)
     return Finding(
         verdict,
@@ -453,14 +364,8 @@ def label_information(base_rate: float, rate_step: float = 0.05, num_classes: in
 
 
 def _fig7() -> Finding:
-    rows = rows_of("controls", "short")
-    found = {}
-    for panel, of_panel in rows.groupby("panel", sort=False):
-        if (
-            between := gap(of_panel, "ivon", "sgd", variants=("", "smaller step and decay"))
-        ) is not None:
-            found["short", str(panel)] = between
-    behind = [between for between in found.values() if between.side < 0]
+    found = gaps(["controls"], "ivon", "sgd", variants=("", "smaller step and decay"))
+    behind = [gap for (protocol, _), gap in found.items() if protocol == "short" and gap.side < 0]
     also = ""
     if behind:
         also = (
@@ -559,46 +464,6 @@ def _uniform() -> Finding:
 
 
 # ---------------------------------------------------------------------- Section 3.3, on a GLM
-def ladder_gaps(
-    record: Mapping[str, Any], one: str, other: str, number: str, scale: float = 1.0
-) -> dict[float, Gap]:
-    """Return how far one posterior of ``ladder.json`` is above another, seed by seed, for each rate of wrong labels.
-
-    Args:
-        record: the record of ``benchmarks/bench_ladder.py``.
-        one: a posterior.
-        other: another.
-        number: the name of a number of both.
-        scale: of the difference.
-    """
-    found = {}
-    for rate in record["rates"]:
-        cells = [cell for cell in record["cells"] if cell["rate"] == rate]
-        one_s, other_s = (
-            pd.Series({cell["seed"]: scale * cell["posteriors"][name][number] for cell in cells})
-            for name in (one, other)
-        )
-        if (between := gap_of(one_s, other_s, least=0)) is not None:
-            found[rate] = between
-    return found
-
-
-def by_rate(found: Mapping[float, Gap], above: str, below: str) -> str:
-    """Say at which rates of wrong labels a difference is clear, and on which side.
-
-    Example:
-        >>> by_rate({0.0: Gap(1.0, 0.1, 3), 0.2: Gap(0.1, 0.1, 3), 0.4: Gap(2.0, 0.1, 3)}, "higher", "lower")
-        'higher at 0 and 40 %, not clearly different at 20 %'
-    """
-    parts = []
-    for side, word in ((1, above), (-1, below), (0, "not clearly different")):
-        rates = [f"{100 * rate:g}" for rate, between in found.items() if between.side == side]
-        if rates:
-            several = ", ".join(rates[:-1]) + " and " if rates[1:] else ""
-            parts.append(f"{word} at {several}{rates[-1]} %")
-    return ", ".join(parts)
-
-
 def _of_ladder(
     number: str, others: Mapping[str, str], subject: str, words: tuple[str, str]
 ) -> Finding:

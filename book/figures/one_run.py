@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from figures.ledger import RESULTS, Gap, gap_of
+from figures.differences import RESULTS, Gap, gap_of
 from vlls.plots._style import SINGLE, legend_above, styled
 from vlls.train.methods import METHODS
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 import vlls
 from figures.by_protocol import gaps_by_panel, runs_by_protocol
+from figures.differences import RESULTS, rows_of
 from figures.ladder import climb, diagonal, isotropic, laplace
-from figures.ledger import RESULTS, rows_of
 from vlls import GLM, IVON, Bernoulli, Gaussian, GaussianPosterior, Poisson
 from vlls.data.corruption import transition_matrix
 from vlls.experiments._choice import by_candidate

@@ -9,7 +9,8 @@ from functools import cache
 
 import pandas as pd
 
-from figures.ledger import RESULTS, Gap, Shown, gap_of, rows_of
+from figures.differences import RESULTS, Gap, gap_of, rows_of
+from figures.ledger import Shown
 from figures.one_run import FOLDS, above_folds, calibrations, of_one_run
 from vlls.experiments._choice import best_runs
 from vlls.train import METHODS

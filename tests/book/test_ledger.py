@@ -11,7 +11,7 @@ import pytest
 
 BOOK = Path(__file__).parents[2] / "book"
 sys.path.insert(0, str(BOOK))
-from figures import ledger  # noqa: E402
+from figures import differences, ledger  # noqa: E402
 from figures.ledger import CLAIMS, ON_REAL_IMAGES, VERDICTS, Gap, findings, gap, label_information, said  # noqa: E402
 
 ROOT = BOOK.parent
@@ -41,7 +41,8 @@ def runs(panel, protocol="short", rate=0.4, **accuracies):
 
 @pytest.fixture
 def tables(tmp_path, monkeypatch):
-    monkeypatch.setattr(ledger, "RESULTS", tmp_path)
+    for module in (differences, ledger):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
 
     def write(name, *parts):
         pd.concat(parts).to_csv(tmp_path / f"{name}.csv", index=False)

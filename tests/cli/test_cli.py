@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import error_line as error
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -36,15 +37,6 @@ def invoke(*arguments, env=None):
 
 def train(*arguments, env=None):
     return invoke("train", *SMALL, *arguments, env=env)
-
-
-def error(result):
-    """The one line that a wrong use ends with."""
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ")
-    return line.removeprefix("error: ")
 
 
 # ------------------------------------------------------------------ help

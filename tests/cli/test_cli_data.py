@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from bs4 import BeautifulSoup
+from commands import error_line as error
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -33,13 +34,6 @@ def _alone(monkeypatch, tmp_path):
 
 def invoke(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="vlls")
-
-
-def error(shown):
-    assert shown.exit_code == 2, shown.output
-    (line,) = shown.stderr.splitlines()
-    assert shown.stdout == "" and line.startswith("error: ")
-    return line
 
 
 def make_photos(folder, classes=("cat", "dog"), number=10, shape=(20, 30)):

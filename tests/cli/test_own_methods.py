@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import error_line as error
 from made_up import FOCAL
 from typer.testing import CliRunner
 
@@ -43,13 +44,6 @@ def focal():
 
 def invoke(*arguments):
     return CliRunner().invoke(app, list(arguments), prog_name="vlls", env={"COLUMNS": "160"})
-
-
-def error(result):
-    """The one line that a wrong use ends with."""
-    assert result.exit_code == 2 and result.stdout == "", result.output
-    (line,) = result.stderr.splitlines()
-    return line.removeprefix("error: ")
 
 
 @pytest.mark.slow

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from sweeping import tiny
+from sweeping import finished_sweep, tiny
 from typer.testing import CliRunner
 
 from vlls.cli._app import app
 from vlls.cli._sweep import seconds_of
-from vlls.experiments import EXPERIMENTS, Job, load_table
+from vlls.experiments import EXPERIMENTS, load_table
 from vlls.experiments._folder import ResultsFolder
-from vlls.experiments._work import work
 
 module = importlib.import_module("vlls.experiments._sweep")
 
@@ -35,12 +34,8 @@ def invoke(*arguments):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A results folder with two finished runs of Figure 5, made without a process of their own."""
-    folder, grid = ResultsFolder(tmp_path_factory.mktemp("finished") / "results"), tiny(seeds=1)
-    with folder.locked():
-        folder.add_sweep(grid)
-        for cell in grid:
-            assert work(Job(cell, folder.runs)).status == "finished"
+    """A results folder with two finished runs of Figure 5."""
+    folder, grid = finished_sweep(tmp_path_factory.mktemp("finished"), seeds=1)
     return folder.path, grid
 
 

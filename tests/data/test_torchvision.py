@@ -133,7 +133,18 @@ def test_damaged_cifar_pickles(tmp_path, monkeypatch):
 def test_known_classes_are_those_of_torchvision():
     assert DATASETS["fashion_mnist"].classes == tuple(datasets.FashionMNIST.classes)
     assert DATASETS["cifar10"].classes == tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
-    assert DATASETS["cifar100"].classes == tuple(sorted(set(DATASETS["cifar100"].classes)))
+    assert DATASETS["cifar100"].classes == tuple(CIFAR100.split())
+
+
+CIFAR100 = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
+forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle
+mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
+possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
+sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale
+willow_tree wolf woman worm
+"""
 
 
 # ------------------------------------------------------------------ where it is looked for

@@ -7,15 +7,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
-from sweeping import tiny
+from sweeping import finished_sweep, tiny
 from typer.testing import CliRunner
 
 from vlls.cli._app import app
 from vlls.cli._sweep import TimeLeft, clock
-from vlls.experiments import Candidates, Experiment, Job, Panel, _grids, cells, collate
+from vlls.experiments import Candidates, Experiment, Panel, _grids, cells, collate
 from vlls.experiments._folder import ResultsFolder
 from vlls.experiments._results import collate_labels
-from vlls.experiments._work import work
 
 module = importlib.import_module("vlls.experiments._sweep")
 
@@ -95,13 +94,8 @@ def test_failed_and_resumed_runs_and_those_that_tell_nothing():
 # ------------------------------------------------------------------ damaged records
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A results folder with four finished runs of Figure 5, made without a process of their own."""
-    folder, grid = ResultsFolder(tmp_path_factory.mktemp("finished") / "results"), tiny(epochs=1)
-    with folder.locked():
-        folder.add_sweep(grid)
-        for cell in grid:
-            assert work(Job(cell, folder.runs)).status == "finished"
-    return folder, grid
+    """A results folder with four finished runs of Figure 5."""
+    return finished_sweep(tmp_path_factory.mktemp("finished"), epochs=1)
 
 
 @pytest.fixture

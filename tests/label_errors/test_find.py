@@ -236,14 +236,6 @@ def test_missing_labels_stay_in_the_table(model):
             assert_array_equal(*by_place)
 
 
-@pytest.mark.parametrize("labels", [Y[:5], Y + 1, None, ["d"] * 23])
-def test_labels_that_do_not_fit_are_told_after_the_first_batch(model, labels):
-    told = []
-    with pytest.raises(ValueError, match="label"):
-        find_label_errors(model, None, X, labels, batch_size=5, progress=lambda *numbers: told.append(numbers))
-    assert len(told) == 0
-
-
 def test_a_stream_that_is_too_short_is_told(model):
     with pytest.raises(ValueError, match=r"labels have shape \(24,\); 23 examples need \(23,\)"):
         find_label_errors(model, None, FORMS["stream"], [*Y.tolist(), 0])
@@ -348,19 +340,27 @@ def test_without_pandas_there_is_a_table_of_the_same_columns(model, monkeypatch,
         ({"batch_size": 0}, "batch_size=0 is not allowed"),
         ({"generator": 0}, "generator=0 is no torch.Generator"),
         ({"dataset": X[:0]}, "the data set is empty"),
-        ({"dataset": X[:, :3]}, r"the model fails on an example of x, which has shape \(23, 3\)"),
+        ({"dataset": X[:, :3]}, r"the model fails on an example of x, which has shape \(5, 3\)"),
         ({"dataset": X * np.nan}, "the model returned logits that are NaN or infinite"),
         ({"dataset": Items(lambda i: "text")}, "an item of the data set has .* pass forward=..."),
         ({"dataset": {"a": X, "b": X[:3]}}, r"different numbers of rows \('a' 23, 'b' 3\)"),
         ({"dataset": pandas.DataFrame({"a": ["x"] * 23})}, "the table holds more than numbers"),
-        ({"forward": lambda model, batch: model(batch)[:3]}, r"the model returned shape \(3, 3\) for 23 examples"),
+        ({"forward": lambda model, batch: model(batch)[:3]}, r"the model returned shape \(3, 3\) for 5 examples"),
     ],
 )
-def test_bad_input_is_told_in_one_line(model, change, words):
-    arguments = {"dataset": X, "labels": Y, **change}
+def test_bad_input_is_told_in_one_line_before_the_second_batch(model, change, words):
+    done = []
+    arguments = {
+        "dataset": X,
+        "labels": Y,
+        "batch_size": 5,
+        "progress": lambda *numbers: done.append(numbers),
+        **change,
+    }
     with pytest.raises(ValueError, match=words) as error:
         find_label_errors(model, None, **arguments)
     assert "\n" not in str(error.value)
+    assert not done or "correction" in change  # whose classes are compared with those of all predictions
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,8 @@ def test_it_works_in_pipelines_searches_cross_validation_and_pickles(iris):
     table = label_errors_from_probabilities(p, given)
     assert roc_auc_score((y != given)[table["index"]], table["score"]) > 0.9
     search = GridSearchCV(quick(epochs=3), {"hidden": [(8,), (16, 16)]}, cv=2).fit(X, given)
-    assert search.best_params_["hidden"] in [(8,), (16, 16)]
+    (width, *_) = search.best_params_["hidden"]
+    assert next(search.best_estimator_.network_.parameters()).shape == (width, 4)
     fitted = pipeline.fit(X, given)
     assert_array_equal(pickle.loads(pickle.dumps(fitted)).predict_proba(X), fitted.predict_proba(X))
 

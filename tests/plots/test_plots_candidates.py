@@ -86,7 +86,7 @@ def test_committed_tables_are_drawn(name):
     text = figure.get_supxlabel().replace("\n", " ")
     rows = load_table(RESULTS / f"{name}.csv")
     highest = next(size for size in PROTOCOLS if size in set(rows["protocol"]))
-    assert text.startswith(f"{highest} protocol, ") or highest == "paper"
+    assert text.startswith(f"{highest} protocol, ")
 
 
 def test_figure_7_at_the_short_protocol_is_drawn_without_the_methods_that_a_panel_lacks():

@@ -2,14 +2,13 @@
 
 import dataclasses
 import json
-import signal
 import warnings
 
 import pytest
-from training import differences, tiny, without_machine
+from training import StopAt, differences, tiny, without_machine
 
 from vlls.experiments import EXPERIMENTS, cells
-from vlls.train import METHODS, Interrupted, Method, Reporter, RunConfig, load_run, methods, run
+from vlls.train import METHODS, Interrupted, Method, RunConfig, load_run, methods, run
 from vlls.train import _keys as keys
 from vlls.train._config import ResolvedConfig
 from vlls.train._files import CHECKPOINT, RECORD, load_checkpoint, load_record, save_checkpoint, save_record
@@ -172,17 +171,11 @@ def test_a_finished_run_under_its_older_name_is_not_trained_again(tmp_path):
     assert load_run(older).config == config  # its record and its checkpoint are of one run, whatever their keys
 
 
-class Stop(Reporter):
-    def step(self, step):
-        if step == 4:
-            signal.raise_signal(signal.SIGTERM)
-
-
 def test_a_cut_run_under_its_older_name_goes_on(tmp_path):
     config = tiny(method="ivon", epochs=2).resolved()
     whole = run(config, tmp_path / "whole")
     with pytest.raises(Interrupted):
-        run(config, tmp_path / "cut", reporters=[Stop()])
+        run(config, tmp_path / "cut", reporters=[StopAt(4)])
     older = aged(tmp_path / "cut" / config.name, config)
     with pytest.raises(ValueError, match=f"{older} holds an unfinished run of this config; pass --resume"):
         run(config, tmp_path / "cut")

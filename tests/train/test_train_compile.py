@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import StopAt, differences, saved, tiny, without_machine
+from training import StopAt, differences, relative_difference, saved, tiny, without_machine
 
 from vlls._compiled import Compiled
 from vlls.noise import label_noise_moments
@@ -41,11 +41,6 @@ def normalizing():
     torch.manual_seed(0)
     layers = torch.nn.Conv2d(1, 6, 3), torch.nn.BatchNorm2d(6), torch.nn.ReLU(), torch.nn.Flatten()
     return torch.nn.Sequential(*layers, torch.nn.Linear(216, 10))
-
-
-def relative_difference(a, b):
-    a, b = (torch.cat([v.double().reshape(-1) for v in m.state_dict().values()]) for m in (a, b))
-    return float((a - b).norm() / b.norm())
 
 
 # ---------------------------------------------------------------------- where torch can

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import differences, tiny, without_machine
+from training import differences, relative_difference, tiny, without_machine
 
 from vlls.train import RunConfig, run
 from vlls.train._loop import AGREE_EVERY
@@ -71,11 +71,6 @@ def others(tmp_path_factory):
     configs = json.dumps([config.to_dict() for config in (*OTHERS.values(), tiny(**CONTROL))])
     finish([sys.executable, *TORCHRUN, str(folder / "program.py"), str(folder), configs])
     return folder
-
-
-def relative_difference(a, b):
-    a, b = (torch.cat([v.double().reshape(-1) for v in state.values()]) for state in (a, b))
-    return float((a - b).norm() / b.norm())
 
 
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler")

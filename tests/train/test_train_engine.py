@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torchvision.transforms import functional as tv
-from training import StopAt, differences, photographs, saved, tiny
+from training import StopAt, differences, photographs, relative_difference, saved, tiny
 
 import vlls
 from vlls.data import ImageArrays, load
@@ -54,11 +54,6 @@ def engine_steps(config, steps):
     for i in range(steps):
         trainer.step(i)
     return trainer
-
-
-def relative_difference(a, b):
-    a, b = (torch.cat([p.detach().double().reshape(-1).cpu() for p in m.parameters()]) for m in (a, b))
-    return float((a - b).norm() / b.norm())
 
 
 @pytest.mark.parametrize("method, smoothing", [("sgd", 0.0), ("ls", 0.3)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -51,7 +52,10 @@ def _follow(due: Sequence[tuple[EigenState, int]]) -> Iterator[tuple[tuple[Eigen
     alike: dict[Any, list[tuple[EigenState, int]]] = {}
     for state, axis in due:
         factor, basis = state.lasting[f"factor_{axis}"], state.lasting.get(f"basis_{axis}")
-        if bool(factor.diagonal().sum() > 0):
+        total = float(factor.diagonal().sum())
+        if not math.isfinite(total):  # the square of a gradient was too large: the average begins again
+            del state.lasting[f"factor_{axis}"]
+        elif total > 0:
             alike.setdefault((basis is None, factor.shape, factor.dtype, factor.device), []).append((state, axis))
     for (first, (size, _), *_), members in alike.items():
         at_once = max(1, AT_ONCE // size**2)

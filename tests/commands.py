@@ -1,0 +1,18 @@
+"""How a wrong use of a command ends, for the tests of each."""
+
+
+def error_line(result):
+    """The one line that is printed, without its beginning."""
+    assert result.exit_code == 2 and result.stdout == "", result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line.removeprefix("error: ")
+
+
+def error(result, *words):
+    """Check that the last line is the error, and holds these words."""
+    assert result.exit_code == 2 and result.stdout == "", result.output
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("error: ")
+    for word in words:
+        assert word in line, line
