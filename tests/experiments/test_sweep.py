@@ -301,7 +301,7 @@ def test_a_thread_that_fails_leaves_the_others_alone(do, tmp_path):
 def test_threads_that_die_of_memory_or_a_defect_leave_the_others_alone(do, monkeypatch):
     monkeypatch.setitem(methods._METHODS, "dying", DYING)
     *grid, cell = tiny(epochs=5, seeds=3, methods=("sgd",))
-    ends = ("memory", "gpu", "defect")
+    ends = ("memory", "gpu", "defect", "exit")
     dying = [broken(cell, method="dying", options={"error": error}) for error in ends]
     result = do([dying[0], grid[0], *dying[1:], grid[1]], 2, isolate=False)
     assert set(result.finished) == set(grid)
@@ -309,6 +309,7 @@ def test_threads_that_die_of_memory_or_a_defect_leave_the_others_alone(do, monke
     assert [reason.partition(" has ")[0] for reason in reasons[:2]] == ["the machine", "the GPU"]
     assert all("not enough memory; choose fewer --workers-per-device" in reason for reason in reasons[:2])
     assert reasons[2].startswith("ZeroDivisionError at made_up.py:")
+    assert reasons[3] == "its thread ended with SystemExit: no licence"
 
 
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler")

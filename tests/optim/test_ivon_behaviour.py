@@ -269,6 +269,26 @@ def test_frozen_and_unused_parameters_stay(executor):
     assert set(optimizer.posterior(model).mean) == {"0.bias", "2.weight", "2.bias"}
 
 
+@executors
+def test_experts_of_one_size_that_take_turns_while_samples_are_kept(executor):
+    """The Hessian of the one that steps is learned from its own noise, not from the next of the one that rests."""
+    experts = [torch.nn.Parameter(torch.linspace(-1, 1, 50) + i) for i in range(2)]
+    given = {"lr": 0.05, "ess": 30.0, "hess_init": 0.5, "weight_decay": 1e-2, "beta2": 0.9}
+    optimizer = IVON(experts, **given, **EXECUTORS[executor])
+    twins = [ReferenceIVON(expert.detach().double().numpy(), **given) for expert in experts]
+    with optimizer.keep_sampled():
+        for step in range(8):
+            expert, twin = experts[step // 2 % 2], twins[step // 2 % 2]
+            sample = expert.detach().double().numpy()
+            expert.pow(4).sum().backward()
+            twin.step([(sample, expert.grad.double().numpy())])
+            optimizer.step()
+            optimizer.zero_grad()
+    for expert, twin in zip(experts, twins, strict=True):
+        state = optimizer.state[expert]
+        assert twin.error(expert.detach(), state["momentum"], state["hess"]) < 1e-4
+
+
 # ---------------------------------------------------------------------------------------------- dtypes, devices
 @executors
 def test_mixed_dtypes_in_one_optimizer(executor):

@@ -1,6 +1,7 @@
 """What IVON refuses: each error names the argument, its value, what is allowed and what to do; nothing changes."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -23,6 +24,30 @@ def test_step_without_a_sample_says_what_to_call():
     train_step(model, optimizer, batch())
     with pytest.raises(RuntimeError, match="no sample to learn from"):
         optimizer.step()
+
+
+@executors
+@pytest.mark.parametrize("backward_at", ["the mean", "the mean after a step", "another sample", "the next kept sample"])
+def test_a_backward_pass_away_from_the_sample_of_its_loss_is_refused(executor, backward_at):
+    """It would take the weights at hand for those of the forward pass, and give wrong gradients without a word."""
+    model = mlp()
+    optimizer = IVON(model.parameters(), lr=0.1, ess=30.0, **EXECUTORS[executor])
+    if backward_at == "the next kept sample":
+        with optimizer.keep_sampled():
+            loss = loss_of(model, batch())
+            loss.backward(retain_graph=True)
+            optimizer.step()
+            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+                loss.backward()
+        return
+    with optimizer.sampled_params(train=True):
+        loss = loss_of(model, batch())
+        loss.backward(retain_graph=True)
+    if backward_at == "the mean after a step":
+        optimizer.step()
+    with optimizer.sampled_params() if backward_at == "another sample" else nullcontext():
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
 
 
 def test_a_closure_is_refused_while_a_sample_waits_which_is_still_there_afterwards():

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from vlls._errors import one_line
 from vlls._names import check_whole_number
 from vlls.experiments._jobs import GRACE, Event, Job, Outcome
 from vlls.train import Reporter, RunConfig
@@ -196,8 +197,11 @@ def _serve(connection: Connection) -> None:
             connection.send((key, done, outcome))
 
     def do(key: str, job: Job) -> None:
-        with _own_stream(job.device):
-            outcome = job.work([DoneReporter(lambda done: tell(key, done))])
+        try:
+            with _own_stream(job.device):
+                outcome = job.work([DoneReporter(lambda done: tell(key, done))])
+        except BaseException as error:  # no stream on a GPU that is full, an exit: the sweep would wait for ever
+            outcome = Outcome("failed", f"its thread ended with {type(error).__name__}: {one_line(error)}")
         tell(key, 1.0, outcome)
 
     while True:

@@ -225,6 +225,7 @@ class FusedCPU(Fused):
     @_disable_dynamo  # torch.compile sees no C
     def _run(self, mode: int, states: States, key: Tensor | None, at_sample: bool, resample: bool) -> None:
         library, number = _library(), 0 if key is None else int(key)
+        self.tell_autograd(states)
         keep: list[Tensor] = []  # tensors made here live until the kernel is done
         table = self._table(states)
         if mode != EXCHANGE:

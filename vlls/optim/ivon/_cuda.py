@@ -166,6 +166,7 @@ class FusedCUDA(Fused):
     @_disable_dynamo
     def _run(self, mode: int, states: States, key: Tensor | None, at_sample: bool, resample: bool) -> None:
         kernel = _kernel()
+        self.tell_autograd(states)
         keep: list[Tensor] = []  # tensors made here live until the kernel is in the queue
         launches = next((made for made in self._made if made.hold(states)), None)
         if launches is None:

@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
+from torch.autograd.graph import increment_version
 
 from vlls.optim.ivon._state import ParameterState
 
@@ -95,6 +96,12 @@ class Fused(StepExecutor):
     @abstractmethod
     def _run(self, mode: int, states: States, key: Tensor | None, at_sample: bool, resample: bool) -> None:
         """Run the kernel over all parameters; a key gives the same normal numbers each time."""
+
+    @staticmethod
+    def tell_autograd(states: States) -> None:
+        """Have torch refuse a backward pass through the values before, as it does after an operation of its own."""
+        for state in states:
+            increment_version(state.param)
 
     @staticmethod
     def takes(param: Tensor) -> bool:

@@ -31,7 +31,7 @@ class Stored(StepExecutor):
         return True
 
     def __init__(self) -> None:
-        self._draws: dict[Any, Tensor] = {}
+        self._draws: dict[Any, tuple[list[ParameterState], Tensor]] = {}  # whose noise lies in which memory
 
     def save(self, states: States) -> None:
         for state in states:
@@ -42,9 +42,10 @@ class Stored(StepExecutor):
         for key, part in _alike(states, lambda state: state.dtype).items():
             device, dtype = part[0].param.device, part[0].dtype
             sizes = [state.param.numel() for state in part]
-            flat = self._draws.get(key)
-            if flat is None or flat.numel() != sum(sizes):
-                flat = self._draws[key] = torch.empty(sum(sizes), device=device, dtype=dtype)
+            owners, flat = self._draws.get(key, ([], torch.empty(0)))
+            if owners != part or flat.numel() != sum(sizes):  # the noise of others may still be needed
+                flat = torch.empty(sum(sizes), device=device, dtype=dtype)
+                self._draws[key] = part, flat
             if generator is None or generator.device.type == device.type:
                 flat.normal_(generator=generator)
             else:  # a generator of another device: its numbers, copied
