@@ -25,7 +25,9 @@ PACKAGES = (
 )
 RUNS = 5  # of xelatex, at most, until every reference is known
 FIRST = r"\phantomsection\label{\detokenize{book/intro::doc}}"
+BOLD_HEADING = r"\\begin\{DUlineblock\}\{0em\}\n\\item\[\] \\sphinxstylestrong\{\\[Ll]arge (.*)\}\n\\end\{DUlineblock\}"
 WIDEST = 10.0  # points, a fifth of the margin, by which a line may be too long
+BLANK = 150.0  # points that a page may leave blank below, where no chapter ends: the place of a heading and of a box
 
 
 def numbered_parts() -> list[str]:
@@ -58,6 +60,8 @@ def complete(tex: str, numbered: list[str]) -> str:
     tex = re.sub(r"(\{note\}\{\w+ [\d.]+)(?=\N{EN DASH})", r"\1 ", tex)
     # code in a line of text may break where names and paths do
     tex = re.sub(r"\\sphinxupquote\{(?:[^{}]|\{[^{}]*\})*\}", breakable, tex)
+    # the headings of the first page, which jupyter-book sets as lines in bold type
+    tex = re.sub(BOLD_HEADING, r"\\section{\1}", tex)
     # a picture from another page: the pages of a PDF lie in no folders
     tex = tex.replace("{{../", "{{")
     return tex.replace(r"\begin{document}", none + "\n" + r"\begin{document}", 1)
@@ -69,6 +73,7 @@ def problems(log: str) -> list[str]:
         f"{name} leads nowhere"
         for name in re.findall(r"(?:Reference|Hyper reference|Citation) `([^']*)'", log)
     ]
+    found += re.findall(r"^! (.*)", log, re.MULTILINE)
     found += [
         f"no {character} in {font}"
         for character, font in re.findall(
@@ -79,6 +84,15 @@ def problems(log: str) -> list[str]:
         f"a line too long by {width} points, {place}"
         for width, place in re.findall(r"Overfull \\hbox \(([\d.]+)pt too wide\) (.*)", log)
         if float(width) > WIDEST
+    ]
+    found += [
+        f"a picture too high by {height} points, {place}"
+        for height, place in re.findall(r"Float too large for page by ([\d.]+)pt (.*)\.", log)
+    ]
+    found += [
+        f"page {page} is blank below, {height} points high"
+        for height, page in re.findall(r"^Blank: ([\d.]+)pt on page (\w+)", log, re.MULTILINE)
+        if float(height) > BLANK
     ]
     return list(dict.fromkeys(found))
 

@@ -11,6 +11,7 @@ from typing import Any
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 
 # Browsers no longer know this attribute; these letters have characters of their own.
 STYLED = re.compile(r'<mi mathvariant="(double-struck|script|bold)">([A-Za-z])</mi>')
@@ -58,8 +59,7 @@ def add_mathml(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         if not alone:
             lines = r"\\" in node.astext() and not node.get("no-wrap", node.get("nowrap"))
             latex = rf"\begin{{split}}{node.astext()}\end{{split}}" if lines else node.astext()
-            beside = FormulaWithoutScript("", mathml=mathml(latex, display))
-            node.parent.insert(node.parent.index(node) + 1, beside)
+            add_beside(node, mathml(latex, display))
             continue
         if node.get("number"):
             raise ValueError(
@@ -67,6 +67,18 @@ def add_mathml(app: Sphinx, doctree: nodes.document, docname: str) -> None:
                 "which only MathJax pages can show; take the number or the page away"
             )
         node.replace_self(nodes.raw("", mathml(node.astext(), display), format="html"))
+
+
+def add_beside(node: nodes.Element, element: str) -> None:
+    """Put a formula for browsers without JavaScript behind the one of MathJax."""
+    node.parent.insert(node.parent.index(node) + 1, FormulaWithoutScript("", mathml=element))
+
+
+def add_to_contents(app: Sphinx, env: BuildEnvironment) -> None:
+    """Do the same to the headings in the tables of contents, which are no part of a page."""
+    if app.builder.format == "html":
+        for node in [node for toc in env.tocs.values() for node in toc.findall(nodes.math)]:
+            add_beside(node, mathml(node.astext()))
 
 
 def show(translator: Any, node: FormulaWithoutScript) -> None:
@@ -80,4 +92,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("mathml_pages", [], "html")
     app.add_node(FormulaWithoutScript, html=(show, None))
     app.connect("doctree-resolved", add_mathml, priority=900)
+    app.connect("env-check-consistency", add_to_contents)  # after the environment was saved
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -13,9 +13,10 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx_proof import nodes as claims
 
-UNBROKEN = r"\par\noindent\begin{minipage}{\linewidth}", r"\end{minipage}\par"
+FLOAT = r"\begin{figure}[!htp]", r"\end{figure}"
 SCALE = 80  # per cent of its size that a picture has on paper
-LINE, PADDING, TALL = 96, 2, 12  # letters on a line and beside a cell; rows of a table that breaks
+LINE, PADDING = 96, 2  # letters on a line and beside a cell
+TALL, TALL_IF_WIDE = 12, 3  # rows, above which a table breaks; lines of a wide one break, too
 BREAKS = r"(?<=[\s/._:,-])"  # where a line of code may end
 # Words of these need no index: they list or repeat
 NOT_INDEXED = re.compile(r"book/(intro|glossary|notation|paper|errata|api|references|executions)")
@@ -55,7 +56,10 @@ def is_caption(node: nodes.Node) -> bool:
 
 
 def join_captions(doctree: nodes.document) -> None:
-    """Move the picture at the end of a cell to its caption: no page is turned between them."""
+    """Move the picture at the end of a cell to its caption, and each picture before it to the text above it.
+
+    They float as wholes: no page is turned inside one, and the text goes on where it leaves place.
+    """
     for caption in [node for node in doctree.findall(nodes.Element) if is_caption(node)]:
         before = caption.parent[: caption.parent.index(caption)]
         while before and isinstance(before[-1], nodes.target):
@@ -63,14 +67,30 @@ def join_captions(doctree: nodes.document) -> None:
         pictures = list(before[-1].findall(nodes.image)) if before else []
         if not pictures:
             continue
-        picture = pictures[-1]
-        picture.parent.remove(picture)
+        for picture in pictures[:-1]:
+            float_together([*text_above(picture), picture][0], picture)
+        moved = [*text_above(pictures[-1]), pictures[-1]] if pictures[1:] else pictures
+        for node in moved:
+            node.parent.remove(node)
         if isinstance(caption, nodes.figure):
-            caption.insert(0, picture)
+            caption[:0] = moved
         else:
-            insert_before(caption, latex(UNBROKEN[0]))
-            insert_before(caption, picture)
-            caption.parent.insert(caption.parent.index(caption) + 1, latex(UNBROKEN[1]))
+            for node in moved:
+                insert_before(caption, node)
+            float_together(moved[0], caption)
+
+
+def text_above(picture: nodes.image) -> list[nodes.Node]:
+    """Return the paragraph that a cell prints just above a picture, if there is one."""
+    place = picture.parent.index(picture)
+    above = picture.parent[max(place - 1, 0) : place]
+    return [node for node in above if isinstance(node, nodes.paragraph)]
+
+
+def float_together(first: nodes.Element, last: nodes.Element) -> None:
+    """Make a float of what stands from one node to another one."""
+    insert_before(first, latex(FLOAT[0]))
+    last.parent.insert(last.parent.index(last) + 1, latex(FLOAT[1]))
 
 
 def set_proofs(doctree: nodes.document) -> None:
@@ -100,7 +120,7 @@ def fit_tables(doctree: nodes.document) -> None:
             for spec, word, wish in zip(table.findall(nodes.colspec), least, wishes, strict=True):
                 spec["colwidth"] = round(word + spare * wish / (sum(wishes) or 1))
             table["classes"].append("colwidths-given")
-        if len(rows) > TALL:
+        if len(rows) > (TALL_IF_WIDE if sum(whole) > LINE else TALL):
             table["classes"].append("longtable")
             if "colwidths-given" not in table["classes"]:
                 for spec, most in zip(table.findall(nodes.colspec), whole, strict=True):

@@ -64,11 +64,11 @@ def add_parts(
         if img["name"] not in sources:
             return img[0]
         told = about(sources[img["name"]])
-        if told["clear"]:  # keeps its colours on a dark page
-            return img[0].replace("<img ", '<img class="photographs" ', 1)
+        kind = "photographs" if told["clear"] else ""  # which keep their colours on a dark page
+        shown = img[0].replace("<img ", f'<img class="{kind}" ', 1) if kind else img[0]
         cut = json.loads(told.get("Parts", '{"parts": []}'))
         src = re.search(r'src="([^"]*)"', img[0])[1]
-        return img[0] + drawn(src, cut) if cut["parts"] else img[0]
+        return shown + drawn(src, cut, kind) if cut["parts"] else shown
 
     if "body" in context:
         context["body"] = IMG.sub(with_parts, context["body"])
@@ -80,7 +80,7 @@ def with_formulas(text: str) -> str:
     return "".join(convert(piece) if k % 2 else html.escape(piece) for k, piece in pieces)
 
 
-def drawn(src: str, cut: dict[str, Any]) -> str:
+def drawn(src: str, cut: dict[str, Any], kind: str = "") -> str:
     """Return the parts of a picture as HTML: pieces of it, and texts."""
     picture = f'<image href="{src}" width="{cut["width"]}" height="{cut["height"]}"/>'
     found = []
@@ -88,14 +88,15 @@ def drawn(src: str, cut: dict[str, Any]) -> str:
         if isinstance(part, str):
             found.append(f"<span>{with_formulas(part)}</span>")
             continue
-        at, pieces = 0, []
-        for left, top, width, height in part:
+        pieces, wide, high = [], 0, 0
+        for left, top, width, height, x, y in part:
             view = f'width="{width}" height="{height}" viewBox="{left} {top} {width} {height}"'
-            pieces.append(f'<svg x="{at}" {view}>{picture}</svg>')
-            at += width
-        size = f'viewBox="0 0 {at} {part[0][3]}" style="width: {SHARE * at:.0f}px"'
+            pieces.append(f'<svg x="{x}" y="{y}" {view}>{picture}</svg>')
+            wide, high = max(wide, x + width), max(high, y + height)
+        size = f'viewBox="0 0 {wide} {high}" style="width: {SHARE * wide:.0f}px"'
         found.append(f"<svg {size}>{''.join(pieces)}</svg>")
-    return f'<span class="parts" aria-hidden="true">{"".join(found)}</span>'
+    names = " ".join(["parts", *kind.split()])
+    return f'<span class="{names}" aria-hidden="true">{"".join(found)}</span>'
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -54,6 +54,7 @@ def plot_regular_and_atypical(
     for row, (left, right) in enumerate(axes):
         left.imshow(picture[row], cmap="gray_r")
         left.set(xticks=[], yticks=[])
+        left.set_xlabel(rows[row], fontsize=9)
         left.grid(visible=False)
         left.spines[:].set_visible(False)
         places = np.arange(k) - width * len(adaptive) / 2

@@ -108,14 +108,19 @@ def plot_confusion(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -
     figure, axes = plt.subplots(1, len(matrices), figsize=size, sharey=True, squeeze=False)
     largest = max(float((matrix * (1 - np.eye(number))).max()) for matrix in matrices.values())
     for ax, (title, matrix) in zip(axes[0], matrices.items(), strict=True):
-        _heat_map(ax, 100 * matrix, classes, max(100 * largest, 1e-9))
+        fontsize = (
+            9 if len(matrices) == 1 else 7
+        )  # one panel is made narrow on a phone, two are not
+        _heat_map(ax, 100 * matrix, classes, max(100 * largest, 1e-9), fontsize)
         ax.set_title(title, fontsize=10)
         ax.set_xlabel("given label")
     axes[0, 0].set_ylabel("correct class")
     return figure
 
 
-def _heat_map(ax: Axes, matrix: np.ndarray, classes: Sequence[str], largest: float) -> None:
+def _heat_map(
+    ax: Axes, matrix: np.ndarray, classes: Sequence[str], largest: float, fontsize: float
+) -> None:
     """Draw one matrix of per cents."""
     number = len(classes)
     colours = plt.get_cmap(_WRONG).with_extremes(bad=_DIAGONAL)
@@ -131,11 +136,11 @@ def _heat_map(ax: Axes, matrix: np.ndarray, classes: Sequence[str], largest: flo
                 f"{value:.0f}",
                 ha="center",
                 va="center",
-                fontsize=7,
+                fontsize=fontsize,
                 color="white" if dark else "black",
             )
-    ax.set_xticks(range(number), classes, rotation=90, fontsize=8)
-    ax.set_yticks(range(number), classes, fontsize=8)
+    ax.set_xticks(range(number), classes, rotation=90, fontsize=fontsize + 1)
+    ax.set_yticks(range(number), classes, fontsize=fontsize + 1)
     ax.tick_params(length=0)
     ax.grid(visible=False)
 

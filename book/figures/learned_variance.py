@@ -79,9 +79,9 @@ def plot_two_orders(
             text = f"{table.label[at]} → {table.predicted[at]}"
             ax.set_xlabel(text, fontsize=8, color=COLORS[0] if wrong else "0.15")
         first = axes[f"{name} {end} 0"]
-        first.set_title(" ", fontsize=8.5)  # keeps room for a line that is wider than its panel
-        line = first.text(0, 1.1, f"{end} noise, {name}", fontsize=8.5, color=color)
-        line.set(transform=first.transAxes, in_layout=False)
+        first.set_ylabel(
+            f"{end} noise,\n{name}", rotation=0, ha="right", va="center", fontsize=8.5, color=color
+        )
     return figure
 
 

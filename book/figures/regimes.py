@@ -281,7 +281,7 @@ def plot_regimes(cells: DataFrame, shown: Sequence[Mark] = MARKS) -> Figure:
     figure.supylabel("$h_0$ (curvature of the mean loss)", fontsize=10)
     told = [f"{mark.letter}: {mark.name}" for mark in shown]
     lines = [", ".join(told[i : i + 2]) for i in range(0, len(told), 2)]
-    figure.suptitle("\n".join([*lines, r"dashed: the paper's $\sigma_0$"]), fontsize=9)
+    figure.suptitle(",\n".join([*lines, r"dashed: the paper's $\sigma_0$"]), fontsize=9)
     return figure
 
 

@@ -72,11 +72,11 @@ CUT = """
         && !(parseFloat(box.style.fontSize) <= 0.61 * parseFloat(box.dataset.size)))
         .map(box => box.textContent.slice(0, 80));
 """
-# Plots of a dark page, or pieces of one, that are not turned to light lines exactly once.
+# Plots of a dark page, or pieces of one, that are not turned to light lines exactly once, and photographs that are.
 NOT_TURNED = """
     const turned = tag => tag ? (getComputedStyle(tag).filter !== 'none') + turned(tag.parentElement) : 0;
-    return [...document.querySelectorAll('.cell_output img:not(.photographs, .vlls-figure *), .parts image')]
-        .filter(tag => turned(tag) !== 1).map(tag => tag.outerHTML.slice(0, 200));
+    return [...document.querySelectorAll('.cell_output img:not(.vlls-figure *), .parts image')]
+        .filter(tag => turned(tag) !== (tag.closest('.photographs') ? 0 : 1)).map(tag => tag.outerHTML.slice(0, 200));
 """
 # Contrast of texts by WCAG 2: at least 4.5, of large ones 3. Only what can be seen counts.
 CONTRAST = """
@@ -145,7 +145,7 @@ UNSEEN_FOCUS = """
 # Faults of a page without JavaScript: LaTeX instead of formulas, controls that nothing answers, missing sentences.
 DEAF = """
     const seen = tag => Boolean(tag) && tag.checkVisibility(), all = name => [...document.querySelectorAll(name)];
-    const formulas = all('article .math').filter(tag => {
+    const formulas = all('article .math, .page-toc .math').filter(tag => {
         const beside = tag.nextElementSibling;
         const text = [...tag.childNodes].some(node => node.nodeType === 3 && node.textContent.trim());
         return text && getComputedStyle(tag).fontSize !== '0px' || !beside || !beside.querySelector('math');

@@ -102,7 +102,8 @@ DEAF = """<!doctype html><html lang="en" style="--pst-color-background: #fff"><h
 <p class="no-script">JavaScript is off.</p></noscript>
 <p><span class="math">x</span><noscript><math><mi>x</mi></math></noscript></p>
 <figure class="vlls-figure"><div class="vlls-instead">It needs JavaScript.</div><div class="vlls-live" hidden>0</div>
-</figure></article></body></html>"""
+</figure></article>
+<nav class="page-toc"><span class="math">y</span><noscript><math><mi>y</mi></math></noscript></nav></body></html>"""
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,8 @@ DEAF = """<!doctype html><html lang="en" style="--pst-color-background: #fff"><h
     [
         ("", "", 0),
         ("<noscript><math><mi>x</mi></math></noscript>", "", 1),
-        (".math {", ".none {", 1),
+        ("<noscript><math><mi>y</mi></math></noscript>", "", 1),
+        (".math {", ".none {", 2),
         (' style="--pst-color-background: #fff"', "", 1),
         ('class="no-script"', "hidden", 1),
         (" hidden>0", ">0", 1),

@@ -45,6 +45,13 @@ def test_other_pages_have_mathml_beside_their_formulas_for_browsers_without_scri
     assert written.body[0].startswith("<noscript><math") and written.body[0].count("<mtr>") == 2
 
 
+def test_formulas_of_headings_have_mathml_beside_them_in_the_table_of_contents():
+    for format, beside in (("html", 1), ("latex", 0)):
+        toc = nodes.bullet_list("", nodes.list_item("", nodes.paragraph("", "fixed ", nodes.math("x", "x"))))
+        mathml.add_to_contents(app(format), SimpleNamespace(tocs={"chapter": toc}))
+        assert len(list(toc.findall(mathml.FormulaWithoutScript))) == beside and toc.astext() == "fixed x"
+
+
 def test_only_pages_that_are_named_change_and_only_on_the_site():
     def formulas(name, format="html"):
         document = page(nodes.math("x", "x"), nodes.math_block("y", "y"))

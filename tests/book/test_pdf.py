@@ -47,6 +47,10 @@ Overfull \hbox (2.5pt too wide) in paragraph at lines 1--2
 Overfull \hbox (40.0pt too wide) in paragraph at lines 3--4
 Overfull \hbox (40.0pt too wide) in paragraph at lines 3--4
 Missing character: There is no ⚠ (U+26A0) in font [FreeMono.otf]/OT:script=latn!
+! LaTeX Error: Not in outer par mode.
+LaTeX Warning: Float too large for page by 6.5pt on input line 7.
+Blank: 80.5pt on page 3
+Blank: 300.25pt on page 161
 """
 
 
@@ -54,8 +58,11 @@ def test_a_reader_s_problems_are_found_in_the_log_and_each_is_told_once():
     assert pdf.problems(LOG) == [
         "thm-von leads nowhere",
         "khan leads nowhere",
+        "LaTeX Error: Not in outer par mode.",
         "no ⚠ in [FreeMono.otf]",
         "a line too long by 40.0 points, in paragraph at lines 3--4",
+        "a picture too high by 6.5 points, on input line 7",
+        "page 161 is blank below, 300.25 points high",
     ]
     assert pdf.problems("Output written on book.pdf (395 pages)") == []
 
@@ -95,7 +102,7 @@ def test_a_failed_run_leaves_no_pdf_and_shows_the_log(monkeypatch, tmp_path):
 def test_a_pdf_with_problems_is_refused_and_one_without_is_run_until_it_stands_still(monkeypatch, tmp_path):
     source = tmp_path / "book.tex"
     run_that_writes(monkeypatch, source, LOG, makes_pdf=True)
-    with pytest.raises(RuntimeError, match=r"4 problems(.|\n)*too long by 40.0 points"):
+    with pytest.raises(RuntimeError, match=r"7 problems(.|\n)*too long by 40.0 points"):
         pdf.typeset(source)
     called = run_that_writes(monkeypatch, source, "Rerun to get cross-references right.", makes_pdf=True)
     pdf.typeset(source)
@@ -142,7 +149,18 @@ def test_a_caption_takes_the_picture_above_it_along(numbered):
         place = caption.parent.index(caption)
         around = caption.parent[place - 2 : place + 2]
         assert around[1] is picture and around[2] is caption
-        assert "minipage" in around[0].astext() and "minipage" in around[3].astext()
+        assert [around[0].astext(), around[3].astext()] == list(pdf_numbers.FLOAT)
+
+
+def test_of_several_pictures_each_floats_with_the_text_above_it():
+    first, last = nodes.image(uri="a.png"), nodes.image(uri="b.png")
+    texts = [nodes.paragraph("", text) for text in ("first", "second")]
+    cell = nodes.container("", texts[0], first, texts[1], last)
+    caption = nodes.figure("", nodes.caption("", "Two."), ids=["fig-two"])
+    pdf_numbers.join_captions(book(cell, caption))
+    begin, *inside, end = cell
+    assert inside == [texts[0], first] and [begin.astext(), end.astext()] == list(pdf_numbers.FLOAT)
+    assert caption[:2] == [texts[1], last]
 
 
 def entries(doctree: nodes.document) -> list[tuple[str, str]]:
@@ -231,13 +249,19 @@ def test_a_wide_table_gets_columns_for_its_longest_words_and_a_narrow_one_is_lef
 def test_a_tall_table_goes_on_on_the_next_page():
     tall = table(*[(nodes.Text("a"), nodes.Text("b"))] * (pdf_numbers.TALL + 1))
     low = table(*[(nodes.Text("a"), nodes.Text("b"))] * pdf_numbers.TALL)
-    pdf_numbers.fit_tables(book(tall, low))
-    assert "longtable" in tall["classes"] and low["classes"] == []
+    wide = table(*[(nodes.Text("a"), nodes.Text("long words " * 20))] * (pdf_numbers.TALL_IF_WIDE + 1))
+    pdf_numbers.fit_tables(book(tall, low, wide))
+    assert "longtable" in tall["classes"] and low["classes"] == [] and "longtable" in wide["classes"]
 
 
 def test_a_space_parts_the_number_of_a_claim_from_its_title():
     tex = pdf.complete(r"\begin{sphinxadmonition}{note}{Lemma 2.1– Bonnet}", [])
     assert "{Lemma 2.1 – Bonnet}" in tex
+
+
+def test_a_heading_of_the_first_page_is_one_that_stays_with_its_text():
+    bold = "\\begin{DUlineblock}{0em}\n\\item[] \\sphinxstylestrong{\\large The map}\n\\end{DUlineblock}"
+    assert pdf.complete(f"{bold}\nText", []) == "\\section{The map}\nText"
 
 
 def test_names_in_a_line_of_code_may_break_and_other_text_may_not():

@@ -22,7 +22,7 @@ def cut(rows, columns, **look):
 
 def own(part):
     """The box of a part that holds its panels: labels that it shares stand before it."""
-    return part[-1]
+    return part[-1][0]
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -35,16 +35,51 @@ def test_every_panel_is_whole_in_one_part_that_is_narrow(columns, shared):
         inside = [a <= left and b <= top and c >= right and d >= bottom for a, b, c, d in boxes]
         assert inside.count(True) == 1
     for part in figure.parts():
-        assert columns == 2 or sum(right - left for left, _, right, _ in part) <= NARROW  # a panel may be wider
+        wide = max(x + right - left for (left, _, right, _), x, _ in part)
+        assert columns == 2 or wide <= NARROW  # a panel may be wider
 
 
-def test_a_column_without_labels_brings_those_of_the_first():
-    assert [len(part) for part in cut(1, 2, sharey=True)[0].parts()] == [1, 2]
-    assert [len(part) for part in cut(1, 2)[0].parts()] == [1, 1]
+def test_a_column_brings_what_it_has_in_common_with_the_first():
+    assert [len(part) for part in cut(1, 2, sharey=True)[0].parts()] == [1, 3]  # the label, its ticks, the panel
+    assert [len(part) for part in cut(1, 2)[0].parts()] == [1, 2]  # the label alone
+    figure, axes = cut(1, 2)
+    axes[0, 1].set_ylabel("its own")
+    assert [len(part) for part in figure.parts()] == [1, 1]
 
 
-def test_one_column_is_not_cut():
-    assert cut(3, 1)[0].parts() == []
+def test_ticks_of_the_vertical_axis_come_without_those_of_the_horizontal_one():
+    figure, axes = cut(2, 2, sharey=True)
+    for ax in axes[:, 0]:
+        ax.set_xticks([0, 1], ["a wide label"] * 2)
+    labels = [label for ax in axes[:, 0] for label in ax.get_xticklabels()]
+    whole = [figure._box(label.get_window_extent()) for label in labels]
+    ticks = [box for box, x, _ in figure.parts()[1] if 0 < x and box[2] < figure._frame(axes[0, 0])[0]]
+    assert len(ticks) == 2 and any(box[0] < ticks[0][2] for box in whole)
+    for left, top, right, bottom in ticks:
+        assert not any(a < right and c > left and b < bottom and d > top for a, b, c, d in whole)
+
+
+def test_a_part_ends_below_its_own_panels_and_keeps_the_figure_s_label():
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(2, 2, figsize=(7, 5))
+        axes[1, 1].set_visible(False)
+        figure.supylabel("a label of all")
+        figure.draw_without_rendering()
+    plt.close(figure)
+    whole, half = Cut(figure).parts()
+    high = [max(y + bottom - top for (_, top, _, bottom), _, y in part) for part in (whole, half)]
+    assert high[1] < 0.6 * high[0]
+    _, top, _, bottom = Cut(figure)._tight(figure._supylabel)
+    assert half[0][0][1] <= top and half[0][0][3] >= bottom
+
+
+def test_one_column_is_not_cut_but_from_its_legend_and_its_note():
+    figure, axes = cut(3, 1)
+    assert figure.parts() == []
+    figure.figure.legend([axes[0, 0].plot([0, 1])[0]], ["a line"], loc="outside upper center")
+    figure.figure.supxlabel("a note")
+    entry, end, panels, note = Cut(figure.figure).parts()
+    assert [end, note] == ["", "a note"] and len(entry) == len(panels) == 1
 
 
 def test_a_bar_of_colours_stands_beside_each_panel_and_texts_are_texts():
@@ -56,7 +91,7 @@ def test_a_bar_of_colours_stands_beside_each_panel_and_texts_are_texts():
         figure.draw_without_rendering()
     plt.close(figure)
     *panels, note = Cut(figure).parts()
-    assert note == "a note" and len(panels) == 2 and panels[0][-1] == panels[1][-1]
+    assert note == "a note" and len(panels) == 2 and own(panels[0]) == own(panels[1])
 
 
 def test_the_picture_of_a_notebook_carries_its_parts():
@@ -84,5 +119,5 @@ def test_parts_are_of_like_length(columns, halves):
     figure.draw_without_rendering()
     plt.close(figure)
     middles = [sum(Cut(figure)._frame(ax)[::2]) / 2 for ax in axes[0]]
-    ends = [(part[-1][0], part[-1][2]) for part in Cut(figure).parts()]
+    ends = [own(part)[::2] for part in Cut(figure).parts()]
     assert [sum(left < middle < right for middle in middles) for left, right in ends] == halves

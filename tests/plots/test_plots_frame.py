@@ -183,7 +183,7 @@ def test_entries_of_a_legend_are_whole_in_their_pieces_of_the_picture():
     cut = json.loads(picture.info["Parts"])
     scale, pixels = picture.width / cut["width"], np.asarray(picture.convert("L"))
     entries = [part[0] for part in cut["parts"][:2]]
-    for left, top, width, height in entries:
+    for left, top, width, height, *_ in entries:
         piece = pixels[round(top * scale) : round((top + height) * scale), :]
         piece = piece[:, round(left * scale) : round((left + width) * scale)]
         assert piece.min() < 100 and piece[[0, -1]].min() > 250  # nothing is cut off above or below

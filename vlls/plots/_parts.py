@@ -19,6 +19,8 @@ from matplotlib.figure import Figure
 NARROW = 440.0  # pixels: columns stand together in a part as long as it is no wider
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels from the left top of the picture
+Piece = tuple[Box, float, float]  # of the picture, and where its left top is in the part
+Span = tuple[float, float]  # left, right
 Columns = list[list[Axes]]
 
 
@@ -42,26 +44,53 @@ class Cut:
         self.width, self.height = page.width * figure.dpi, page.height * figure.dpi
         self._tight = cache(lambda artist: self._box(artist.get_tightbbox()))
 
-    def parts(self) -> list[str | list[Box]]:
-        """Return the parts, from top to bottom; a figure with one column of panels has none.
+    def parts(self) -> list[str | list[Piece]]:
+        """Return the parts, from top to bottom; a figure with one column of panels, no legend and no note has none.
 
-        A part is a text, or a list of boxes (left, top, right, bottom) that stand side by side.
+        A part is a text, or a list of pieces of the picture; an empty text ends a line.
         """
         blocks = self._blocks()
-        if all(len(columns) == 1 for columns in blocks):
+        below = self.figure.get_supxlabel()
+        if all(len(columns) == 1 for columns in blocks) and not self.figure.legends and not below:
             return []
-        found: list[str | list[Box]] = []
+        found: list[str | list[Piece]] = []
         for legend in self.figure.legends:
-            found += [[self._entry(text)] for text in legend.get_texts()]
+            found += [[(self._entry(text), 0.0, 0.0)] for text in legend.get_texts()]
+        found += [""] if found else []
         tops = [min(self._tight(ax)[1] for ax in _all(columns)) - 3 for columns in blocks]
         titles = [getattr(columns[0][0].figure, "_suptitle", None) for columns in blocks]
         ends = [top if title is None else self._tight(title)[1] for top, title in zip(tops, titles, strict=True)]
         for columns, title, top, bottom in zip(blocks, titles, tops, [*ends[1:], self.height], strict=True):
-            bottom = min(bottom, max(self._tight(ax)[3] for ax in _all(columns)) + 3)
             found += [title.get_text()] if title else []
-            found += [[(left, top, right, bottom) for left, right in spans] for spans in self._packed(columns)]
-        below = self.figure.get_supxlabel()
+            for labels, spans in self._packed(columns):
+                own = [
+                    ax for ax in _all(columns) if any(left < _middle(self._frame(ax)) < right for left, right in spans)
+                ]
+                end = min(bottom, max(self._tight(ax)[3] for ax in own) + 3)
+                found.append(self._placed(columns[0], labels, spans, top, end))
         return [*found, below] if below else found
+
+    def _placed(
+        self, first: list[Axes], labels: list[Span], spans: list[Span], top: float, bottom: float
+    ) -> list[Piece]:
+        """Return the pieces of a part: labels that it has in common with the first column, and panels beside them."""
+        found: list[Piece] = []
+        x = 0.0
+        for left, right in labels:
+            if left == 0:  # of the axes, as high as the figure's: it moves to where the panels are
+                at = [self._tight(label) for label in self._names(first)]
+                high = [(max(a - 2, 0), min(b + 2, self.height)) for _, a, _, b in at]
+                low, end = (top, bottom) if all(top <= a and b <= bottom for a, b in high) else (high[0][0], high[0][1])
+                found.append(((left, low, right, end), x, max((bottom - top - end + low) / 2, 0.0)))
+            else:  # of ticks, without those of the horizontal axis, which reach into it
+                for frame in map(self._frame, first):
+                    low, end = max(frame[1] - 9, top), min(frame[3] + 9, bottom)
+                    found += [((left, low, right, end), x, low - top)] if low < end else []
+            x += right - left
+        for left, right in spans:
+            found.append(((left, top, right, bottom), x, 0.0))
+            x += right - left
+        return found
 
     # ------------------------------------------------------------------ what stands where
     def _box(self, found: Any) -> Box:
@@ -104,39 +133,50 @@ class Cut:
                 columns.append([ax])
         return columns
 
-    def _packed(self, columns: Columns) -> list[list[tuple[float, float]]]:
-        """Return the left and right ends of what each part of a block has side by side."""
+    def _packed(self, columns: Columns) -> list[tuple[list[Span], list[Span]]]:
+        """Return from where to where the labels and the panels reach that each part of a block has side by side."""
         lefts = [min(self._tight(ax)[0] for ax in column) for column in columns]
         rights = [max(self._tight(ax)[2] for ax in column) for column in columns]
         cuts = [0.0, *((a + b) / 2 for a, b in zip(rights, lefts[1:], strict=False)), self.width]
         spans = list(pairwise(cuts))
         bars = [span for span, column in zip(spans, columns, strict=True) if all(map(_is_bar, column))]
 
-        def pack(most: float) -> list[list[tuple[float, float]]]:
-            packed: list[list[tuple[float, float]]] = []
+        def pack(most: float) -> list[tuple[list[Span], list[Span]]]:
+            packed: list[tuple[list[Span], list[Span]]] = []
             for span, column in zip(spans, columns, strict=True):
                 if span in bars:
                     continue
-                if packed and span[1] - packed[-1][-1][0] + _length([*packed[-1][:-1], *bars]) <= most:
-                    packed[-1][-1] = (packed[-1][-1][0], span[1])
+                if packed and _length([*packed[-1][0], (packed[-1][1][0][0], span[1]), *bars]) <= most:
+                    packed[-1][1][0] = (packed[-1][1][0][0], span[1])
                 else:
-                    packed.append([*self._labels(columns[0], column), span])
-            return [[*part, *bars] for part in packed]
+                    packed.append((self._labels(columns[0], column), [span]))
+            return [(labels, [*panels, *bars]) for labels, panels in packed]
+
+        def widest_of(packed: list[tuple[list[Span], list[Span]]]) -> float:
+            return max(_length([*labels, *panels]) for labels, panels in packed)
 
         packed, widest = pack(NARROW), math.inf
-        while (now := max(map(_length, packed))) < widest:  # as many parts, but of like length
+        while (now := widest_of(packed)) < widest:  # as many parts, but of like length
             widest, tighter = now, pack(now - 1)
             packed = tighter if len(tighter) == len(packed) else packed
         return packed
 
-    def _labels(self, first: list[Axes], column: list[Axes]) -> list[tuple[float, float]]:
+    def _labels(self, first: list[Axes], column: list[Axes]) -> list[Span]:
         """Return from where to where the labels reach that a column has in common with the first one."""
         if column is first:
             return []
+        names = [] if any(ax.get_ylabel() for ax in column) else self._names(first)
+        end = max((self._tight(name)[2] + 2 for name in names), default=0.0)
+        spans = [(0.0, end)] if names else []
         if self._labelled(first) and not self._labelled(column):
-            return [(0.0, min(self._frame(ax)[0] for ax in first) - 2)]
-        shared = self.figure._supylabel if self.figure.get_supylabel() else None  # type: ignore[attr-defined]
-        return [(0.0, self._tight(shared)[2] + 2)] if shared else []
+            spans.append((end or 1.0, min(self._frame(ax)[0] for ax in first) - 2))
+        return spans
+
+    def _names(self, first: list[Axes]) -> list[Any]:
+        """Return what the vertical axes of the first column are called: the figure's own label, or each axis's."""
+        if self.figure.get_supylabel():
+            return [self.figure._supylabel]  # type: ignore[attr-defined]
+        return [ax.yaxis.label for ax in first if ax.axison and ax.get_ylabel()]
 
     def _labelled(self, column: list[Axes]) -> bool:
         """Say whether a vertical axis of these panels has labels."""
@@ -147,7 +187,11 @@ def _all(columns: Columns) -> list[Axes]:
     return [ax for column in columns for ax in column]
 
 
-def _length(spans: list[tuple[float, float]]) -> float:
+def _middle(box: Box) -> float:
+    return (box[0] + box[2]) / 2
+
+
+def _length(spans: list[Span]) -> float:
     return sum(right - left for left, right in spans)
 
 

@@ -88,11 +88,11 @@ def description(figure: Figure, first: str) -> str:
 
 
 def _told(cut: Cut) -> str:
-    """Return the parts of a figure as the PNG of a notebook has them, in JSON: boxes of left, top, width and height."""
+    """Return the parts of a figure in JSON, for the PNG of a notebook: pieces of left, top, width, height, x and y."""
     parts = [
         " ".join(part.split())
         if isinstance(part, str)
-        else [[round(v) for v in (a, b, c - a, d - b)] for a, b, c, d in part]
+        else [[round(v) for v in (a, b, c - a, d - b, x, y)] for (a, b, c, d), x, y in part]
         for part in cut.parts()
     ]
     return json.dumps({"width": round(cut.width), "height": round(cut.height), "parts": parts}, separators=(",", ":"))
