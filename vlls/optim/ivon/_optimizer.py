@@ -149,6 +149,7 @@ class IVON(Optimizer, Joinable):
             "rescale_lr": rescale_lr,
             **own,
         }
+        defaults = checks.plain(defaults)
         self._check_group(defaults)
         super().__init__(params, defaults)
 
@@ -182,7 +183,7 @@ class IVON(Optimizer, Joinable):
         if isinstance(param_group, dict):
             params = param_group.get("params", [])
             params = [params] if isinstance(params, Tensor) else list(params)
-            param_group = {**param_group, "params": params}
+            param_group = checks.plain({**param_group, "params": params})
             checks.check_parameters(params)
             checks.check_keys(param_group, self.defaults)
             self._check_group({**self.defaults, **param_group})
