@@ -231,8 +231,9 @@ class IVON(Optimizer, Joinable):
         Args:
             train: whether the next :meth:`step` learns from the gradients that the block leaves in ``param.grad``.
                 They count as one sample: several blocks before a step are averaged, while several backward passes in
-                one block add up, as everywhere in torch. If False, nothing is recorded and no running state of the
-                model changes: statistics of a normalisation, vectors of a spectral norm, buffers of its own.
+                one block add up, as everywhere in torch. Call ``backward()`` inside the block: after it, the weights
+                are others, and torch refuses. If False, nothing is recorded and no running state of the model changes:
+                statistics of a normalisation, vectors of a spectral norm, buffers of its own.
 
         Raises:
             RuntimeError: inside another sample of the same thread, or if a gradient is sparse.
