@@ -159,6 +159,19 @@ def test_a_pre_hook_may_mend_what_would_be_refused():
     assert other.state_dict()["state"].keys() == saved["state"].keys()
 
 
+def test_hyperparameters_of_numpy_are_read_back(tmp_path):
+    """torch.load takes no NumPy number, so that a state with one would be lost."""
+    first, second = mlp().parameters(), mlp().parameters()
+    groups = [{"params": first}, {"params": second, "weight_decay": np.float64(0.01), "debias": np.bool_(False)}]
+    optimizer = IVON(groups, lr=np.logspace(-2, 0, 3)[1], ess=np.int64(30), beta2=np.float32(0.5))
+    torch.save(optimizer.state_dict(), tmp_path / "state.pt")
+    loaded = torch.load(tmp_path / "state.pt", weights_only=True)["param_groups"]
+    assert [(g["lr"], g["ess"], g["beta2"], g["weight_decay"], g["debias"]) for g in loaded] == [
+        (pytest.approx(0.1), 30, 0.5, 1e-4, True),
+        (pytest.approx(0.1), 30, 0.5, 0.01, False),
+    ]
+
+
 def test_state_dict_of_another_type():
     with pytest.raises(ValueError, match=r"state_dict is a list; pass what IVON\.state_dict\(\) returned"):
         made("ivon")[1].load_state_dict([1])

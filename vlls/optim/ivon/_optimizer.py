@@ -149,6 +149,7 @@ class IVON(Optimizer, Joinable):
             "rescale_lr": rescale_lr,
             **own,
         }
+        defaults = checks.plain(defaults)
         self._check_group(defaults)
         super().__init__(params, defaults)
 
@@ -182,7 +183,7 @@ class IVON(Optimizer, Joinable):
         if isinstance(param_group, dict):
             params = param_group.get("params", [])
             params = [params] if isinstance(params, Tensor) else list(params)
-            param_group = {**param_group, "params": params}
+            param_group = checks.plain({**param_group, "params": params})
             checks.check_parameters(params)
             checks.check_keys(param_group, self.defaults)
             self._check_group({**self.defaults, **param_group})
@@ -230,8 +231,9 @@ class IVON(Optimizer, Joinable):
         Args:
             train: whether the next :meth:`step` learns from the gradients that the block leaves in ``param.grad``.
                 They count as one sample: several blocks before a step are averaged, while several backward passes in
-                one block add up, as everywhere in torch. If False, nothing is recorded and no running state of the
-                model changes: statistics of a normalisation, vectors of a spectral norm, buffers of its own.
+                one block add up, as everywhere in torch. Call ``backward()`` inside the block: after it, the weights
+                are others, and torch refuses. If False, nothing is recorded and no running state of the model changes:
+                statistics of a normalisation, vectors of a spectral norm, buffers of its own.
 
         Raises:
             RuntimeError: inside another sample of the same thread, or if a gradient is sparse.
