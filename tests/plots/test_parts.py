@@ -1,10 +1,12 @@
 """How a figure is cut for narrow screens: every panel is in one part, with its labels, and no part is too wide."""
 
 import json
+from io import BytesIO
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 
 from vlls.plots import styled
 from vlls.plots._parts import NARROW, Cut
@@ -53,7 +55,7 @@ def test_ticks_of_the_vertical_axis_come_without_those_of_the_horizontal_one():
         ax.set_xticks([0, 1], ["a wide label"] * 2)
     labels = [label for ax in axes[:, 0] for label in ax.get_xticklabels()]
     whole = [figure._box(label.get_window_extent()) for label in labels]
-    ticks = [box for box, x, _ in figure.parts()[1] if 0 < x and box[2] < figure._frame(axes[0, 0])[0]]
+    _, *ticks, _ = (box for box, _, _ in figure.parts()[1])  # between the label and the panels
     assert len(ticks) == 2 and any(box[0] < ticks[0][2] for box in whole)
     for left, top, right, bottom in ticks:
         assert not any(a < right and c > left and b < bottom and d > top for a, b, c, d in whole)
@@ -95,10 +97,6 @@ def test_a_bar_of_colours_stands_beside_each_panel_and_texts_are_texts():
 
 
 def test_the_picture_of_a_notebook_carries_its_parts():
-    from io import BytesIO
-
-    from PIL import Image
-
     @styled
     def plot_pair():
         """Draw two panels."""
@@ -109,6 +107,24 @@ def test_the_picture_of_a_notebook_carries_its_parts():
         told = json.loads(picture.info["Parts"])
         assert abs(picture.width / 2 - told["width"]) <= 2
     assert len(told["parts"]) == 2 and about["image/png"]["alt"].startswith("Two panels")
+
+
+def test_the_parts_are_of_the_picture_as_it_is_saved_with_a_legend_that_is_wider_than_the_figure():
+    @styled
+    def plot_wide_legend():
+        """Draw lines with long names."""
+        figure, ax = plt.subplots(figsize=(4, 3))
+        for number in range(3):
+            ax.plot([0, number], label=f"a name of many letters, number {number}")
+        figure.legend(loc="outside upper center", ncols=3, fontsize=8)
+        return figure
+
+    figure = plot_wide_legend()
+    for _ in range(2):  # the second time like the first
+        with Image.open(BytesIO(figure._repr_mimebundle_()[0]["image/png"])) as picture:
+            told = json.loads(picture.info["Parts"])
+            assert picture.width > 2 * 4 * 120 and len(told["parts"]) == 5
+            assert (told["width"], told["height"]) == pytest.approx((picture.width / 2, picture.height / 2), abs=1)
 
 
 @pytest.mark.parametrize("columns, halves", [(10, [5, 5]), (7, [4, 3]), (6, [3, 3])])

@@ -27,6 +27,10 @@ Columns = list[list[Axes]]
 class Cut:
     """A figure whose layout is done, as :meth:`~matplotlib.figure.Figure.draw_without_rendering` does it.
 
+    Args:
+        figure: with its layout.
+        scale: dots of the figure in a pixel of a page.
+
     Attributes:
         width: of its picture, in pixels of a page.
         height: likewise.
@@ -37,11 +41,12 @@ class Cut:
         [1, 1]
     """
 
-    def __init__(self, figure: Figure):
+    def __init__(self, figure: Figure, scale: float = 1.0):
         self.figure = figure
+        self._scale = scale
         page = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
         self._left, self._top = page.x0 * figure.dpi, page.y1 * figure.dpi
-        self.width, self.height = page.width * figure.dpi, page.height * figure.dpi
+        self.width, self.height = (float(side) * figure.dpi / scale for side in (page.width, page.height))
         self._tight = cache(lambda artist: self._box(artist.get_tightbbox()))
 
     def parts(self) -> list[str | list[Piece]]:
@@ -77,11 +82,11 @@ class Cut:
         found: list[Piece] = []
         x = 0.0
         for left, right in labels:
-            if left == 0:  # of the axes, as high as the figure's: it moves to where the panels are
-                at = [self._tight(label) for label in self._names(first)]
-                high = [(max(a - 2, 0), min(b + 2, self.height)) for _, a, _, b in at]
-                low, end = (top, bottom) if all(top <= a and b <= bottom for a, b in high) else (high[0][0], high[0][1])
-                found.append(((left, low, right, end), x, max((bottom - top - end + low) / 2, 0.0)))
+            if left == 0:  # of the axes; that of a figure may stand beside panels that the part lacks
+                for a, low, c, end in map(self._tight, self._names(first)):
+                    inside = top <= low and end <= bottom
+                    y = low - top if inside else max((bottom - top - end + low) / 2, 0.0)
+                    found.append(((a - 2, low - 2, c + 2, end + 2), x + a - 2, max(y - 2, 0.0)))
             else:  # of ticks, without those of the horizontal axis, which reach into it
                 for frame in map(self._frame, first):
                     low, end = max(frame[1] - 9, top), min(frame[3] + 9, bottom)
@@ -95,7 +100,7 @@ class Cut:
     # ------------------------------------------------------------------ what stands where
     def _box(self, found: Any) -> Box:
         edges = (found.x0 - self._left, self._top - found.y1, found.x1 - self._left, self._top - found.y0)
-        return tuple(map(float, edges))  # type: ignore[return-value]
+        return tuple(float(edge) / self._scale for edge in edges)  # type: ignore[return-value]
 
     def _frame(self, ax: Axes) -> Box:
         return self._box(ax.get_window_extent())
@@ -103,7 +108,8 @@ class Cut:
     def _entry(self, text: Any) -> Box:
         """The box of an entry of a legend: its mark stands before the text."""
         left, top, right, bottom = self._box(text.get_window_extent())
-        return (left - 3.2 * text.get_fontsize() / 72 * self.figure.dpi, top - 3, right + 4, bottom + 3)
+        mark = 3.2 * text.get_fontsize() / 72 * self.figure.dpi / self._scale
+        return (left - mark, top - 3, right + 4, bottom + 3)
 
     def _blocks(self) -> list[Columns]:
         """Return the columns of panels, those of a row by themselves where it has others than the row above."""

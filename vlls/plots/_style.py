@@ -103,14 +103,17 @@ def _mimebundle(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a PNG for notebooks, at twice the pixels so that it is sharp, with its description as metadata."""
     buffer = io.BytesIO()
+    dpi = figure.dpi
     with plt.rc_context(STYLE):
+        figure.set_dpi(2 * dpi)  # letters are of other widths at another size
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # a second layout, of the picture that is cropped, would move the legends
         for legend in figure.legends:
             legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
-        about = {"Description": text, "Parts": _told(Cut(figure))}
+        about = {"Description": text, "Parts": _told(Cut(figure, scale=2))}
         ground = figure.get_facecolor()  # that of photographs is transparent
-        figure.savefig(buffer, format="png", dpi=2 * figure.dpi, bbox_inches="tight", facecolor=ground, metadata=about)
+        figure.savefig(buffer, format="png", dpi=figure.dpi, bbox_inches="tight", facecolor=ground, metadata=about)
+        figure.set_dpi(dpi)
     png = buffer.getvalue()
     width = int.from_bytes(png[16:20], "big") // 2  # a PNG's size stands at its start
     told: dict[str, Any] = {"image/png": {"width": width, "alt": text}}
