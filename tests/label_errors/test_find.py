@@ -363,6 +363,17 @@ def test_bad_input_is_told_in_one_line_before_the_second_batch(model, change, wo
     assert not done or "correction" in change  # whose classes are compared with those of all predictions
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_probabilities_saved_in_half_precision_are_scaled_to_sum_to_1(dtype):
+    half = torch.randn(500, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64).softmax(1).to(dtype)
+    labels, exact = torch.arange(500) % 10, half.double() / half.double().sum(1, keepdim=True)
+    assert (half.double().sum(1) - 1).abs().max() > 1e-4  # more than float32 may be off
+    table = label_errors_from_probabilities(half, labels).sort_values("index")
+    assert_allclose(table["p_given"], exact[torch.arange(500), labels], rtol=1e-6)
+    with pytest.raises(ValueError, match="do not sum to 1 in 500 of 500 rows"):
+        label_errors_from_probabilities(1.1 * half, labels)
+
+
 @pytest.mark.parametrize(
     "p, words",
     [

@@ -22,10 +22,14 @@ def checked_probabilities(probabilities: Any) -> Floats:
             f"probabilities are {describe(p)}; pass floats of shape (N, K), (S, N, K) for S draws, or (N,) for the "
             "probabilities of class 1 of two, with at least one example"
         )
+    dtype = p.dtype
     p = p if p.dtype == torch.float64 else p.float()
     if p.ndim == 1 or p.shape[-1] == 1:
         p = torch.stack([1 - (of_one := p if p.ndim == 1 else p[..., 0]), of_one], dim=-1)
     p = p if p.ndim == 3 else p[None]
+    if dtype in (torch.float16, torch.bfloat16):  # each was rounded, so that their sum is off by as much
+        total = p.sum(dim=-1, keepdim=True)
+        p = torch.where((total - 1).abs() <= torch.finfo(dtype).eps, p / total, p)
     rows = p.flatten(0, 1)
     check_probabilities(rows[~rows.isnan().all(dim=1)], p.shape[2], True, "probabilities")
     return p.numpy()

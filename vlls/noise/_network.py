@@ -171,7 +171,8 @@ def label_noise_moments(model: nn.Module, posterior: _AnyPosterior, x: Tensor, o
             f(m) to :math:`\mathbb E_q[f]`. In a linearised network the two are equal, in a real one they are not, and
             for ``mean_shift`` the difference is of the leading order (Chapter 6). Each pair costs two passes forward.
             A few do for ``magnitude``, whose order of the examples 0 pairs hardly change; ``mean_shift`` under a wide
-            posterior takes 64, or ``monte_carlo``: ``standard_error`` tells.
+            posterior takes 64, or ``monte_carlo``: ``standard_error`` tells. Where the pairs move the logits so far
+            that the probabilities saturate, it is too small, down to 0: there only ``monte_carlo`` is right.
         linear: give ``covariance`` and with it ``std`` and ``magnitude`` as Eq. 20 has them, :math:`A'' V A''`, without
             the curvature of A'. ``direction`` always does.
         memory_limit: MiB that temporaries may take; 64 on a CPU and 2048 on a GPU if left out.
