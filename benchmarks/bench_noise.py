@@ -111,6 +111,7 @@ def train(config: RunConfig, device: torch.device) -> Network:
         "epochs": config.epochs,
         "lr": config.lr,
         "ess": config.ess,
+        "hess_init": config.hess_init,
         "train_loss": loss,
         "test_accuracy": accuracy(network, 1000),
         "training_seconds": seconds,
@@ -481,7 +482,7 @@ def arguments_of() -> argparse.Namespace:
 def small(arguments: argparse.Namespace) -> RunConfig:
     """The 3-layer CNN's training."""
     size = {"train_size": arguments.train_size, "epochs": arguments.epochs, "ess": 60_000.0}
-    return RunConfig(dataset="mnist", method="ivon", model="cnn3", **size)
+    return RunConfig(dataset="mnist", method="ivon", model="cnn3", hess_init=0.9, **size)
 
 
 def resnet(arguments: argparse.Namespace, model: str) -> RunConfig:
