@@ -3,6 +3,7 @@
 import re
 import shlex
 
+import numpy as np
 import pytest
 from chapters import ROOT
 from typer.testing import CliRunner
@@ -25,6 +26,31 @@ def test_the_python_of_the_page_runs(capsys):
         exec(block, names)
     assert capsys.readouterr().out.startswith("finished [")
     assert sorted(names["posterior"].mean) == sorted(name for name, _ in names["model"].named_parameters())
+
+
+def measured(text):
+    """The percentages of some rows of a printed table, and of the same network averaged or of SGD beside it."""
+    rows = re.findall(r"^ ?(test accuracy|wrong labels memorised|calibration error \(ECE\)) +(.*)$", text, re.MULTILINE)
+    return {name: [float(number) for number in re.findall(r"([\d.]+) %", numbers)] for name, numbers in rows}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("posterior", ["paper", "learned"])
+def test_the_first_command_prints_about_what_the_page_says(posterior, tmp_path):
+    learned = "train --dataset digits --corruption symmetric --rate 0.4 --posterior learned"
+    assert learned in COMMANDS
+    command = shlex.split(learned) if posterior == "learned" else ["train"]
+    result = CliRunner().invoke(app, [*command, "--threads", "1", "--output", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    found = measured(result.stdout)
+    if posterior == "learned":
+        accuracy, memorised = re.findall(r"about (\d+) %", PAGE.partition("A wider posterior")[2])[:2]
+        expected = {"test accuracy": [float(accuracy)], "wrong labels memorised": [float(memorised)]}
+    else:
+        expected = measured(PAGE)
+        assert [len(row) for row in expected.values()] == [3, 3, 2]
+    for name, row in expected.items():
+        np.testing.assert_allclose(found[name][: len(row)], row, atol=5 if "accuracy" in name else 12, err_msg=name)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -58,7 +58,7 @@ Two GPUs, or processes, that share each batch:
 _PARAGRAPH = (  # on one line, which the help wraps
     "An option that is left out takes the paper's value for the data set, the method and the label errors; --dry-run "
     "shows them. Without an option on data or method, IVON and plain SGD are trained on digits with 40 % of the labels "
-    "wrong. A run that is finished is not trained again."
+    "wrong, also with --seed, --epochs, --eval-every and --batch-size. A run that is finished is not trained again."
 )
 HELP = f"""Train a network as the paper does, measure it and keep a record.
 
@@ -70,6 +70,7 @@ HELP = f"""Train a network as the paper does, measure it and keep a record.
 
 # ---------------------------------------------------------------------- the command
 MACHINE, OUTPUT = "Machine", "Output"
+COURSE = ("seed", "epochs", "eval_every", "batch_size")  # which say neither what is learned nor how
 
 
 @with_run_options
@@ -103,16 +104,16 @@ def train(
     speaks = rank() == 0
     notes = Console(stderr=True, quiet=quiet or not speaks)
     with warnings_noted(notes):
-        asked = RunConfig(**given)
-        configs = [_checked(asked, dry_run)] if given else demonstration()
-        if given:
+        asked, named = RunConfig(**given), set(given) - set(COURSE)
+        configs = [_checked(asked, dry_run)] if named else demonstration(**given)
+        if named:
             for line in _namesakes(asked, output):
                 note(notes, f"note: {line}")
     tables = console_of_tables(quiet=(quiet and not dry_run) or as_json or not speaks)
     if dry_run:
         _tell_plans(configs, set(given), output, tables, as_json and speaks)
         return
-    if not given:
+    if not named:
         line = "Nothing was named to train: IVON beside plain SGD on digits with 40 % of the labels wrong"
         note(notes, f"{line} (vlls train --help lists all options)")
         threads = threads or 1  # images of 8x8 pixels: a second thread costs more than it brings
@@ -136,10 +137,10 @@ def train(
 train.__doc__ = HELP
 
 
-def demonstration() -> list[RunConfig]:
-    """Return the runs of ``vlls train`` without options."""
+def demonstration(**course: Any) -> list[RunConfig]:
+    """Return the runs of ``vlls train`` without options on data or method; ``course`` has values of COURSE."""
     errors: dict[str, Any] = {"dataset": "digits", "corruption": "symmetric", "rate": 0.4}
-    return [RunConfig(method=method, **errors).resolved() for method in (PROPOSED, SGD)]
+    return [RunConfig(method=method, **errors, **course).resolved() for method in (PROPOSED, SGD)]
 
 
 def _checked(config: RunConfig, dry_run: bool) -> RunConfig:

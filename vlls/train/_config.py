@@ -73,7 +73,7 @@ class RunConfig:
         margin: of ``acls``.
         rho: radius of SAM.
         posterior: which defaults ``ess``, ``hess_init`` and ``hess_clip`` have: ``"paper"``, with which IVON's Hessian
-            hardly leaves its start, or ``"learned"``, with which the data teach most of it.
+            decays from its start and learns next to nothing, or ``"learned"``, with which the data teach most of it.
         ess: :math:`\lambda` of IVON; None for the number of training images, of which the learned posterior takes a
             multiple.
         hess_init: :math:`h_0` of IVON; None for the one with the paper's :math:`\sigma_0`, or for the small one of the
