@@ -70,9 +70,9 @@ def hyperparameters(
     :math:`\sigma_0 = 1/\sqrt{N (h_0 + \delta)}`; with fewer than 200,000 steps T, :math:`\beta_2 = 1 - 2/T`, so that as
     much is left of :math:`h_0`.
 
-    There IVON's Hessian only decays from :math:`h_0` and learns next to nothing. With ``posterior="learned"`` the data teach most of it
-    (:func:`.learned_share`): :math:`\lambda` is 1,000 for each training image, where the paper's is 1, :math:`h_0` is
-    0.001 for any number of images, and ``hess_clip`` is 100.
+    There IVON's Hessian only decays from :math:`h_0` and learns next to nothing. With ``posterior="learned"`` the data
+    teach most of it (:func:`.learned_share`): :math:`\lambda` is 1,000 for each training image, where the paper's is 1,
+    :math:`h_0` is 0.001 for any number of images, and ``hess_clip`` is 100.
 
     Args:
         dataset: as :func:`.load` takes it.
