@@ -1,8 +1,7 @@
 r"""Regularizers: the term :math:`\mathcal R_0` of Eq. 6, that is the prior :math:`p \propto \exp(-\mathcal R_0)`.
 
-:class:`Ridge` makes Theorems 1 and 2 exact, because its gradient is linear. Any other convex regularizer adds a
-term of its own beside the label noise,
-:math:`\mathbb E_q[\nabla \mathcal R_0] - \nabla \mathcal R_0(\mathbf m)` (Chapter 3).
+:class:`Ridge` makes Theorems 1 and 2 exact, because its gradient is linear. Any other convex regularizer adds a further
+term beside the label noise, :math:`\mathbb E_q[\nabla \mathcal R_0] - \nabla \mathcal R_0(\mathbf m)` (Chapter 3).
 """
 
 from __future__ import annotations

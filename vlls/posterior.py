@@ -5,8 +5,8 @@ variational GD keeps a covariance (Section 3.1), VON builds a precision (Eq. 18)
 triangular solve serves.
 
 :class:`DiagonalPosterior` keeps a mean and a standard deviation for every weight of a network, under the names of the
-model's parameters, as IVON learns them (Alg. 1); :class:`KroneckerPosterior` keeps them in a basis of its own for each
-axis of a parameter, as EVON learns them. :class:`Posterior` says which members label noise and predictions
+model's parameters, as IVON learns them (Alg. 1); :class:`KroneckerPosterior` keeps them in bases that EVON learns, one
+for each axis of a parameter. :class:`Posterior` says which members label noise and predictions
 need of a posterior, so that any other covariance can be written in a class of a few lines.
 """
 

@@ -63,7 +63,7 @@ class LabelledImages:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of all keys, labels and parts, by which decisions on them are known."""
+        """A hash of all keys, labels and parts, which identifies the decisions on them."""
         digest = hashlib.sha256()
         for row, (key, part) in enumerate(zip(self.keys, self.parts.tolist(), strict=True)):
             digest.update(f"{part}\0{key}\0{self.label(row)}\0".encode())
@@ -109,7 +109,7 @@ def read_list(path: Path, images: Path | None = None, classes: Sequence[str] | N
     Args:
         path: of the file. Its first line names the columns: a path, a label and perhaps a part of the split.
         images: folder that the paths start from; that of the file if left out.
-        classes: names that labels may have; all that there are if left out.
+        classes: names that labels may have; every name that occurs, if left out.
 
     Raises:
         DataError: if the file is none of that form, or names fewer than two classes.

@@ -59,8 +59,8 @@ def load(
     Clothing1M and folders are read image by image, see :class:`.ImageStream`.
 
     ``"clothing1m_miniature"`` is **not** Clothing1M: it is made up, 2100 drawings of garments with made-up label
-    errors, so that you can try code for Clothing1M without the licensed data set. Its layout and its
-    classes are those of Clothing1M. About 38 % of its noisy labels are wrong, mostly by naming a class that looks
+    errors, so that you can try code for Clothing1M without the licensed data set. It has the layout
+    and the classes of Clothing1M. About 38 % of its noisy labels are wrong, mostly by naming a class that looks
     alike. It is drawn into ``clothing1m_miniature`` under ``root`` when it is first asked for, in seconds.
 
     Args:

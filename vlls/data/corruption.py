@@ -1,8 +1,8 @@
 r"""Label errors put into clean labels: symmetric, pair flip, and class-dependent (Eqs. 21-22).
 
 Each kind is a matrix :math:`P`, whose entry :math:`P_{ij}` is the probability that an example of class i is
-given the label j, and one draw from row :math:`P_y` for each example. The draws are those of the code of Yu
-et al. (2019), which the paper's experiments build on: one ``numpy.random.RandomState(seed)``, and for each
+given the label j, and one draw from row :math:`P_y` for each example. The draws are the same as in the code
+of Yu et al. (2019), which the paper's experiments build on: one ``numpy.random.RandomState(seed)``, and for each
 example in turn one ``multinomial(1, P[y])``. The same seed gives the same wrong labels, label for label, on
 any machine (Chapters 9, 10 and 11).
 

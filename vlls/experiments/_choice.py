@@ -51,7 +51,7 @@ def candidate_label(method: str, variant: str = "", parameter: str = "", values:
 def by_candidate(rows: DataFrame) -> dict[str, DataFrame]:
     """Return the rows of each method, variant and value by their label, in the order of :data:`.METHODS`.
 
-    The test metrics of a run that averages its weights are those of the average.
+    If a run averages its weights, its test metrics are taken at the average.
     """
     for name in ("accuracy", "nll", "ece", "brier"):
         if {f"ema_{name}", f"test_{name}"} <= set(rows):

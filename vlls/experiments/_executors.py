@@ -36,7 +36,7 @@ class LocalExecutor:
         device: ``"auto"`` for all GPUs, or the CPU where there is none; ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
         workers_per_device: runs side by side on a device; None for one on a GPU, and one for each core on a CPU.
         threads: of torch in each run, on a CPU; None for the cores over the runs.
-        isolate: whether each run has a process of its own; None for that on a CPU.
+        isolate: whether each run has its own process; None for processes on a CPU and threads on a GPU.
 
     Raises:
         ValueError: for a device that there is not, or no workers.

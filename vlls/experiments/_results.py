@@ -65,8 +65,8 @@ def collate(
         test accuracies of two of its measured epochs, ``best_test_accuracy`` and ``chosen_test_accuracy``, all fields
         of its config, the reductions in words (``reduced``), and its provenance: seconds, how many runs shared the
         device, images a second, device, versions, commit and date; last, a column for each option of methods that were
-        registered from outside. ``best_epoch`` is that of the highest test accuracy, ``chosen_epoch`` that of the
-        highest accuracy on images held out, with their given labels, where there are any.
+        registered from outside. ``best_epoch`` has the highest test accuracy; ``chosen_epoch`` has the highest
+        accuracy on held-out images, with their given labels, if there are any.
 
     A record, or the list of a sweep's runs, that cannot be read is left out, with a warning that names its file.
 

@@ -17,7 +17,7 @@ from vlls.experiments._jobs import GRACE, Executor, Job, Outcome
 
 @dataclass
 class SweepResult:
-    """The cells of a sweep by what became of them.
+    """The cells of a sweep by their outcome.
 
     Attributes:
         cells: all cells, in order.
@@ -84,8 +84,8 @@ def sweep(
 ) -> SweepResult:
     """Do the runs of an experiment that are not done yet.
 
-    Every run keeps to a folder of its own; one that was cut goes on from its checkpoint, whenever and however the
-    sweep was stopped. A run that fails is told at the end, and the others go on; the next sweep tries it again.
+    Every run has its own folder; a run that was cut goes on from its checkpoint, whenever and however the sweep
+    was stopped. If a run fails, the others go on, the sweep reports it at the end, and the next sweep tries it again.
 
     Args:
         name: a key of :data:`.EXPERIMENTS`.

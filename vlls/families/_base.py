@@ -120,7 +120,7 @@ class Family(ABC):
 
     @property
     def num_outputs(self) -> int | None:
-        """Number of natural parameters of one example; None for a single one without an axis of its own."""
+        """Number of natural parameters of one example; None for a single one, which has no axis."""
         return None
 
     def check_targets(self, targets: Tensor, num_examples: int) -> Tensor:

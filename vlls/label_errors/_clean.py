@@ -31,7 +31,7 @@ _TEMPERATURES = np.exp(np.linspace(-3.0, 2.0, 201))
 def estimate_transition(probabilities: Any, labels: Any) -> Array:
     r"""Estimate the probabilities of label errors from predictions and given labels.
 
-    Counts are those of the confident joint (:func:`confident_joint`). A row of few counts is an uncertain estimate, so
+    The counts come from the confident joint (:func:`confident_joint`). A row of few counts is an uncertain estimate, so
     each is drawn towards errors at one rate that prefer no class: row i is the posterior mean under a Dirichlet prior
     around that matrix. Its strength, common to all rows, is the largest whose marginal likelihood is within a factor e
     of the highest: strong for errors without a preference, weak for pair flips.
@@ -88,8 +88,8 @@ class LabelCorrection:
       nearest distribution. It keeps the order of the classes that :math:`p\,T^{-1}` has, and many probabilities are
       exactly 0. The temperature is p's, before.
 
-    :func:`fit_correction` finds the matrix and the temperature with noisy labels alone. Both methods take it that
-    errors depend on the class and on nothing else, and that the network is mostly right: where it is not, its own
+    :func:`fit_correction` finds the matrix and the temperature with noisy labels alone. Both methods assume that
+    errors depend on the class alone, and that the network is mostly right: where it is not, its own
     errors are counted as errors of labels, and the results are too sure.
 
     Args:

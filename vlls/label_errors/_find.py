@@ -40,9 +40,9 @@ def find_label_errors(
 ) -> Any:
     r"""Find labels that are probably wrong, among those that a network was trained on or any others.
 
-    The network is asked for the probability of each given label, averaged over its posterior. A network that IVON
-    trained ranks the wrong labels of its own training images about as well as networks that are trained without them,
-    one for each fold; one that has learned its labels by heart does not.
+    The network is asked for the probability of each given label, averaged over its posterior. A network trained by IVON
+    ranks the wrong labels of its own training images about as well as networks that are trained without these images,
+    one for each fold. A network that has learned its labels by heart does not.
 
     Args:
         model: the network, as :func:`sampled_probabilities` takes it.
@@ -161,7 +161,7 @@ def label_errors_from_probabilities(
 ) -> Any:
     """Find labels that are probably wrong by probabilities that some classifier gave them.
 
-    Scores, flags and the table are those of :func:`find_label_errors`.
+    Scores, flags and the table are as in :func:`find_label_errors`.
 
     Args:
         probabilities: (N, K), of any classifier, best of one that was not trained on these labels; or (S, N, K), for

@@ -1,6 +1,6 @@
 r"""Scores of given labels and the confident joint, of one array of probabilities.
 
-The confident joint is that of Northcutt, Jiang and Chuang (2021), "Confident learning: estimating uncertainty in
+The confident joint is defined by Northcutt, Jiang and Chuang (2021), "Confident learning: estimating uncertainty in
 dataset labels": the threshold :math:`t_j` of class j is the mean of p(j) over the examples that are
 labelled j, and an example that is labelled i counts in :math:`C_{ij}` for the class j that reaches its threshold. For
 examples with more than one such class, and for rounding, it follows the library of these authors, cleanlab.
@@ -80,8 +80,8 @@ def margin(p: Floats, given: Classes) -> Doubles:
 def error_times_variance(samples: Floats, given: Classes) -> Doubles:
     r"""Return the sum over classes of |error| times variance, (N,), of probabilities (S, N, K) for S draws.
 
-    The error is that of the mean prediction, p - y, the variance that of the logits over the draws; of logits without
-    their mean over classes, which the softmax does not tell.
+    The error is p - y for the mean prediction p. The variance is taken over the draws of the logits, less their mean
+    over classes, which the softmax ignores.
     """
     logits = np.log(np.maximum(samples, np.finfo(samples.dtype).tiny)).astype(np.float64)
     logits -= logits.mean(axis=2, keepdims=True)

@@ -47,7 +47,7 @@ class Table:
 
         Args:
             path: of the file.
-            index: write the number of the row in front, as pandas does unless told otherwise.
+            index: write the number of the row in front, as pandas does by default.
 
         Raises:
             OSError: if it cannot be written.

@@ -115,7 +115,7 @@ def label_noise(model: nn.Module, posterior: _AnyPosterior, x: Tensor, options: 
 
     For ``exact``, ``rank`` and ``monte_carlo`` it is the deterministic noise :math:`A'(f(m)) - \mathbb E_q[A'(f)]`
     (Eq. 16). For ``direction`` it is one draw of Eq. 20, :math:`-A''(f) J \Sigma^{1/2} e`, which averages to zero; the
-    sign is that of the Taylor step, which the paper drops. Arguments and errors are those of
+    sign comes from the Taylor step; the paper drops it. Arguments and errors are as in
     :func:`label_noise_moments`.
 
     Returns:

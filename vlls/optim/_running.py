@@ -1,7 +1,7 @@
 """Hold a model's running state still while its weights are not the ones that will be used.
 
 A network at a perturbed or sampled weight vector normalises with its own batch statistics, but what it would write
-into its buffers (running averages, the vectors of a spectral norm, counters of its own) belongs to weights that nobody
+into its buffers (running averages, the vectors of a spectral norm, other counters) belongs to weights that nobody
 evaluates. The optimizers know parameters, not modules, so this listens to the modules that run, and takes those that
 have one of the optimizer's parameters for the model at hand. Others, and those of other threads, are left alone.
 """

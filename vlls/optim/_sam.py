@@ -132,8 +132,8 @@ class SAM(Optimizer):
     :math:`\theta` with the second. If a group of the base optimizer has ``maximize=True``, the worst point lies
     downhill, and ``rho`` counts negative. Chapter 6 derives the label noise of SAM.
 
-    The running state of the model (statistics of a normalisation, vectors of a spectral norm, buffers of its own) is
-    that of the passes at :math:`\theta`. Other threads wait for the weights from the first step to the second.
+    The running state of the model (statistics of a normalisation, vectors of a spectral norm, other buffers) is
+    updated only by the passes at :math:`\theta`. Other threads wait for the weights from the first step to the second.
     Parameters may be sharded by ``torch.distributed.fsdp.fully_shard``.
 
     The base optimizer shares ``param_groups`` and ``state``: schedulers attach to this one. Gradients must be

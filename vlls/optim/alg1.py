@@ -42,7 +42,7 @@ def hess_estimate(
 ) -> Tensor:
     r"""Line 3 of Alg. 1: :math:`\hat g\,(\theta - m) / \sigma^2` (price), or :math:`\lambda \hat g^2` (gradsq).
 
-    Chapter 5 proves that the first is unbiased, and says by what factor the second is not.
+    Chapter 5 proves that the first is unbiased, and gives the factor by which the second is biased.
 
     A finite ``hess_clip`` bounds the estimate to :math:`\pm` ``hess_clip`` :math:`(h + \delta)`, which biases it
     towards 0; a NaN stays. ``drawn_hess`` is the h of the Gaussian that the sample came from, if that is another.
@@ -125,7 +125,7 @@ def ivon_direction(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Lines 4 to 6 of Alg. 1 and the fraction of line 7: the direction of the mean's step, new momentum and Hessian.
 
-    Arguments are those of :func:`ivon_update`. :class:`.EVON` calls it with all tensors in its eigenbasis.
+    Arguments are as in :func:`ivon_update`. :class:`.EVON` calls it with all tensors in its eigenbasis.
     """
     momentum = beta1 * momentum + (1.0 - beta1) * grad
     correction = 0.5 * (1.0 - beta2) ** 2 * (hess - hess_hat).square() / (hess + weight_decay)

@@ -2,8 +2,9 @@ r"""Figures of Section 4 and App. B, from a table of runs: IVON beside the other
 
 The table has a row for each run, as :func:`vlls.experiments.collate` makes it: ``panel``, ``method``, ``value`` (of α
 for LS, ρ for SAM, :math:`h_0` for IVON), ``seed``, ``status``, metrics as fractions, ``protocol``, ``reduced`` and
-``role``. Only runs of role ``"main"`` are drawn; those that diverged are left out of the means, and their number is
-told. Means are over seeds; a bar or band is one standard deviation on either side, where there are two seeds or more.
+``role``. Only runs of role ``"main"`` are drawn; those that diverged are left out of the means, and the figure gives
+their number. Means are over seeds; a bar or band is one standard deviation on either side, where there are two seeds or
+more.
 
 A new figure is a function of the rows under :func:`figure_of_runs`, and an entry of :data:`FIGURES`.
 """
@@ -56,7 +57,7 @@ def plot_experiment(
 
     Each method stands in its own colour, at its best value where a figure shows one: that of the highest mean test
     accuracy in the panel. Bars and bands are one standard deviation over seeds. Runs that diverged are left out and
-    counted below the axis; a smaller protocol than the paper's is told under the figure, and so are the panels and
+    counted below the axis; a note under the figure names a protocol smaller than the paper's, and the panels and
     candidates of the experiment that have no runs.
 
     Args:

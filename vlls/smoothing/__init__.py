@@ -1,7 +1,7 @@
 r"""Label smoothing, the adaptive strategies of Section 2 and losses for wrong labels, each stated as its label noise.
 
 A strategy replaces the label :math:`y_i` by :math:`y_i + \epsilon_{i|t}` (Eq. 2). For the first four of Section 2 the
-loss *is* the cross-entropy with that label, so a class needs to state its noise and nothing else:
+loss *is* the cross-entropy with that label, so a class only has to state its noise:
 
 ================================  ==================================  ==================================
 loss                              noise ε                             adapts to

@@ -1,4 +1,4 @@
-"""Early-learning regularisation: each example keeps a running mean of its own predictions."""
+"""Early-learning regularisation: each example keeps a running mean of its predictions."""
 
 from __future__ import annotations
 

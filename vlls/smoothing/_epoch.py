@@ -120,10 +120,10 @@ class MeanPredictionSmoothing(_EpochSmoothing):
     for all classes, the mean of the softmax over *all* examples of the previous epoch; uniform in the first
     epoch, which is then Eq. 1. The methods that the section cites for it do more: Zhang et al. (2021) keep
     one mean for each class over its correct predictions (:class:`OnlineLabelSmoothing`), and Ko et al. (2023,
-    "A gift from label smoothing", AAAI) smooth each example by one minus the probability that a running average
-    of its own logits gives to its label, on auxiliary classifiers.
+    "A gift from label smoothing", AAAI) smooth each example at a rate of one minus the probability that a
+    running average of its logits gives to its label, on auxiliary classifiers.
 
-    Which predictions are counted, and what several processes must do, is as for :class:`OnlineLabelSmoothing`.
+    Predictions are counted, and several processes synchronised, as in :class:`OnlineLabelSmoothing`.
 
     Args:
         smoothing: the rate α in [0, 1].

@@ -15,7 +15,7 @@ from vlls.smoothing._base import SmoothingLoss, check_not_negative, check_probab
 class LabelSmoothingLoss(SmoothingLoss):
     r"""Cross-entropy with the labels of Eq. 1, whose noise :math:`\alpha(1/K - y)` is not adaptive.
 
-    The value is that of ``F.cross_entropy(logits, labels, label_smoothing=smoothing)`` (Szegedy et al., 2016;
+    The value equals ``F.cross_entropy(logits, labels, label_smoothing=smoothing)`` (Szegedy et al., 2016;
     Chapter 1). A class masked by a logit of -inf is refused unless ``validate=False``; then the loss is finite at a
     rate of 0, if the label is another class, and infinite at other rates, which give the masked class a share.
 
@@ -138,7 +138,7 @@ class ACLS(SmoothingLoss):
     :math:`-2\alpha\lambda_1[f_{\hat y} - M]_+` for the predicted class, falling linearly as its logit grows,
     and :math:`2\alpha\lambda_2[f_{\hat y} - f_j - M]_+/(K-1)` for the others: zero until a logit passes the
     margin (*conditional*), and it need not sum to zero over the classes. The predicted logit is measured from
-    zero, so the loss changes when a constant is added to all logits. Formula and defaults are those of the
+    zero, so the loss changes when a constant is added to all logits. Formula and defaults follow the
     authors' release, github.com/cvlab-yonsei/ACLS (H. Park, J. Noh, Y. Oh, D. Baek, B. Ham, "ACLS:
     Adaptive and conditional label smoothing for network calibration", ICCV 2023, arXiv:2308.11911;
     Chapter 1).

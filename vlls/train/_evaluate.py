@@ -68,8 +68,8 @@ def predict_probabilities(
 ) -> tuple[Tensor, Tensor]:
     """Return class probabilities (N, K), and whether each image could be read, (N,), both on the CPU.
 
-    They are added up on the device and leave it once. Without ``samples`` they are those of ``model``, which is the
-    network at the mean of its weights unless given.
+    They are added up on the device and leave it once. Without ``samples`` they are taken from ``model``, by default the
+    network at the mean of its weights.
     """
     model = trainer.model if model is None else model
     total = torch.zeros(len(images), trainer.data.num_classes, device=trainer.device)

@@ -162,7 +162,7 @@ def run(
 ) -> RunResult:
     """Train a network, measure it and keep a record; a run that is finished in this folder is not trained again.
 
-    The run has a folder of its own in ``folder``, named after the config, or the one that an older version named. It
+    The run has its own folder in ``folder``, named after the config, or as an older version named it. It
     saves a checkpoint every ``checkpoint_seconds`` and whenever it ends. On a CPU a resumed run equals the
     uninterrupted one bit for bit if its circumstances are the same: executor (a compiled kernel or torch's
     operations), whether the network is compiled, processor, threads and versions. If they have changed, a note and the

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """Return the device by its name; each process that ``torchrun`` started gets a GPU of its own."""
+    """Return the device by its name; each process that ``torchrun`` started gets its own GPU."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
         device = "cuda" if count else "cpu"

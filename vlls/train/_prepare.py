@@ -94,7 +94,7 @@ def prepare(config: RunConfig, root: str | os.PathLike[str] | None = None) -> Ru
     """Load a run's data, draw its subset and corrupt its labels.
 
     The labels of the whole training set are corrupted before a subset is drawn, in the data set's own order, so that
-    they are those of Yu et al. (2019) for this seed.
+    they match those of Yu et al. (2019) for this seed.
     """
     data = load(config.dataset, root, labels=config.labels)
     images: npt.NDArray[np.uint8] | ImageFiles

@@ -61,7 +61,7 @@ def hyperparameters(
 ) -> dict[str, Any]:
     r"""Return the hyperparameters of a method on a data set: the paper's, where it gives them.
 
-    CIFAR-10's are those of App. C.2. CIFAR-100's are the columns of Table 1; where the corruption is none of its
+    CIFAR-10's are from App. C.2. CIFAR-100's are the columns of Table 1; where the corruption is none of its
     three, the nearest column: pair flip for pair flips, else symmetric with the nearest rate. The paper gives none for
     MNIST (Fig. 3), and for Clothing1M (Fig. 9) only the network: these are ours, as are the miniature's.
 

@@ -164,9 +164,8 @@ def load_run(
 ) -> LoadedRun:
     """Load a run from its folder: finished, or cut at its last checkpoint.
 
-    The weights and the posterior are those of the run bit for bit; nothing that pickles code is read. That the data
-    are those of the run is checked by their labels and the names of their files; pixels that were changed under the
-    same name are not noticed.
+    The weights and the posterior equal those of the run bit for bit, and no pickled code is executed. Labels and
+    file names are compared with those of the run; pixels that changed under the same name go unnoticed.
 
     Args:
         folder: of the run, that holds its ``checkpoint.pt``, as :func:`.run` or ``vlls train`` left it.

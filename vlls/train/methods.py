@@ -1,7 +1,7 @@
 """The methods that the paper compares: one table of records, from which everything that depends on a method is read.
 
 The command line, the checks of a config, the presets, grids, figures and tables iterate over :data:`METHODS`. To add a
-method to it, write its loss or its optimizer in a file of its own and a record here. From outside,
+method to it, write its loss or its optimizer in a new file, and a record here. From outside,
 :func:`register` adds one for as long as the program runs; this loss subtracts a multiple of the squared confidence::
 
     class Confident(torch.nn.Module):

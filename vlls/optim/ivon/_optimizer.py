@@ -34,7 +34,7 @@ class IVON(Optimizer, Joinable):
     Each step draws :math:`\theta \sim q`, takes the gradient there, and moves the mean by a Newton-like step with a
     running estimate :math:`h` of the Hessian's diagonal. It also gives :math:`\sigma = 1/\sqrt{\lambda (h + \delta)}`
     with :math:`\lambda` = ``ess`` and :math:`\delta` = ``weight_decay`` (Alg. 1, Chapter 5). Training at samples of the
-    weights is what smooths the labels adaptively (Eq. 20, Chapter 6).
+    weights smooths the labels adaptively (Eq. 20, Chapter 6).
 
     A step of float32 parameters is one kernel where there is one: in C on a CPU with a C compiler, which builds it at
     the first step on a machine, within seconds, and in Triton on a GPU. Elsewhere it is torch's operations. Printing
@@ -74,7 +74,7 @@ class IVON(Optimizer, Joinable):
             of SGD without momentum.
         generator: where the samples come from; torch's global generators if None. Its state is in ``state_dict()``.
         foreach: without ``fused``, apply each operation to lists of tensors. None: if all parameters are on a GPU.
-        fused: one kernel a step for float32 parameters: the quickest and leanest, with random numbers of its own. None:
+        fused: one kernel a step for float32 parameters: the quickest and leanest, with its own random numbers. None:
             where it works and ``foreach`` is None too. If True, a lack of compiler or Triton is an error.
 
     Raises:
@@ -233,7 +233,7 @@ class IVON(Optimizer, Joinable):
                 They count as one sample: several blocks before a step are averaged, while several backward passes in
                 one block add up, as everywhere in torch. Call ``backward()`` inside the block: after it, the weights
                 are others, and torch refuses. If False, nothing is recorded and no running state of the model changes:
-                statistics of a normalisation, vectors of a spectral norm, buffers of its own.
+                statistics of a normalisation, vectors of a spectral norm, other buffers.
 
         Raises:
             RuntimeError: inside another sample of the same thread, or if a gradient is sparse.
@@ -257,8 +257,9 @@ class IVON(Optimizer, Joinable):
     def keep_sampled(self) -> Iterator[None]:
         r"""Keep the parameters at a sample within the block, a new one after each step; afterwards they are the mean.
 
-        This is the quickest way to train: the kernel that updates the mean also draws the next sample. The loop is that
-        of any other optimizer: ``loss.backward(); optimizer.step(); optimizer.zero_grad()``. Evaluate after the block.
+        This is the quickest way to train: the kernel that updates the mean also draws the next sample. The loop is the
+        same as with any other optimizer: ``loss.backward(); optimizer.step(); optimizer.zero_grad()``. Evaluate after
+        the block.
 
         Raises:
             RuntimeError: inside another sample, or if ``mc_samples`` is not 1.
