@@ -29,7 +29,8 @@ NOISY = {
     "epochs": 20,
     "thorough_every": 10,
 }
-CLEAN = {"dataset": "mnist", "method": "ivon", "epochs": 2}
+WIDE = {"hess_init": 0.9, "beta2": 0.99999}  # the paper's h0 for any number of images, which stays
+CLEAN = {"dataset": "mnist", "method": "ivon", "epochs": 2, **WIDE}
 SHOWN = ("test_accuracy", "posterior_accuracy", "test_nll", "test_ece", "memorised", "recovered")
 
 
@@ -50,7 +51,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "records")
     arguments = parser.parse_args()
     configs = [
-        {**NOISY, "method": method, "seed": seed} for seed in range(arguments.seeds) for method in ("ivon", "sgd")
+        {**NOISY, **(WIDE if method == "ivon" else {}), "method": method, "seed": seed}
+        for seed in range(arguments.seeds)
+        for method in ("ivon", "sgd")
     ]
     with tempfile.TemporaryDirectory() as temporary:
         folder = str(arguments.runs or temporary)

@@ -96,7 +96,7 @@ def test_copies_in_equal_number_have_equal_variances():
     run = Run("14", GAUSSIANS, {"lad00010": ("torch.arange(1, 41)", "torch.full((40,), 5)")}, fails="lad00010")
     assert np.abs(run["found"]["copies"]).max() < 1e-6 and "both coefficients are 0.00" in run.solution(4)
     usual = Run("14", GAUSSIANS, {})
-    assert f"Before it was {usual['found']['copies'][1]:.2f}" in run.solution(4)
+    assert f"Before the change it was {usual['found']['copies'][1]:.2f}" in run.solution(4)
 
 
 def test_lengths_that_differ_less_leave_little_to_the_learned_covariance():
@@ -111,4 +111,4 @@ def test_a_larger_ess_learns_more_of_a_hessian_that_is_zero():
     for ess in ("1e4", "1e6", "1e5"):
         run = Run("14", cells, {"regimes03": ("200, 1e5,", f"200, {ess},")})
         shares.append(f"{100 * (1 - run['kept'] / float(run['hess'].mean())):.0f} %")
-    assert "We saw {} and {}, after {} at".format(*shares) in run.solution(6)
+    assert "We saw {} and {}, where it was {} at".format(*shares) in run.solution(6)
