@@ -27,7 +27,7 @@ class Protocol:
     Attributes:
         name: on the command line.
         text: its description for people.
-        seeds: number of seeds, unless told otherwise.
+        seeds: number of seeds by default.
         held_out: share of the training images that is held out where a hyperparameter is chosen by them; 0 if no runs
             are made for it: every run holds images out, or none does.
         apply: makes the fields of :class:`.RunConfig` of this size from those of the paper's.

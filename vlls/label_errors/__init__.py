@@ -1,4 +1,4 @@
-r"""Wrong labels: which they probably are, and probabilities of clean labels after training on noisy ones.
+r"""Labels that are probably wrong, and probabilities of clean labels after training on noisy ones.
 
 :func:`find_label_errors` asks a network under any posterior, or none, about the labels of a data set and returns a
 table with the most suspicious first; :func:`label_errors_from_probabilities` does it for an array of probabilities.

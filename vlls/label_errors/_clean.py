@@ -32,9 +32,9 @@ def estimate_transition(probabilities: Any, labels: Any) -> Array:
     r"""Estimate the probabilities of label errors from predictions and given labels.
 
     The counts come from the confident joint (:func:`confident_joint`). A row of few counts is an uncertain estimate, so
-    each is drawn towards errors at one rate that prefer no class: row i is the posterior mean under a Dirichlet prior
-    around that matrix. Its strength, common to all rows, is the largest whose marginal likelihood is within a factor e
-    of the highest: strong for errors without a preference, weak for pair flips.
+    each is shrunk towards errors of one rate without a preferred class: row i is the posterior mean under a Dirichlet
+    prior around that matrix. Its strength, common to all rows, is the largest whose marginal likelihood is within a
+    factor e of the highest: strong for errors without a preference, weak for pair flips.
 
     Args:
         probabilities: as :func:`label_errors_from_probabilities` takes them, best of examples that were held out:
@@ -169,7 +169,7 @@ class LabelCorrection:
 def fit_correction(
     probabilities: Any, labels: Any, *, transition: Any = None, method: str = "bayes"
 ) -> LabelCorrection:
-    r"""Find the correction of a network's probabilities by examples that it was not trained on, with noisy labels.
+    r"""Fit the correction of a network's probabilities to held-out examples with noisy labels.
 
     The temperature is the one under which the given labels are likeliest, q T being their distribution: no clean label
     is needed.

@@ -53,8 +53,8 @@ def find_label_errors(
             a missing one. If left out, those of the data set: the second entry of its items, or their ``labels``.
         score: how suspicious a label is; see below.
         flag: which labels are flagged; see below.
-        adjust: take the mean probability of each class's own label off before scoring, so that labels of rare and hard
-            classes, whose probabilities are lower, are not the first for that reason alone.
+        adjust: subtract the mean probability of each class's own label before scoring. Otherwise labels of rare and
+            hard classes would come first only because their probabilities are lower.
         correction: of ``bayes``, by examples that were held out (:func:`fit_correction`); estimated from the judged
             predictions themselves if left out.
         classes: the K class names, in the order of the model's outputs; the table then has names in place of numbers.
@@ -66,7 +66,7 @@ def find_label_errors(
         progress: called with the numbers of examples done and in all, after each batch.
         generator: for the draws, on the model's device. Without one they are the same in every call.
 
-    The scores, of which a higher one is more suspicious:
+    The scores; a higher one is more suspicious:
 
     - ``self_confidence``: 1 - p(given).
     - ``margin``: half of 1 - p(given) + the largest of the other probabilities.
@@ -159,7 +159,7 @@ def label_errors_from_probabilities(
     correction: LabelCorrection | None = None,
     classes: Sequence[str] | None = None,
 ) -> Any:
-    """Find labels that are probably wrong by probabilities that some classifier gave them.
+    """Find labels that are probably wrong from the probabilities of any classifier.
 
     Scores, flags and the table are as in :func:`find_label_errors`.
 

@@ -161,8 +161,8 @@ def label_noise_moments(model: nn.Module, posterior: _AnyPosterior, x: Tensor, o
         method: one of the four.
         family: of the labels; :class:`.Categorical` if left out, :class:`.Bernoulli` for a single logit. A family with
             one natural parameter applies to each logit by itself.
-        rank: directions of ``rank``, at least 1. Half of the classes or more are all of them, as in ``exact``, where
-            that takes fewer operations: for a small network or nearly all classes, whatever the batch.
+        rank: directions of ``rank``, at least 1. From half of the classes on, all directions are taken, as in
+            ``exact``, if this takes fewer operations; that depends on the network and not on the batch.
         num_samples: draws of the weights for ``monte_carlo`` (at least 2), of directions for ``direction``.
         antithetic: draw weights of ``monte_carlo`` in pairs m + d, m - d: the first-order part of the noise cancels
             from ``mean_shift``, whose error falls by orders of magnitude for a sharp posterior; that of ``magnitude``
@@ -170,9 +170,10 @@ def label_noise_moments(model: nn.Module, posterior: _AnyPosterior, x: Tensor, o
         curvature_pairs: pairs of draws m + d, m - d with which ``exact`` and ``rank`` move the mean of the logits from
             f(m) to :math:`\mathbb E_q[f]`. In a linearised network the two are equal, in a real one they are not, and
             for ``mean_shift`` the difference is of the leading order (Chapter 6). Each pair costs two passes forward.
-            A few do for ``magnitude``, whose order of the examples 0 pairs hardly change; ``mean_shift`` under a wide
-            posterior takes 64, or ``monte_carlo``: ``standard_error`` tells. Where the pairs move the logits so far
-            that the probabilities saturate, it is too small, down to 0: there only ``monte_carlo`` is right.
+            A few suffice for ``magnitude``; its order of the examples hardly changes even without pairs. Under a wide
+            posterior ``mean_shift`` needs 64 pairs, or ``monte_carlo``; ``standard_error`` tells. But where the pairs
+            move the logits so far that the probabilities saturate, ``standard_error`` is too small, down to 0, and only
+            ``monte_carlo`` is right.
         linear: give ``covariance`` and with it ``std`` and ``magnitude`` as Eq. 20 has them, :math:`A'' V A''`, without
             the curvature of A'. ``direction`` always does.
         memory_limit: MiB that temporaries may take; 64 on a CPU and 2048 on a GPU if left out.

@@ -119,7 +119,7 @@ class RunResult:
         reason: for a status other than finished.
         counts: number of training images, and of those left out: without a label, or with an unreadable file.
         machine: how long it took, images a second, peak memory, device, the optimizer's executor, versions, commit,
-            date and ``changes``, the circumstances that were others after a step at which the run was resumed; of
+            date and ``changes``, those circumstances that differ since the run was resumed, by step; of
             several runs side by side in one process, the peak memory is that of all.
         folder: where its record and last checkpoint are, or None.
         model: the network at the mean of its weights; None for a run that was finished before.
@@ -176,7 +176,7 @@ def run(
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
         resume: go on from the checkpoint, if there is one.
         overwrite: forget an earlier checkpoint or record of this config.
-        reporters: told of progress, in the first process only.
+        reporters: listeners to the run, called in the first process only.
         checkpoint_seconds: time between checkpoints.
         workers: processes that decode images, for data sets of files. Where a GPU is used they are started
             afresh instead of forked: a script then keeps its call below ``if __name__ == "__main__":``, or passes 0.

@@ -35,23 +35,23 @@ class EVON(IVON):
     the bases stay orthonormal to float32's precision in either case.
 
     Args:
-        params: as of :class:`.IVON`; groups may set ``interval``, ``basis_decay`` and ``max_axis`` too.
-        lr: as of :class:`.IVON`.
-        ess: as of :class:`.IVON`.
+        params: as in :class:`.IVON`; groups may set ``interval``, ``basis_decay`` and ``max_axis`` too.
+        lr: as in :class:`.IVON`.
+        ess: as in :class:`.IVON`.
         interval: number of steps between two changes of the bases, >= 1. The gradients' products are averaged over ten
             of these steps.
         basis_decay: decay of these averages in a step, in [0, 1).
         max_axis: length of the longest axis that has a basis, >= 0; at 0 it is IVON.
-        fused: IVON's kernels for float32 parameters, on their coordinates, with random numbers of their own: the
+        fused: IVON's kernels for float32 parameters, on their coordinates, with their own random numbers: the
             quickest and leanest, on a GPU with one product for all parameters of a shape. None: where they work. Other
             parameters take torch's operations.
-        **options: as of :class:`.IVON`, except ``foreach``.
+        **options: as in :class:`.IVON`, except ``foreach``.
 
     Raises:
-        ValueError: as of :class:`.IVON`.
+        ValueError: as in :class:`.IVON`.
 
     Warns:
-        UserWarning: as of :class:`.IVON`; if a gradient is NaN or infinite, when the step is left out; if a basis is no
+        UserWarning: as in :class:`.IVON`; if a gradient is NaN or infinite, when the step is left out; if a basis is no
             longer orthonormal, when it is made so again.
 
     Example:

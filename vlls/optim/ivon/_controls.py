@@ -28,10 +28,10 @@ class Control(IVON):
     """IVON whose samples come from another Gaussian than the learned one; it takes the executor of single tensors.
 
     Args:
-        params: as of :class:`.IVON`.
-        lr: as of :class:`.IVON`.
-        ess: as of :class:`.IVON`.
-        **options: as of :class:`.IVON`; ``foreach`` and ``fused`` are off.
+        params: as in :class:`.IVON`.
+        lr: as in :class:`.IVON`.
+        ess: as in :class:`.IVON`.
+        **options: as in :class:`.IVON`; ``foreach`` and ``fused`` are off.
     """
 
     def __init__(self, params: Iterable[Any], lr: float | Tensor, ess: float, **options: Any) -> None:
@@ -59,11 +59,11 @@ class PermutedIVON(Control):
     The permutation is fixed: it follows from ``seed`` and the position of the parameter, on any device.
 
     Args:
-        params: as of :class:`.IVON`.
-        lr: as of :class:`.IVON`.
-        ess: as of :class:`.IVON`.
+        params: as in :class:`.IVON`.
+        lr: as in :class:`.IVON`.
+        ess: as in :class:`.IVON`.
         seed: of the permutations, >= 0.
-        **options: as of :class:`.Control`.
+        **options: as in :class:`.Control`.
     """
 
     def __init__(self, params: Iterable[Any], lr: float | Tensor, ess: float, *, seed: int, **options: Any) -> None:
