@@ -69,7 +69,7 @@ def clean(
         Path | None, option(None, "write the corrected list from the decisions that the page saved", "DECISIONS")
     ] = None,
     drop_unsure: Annotated[
-        bool, option(None, "with --apply: leave images out of the list that are unsure", None, "--drop-unsure")
+        bool, option(None, "with --apply: leave images marked as unsure out of the list", None, "--drop-unsure")
     ] = False,
     images: Annotated[Path | None, option(None, "where the paths of a CSV file start \\[its folder]", "DIR")] = None,
     classes: Annotated[

@@ -29,7 +29,7 @@ The book's runs of Figure 5, beside those at other protocols in its table:
 The loss and accuracy of each epoch:
   [cyan]vlls results --experiment take_off --curves curves.csv[/cyan]
 """
-FIGURE_HELP = """Draw a figure of the paper from the runs there are.
+FIGURE_HELP = """Draw a figure of the paper from the finished runs.
 
 [bold]Examples[/bold]
 
@@ -38,7 +38,7 @@ FIGURE_HELP = """Draw a figure of the paper from the runs there are.
 From a table that vlls results wrote:
   [cyan]vlls figure fig5 --table book/results/fig5.csv[/cyan]
 """
-RENAME_HELP = """Rename the runs of an older version of vlls, so that this one finds them and trains none of them again.
+RENAME_HELP = """Rename the runs of an older version of vlls, so that this version finds them and does not train them again.
 
 Only names and keys change. A migration that was stopped goes on with the same command; one that is done does nothing.
 
