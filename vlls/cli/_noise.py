@@ -39,7 +39,7 @@ HELP = f"""Rank the examples of a run by label noise, and make a gallery of them
 
 [bold]Examples[/bold]
 
-All training images of the IVON run that [cyan]vlls train[/cyan] alone leaves; the table goes into the run's folder:
+All training images of the IVON run that plain [cyan]vlls train[/cyan] makes; the files go into the run's folder:
   [cyan]vlls noise runs/*-ivon-*[/cyan]
 The test images too, to look for wrong labels everywhere:
   [cyan]vlls noise runs/*-ivon-* --part all[/cyan]

@@ -38,7 +38,7 @@ FIGURE_HELP = """Draw a figure of the paper from the finished runs.
 From a table that vlls results wrote:
   [cyan]vlls figure fig5 --table book/results/fig5.csv[/cyan]
 """
-RENAME_HELP = """Rename the runs of an older version of vlls, so that this version finds them and does not train them again.
+RENAME_HELP = """Rename the runs of an older version of vlls, so that this version finds them and trains none again.
 
 Only names and keys change. A migration that was stopped goes on with the same command; one that is done does nothing.
 
