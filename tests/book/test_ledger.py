@@ -95,6 +95,28 @@ def test_the_verdict_on_figure_5(tables, others, verdict):
     assert sum(map(int, told)) == ahead
 
 
+def test_various_settings_are_those_of_all_errors_and_tell_of_people(tables):
+    tables("cifar_n", runs("CIFAR-10N, worst", ivon=84, sgd=81, ls_5=82, sam_1=83))
+    for name in ("fig5", "fig7", "fig8"):
+        tables(name, runs(SYM, "smoke", ivon=80, sgd=60, ls_5=70))
+    assert judge("human-errors").verdict == "holds"
+    tables("fig5", runs(SYM, ivon=80, sgd=60, ls_5=82))
+    found = judge("human-errors")
+    assert found.verdict == "narrower" and "ahead in 1, clearly behind in 1 of 2 panels" in found.sentence
+    assert "errors of people alone it is, against SGD: clearly ahead in 1 of 1 panel" in found.sentence
+
+
+def test_sensitivity_tells_of_runs_at_chance(tables):
+    sam = [runs(SYM, sgd=60, **{f"sam_{value}": accuracy}) for value, accuracy in ((1, 70), (2, 80), (5, 10))]
+    tables("fig5", *sam)
+    assert (
+        judge("sam-sensitivity").verdict == "holds"
+        and "in 1 its largest ρ end near" in judge("sam-sensitivity").sentence
+    )
+    tables("fig5", *sam[:2], runs(SYM, sgd=60, sam_5=60))
+    assert "constant guess" not in judge("sam-sensitivity").sentence
+
+
 def test_small_digits_decide_nothing(tables):
     tables("fig5", runs("digits", "smoke", ivon=99, sgd=10, ls_5=10, sam_1=10))
     assert judge("fig5").verdict == "untested" and "smoke" not in ON_REAL_IMAGES

@@ -149,6 +149,17 @@ def test_json_is_the_record_and_all_of_stdout(tmp_path):
     assert again.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("seed", 3), ("epochs", 2), ("eval-every", 2), ("batch-size", 20), ("lr", 0.3)]
+)
+def test_the_comparison_stays_unless_data_or_method_are_named(option, value):
+    told = json.loads(invoke("train", f"--{option}", str(value), "--dry-run", "--json").stdout)
+    configs = [run["config"] for run in told] if isinstance(told, list) else [told["config"]]
+    methods, rates = ["ivon"] if option == "lr" else ["ivon", "sgd"], {0.0 if option == "lr" else 0.4}
+    assert [config["method"] for config in configs] == methods and {config["rate"] for config in configs} == rates
+    assert {config[option.replace("-", "_")] for config in configs} == {value}
+
+
 def test_quiet_prints_nothing():
     shown = train("--quiet")
     assert (shown.exit_code, shown.output) == (0, "")
