@@ -4,6 +4,7 @@ import copy
 import pickle
 
 import mpmath
+import numpy as np
 import pytest
 import sympy as sp
 import torch
@@ -69,6 +70,13 @@ def test_leading_directions_by_sympy_and_in_sixty_digits():
         by_digits = torch.tensor([[float(vectors[row, i]) for i in order] for row in range(5)], dtype=D)
     found = leading_directions(Categorical(5), torch.tensor([logits], dtype=D), 3)[0]
     assert torch.allclose((found * by_digits).sum(0).abs(), torch.ones(3, dtype=D), rtol=1e-12)
+
+
+@pytest.mark.parametrize("rank", [1, 3, 8])
+def test_leading_directions_by_torch_as_on_a_gpu(rank):
+    p = probabilities(10).softmax(1)
+    by_torch, by_numpy = (_push._leading_directions(p, rank, xp) for xp in (torch, np))
+    assert torch.allclose(by_torch, by_numpy, rtol=0, atol=1e-12)
 
 
 def test_leading_directions_of_other_families():

@@ -6,8 +6,9 @@ No pass through the network is needed, and the curvature of A' is not linearised
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,7 +79,8 @@ def leading_directions(family: Family, logits: Tensor, rank: int) -> Tensor:
             mirror[-1] += 1
             mirror /= mirror.norm()
             return (torch.eye(k).to(logits) - 2 * mirror @ mirror.T)[:, :-1].expand(num, -1, -1)
-        return _leading_directions(family.mean(logits), rank)
+        p = family.mean(logits)
+        return _leading_directions(p, rank, np if p.is_cpu else torch)  # NumPy's calls are shorter, for few numbers
     value = family.curvature(logits)
     if isinstance(family, VectorFamily):
         return torch.linalg.eigh(value)[1][..., -rank:]
@@ -99,8 +101,8 @@ def operations(family: Family, k: int, rank: int) -> int:
     return total
 
 
-def _leading_directions(p: Tensor, rank: int) -> Tensor:
-    r"""The leading eigenvectors of diag(p) - p pᵀ for (B, K) probabilities in float64.
+def _leading_directions(p: Tensor, rank: int, xp: Any) -> Tensor:
+    r"""The leading eigenvectors of diag(p) - p pᵀ for (B, K) probabilities in float64, by NumPy or torch.
 
     It is a diagonal minus a matrix of rank one, so that between two neighbours of :math:`p_1 > p_2 > \cdots` there is
     exactly one eigenvalue, the root of the increasing function :math:`\sum_k p_k / (p_k - \lambda)`, whose summands are
@@ -112,27 +114,28 @@ def _leading_directions(p: Tensor, rank: int) -> Tensor:
     top, order = p.topk(rank + 1)
     steps = torch.arange(rank + 1, 0, -1, dtype=p.dtype, device=p.device)
     top = top * (1 + 1e-13 * steps) + 1e-100 * steps
-    p = p.scatter(1, order, top)[:, None]
-    upper, lower = top[:, :-1, None], top[:, 1:, None]
-    gap, distance, column = upper - lower, p - lower, p.mT  # (B, R, 1), (B, R, K), (B, K, 1)
-    places, sides = distance / gap, [side.to(p) for side in (p >= upper, p < upper)]
-    low, high = lower / upper / (4 * rank), torch.ones_like(gap)  # of t = (eigenvalue - lower) / gap
+    p, upper, lower = (xp.asarray(a) for a in (p.scatter(1, order, top)[:, None], top[:, :-1, None], top[:, 1:, None]))
+    gap, distance, right = upper - lower, p - lower, p * (p >= upper)  # (B, R, 1), (B, R, K), (B, R, K)
+    places, left = distance / gap, p - right
+    low, high = lower / upper / (4 * rank), xp.ones_like(gap)  # of t = (eigenvalue - lower) / gap
     t = lower / (lower + upper)
-    for _ in range(_STEPS):
-        shares = (places - t).reciprocal_()
-        value = shares @ column
-        shares.square_()
-        of_right, of_left = (side.mul(shares) @ column for side in sides)
-        low, high = torch.where(value > 0, low, t), torch.where(value > 0, t, high)
-        # the root in (0, 1) of c - s / t + r / (1 - t), that is of c t² - b t + s
-        s, r = t.square() * of_left, (1 - t).square() * of_right
-        c = value + t * of_left - (1 - t) * of_right
-        b = c + s + r
-        root = (b.square() - 4 * c * s).clamp_min(0).sqrt()
-        before, t = t, torch.where(b > 0, 2 * s / (b + root), (b - root) / (2 * c)).clamp(low, high)
-        if p.is_cpu and torch.allclose(t, before, rtol=1e-15, atol=0):  # a GPU would wait for the answer
-            break
-    return torch.nn.functional.normalize(p / (distance - t * gap), dim=-1).mT
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for _ in range(_STEPS):
+            shares = 1 / (places - t)
+            value = xp.einsum("brk,bok->br", shares, p)[..., None]
+            shares *= shares
+            of_right, of_left = (xp.einsum("brk,brk->br", shares, side)[..., None] for side in (right, left))
+            low, high = xp.where(value > 0, low, t), xp.where(value > 0, t, high)
+            # the root in (0, 1) of c - s / t + r / (1 - t), that is of c t² - b t + s
+            s, r = t * t * of_left, (1 - t) ** 2 * of_right
+            c = value + t * of_left - (1 - t) * of_right
+            b = c + s + r
+            root = (b * b - 4 * c * s).clip(0) ** 0.5
+            before, t = t, xp.clip(xp.where(b > 0, 2 * s / (b + root), (b - root) / (2 * c)), low, high)
+            if xp is np and (abs(t - before) <= 1e-15 * before).all():  # a GPU would wait for the answer
+                break
+    vectors = torch.as_tensor(p / (distance - t * gap))
+    return torch.nn.functional.normalize(vectors, dim=-1).mT
 
 
 def symmetric_root(covariance: Tensor) -> Tensor:
