@@ -100,7 +100,7 @@ def sweep(
         compile: whether the networks are compiled, as :func:`.run` does it; None for that on a GPU at the protocols
             whose runs are long.
         keep_weights: whether the checkpoints of finished runs stay.
-        reporters: told of progress.
+        reporters: called as the sweep progresses.
 
     Raises:
         ValueError: for an unknown experiment or protocol, data that cannot be had, a method that other processes cannot
@@ -154,7 +154,7 @@ def check_data(grid: Sequence[Cell], root: str | os.PathLike[str] | None) -> Non
 
 
 def check_methods(grid: Sequence[Cell]) -> None:
-    """Refuse a registered method that other processes could not load."""
+    """Raise a ValueError for a registered method that other processes could not load."""
     for config in {cell.config.method: cell.config for cell in grid}.values():
         try:
             pickle.dumps(config)
@@ -178,7 +178,7 @@ class _Sweep:
         self.running: dict[str, list[Cell]] = {}
 
     def go(self, job: Job, deadline: float | None) -> None:
-        """Do the cells, until they are done, time is over, or somebody asks to stop."""
+        """Do the cells until all are done, the time is over, or the user stops the sweep."""
         for reporter in self.reporters:
             reporter.start(self.result, self.executor.describe())
         try:
@@ -195,7 +195,7 @@ class _Sweep:
         self.stop()
 
     def fill(self, job: Job) -> None:
-        """Begin as many cells as can be."""
+        """Begin as many cells as the executor has room for."""
         from vlls.train._machine import signals_put_off  # late: it needs torch
 
         while self.waiting and self.executor.free:
