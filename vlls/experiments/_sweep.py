@@ -206,14 +206,14 @@ class _Sweep:
             if self.folder.is_done(cell):
                 self.result.finished.append(cell)
                 continue
-            with signals_put_off():  # a process that is half begun could be neither asked to stop nor ended
+            with signals_put_off():  # a half-started process can be neither asked to stop nor ended
                 self.running[cell.config.key] = [cell]
                 for reporter in self.reporters:
                     reporter.begin(cell)
                 self.executor.submit(replace(job, cell=cell))
 
     def listen(self, timeout: float) -> None:
-        """Take note of the news of the runs."""
+        """Handle what the runs report."""
         for job, done, outcome in self.executor.events(timeout):
             if outcome is not None:
                 self.end(job.cell, outcome)
@@ -226,7 +226,9 @@ class _Sweep:
         for cell in self.running.pop(first.config.key, [first]):
             if outcome.status in ("finished", "diverged"):
                 if outcome.record is not None and self.folder.record(cell.config) is None:
-                    self.folder.keep(cell.config, outcome.record, outcome.labels)  # of a machine that does not see it
+                    self.folder.keep(
+                        cell.config, outcome.record, outcome.labels
+                    )  # it was done without access to the folder
                 self.folder.clear_failure(cell)
                 self.result.finished.append(cell)
             elif outcome.status == "failed":
@@ -238,7 +240,7 @@ class _Sweep:
             reporter.end(first, outcome)
 
     def stop(self) -> None:
-        """Have the runs under way saved."""
+        """Ask the runs under way to save, and wait until they have."""
         if self.running:
             self.executor.stop()
             until = time.monotonic() + GRACE

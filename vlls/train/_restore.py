@@ -48,7 +48,7 @@ class RunImages(Dataset[Tensor]):
 
     Attributes:
         given: labels that the run was given, (N,) int64 on the CPU; some may be wrong.
-        clean: the correct labels, (N,), or None where nobody knows them.
+        clean: the correct labels, (N,), or None if they are unknown.
         classes: the K class names.
         unreadable: indices of images that were asked for and could not be read.
 
@@ -287,7 +287,7 @@ def _candidates(folder: Path, dataset: str, root: str | os.PathLike[str] | None)
     if dataset in DATASETS:
         return [dataset]
     given = Path(dataset).expanduser()
-    # runs of older versions were told a path relative to where they were started, which is often above their folder
+    # older versions kept a path relative to the folder that a run was started in, which is often above the run's
     beside = given.name if given.is_absolute() else given
     paths = [given, *(above / beside for above in list(folder.resolve().parents)[:3])]
     if root is not None:
