@@ -43,7 +43,7 @@ JUPYTER_BOOK = "import sys; sys.tracebacklimit = 0; from jupyter_book.cli.main i
 
 
 def fingerprint() -> str:
-    """Return a hash of what a chapter's outputs depend on beside its own cells."""
+    """Return a hash of everything that a chapter's outputs depend on besides its own cells."""
     digest = hashlib.sha256()
     read = (
         "vlls/**/*.py",
@@ -60,7 +60,7 @@ def fingerprint() -> str:
 
 
 def drop(*folders: Path) -> None:
-    """Remove folders, as far as they are there."""
+    """Remove those of the folders that exist."""
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -71,7 +71,7 @@ def run(*arguments: str) -> bool:
 
 
 def execute() -> None:
-    """Execute the chapters that are not in the cache, side by side; jupyter-book tells about those that fail."""
+    """Execute the chapters that are not in the cache, side by side; jupyter-book reports those that fail."""
     pages = re.findall(r"file: *(\S+)", (ROOT / "_toc.yml").read_text())
     chapters = [str(path) for page in pages if (path := ROOT / f"{page}.ipynb").exists()]
     cache = get_cache(CACHE)
@@ -80,7 +80,7 @@ def execute() -> None:
     waiting = cache.list_unexecuted(filter_uris=chapters) if chapters else []
     if waiting:
         print(f"Executing {len(waiting)} of {len(chapters)} chapters.", flush=True)
-        os.environ["OMP_NUM_THREADS"] = "1"  # each core has a chapter of its own
+        os.environ["OMP_NUM_THREADS"] = "1"  # each core executes one chapter
         executor = load_executor("local-parallel", cache)
         executor.logger.setLevel(logging.INFO)  # a line as each begins and ends
         executor.run_and_cache(filter_pks=[record.pk for record in waiting], timeout=CELL_TIMEOUT)
@@ -88,7 +88,7 @@ def execute() -> None:
 
 
 def execute_what_is_new() -> None:
-    """Execute the chapters that changed, and all of them where what they run with did."""
+    """Execute the chapters that changed, or all of them if the package, its data or a version has changed."""
     made_with = fingerprint()
     if not FINGERPRINT.exists() or FINGERPRINT.read_text() != made_with:
         print("The package or what it runs with is new: every chapter is executed.")
@@ -99,7 +99,7 @@ def execute_what_is_new() -> None:
 
 
 def settings() -> str:
-    """Return what all pages depend on."""
+    """Return the contents of the files that all pages depend on."""
     files = [
         ROOT / "_config.yml",
         ROOT / "_toc.yml",

@@ -226,9 +226,7 @@ class _Sweep:
         for cell in self.running.pop(first.config.key, [first]):
             if outcome.status in ("finished", "diverged"):
                 if outcome.record is not None and self.folder.record(cell.config) is None:
-                    self.folder.keep(
-                        cell.config, outcome.record, outcome.labels
-                    )  # it was done without access to the folder
+                    self.folder.keep(cell.config, outcome.record, outcome.labels)  # done without access to it
                 self.folder.clear_failure(cell)
                 self.result.finished.append(cell)
             elif outcome.status == "failed":

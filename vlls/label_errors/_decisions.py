@@ -37,8 +37,8 @@ def read_decisions(path: Path, data: LabelledImages) -> dict[str, Decision]:
         data: the labels that they must be on.
 
     Raises:
-        DataError: if it is not such a file, or its decisions are on other data, on unknown images or for unknown classes,
-            or contradict each other.
+        DataError: if it is not such a file, or its decisions are on other data, on unknown images or for unknown
+            classes, or contradict each other.
     """
     lines = _lines(path, data.kind)
     if foreign := sorted({line["data"] for line in lines} - {data.fingerprint}):
