@@ -1,8 +1,8 @@
 """Write the executed chapters, with their figures, into ``_build/notebooks``: a set to show on a code host.
 
 ``make notebooks`` calls this. The chapters in ``book`` are committed without outputs; these are for a branch or a folder
-that is published. Outputs come from the cache of ``make book``. Pictures are previews; interactive figures are left out,
-because code hosts do not run their scripts.
+that is published. Outputs come from the cache of ``make book``. Pictures are previews. Interactive figures are left
+out, because code hosts run no scripts.
 """
 
 import base64

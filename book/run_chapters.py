@@ -1,6 +1,7 @@
 """Execute the chapters with papermill, with their larger setting for a GPU if asked, and report the time of each.
 
-``make run`` executes all of them unchanged, ``make run SETTING=gpu`` with the GPU's parameters in ``book/settings.yml``.
+``make run`` executes all of them unchanged, ``make run SETTING=gpu`` with the parameters of ``gpu`` in
+``book/settings.yml``.
 The executed notebooks and ``times.json`` go to ``_build/run``. A failing chapter does not stop the others; the failures
 are listed at the end.
 """

@@ -29,8 +29,8 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-# Hides, in a subprocess, whatever an environment made by `pip install vlls` would not have: to import it fails as if it
-# were not installed, and to look for it, as torch does for some, finds nothing.
+# Hides, in a subprocess, every module that an environment made by `pip install vlls` would lack: importing it fails as
+# if it were not installed, and searching for it, as torch does for some, finds nothing.
 BLOCKER = """
 import sys
 

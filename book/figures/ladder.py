@@ -382,7 +382,7 @@ def adaptivity_in_words(record: Mapping[str, Any]) -> str:
 
 
 def order_in_words(record: Mapping[str, Any]) -> str:
-    """Say how well each rung's order of the examples agrees with the full one's, and how the order relates to errors."""
+    """Say how well each rung's order of the examples agrees with the full one's, and how it relates to errors."""
     last = max(record["rates"])
     agree = {
         name: [

@@ -266,7 +266,7 @@ def _sensitivity() -> Finding:
 
 
 def short_std() -> tuple[float, float]:
-    """Return the least 5 % and the largest 95 % quantile of σ over the weights, of IVON's runs at short; NaN if none."""
+    """Return the least 5 % and the largest 95 % quantile of σ over the weights in IVON's runs at short, or NaNs."""
     rows = rows_of("controls", "short").reindex(columns=["method", "std_5", "std_95"])
     rows = rows[rows["method"] == "ivon"].astype({"std_5": float, "std_95": float})
     return float(rows["std_5"].min()), float(rows["std_95"].max())

@@ -71,7 +71,7 @@ def plot_first_noise(rows: DataFrame) -> Figure:
     r"""Draw Figure 10 of the paper with another axis: IVON's accuracy against its first standard deviation.
 
     The axis is :math:`\sigma_0 = 1/\sqrt{N(h_0 + \delta)}`, which has one meaning for any number of images N; below
-    it is the :math:`h_0` that gives this :math:`\sigma_0` with the 50,000 images of the paper. The paper's claim is about
+    it is the :math:`h_0` that gives this :math:`\sigma_0` with the paper's 50,000 images. The paper's claim is about
     the shaded range: :math:`h_0 > 0.05`.
 
     Example:

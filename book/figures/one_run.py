@@ -247,7 +247,7 @@ def beside_folds_in_words(rows: pd.DataFrame, ranking: str = "IVON") -> str:
 
 
 def bayes_in_words(rows: pd.DataFrame, errors: str = "pair flip 40 %") -> str:
-    """Compare the Bayes score of :func:`.find_label_errors` with 1 − p(given) where labels are flipped between classes."""
+    """Compare the Bayes score of :func:`.find_label_errors` with 1 − p(given) for labels flipped between classes."""
     parts = []
     for data, of_data in rows[rows["errors"] == errors].groupby("data", sort=False):
         mean = of_data.groupby("ranking")["auroc"].mean()

@@ -84,8 +84,8 @@ def accuracies_by_situation() -> pd.DataFrame:
 def costs() -> pd.DataFrame:
     """Return each method's training time relative to SGD's, on a CPU and on a GPU, and its requirements.
 
-    CPU times are of the 3-layer CNN (``benchmarks/bench_one_run.py``), GPU times of ResNet-18, five runs side by side at
-    protocol *short*.
+    CPU times are of the 3-layer CNN (``benchmarks/bench_one_run.py``), GPU times of ResNet-18 at protocol *short*, with
+    five runs side by side.
     """
     cells = json.loads((RESULTS / "one_run.json").read_text())["cells"]
     seconds = pd.DataFrame([cell["seconds"] for cell in cells if cell["data"] == "mnist"])

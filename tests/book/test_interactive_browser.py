@@ -1,4 +1,4 @@
-"""What the figures that the reader moves do in a browser."""
+"""The interactive figures in a browser."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ PHONE = 390  # pixels
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """A page of the figures, the first of them twice, opened from its file."""
+    """Open a page of the figures, the first of them twice, from its file."""
     if missing():
         pytest.skip(missing())
     page = tmp_path_factory.mktemp("page") / "figures.html"

@@ -186,7 +186,7 @@ def quadratic(seed=0, number=400, spread=1.5):
 
 
 def objective(variances, curvature, decay):
-    """The variational objective divided by λ, at the mean 0 of a quadratic loss that is 0 there."""
+    """Return the variational objective divided by λ, at the mean 0 of a quadratic loss that is 0 there."""
     prior = Normal(0.0, torch.tensor(1 / (LAMBDA * decay), dtype=torch.float64).sqrt())
     divergence = kl_divergence(Normal(torch.zeros_like(variances), variances.sqrt()), prior).sum()
     return float((variances * curvature).sum() / 2 + divergence / LAMBDA)

@@ -37,7 +37,7 @@ def invoke(*arguments):
 
 
 def make_photos(folder, classes=("cat", "dog"), number=10, shape=(20, 30)):
-    """Images that are noise, with a green left border and a blue right one."""
+    """Write images of noise, with a green left border and a blue right one."""
     rng = np.random.default_rng(0)
     for name in classes:
         for i in range(number):
@@ -128,7 +128,7 @@ def kept(tmp_path, monkeypatch):
 
 
 def rename_dataset(folder, dataset):
-    """Write a run's files as an older version did, with the path that it was told."""
+    """Write a run's files as an older version did, with the path that the user passed."""
     config = replace(load_run(folder).config, dataset=dataset)
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
     torch.save({**state, "config": config.to_dict(), "key": config.key}, folder / "checkpoint.pt")

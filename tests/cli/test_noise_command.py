@@ -64,7 +64,7 @@ def page(path):
     return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
 
 
-# ------------------------------------------------------------------ what is written
+# ------------------------------------------------------------------ files
 @pytest.mark.filterwarnings("ignore:the disagreement of .* has a standard error")
 def test_the_table_is_the_ranking(folder):
     shown = noise(folder)

@@ -1,4 +1,4 @@
-"""Folders of images as people have them: parts by many names, links, files that are no images."""
+"""Folders of images in many forms: parts by many names, links, files that are not images."""
 
 import os
 import warnings
@@ -29,7 +29,7 @@ def names(files):
 
 @pytest.fixture(autouse=True)
 def _quiet():
-    """A warning that a test does not ask for is an error."""
+    """Turn warnings that a test does not expect into errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield

@@ -189,7 +189,7 @@ def test_unknown_names_and_no_seeds_are_refused(call, named):
 
 # ---------------------------------------------------------------------- the folder
 def put(folder, cell, accuracy=0.5, status="finished"):
-    """A record as a run would leave it."""
+    """Write a record as a run would."""
     path = folder.run(cell.config)
     path.mkdir(parents=True, exist_ok=True)
     record = {
