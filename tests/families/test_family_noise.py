@@ -175,7 +175,7 @@ def test_a_draw_takes_one_of_the_two_labels_out_of_the_interval():
 
 @pytest.mark.guards("prop-sampled-noise")
 def test_the_size_of_the_sampled_noise_at_a_tie():
-    """The second derivative of the squared noise is E[3 t^4 - 2 t^2] / 8 there, and changes sign once in the variance."""
+    """The squared noise has the second derivative E[3 t^4 - 2 t^2] / 8, which changes sign once in the variance."""
     mu, d = sp.symbols("mu d", real=True)
     sigma, t = 1 / (1 + sp.exp(-mu)), sp.tanh(d / 2)
     bend = ((sigma - sigma.subs(mu, mu + d)) ** 2).diff(mu, 2).subs(mu, 0)

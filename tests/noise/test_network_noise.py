@@ -129,7 +129,8 @@ PUSHED = {
 @pytest.mark.parametrize("name", PUSHED)
 def test_the_push_against_brute_force(name, monkeypatch):
     family, r = PUSHED[name]
-    monkeypatch.setattr(_push, "_POINTS", Categorical(2, num_points=4096))  # the error of so many points is far below that of draws
+    # the error of so many points is far below that of draws
+    monkeypatch.setattr(_push, "_POINTS", Categorical(2, num_points=4096))
     k = 3 if name != "two Poisson" else 2
     logits, root = torch.randn(2, k, dtype=D), 0.4 * torch.randn(2, k, r, dtype=D)
     moments = push(family, logits, root)
