@@ -14,7 +14,7 @@ medians and the ratio to AdamW fused.
 The memory column is the peak beyond parameters and gradients, in bytes a parameter, of 4 iterations, on a CPU in a
 separate process. There ivon-opt is timed alone as well, because beside other methods it reuses memory that they mapped.
 
-With `--host` there are as many parameters, of four entries each, so that arithmetic costs nothing. What is left is the
+With `--host` there are as many parameters, of four entries each, so that arithmetic costs nothing. The remainder is the
 host's time, mostly Python's, given as processor time, which other programs hardly change. Before each step, not timed,
 the gradients are replaced by others at other addresses, as after `zero_grad()`.
 

@@ -44,7 +44,7 @@ MATHJAX = (
     "a11y/assistive-mml",
 )
 PRELOAD = "MathJax.loader.preLoad('core', 'input/tex', 'output/chtml', 'output/chtml/fonts/tex.js', 'a11y/assistive-mml');"
-# Scripts and styles by a part of their name, and what a page must have in it to need them
+# Scripts and styles by a part of their name, and a pattern that matches the pages that need them
 NEEDED_BY = {
     r"searchtools|language_data|searchindex": r'id="search-results"',
     r"clipboard|copybutton": r"<pre\b",
@@ -93,7 +93,7 @@ The <a href="ROOTbook/intro.html#map">map</a> leads to every chapter.</p></noscr
 """
 NAMES = re.compile(r"[\w-]+")
 WOFF2 = re.compile(r'url\([^)]*\.woff2"?\)\s*format\("woff2"\),\s*')
-# A custom property and its value, up to what ends the declaration
+# A custom property and its value, up to the end of the declaration
 PROPERTY = re.compile(
     r"""(?<=[{;])\s*(?P<name>--[\w-]+):(?:[^;{}"']|"[^"]*"|'[^']*')*(?:;|(?=\}))"""
 )
@@ -169,7 +169,9 @@ def light(page: str, folder: Path) -> str:
     ):
         article = '<article class="bd-article">'
         text = text.replace(article, f"{article}\n{NO_SCRIPT.replace('ROOT', root[1])}")
-    pieces = KEPT_SPACE.split(text)  # text, what keeps its space, the name of its tag, text, ...
+    pieces = KEPT_SPACE.split(
+        text
+    )  # text, an element whose spaces count, the name of its tag, text, ...
     pieces[::3] = [re.sub(r"\n\s+", "\n", piece) for piece in pieces[::3]]
     del pieces[2::3]
     return "".join(pieces)

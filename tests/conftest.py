@@ -16,7 +16,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 torch.set_num_threads(1)  # the tensors of most tests are small, and the tests run side by side
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it runs in the background
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for a shell's background commands
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("vlls", deadline=None, derandomize=bool(os.environ.get("CI")))

@@ -257,7 +257,7 @@ class GaussianPosterior:
 
         Args:
             num_samples: number of independent draws, at least 1: (num_samples, P) or (num_samples, P, K). Leave it out
-                if the mean is a dict, for one draw with a tensor for each name, as of any :class:`Posterior`.
+                if the mean is a dict, for one draw with a tensor for each name, as for any :class:`Posterior`.
             generator: torch random generator, for reproducible draws; of a dict it may be the first argument.
         """
         if self._shapes:

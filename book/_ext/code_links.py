@@ -92,7 +92,7 @@ def instance(annotated: Any, name: str) -> Instance | None:
 
 # ------------------------------------------------------------------ reading cells
 class Reader(ast.NodeVisitor):
-    """Reads the cells of a page in order; ``links`` are those of the last one, ``uses`` what it uses."""
+    """Reads the cells of a page in order; ``links`` and ``uses`` are the last cell's links and used names."""
 
     def __init__(self, reference: Reference):
         self.reference = reference

@@ -20,7 +20,7 @@ TALL, TALL_IF_WIDE = 12, 3  # rows, above which a table breaks; lines of a wide 
 BREAKS = r"(?<=[\s/._:,-])"  # where a line of code may end
 # These pages are not indexed: they list or repeat
 NOT_INDEXED = re.compile(r"book/(intro|glossary|notation|paper|errata|api|references|executions)")
-OWN = re.compile(r"(?:attribute|property)\)$|\bfigures\b")  # names that nobody looks up
+OWN = re.compile(r"(?:attribute|property)\)$|\bfigures\b")  # names that are not worth an entry
 NO_PROSE = (nodes.literal, nodes.math, nodes.FixedTextElement, nodes.title, addnodes.desc_signature)
 
 

@@ -75,7 +75,7 @@ def plot_expectation_error(
     *,
     log_x: bool = False,
 ) -> Figure:
-    """Draw the error of ways to compute an expectation against what they cost.
+    """Draw the error of ways to compute an expectation against their cost.
 
     Args:
         panels: for each panel's title, by the name of the rule, its costs and its errors.

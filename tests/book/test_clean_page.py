@@ -141,7 +141,7 @@ def test_the_arrows_move_and_decide_nothing(opened):
     assert page.text("name") == suspects[2]["key"] and page.decisions() == {}
     page.press(Keys.ARROW_LEFT)
     assert page.text("name") == suspects[1]["key"]
-    page.press("c", "cr", Keys.ESCAPE)  # leaves the field; what was typed there decided nothing
+    page.press("c", "cr", Keys.ESCAPE)  # leaves the field; keys typed there made no decisions
     page.press("k")
     assert page.decisions() == {suspects[1]["key"]: ("keep", 1)}
 
@@ -283,7 +283,7 @@ def test_digits_have_the_keys_of_their_names(driver, tmp_path):
         driver.execute_script("localStorage.clear()")
 
 
-# ------------------------------------------------------------------ for everyone
+# ------------------------------------------------------------------ accessibility
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_contrast_width_and_names(opened, mode):
     page, *_ = opened

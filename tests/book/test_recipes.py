@@ -318,7 +318,7 @@ class TestLightning:
         assert_equal(model, reference)
         checkpoints = list(tmp_path.glob("*.ckpt"))
         assert checkpoints
-        for saved in checkpoints:  # and what was saved is the mean
+        for saved in checkpoints:  # the saved weights are the mean
             state = torch.load(saved, weights_only=True)["state_dict"]
             assert all(torch.equal(state[name], value) for name, value in reference.state_dict().items())
 

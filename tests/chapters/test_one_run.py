@@ -56,7 +56,7 @@ def test_no_score_ranks_better_than_the_probability_of_being_wrong(images, kind)
     random = np.random.default_rng(1)
     others = [1 - p, 1 - images, -np.log(p), *(1 - right + 0.05 * random.standard_normal(p.shape) for _ in range(5))]
     assert all(expected_auroc(score, p, right) <= best + 1e-12 for score in others)
-    assert expected_auroc(others[-1], p, right) < best - 1e-4  # a worse one is told
+    assert expected_auroc(others[-1], p, right) < best - 1e-4  # a worse score is recognised
 
 
 def test_the_bayes_score_is_the_probability_of_being_wrong(images):

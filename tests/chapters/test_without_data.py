@@ -59,7 +59,7 @@ def shown(output) -> list[str]:
 
 
 class Page:
-    """An executed chapter: its prose with what its cells display, and what they print."""
+    """An executed chapter: its prose with the cells' displays, and their printed output."""
 
     def __init__(self, name: str, folder: Path):
         values, self.missing = CHAPTERS[name]

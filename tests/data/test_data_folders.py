@@ -140,7 +140,7 @@ def test_every_ending_of_an_image_is_one(tmp_path, ending):
             save(tmp_path / name / f"{i}{ending}")
     data = load(tmp_path)
     assert len(data.train) == 8 and len(data.test) == 2
-    assert not data.train[0][3]  # decoded by what is in it
+    assert not data.train[0][3]  # decoded by its content
 
 
 def test_what_pillow_reads_as_one_image_is_known():

@@ -209,7 +209,7 @@ def test_a_folder_remembers_its_cells_and_what_is_done(tmp_path):
     folder, grid = ResultsFolder(tmp_path), tiny()
     with folder.locked():
         folder.add_sweep(grid[:2])
-        folder.add_sweep(grid)  # what is noted twice is there once
+        folder.add_sweep(grid)  # a cell that is noted twice is kept once
         put(folder, grid[1])
     again = ResultsFolder(tmp_path)
     assert set(again.cells()) == set(grid) and len(again.cells()) == len(grid)

@@ -191,7 +191,7 @@ def test_an_experiment_whose_data_are_missing_does_not_hide_the_others(tmp_path,
     assert len(done.added) == 1
 
 
-# ---------------------------------------------------------------------- the command, and what is left out
+# ---------------------------------------------------------------------- the command, and skipped records
 def invoke(*arguments):
     return CliRunner().invoke(app, list(map(str, arguments)), prog_name="vlls", env={"COLUMNS": "160"})
 

@@ -200,7 +200,7 @@ def test_killed_at_any_step_and_started_again_it_ends_the_same(tmp_path, kill, m
 
 
 def test_the_finished_run_keeps_the_name_and_the_other_stays_beside_it(older):
-    """A run that was begun again under its new name, because it was not found."""
+    """A run was started again under its new name, because the old one was not found."""
     finished, _, _, cut, failed = configs()
     runs = older / "runs"
     for config, step in ((finished, 1), (cut, 9)):

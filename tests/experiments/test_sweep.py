@@ -31,13 +31,13 @@ executors = importlib.import_module("vlls.experiments._executors")
 
 pytestmark = pytest.mark.slow  # every sweep starts processes
 HERE = Path(__file__).parents[1]
-ENDLESS = 100_000  # epochs of a run that goes on until somebody stops it
+ENDLESS = 100_000  # epochs of a run that does not end by itself
 RESULTS = ["panel", "method", "seed", "status", "test_accuracy", "test_nll", "memorised", "key"]
 
 
 @pytest.fixture
 def do(monkeypatch, tmp_path):
-    """Return a function that sweeps over given cells, in processes that find what they import in memory."""
+    """Return a function that sweeps over given cells, in processes with preloaded imports."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["vlls.experiments._work", "sklearn.datasets", "torchmetrics.functional.classification"]
@@ -153,7 +153,7 @@ def test_ctrl_c_saves_what_is_under_way(do, tmp_path):
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=lambda signum: signum.name)
 def test_a_signal_while_a_run_begins_waits_until_it_can_be_asked_to_stop(do, monkeypatch, moment, signum):
     told, spawn = Told(), util.spawnv_passfds
-    monkeypatch.setattr(executors, "multiprocessing", multiprocessing)  # as it is: with a process of its own
+    monkeypatch.setattr(executors, "multiprocessing", multiprocessing)  # unpatched: with a separate process
 
     def begin(cell):
         told.began.append(cell)

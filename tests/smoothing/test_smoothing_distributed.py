@@ -35,7 +35,7 @@ class WithLoss(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.net, self.criterion = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, K)), kind(0.5, K)
-        self.net[1].eval()  # has buffers to broadcast, and predicts what it does in one process
+        self.net[1].eval()  # has buffers to broadcast, and the outputs of a single process
 
     def forward(self, x, y):
         return self.criterion(self.net(x), y)

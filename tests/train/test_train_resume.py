@@ -205,7 +205,7 @@ def test_a_folder_is_held_by_one_process_and_freed_at_its_end(tmp_path):
         assert (tmp_path / ".lock").exists()
 
 
-# ------------------------------------------------------------------ what can be wrong with a checkpoint or a disk
+# ------------------------------------------------------------------ faulty checkpoints and disks
 def damaged(path, how):
     content = path.read_bytes()
     if how == "truncated":

@@ -219,7 +219,7 @@ class Diverged(Exception):
 
 
 class _Told(Progress):
-    """Progress of training; test metrics are left out if there are no test images of their own (not ``measured``)."""
+    """Progress of training; test metrics are left out if there are no separate test images (not ``measured``)."""
 
     def __init__(self, console: Console, measured: bool) -> None:
         super().__init__(console)

@@ -154,7 +154,7 @@ class NoiseReport:
     @cached_property
     def clean(self) -> np.ndarray | None:
         """The correct labels in the order of the ranking; None if they are unknown."""
-        if self.run.data.train.clean is None:  # nobody checked the labels of these files, those for testing neither
+        if self.run.data.train.clean is None:  # no labels of these files were checked, not even those for testing
             return None
         clean = self.ranking.label.copy()
         for part, images in self.images.items():

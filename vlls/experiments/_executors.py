@@ -29,7 +29,7 @@ __all__ = ["LocalExecutor", "available_cores"]
 class LocalExecutor:
     """Runs side by side on this machine: on a GPU in threads of one process, on a CPU in processes.
 
-    The threads of a GPU's process launch their steps on streams of their own, which fill the gaps of each other's;
+    The threads of a GPU's process launch their steps on separate streams, which fill each other's gaps;
     several processes would take turns.
 
     Args:

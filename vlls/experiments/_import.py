@@ -42,7 +42,7 @@ def import_records(paths: Iterable[str | os.PathLike[str]], results: str | os.Pa
     """Write records of runs into a results folder, as the runs of all experiments and protocols that they belong to.
 
     A record is known by its config, whichever version wrote it: the fields that its method reads are those of a cell,
-    but for how often it was measured. It gets the cell's key, and keeps in ``imported`` the one that it had. Runs that
+    except for how often it was measured. It gets the cell's key, and keeps its old one in ``imported``. Runs that
     the folder holds stay as they are, so that importing again changes nothing.
 
     Args:
@@ -117,7 +117,7 @@ def _timed(path: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _grid() -> dict[str, dict[int, Cell]]:
-    """Return the cells at seed 0 of all experiments and protocols, numbered in order, by what their runs train."""
+    """Return the cells at seed 0 of all experiments and protocols, numbered in order, by their runs' training."""
     able = [(name, size) for name in EXPERIMENTS for size in PROTOCOLS if panels_at(name, size)]
     grid: dict[str, dict[int, Cell]] = {}
     for i, cell in enumerate(cell for sweep in able for cell in skipped(_seed_0, sweep) or ()):

@@ -213,7 +213,7 @@ class _Sweep:
                 self.executor.submit(replace(job, cell=cell))
 
     def listen(self, timeout: float) -> None:
-        """Handle what the runs report."""
+        """Handle the runs' reports."""
         for job, done, outcome in self.executor.events(timeout):
             if outcome is not None:
                 self.end(job.cell, outcome)

@@ -77,7 +77,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         feature_names_in\_: their names, if they have any.
 
     Raises:
-        ValueError: in ``fit``, if an argument is not allowed, there is one class only, or, as of all classifiers of
+        ValueError: in ``fit``, if an argument is not allowed, there is one class only, or, as in all classifiers of
             scikit-learn, if ``X`` and ``y`` differ in length or hold NaN.
         ModuleNotFoundError: at import, without scikit-learn 1.6 or newer.
 

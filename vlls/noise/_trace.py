@@ -32,7 +32,7 @@ class Site:
     part: str  # which of an attention's projections; empty for other modules
     parameters: Mapping[str, tuple[str, slice]]  # by the rule's name: that in the model, and the rows of it
     shapes: Mapping[str, torch.Size]  # of these parameters, by the model's names
-    # by the rule's names, if all weights are independent, some in bases of their own; empty otherwise
+    # by the rule's names, if all weights are independent, some of them in bases; empty otherwise
     variances: Mapping[str, Tensor]
     bases: Mapping[str, Bases]
     axis: int = 0  # of the batch, in the input and the output
@@ -106,7 +106,7 @@ class _Take(torch.autograd.Function):
     @staticmethod
     def forward(g: Tensor, sink: Callable[[Tensor], None]) -> Tensor:
         sink(g[None])
-        return g.new_empty(())  # nobody looks at it
+        return g.new_empty(())  # it is never read
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -1,7 +1,7 @@
 r"""Trials of a network: whether each example has its own noise, and whether the gradient is the slope.
 
 They run once for an estimator, in float64 if the network can, to distinguish rounding from faults. There are three:
-an example alone has the logits that it has beside others; what autograd returns predicts how the logits move along a
+an example alone has the same logits as in a batch; autograd's derivatives predict how the logits move along a
 random direction of the posterior; each layer's rule agrees with autograd. The last two look at random weights of the
 posterior, not at its mean, where a network that was just made has units exactly at a kink and layers of zeros.
 """

@@ -1,8 +1,8 @@
 """Keep a model's running state unchanged while its weights are not the ones that will be used.
 
-A network at a perturbed or sampled weight vector normalises with its own batch statistics, but what it would write
-into its buffers (running averages, the vectors of a spectral norm, other counters) belongs to weights that nobody
-evaluates. The optimizers know parameters, not modules. So a hook looks at the modules that run, and treats those that
+A network at a perturbed or sampled weight vector normalises with its own batch statistics, but its updates of buffers
+(running averages, the vectors of a spectral norm, other counters) would belong to weights that are never
+evaluated. The optimizers know parameters, not modules. So a hook looks at the modules that run, and treats those that
 have one of the optimizer's parameters as the model at hand. Others, and those of other threads, are left alone.
 """
 
@@ -87,12 +87,12 @@ class FrozenRunningState:
                 if buffer is None or is_lazy(buffer):
                     continue
                 expanded = any(s == 0 and n > 1 for s, n in zip(buffer.stride(), buffer.shape, strict=True))
-                if not expanded:  # each element has memory of its own
+                if not expanded:  # no two elements share memory
                     self._before.append((part, name, buffer, buffer.detach().clone()))
 
     @torch.no_grad()
     def stop(self) -> None:
-        """Put back what :meth:`start` found and listen no longer."""
+        """Restore the state before :meth:`start` and stop listening."""
         self._end()
         before, self._before = self._before, []
         self._seen.clear()

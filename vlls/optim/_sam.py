@@ -317,7 +317,7 @@ class SAM(Optimizer):
         sound = self._sound and are_finite([p.grad for p in self._params() if p.grad is not None])
         with self._alone():
             self._restore()
-            self._opt_called = True  # what torch's schedulers look at, to warn that they were stepped first
+            self._opt_called = True  # torch's schedulers read this, to warn that they were stepped first
             self._share()  # again, in case someone has assigned either
             if sound:
                 self.base_optimizer.step()

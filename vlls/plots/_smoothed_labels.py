@@ -17,7 +17,7 @@ from vlls.plots._style import WIDTH
 from vlls.train.methods import METHODS, PROPOSED
 
 CLASSES = 10  # of a heat map, at most
-DEPTH = 1e-3  # the smallest entry that has a colour of its own, as a share of the largest
+DEPTH = 1e-3  # the smallest entry that is coloured on the scale, as a share of the largest
 
 
 def _pairs(labels: DataFrame) -> DataFrame:

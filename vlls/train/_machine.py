@@ -48,7 +48,7 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
 def synchronize(device: torch.device) -> None:
     """Wait until a device has done the work that this thread launched; read a clock only after that.
 
-    Of a device with streams, only the current one is waited for: not the runs beside this one.
+    On a device with streams it waits only for the current one, not for other runs.
     """
     if device.type == "cpu":
         return

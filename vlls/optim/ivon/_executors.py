@@ -55,7 +55,7 @@ class StepExecutor(ABC):
 
     @abstractmethod
     def restore(self, states: States) -> None:
-        """Write the mean back; the update still finds what it needs of the sample."""
+        """Write the mean back, and keep the parts of the sample that the update needs."""
 
     @abstractmethod
     def noise(self, state: ParameterState, at_sample: bool) -> Tensor:
@@ -70,7 +70,7 @@ class StepExecutor(ABC):
 
 
 class Fused(StepExecutor):
-    """Kernels for float32, one pass each: of mean and sample one is in the parameter, the other beside it; no noise."""
+    """Kernels for float32, one pass each: either mean or sample is in the parameter, the other is kept; no noise is."""
 
     option = "fused"
     saves_first = False  # the kernel that draws saves the mean

@@ -51,12 +51,12 @@ class LocalGradients:
         self._norms.pop(state, None)
         if not self._waits:
             self._waits = True
-            # DistributedDataParallel writes its average in a callback of its own, that it queues later: go behind it
+            # DistributedDataParallel writes its average in a callback that it queues later: run after that one
             _at_the_end(lambda: _at_the_end(self._ended))
 
     def _ended(self) -> None:
         self._waits = False
-        # of all, also where a reentrant checkpoint has ended a pass of its own before: averages are in place only now
+        # of all states: a reentrant checkpoint may have ended an inner pass before, but averages are in place only now
         self._norms = {state: _norm(state) for state in self._states if state.has_gradient}
 
     @torch.no_grad()
