@@ -133,7 +133,7 @@ def _download(dataset: Dataset, root: Path) -> None:
 
 @contextmanager
 def _timeout(seconds: float) -> Iterator[None]:
-    """Give up on a network that does not answer; the default is to wait for ever."""
+    """Give up on a network that does not answer; the default is to wait forever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(before if before is not None else seconds)
     try:

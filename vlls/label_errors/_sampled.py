@@ -263,7 +263,7 @@ def _are_texts(value: Any) -> bool:
 
 
 def _contents(x: Any) -> Iterator[list[bytes]]:
-    """Yield the rows of each part of a batch's input, whatever its form."""
+    """Yield the rows of each part of a batch's input, which may have any form."""
     if isinstance(x, Tensor) and x.ndim:
         yield [row.tobytes() for row in x.detach().cpu().contiguous().view(len(x), -1).view(torch.uint8).numpy()]
     elif _are_texts(x):

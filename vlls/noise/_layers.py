@@ -72,7 +72,7 @@ class Rule(ABC):
 
 
 def rule_for(module: nn.Module) -> Rule | None:
-    """Return the rule of a module, or None if its ``forward`` is not that of a known layer."""
+    """Return the rule of a module, or None if its ``forward`` is not a known layer's."""
     if isinstance(module, torch.jit.ScriptModule) or not isinstance(vars(module).get("forward"), Lookup | None):
         return None
     forward = type(module).forward

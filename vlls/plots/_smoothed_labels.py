@@ -55,7 +55,7 @@ def smoothed_labels(rows: DataFrame) -> Figure:
 
 
 def _methods() -> list[str]:
-    """Return the methods that smooth labels, with those that smooth all classes alike last."""
+    """Return the methods that smooth labels, with those that smooth all classes equally last."""
     smoothing = [m for m in METHODS.values() if m.variational or m.smoothed_labels is not None]
     return [m.name for m in sorted(smoothing, key=lambda m: m.sgd_value is not None)]
 

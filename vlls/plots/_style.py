@@ -111,7 +111,7 @@ def _mimebundle(
         for legend in figure.legends:
             legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
         about = {"Description": text, "Parts": _told(Cut(figure, scale=2))}
-        ground = figure.get_facecolor()  # that of photographs is transparent
+        ground = figure.get_facecolor()  # transparent for photographs
         figure.savefig(buffer, format="png", dpi=figure.dpi, bbox_inches="tight", facecolor=ground, metadata=about)
         figure.set_dpi(dpi)
     png = buffer.getvalue()

@@ -208,7 +208,7 @@ def run(
                 remedy = "pass --resume to go on or --overwrite to start again"
                 raise ValueError(f"{path} holds an unfinished run of this config; {remedy}")
         if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)  # the record's is this run's, not that of one before it
+            torch.cuda.reset_peak_memory_stats(device)  # the record has this run's peak, not an earlier one's
         # errors of data and config are found before anything is written
         how: Any = {"workers": workers, "cuda_graph": cuda_graph, "compile": compile}
         trainer = Trainer(config, data or prepare(config, root), device, **how)

@@ -70,7 +70,7 @@ class Trainer:
         self.criterion = make_criterion(config, data.num_classes, len(data.train)).to(device)
         self.optimizer = make_optimizer(config, self.model, len(data.train), together=self.world > 1)
         first = self.rank * self._samples
-        self.samplers = [  # one stream of weight noise for each share of the batch, whatever process it is on
+        self.samplers = [  # one stream of weight noise for each share of the batch, in any process
             torch.Generator(device).manual_seed(derive_seed(config.seed, "samples", first + i))
             for i in range(self._samples)
         ]

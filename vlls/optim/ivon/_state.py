@@ -60,7 +60,7 @@ class ParameterState:
         self.aliases: list[Tensor] = []  # other Parameters on the very same memory
         self.held: Tensor | None = None  # the gradient at the end of the block, in case zero_grad() drops it
         self.grad: Tensor | None = None  # the gradient that the update reads, averaged over samples
-        self.statistic: Tensor | None = None  # averaged over samples; None: the executor forms that of one sample
+        self.statistic: Tensor | None = None  # averaged over samples; None: the executor computes it for one sample
         self.norm: Tensor | None = None  # of the averaged gradient, when it was shown in param.grad
         self.drawn_hess: Tensor | None = None  # of the Gaussian that is sampled; None: the learned one
 

@@ -55,7 +55,7 @@ class Samples:
         self._states, self._count, self._averaged = [], 0, False
 
     def add(self, states: list[ParameterState], *, local: bool = False) -> None:
-        """Count the gradients in ``param.grad`` as one sample; with ``local``, its statistic is that of local_grad."""
+        """Count the gradients in ``param.grad`` as one sample; with ``local``, take its statistic from local_grad."""
         grads = [state.gradient() for state in states]
         if not self and not local:
             self._states, self._count = states, 1
