@@ -1,4 +1,4 @@
-# Every target sets up what it needs in $(VENV); nothing else on the machine is touched.
+# Every target installs its requirements in $(VENV); nothing else on the machine is changed.
 PYTHON ?= python3
 PORT ?= 8000
 
@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 .DEFAULT_GOAL := help
 .PHONY: help address book slides notebooks pdf lab run check test bench serve lint clean-notebooks clean
 
-help: ## say what can be made
+help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 book: $(INSTALLED) ## build the book: _build/html/index.html
@@ -30,7 +30,7 @@ lab: $(VENV)/.lab ## open the chapters in JupyterLab; make lab ARGS=--no-browser
 run: $(VENV)/.lab ## execute the chapters into _build/run; make run CHAPTERS="02 05" SETTING=gpu for some, with larger parameters
 	$(BIN)/python book/run_chapters.py --setting $(or $(SETTING),default) $(CHAPTERS)
 
-check: lint ## what to run while you work: style, types and the tests that take no more than seconds
+check: lint ## run this while you work: style, types and the tests that take only seconds
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --numprocesses=auto --no-loadscope-reorder -m 'not slow'
 
 test: $(INSTALLED) ## run every test and every chapter
@@ -51,10 +51,10 @@ lint: $(INSTALLED) ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-clean-notebooks: $(INSTALLED) ## strip what must not be committed from the chapters
+clean-notebooks: $(INSTALLED) ## remove outputs and execution counts from the chapters
 	$(BIN)/python book/clean_notebooks.py
 
-clean: ## remove what was built; the environment stays (rm -r .venv removes it)
+clean: ## remove all build results; the environment stays (rm -r .venv removes it)
 	rm -rf _build build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(INSTALLED): pyproject.toml

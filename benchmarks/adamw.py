@@ -4,8 +4,8 @@
     vlls --import adamw sweep adamw --protocol mnist --results ../results   # twelve runs, a minute each on a CPU
     vlls --import adamw results --results ../results --experiment adamw --output ../book/results/adamw.csv
 
-The learning rate is chosen like those of the other methods at this protocol. Of 0.0003, 0.001 and 0.003 it is the one
-that names the given labels of 10,000 held-out images best (40 % symmetric errors, seed 0: 57.26, 57.30 and 56.30 %).
+The learning rate is chosen like the other methods' at this protocol: among 0.0003, 0.001 and 0.003 it predicts the
+given labels of 10,000 held-out images best (40 % symmetric errors, seed 0: 57.26, 57.30 and 56.30 %).
 The weight decay is torch's default, and the schedule is SGD's.
 """
 

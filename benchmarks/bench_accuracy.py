@@ -50,7 +50,7 @@ def problems(n: int = 500, p: int = 20) -> Iterator[GLM]:
 
 
 def theorem_1(glm: GLM, steps: int = 100, lr: float = 1e-3) -> float:
-    """Largest difference between variational gradient descent and gradient descent on noisy labels."""
+    """Return the largest difference between variational gradient descent and gradient descent on noisy labels."""
     q, theta = GaussianPosterior(torch.zeros(glm.parameter_shape), 1.0), torch.zeros(glm.parameter_shape)
     largest = 0.0
     for _ in range(steps):
@@ -61,7 +61,7 @@ def theorem_1(glm: GLM, steps: int = 100, lr: float = 1e-3) -> float:
 
 
 def theorem_2(glm: GLM, steps: int = 10) -> float:
-    """Largest difference between VON with rho = 1 and Newton's method on noisy labels with the averaged Hessian."""
+    """Return the largest difference of VON with rho = 1 from Newton's method with noisy labels and averaged Hessian."""
     q = GaussianPosterior(torch.zeros(glm.parameter_shape), 1.0)
     theta, precision = q.mean, q.precision
     largest = 0.0
@@ -74,7 +74,7 @@ def theorem_2(glm: GLM, steps: int = 10) -> float:
 
 
 def expectation_error(variances: list[float]) -> float:
-    """Largest error of E[sigma(f)] over a grid of means, against 50 digits."""
+    """Return the largest error of E[sigma(f)] over a grid of means, against 50 digits."""
     largest = 0.0
     with mpmath.workdps(50):
         for var in variances:
@@ -91,7 +91,7 @@ def expectation_error(variances: list[float]) -> float:
 
 
 def von_on_breast_cancer() -> dict[str, float]:
-    """Stationarity of VON at convergence, and its ELBO above the Laplace approximation's."""
+    """Return the stationarity of VON at convergence, and how far its ELBO is above the Laplace approximation's."""
     x, y = load_breast_cancer(return_X_y=True)
     features = torch.from_numpy((x - x.mean(0)) / x.std(0))
     glm = GLM(Bernoulli(), torch.cat([features, torch.ones(len(x), 1)], 1), y)

@@ -1,13 +1,13 @@
-"""Which covariance gives the label noise that follows the example: learned in an eigenbasis, diagonal, or less?
+"""Which covariance makes the label noise depend on the example most: learned in an eigenbasis, diagonal, or less?
 
 The runs are those of the experiment `ladder` (`vlls sweep ladder --protocol mnist`): a 3-layer CNN on 5,000 images of
-MNIST of which 40 % have another label. IVON at the paper's setting; and with the settings under which the covariance is
-learned, EVON, IVON, and three controls: IVON with its standard deviations permuted within each tensor, with their
-median for every weight, and fixed at the start. For each run, besides its measures: the label noise of its first
-1,000 training images (rank 3, pairs of draws as by default), how much it differs between them, and how well it tells
-which labels are wrong; and the rank correlation of the images' noise with that under EVON of the same seed.
+MNIST, of which 40 % have a wrong label. The methods are IVON at the paper's setting and, with the settings under which
+the covariance is learned, EVON, IVON, and three controls: IVON with its standard deviations permuted within each
+tensor, with their median for every weight, and fixed at the start. Each run's row has its metrics; for the label noise
+of its first 1,000 training images (rank 3, the default pairs of draws) the variation between images and how well it
+finds wrong labels; and the rank correlation of the images' noise with their noise under EVON of the same seed.
 
-    python benchmarks/bench_covariances.py --runs runs                # five seeds; what is done already is kept
+    python benchmarks/bench_covariances.py --runs runs                # five seeds; finished runs are kept
     python benchmarks/bench_covariances.py --runs runs --seeds 0 2    # some of them: rows are added to the record
 """
 
@@ -37,7 +37,7 @@ MEASURES = (
 
 
 def noise_of(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The noise of some training images, one minus the averaged probability of their label, and whether it is wrong."""
+    """Return training images' noise, one minus the averaged probability of their label, and whether it is wrong."""
     loaded = load_run(folder)
     images = loaded.images("train")
     rows = range(min(IMAGES, len(images.given)))
@@ -49,7 +49,7 @@ def noise_of(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def measure(cell: Any, runs: Path) -> tuple[dict[str, Any], np.ndarray]:
-    """The row of a run, and the size of the noise of its images."""
+    """Return the row of a run, and the size of its images' noise."""
     result = run(cell.config, runs)
     assert result.folder is not None
     size, doubt, wrong = noise_of(result.folder)
@@ -68,7 +68,7 @@ def measure(cell: Any, runs: Path) -> tuple[dict[str, Any], np.ndarray]:
 
 
 def main() -> None:
-    """Train what is missing, measure, write the record."""
+    """Train the missing runs, measure, write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs; those in it are not done again")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
@@ -86,7 +86,7 @@ def main() -> None:
         like = next(number for number, row in enumerate(rows) if row["method"] == "evon")
         for number, row in enumerate(rows):
             row["rank_correlation_with_evon"] = float(spearmanr(sizes[number], sizes[like])[0])
-        # what another process has written meanwhile stays
+        # rows that another process has written meanwhile stay
         before = json.loads(arguments.output.read_text())["rows"] if arguments.output.exists() else []
         kept = [row for row in before if row["seed"] != seed]
         both = sorted(kept + rows, key=lambda row: row["seed"])

@@ -1,23 +1,23 @@
 """What does a step of EVON cost beside IVON's, and which part of it is matrix products?
 
 The parameters are ResNet-34's for 32 x 32 images (21,282,122 in 110 tensors) or those of the 3-layer CNN of the small
-experiments, float32, with gradients that stay; forward and backward passes are left out. An iteration is
-`sampled_params(train=True)` and `step()`. In every round each method makes one, in turn, in one process; quoted are
-medians. On a CPU they are of one thread's CPU time: other work on the machine changes that little, while it stops a
-long step more often than a short one.
+experiments, float32, with constant gradients; forward and backward passes are left out. An iteration is
+`sampled_params(train=True)` and `step()`. In every round each method makes one, in turn, in one process; medians are
+reported. On a CPU they are of one thread's CPU time, because other work on the machine hardly changes it, while it
+interrupts a long step more often than a short one.
 
 - adamw fused, ivon fused: as in `bench_optimizer.py`.
-- evon, with IVON's kernel (fused=True): a step by itself; a step in which the factors take up the gradients (every
-  tenth of the interval); a step that changes the bases. The row "evon, interval 100" is their mean over an interval:
-  90, 9 and 1 of 100 steps.
+- evon, with IVON's kernel (fused=True): a step by itself; a step that adds the gradients to the factors (every tenth of
+  the interval); a step that changes the bases. The row "evon, interval 100" is their mean over an interval: 90, 9 and 1
+  of 100 steps.
 - evon without a kernel: a step by itself, by torch's operations (fused=None).
-- soap-like: the products of an Adam in the same eigenbasis, written down plainly: gradients into the basis and the step
-  back, the factors at every step, a QR at every tenth.
+- soap-like: Adam in the same eigenbasis, written plainly: gradients into the basis and the step back, the factors at
+  every step, a QR at every tenth.
 - products: the four products of a step of EVON with its bases, and nothing else.
 - in short: after `torch.set_float32_matmul_precision("medium")`: float32 products in bfloat16 on a CPU that has units
   for them, in TF32 on a GPU.
 
-The memory column is the peak beyond parameters and gradients, in floats a parameter, of a process of its own.
+The memory column is the peak beyond parameters and gradients, in floats a parameter, measured in a separate process.
 
     python benchmarks/bench_evon.py                       # both networks, on the CPU and on a GPU if there is one
     python benchmarks/bench_evon.py --network cnn3 --rounds 20
@@ -45,7 +45,7 @@ INTERVAL = 100
 
 
 def network(name: str, device: str) -> list[torch.nn.Parameter]:
-    """The parameters of a network, with constant gradients."""
+    """Return the parameters of a network, with constant gradients."""
     if name == "resnet34":
         return parameters(device)
     from vlls.models import cnn3
@@ -58,7 +58,7 @@ def network(name: str, device: str) -> list[torch.nn.Parameter]:
 
 
 def evon(params: list[torch.nn.Parameter], kind: str, fused: bool = True) -> Step:
-    """An iteration of EVON that has its bases: one of the three kinds."""
+    """Return an iteration of EVON that has its bases, of one of the three kinds."""
     optimizer = EVON(params, lr=0.1, ess=50_000.0, hess_init=0.9, weight_decay=1e-3, interval=1, fused=fused)
 
     def step() -> None:
@@ -67,7 +67,7 @@ def evon(params: list[torch.nn.Parameter], kind: str, fused: bool = True) -> Ste
         optimizer.step()
 
     step()  # makes bases
-    # an interval of 19 takes gradients up at every step, and changes bases at steps 19, 38, ...
+    # an interval of 19 adds gradients to the factors at every step, and changes bases at steps 19, 38, ...
     optimizer.param_groups[0]["interval"] = {"step": 10**9, "factors": 19, "bases": 1}[kind]
 
     def with_factors() -> None:
@@ -91,7 +91,7 @@ class SoapLike:
 
     @torch.no_grad()
     def step(self) -> None:
-        """One step."""
+        """Take one step."""
         self.steps += 1
         for p, m, v, factors, bases in zip(self.params, self.first, self.second, self.factors, self.bases, strict=True):
             assert p.grad is not None
@@ -109,7 +109,7 @@ class SoapLike:
 
 
 def products(params: list[torch.nn.Parameter]) -> Step:
-    """The products of a step of EVON: the noise back, gradient and mean into the bases, the step back."""
+    """Return the products of a step of EVON: the noise back, gradient and mean into the bases, the step back."""
     turned = [p.detach() for p in params if p.ndim > 1]
     axes = [[(n, torch.eye(n, device=p.device) if 1 < n <= 2048 else None) for n in axes_of(p.shape)] for p in turned]
     buffers = torch.empty(2, max(p.numel() for p in turned), device=turned[0].device)
@@ -123,7 +123,7 @@ def products(params: list[torch.nn.Parameter]) -> Step:
 
 
 def in_short(step: Step) -> Step:
-    """The step with products that torch may shorten."""
+    """Return the step with products in reduced precision."""
 
     def short() -> None:
         before = torch.get_float32_matmul_precision()
@@ -135,7 +135,7 @@ def in_short(step: Step) -> Step:
 
 
 def gigaflop(params: list[torch.nn.Parameter]) -> float:
-    """Of these products."""
+    """Return the GFLOP of these products."""
     return sum(4 * 2e-9 * p.numel() * sum(n for n in axes_of(p.shape) if n <= 2048) for p in params if p.ndim > 1)
 
 
@@ -154,7 +154,7 @@ METHODS: dict[str, Any] = {
 
 
 def peak_floats(name: str, method: str, device: str, threads: int) -> float:
-    """Peak floats a parameter beyond parameters and gradients."""
+    """Return the peak floats a parameter beyond parameters and gradients."""
     torch.set_num_threads(threads)
     params = network(name, device)
     numel = sum(p.numel() for p in params)
@@ -176,14 +176,14 @@ def peak_floats(name: str, method: str, device: str, threads: int) -> float:
 
 
 def cpu_seconds(step: Step) -> float:
-    """CPU time of one iteration."""
+    """Return the CPU time of one iteration."""
     start = time.process_time()
     step()
     return time.process_time() - start
 
 
 def measure(name: str, device: str, rounds: int) -> list[dict[str, Any]]:
-    """Times by alternating rounds, then memory, on a CPU each method in a process of its own."""
+    """Measure times by alternating rounds, then memory, on a CPU each method in a separate process."""
     steps = {method: make(network(name, device)) for method, make in METHODS.items()}
     for step in steps.values():
         step()

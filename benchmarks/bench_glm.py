@@ -1,14 +1,14 @@
 """What does a VON iteration cost beside a Newton iteration, and beside naive Monte Carlo?
 
 One logistic regression with P features and N examples; in every round each method takes one iteration from the same
-state, in turn, so that a machine that changes its speed changes it for all. Quoted are medians and ratios of medians.
+state, in turn, so that changes of the machine's speed affect all. Medians and ratios of medians are reported.
 
 - newton: `newton_step`, one gradient and one Hessian.
 - von: `von_step`, the same under a Gaussian with a full covariance, by deterministic quadrature (error < 1e-13).
 - monte carlo: E_q[sigma] and E_q[sigma'] from 1000 draws of the parameters, f = features @ draws in blocks of rows.
 
 The memory column is the process's peak resident memory during VON iterations at that N, above what it held before the
-features were made, as a multiple of the features' own size; each N runs in a process of its own.
+features were made, as a multiple of the features' own size; each N runs in a separate process.
 
     python benchmarks/bench_glm.py                       # the table, N = 1e3 .. 1e6, P = 50
     python benchmarks/bench_glm.py --sizes 1000 100000 --rounds 5
@@ -33,7 +33,7 @@ DRAWS = 1000
 
 
 def monte_carlo_step(glm: GLM, q: GaussianPosterior) -> GaussianPosterior:
-    """A VON step (lr = 1) whose expectations are averages over draws of the parameters."""
+    """Take a VON step (lr = 1) whose expectations are averages over draws of the parameters."""
     draws = q.sample(DRAWS).T
     gradient, hessian = q.mean.clone(), torch.eye(len(q.mean), dtype=torch.float64)
     for x, y in zip(glm.features.split(4096), glm.targets.split(4096), strict=True):
@@ -45,7 +45,7 @@ def monte_carlo_step(glm: GLM, q: GaussianPosterior) -> GaussianPosterior:
 
 
 def make_features(n: int, p: int) -> Tensor:
-    """Standard normal features in float64, filled block by block so that making them needs no second copy."""
+    """Return standard normal features in float64, filled block by block so that making them needs no second copy."""
     features = torch.empty(n, p, dtype=torch.float64)
     for block in features.split(1 << 14):
         block.normal_(generator=torch.Generator().manual_seed(block.storage_offset()))

@@ -29,13 +29,13 @@ NOISY = {
     "epochs": 20,
     "thorough_every": 10,
 }
-WIDE = {"hess_init": 0.9, "beta2": 0.99999}  # the paper's h0 for any number of images, which stays
+WIDE = {"hess_init": 0.9, "beta2": 0.99999}  # the paper's h0, whatever the number of images; the Hessian hardly moves
 CLEAN = {"dataset": "mnist", "method": "ivon", "epochs": 2, **WIDE}
 SHOWN = ("test_accuracy", "posterior_accuracy", "test_nll", "test_ece", "memorised", "recovered")
 
 
 def train(task: tuple[dict[str, Any], str]) -> dict[str, Any]:
-    """One run on one thread; what was finished or begun before is taken up."""
+    """Train one run on one thread, or go on with one that was begun or finished before."""
     torch.set_num_threads(1)
     values, folder = task
     return run(RunConfig(**values), folder, resume=True).record()

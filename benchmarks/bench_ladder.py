@@ -4,12 +4,12 @@
     python benchmarks/bench_ladder.py --seeds 1  # to try it
 
 Softmax regression on scikit-learn's digits (8 by 8 pixels in [0, 1] and a bias, ½‖θ‖², 650 parameters, 1,437 images
-for training and 360 for testing), 0, 20 and 40 % symmetric label errors; a seed is a split and its errors. Everything
-is at its variational optimum, found to 1e-3: the rungs isotropic, diagonal, eigenspace (Kronecker product of the
-eigenbases of the full optimum's averaged Hessian) and full, and variational gradient descent with its covariance kept
-at I, at IVON's start for h0 = 0.9 and ess = N, and at the multiple of I whose noise is as large as the full one's.
+for training and 360 for testing), 0, 20 and 40 % symmetric label errors; a seed is a split and its errors. Every
+posterior is at its variational optimum, found to 1e-3: the rungs isotropic, diagonal, eigenspace (Kronecker product of
+the eigenbases of the full optimum's averaged Hessian) and full; and variational gradient descent with its covariance
+kept at I, at IVON's start for h0 = 0.9 and ess = N, and at the multiple of I whose noise is as large as the full one's.
 Averages are quasi-Monte Carlo, 128 points; the ELBO is computed again with 512 others. ``measure`` of
-book/figures/ladder.py says what each number is. *eigenspace_gradients* has the bases of the gradients' second moments
+book/figures/ladder.py explains each number. *eigenspace_gradients* has the bases of the gradients' second moments
 instead, as EVON has; *laplace* holds the KL of the rungs of Laplace's approximation to the full one.
 """
 
@@ -46,7 +46,7 @@ RATES, TOL = (0.0, 0.2, 0.4), 1e-3
 
 
 def gradient_bases(glm: GLM, q: GaussianPosterior) -> tuple[Tensor, Tensor]:
-    """The eigenbases of the second moments of the examples' gradients under q, over inputs and over outputs."""
+    """Return the eigenbases of the second moments of the examples' gradients under q, over inputs and over outputs."""
     average, curvature = glm.family.expected_derivatives(*q.marginal(glm.features))
     y, p = glm.targets[:, :, None], average[:, :, None]
     moment = torch.diag_embed(average) - curvature - p * y.mT - y * p.mT + y * y.mT  # E (p - y)(p - y)ᵀ
@@ -56,7 +56,7 @@ def gradient_bases(glm: GLM, q: GaussianPosterior) -> tuple[Tensor, Tensor]:
 
 
 def cell(rate: float, seed: int) -> dict[str, Any]:
-    """All posteriors at one rate and seed."""
+    """Compute all posteriors at one rate and seed."""
     glm, right, test = digits_glm(rate, seed)
     finer = GLM(Categorical(10, num_points=128, replicates=4, seed=1000), glm.features, glm.targets)
     found, atypical = compare(glm, TOL), atypicality(glm.features, right)

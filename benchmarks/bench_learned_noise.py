@@ -1,4 +1,4 @@
-"""Does a learned covariance give its label noise to other examples than a fixed one?
+"""Does a learned covariance put its label noise on other examples than a fixed one?
 
     python benchmarks/bench_learned_noise.py               # digits, three seeds, two minutes on a CPU
     python benchmarks/bench_learned_noise.py --data mnist  # eight minutes; replaces the record
@@ -8,12 +8,13 @@ The networks of Chapter 7: MNIST (1,500 images, 160 steps) and scikit-learn's di
 where hardly anything of the Hessian is learned, and *learned*, with ess = 200 N and h0 = 0.01. Seeds differ in start,
 order and label errors; the images are the same. For each network:
 
-- clean: how much of the Hessian was learned, the rankings of the training images by their noise, how much of the
-  noise's square the first tenth has, and the area under the ROC curve of noise and doubt for misclassified test images;
-- wrong labels (pair flip, 20 %): that of noise, disagreement, doubt and loss for the changed labels.
+- clean: how much of the Hessian was learned, the rankings of the training images by their noise, the share of the
+  squared noise in the first tenth, and the area under the ROC curve of noise and doubt for misclassified test images;
+- wrong labels (pair flip, 20 %): the area under the ROC curve of noise, disagreement, doubt and loss for the changed
+  labels.
 
-*isotropic* is the control: the same mean with one standard deviation for all weights, such that the logits' variance is
-that of the network's own posterior, averaged over the images.
+*isotropic* is the control: the same mean with one standard deviation for all weights, such that the logits' variance,
+averaged over the images, is the same as under the network's own posterior.
 """
 
 from __future__ import annotations
@@ -39,17 +40,17 @@ from vlls.models import cnn3
 
 PAPER_IMAGES, PAPER_H0, WEIGHT_DECAY, RATE = 50_000, 0.9, 1e-3, 0.2
 SIZES = {"mnist": (1500, 160), "digits": (718, 320)}  # training images and steps
-PAIRS = 4  # of draws that the mean of the logits is moved by
+PAIRS = 4  # of draws, to estimate the mean of the logits
 
 
 def settings(num: int) -> dict[str, dict[str, float]]:
-    """IVON's ``ess`` and ``hess_init``: the paper's first standard deviation, and a start that the data overrule."""
+    """Return IVON's ``ess`` and ``hess_init``: for the paper's first standard deviation, and to learn the Hessian."""
     matched = PAPER_IMAGES / num * (PAPER_H0 + WEIGHT_DECAY) - WEIGHT_DECAY
     return {"paper": {"ess": num, "hess_init": matched}, "learned": {"ess": 200 * num, "hess_init": 0.01}}
 
 
 def train(x: Tensor, y: Tensor, setting: dict[str, float], seed: int, steps: int) -> tuple[nn.Module, Any, Any]:
-    """A network, its posterior, and how much of it was learned."""
+    """Return a trained network, its posterior, and how much of it was learned."""
     torch.manual_seed(seed)
     model = cnn3(10, image_size=x.shape[-1])
     optimizer = IVON(model.parameters(), lr=0.5, beta2=1 - 2 / steps, weight_decay=WEIGHT_DECAY, **setting)
@@ -64,7 +65,7 @@ def train(x: Tensor, y: Tensor, setting: dict[str, float], seed: int, steps: int
 
 
 def isotropic(model: nn.Module, posterior: DiagonalPosterior, x: Tensor) -> DiagonalPosterior:
-    """One standard deviation for all weights, such that the logits of these images vary as much as before."""
+    """Return a posterior with one standard deviation, under which the logits of these images vary as much as before."""
     ones = DiagonalPosterior(posterior.mean, {name: torch.ones_like(std) for name, std in posterior.std.items()})
     variances = [
         label_noise_moments(model, q, x, curvature_pairs=0).logit_covariance.diagonal(dim1=1, dim2=2).sum(1).mean()
@@ -75,12 +76,12 @@ def isotropic(model: nn.Module, posterior: DiagonalPosterior, x: Tensor) -> Diag
 
 
 def noise_of(model: nn.Module, posterior: DiagonalPosterior, x: Tensor) -> Any:
-    """The label noise of every image."""
+    """Return the label noise of every image."""
     return label_noise_moments(model, posterior, x, method="rank", curvature_pairs=PAIRS)
 
 
 def of_clean(trained: tuple[nn.Module, Any, Any], x: Tensor, test_x: Tensor, test_y: Tensor) -> dict[str, Any]:
-    """Everything about a network that was trained on right labels; the rankings are under ``noise``."""
+    """Measure a network that was trained on right labels; the rankings are under ``noise``."""
     model, posterior, share = trained
     size, control = (noise_of(model, q, x).magnitude for q in (posterior, isotropic(model, posterior, x[:200])))
     on_test = noise_of(model, posterior, test_x)
@@ -102,7 +103,7 @@ def of_clean(trained: tuple[nn.Module, Any, Any], x: Tensor, test_x: Tensor, tes
 
 
 def of_wrong(trained: tuple[nn.Module, Any, Any], x: Tensor, given: Tensor, clean: Tensor) -> dict[str, Any]:
-    """How well a network that was trained on wrong labels finds them."""
+    """Measure how well a network that was trained on wrong labels finds them."""
     model, posterior, share = trained
     noises = {"own": noise_of(model, posterior, x)}
     noises["isotropic"] = noise_of(model, isotropic(model, posterior, x[:200]), x)
@@ -120,14 +121,14 @@ def of_wrong(trained: tuple[nn.Module, Any, Any], x: Tensor, given: Tensor, clea
 
 
 def agreement(one: np.ndarray, two: np.ndarray) -> dict[str, float]:
-    """Rank correlation of two rankings, and the share of the first tenth that they have in common."""
+    """Return the rank correlation of two rankings, and the share of the first tenth that they have in common."""
     tenth = len(one) // 10
     common = set(np.argsort(-one)[:tenth]) & set(np.argsort(-two)[:tenth])
     return {"rank_correlation": float(spearmanr(one, two)[0]), "common_tenth": len(common) / tenth}
 
 
 def measure(name: str, seeds: int) -> dict[str, Any]:
-    """All networks of one data set, and how their rankings agree."""
+    """Train and measure all networks of one data set, and compare their rankings."""
     data, (num, steps) = load(name), SIZES[name]
     rows = np.random.default_rng(0).permutation(len(data.train_y))[:num]
     centre, scale = data.train_x.mean(), data.train_x.std()
@@ -149,7 +150,7 @@ def measure(name: str, seeds: int) -> dict[str, Any]:
     own = {key: found["own"] for key, found in rankings.items()}
     pairs: dict[str, list[dict[str, float]]] = {"paper": [], "learned": [], "both": []}
     for (one, first), (two, second) in combinations(own, 2):
-        if first != second:  # two starts, in one setting or in both
+        if first != second:  # two seeds, in one setting or in both
             pairs[one if one == two else "both"].append(agreement(own[one, first], own[two, second]))
     return {"images": num, "steps": steps, "settings": settings(num), "cells": cells, "agreement": pairs}
 

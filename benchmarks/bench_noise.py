@@ -6,14 +6,14 @@
 
 The networks are trained by IVON on real images first: the 3-layer CNN on MNIST, ResNet-18 on CIFAR-10.
 
-- speed: seconds for 256 images and 10 classes, methods in turn in every round of one process, on one thread; quoted are
-  medians and the ratio to the exact noise. Ours is the whole label noise with the push, and with curvature pairs unless
-  the name says none; "covariance alone" and the competitors give the covariance of the logits only. All of these must
-  agree, and how far they do is in the table: of rank r, the part of the exact covariance along its r directions.
+- speed: seconds for 256 images and 10 classes, methods in turn in every round of one process, on one thread; the table
+  has medians and the ratio to the exact noise. Ours is the whole label noise with the push, and with curvature pairs
+  unless the name says none; "covariance alone" and the competitors give the covariance of the logits only. All
+  covariances must agree, and the table has their difference; rank r is compared along its r directions only.
   laplace-torch gets our variances as its posterior's (prior precision 1/variance, no Hessian), so that its diagonal
-  Laplace is our posterior, and runs its own Jacobians and `functional_variance`; in chunks of the size that is
-  fastest on 64 images, with BackPACK also all images at once. The processor's time is less disturbed by what else runs.
-- memory: peak above the resident state before, of a method in a process of its own that has run two images before.
+  Laplace is our posterior. It runs its own Jacobians and `functional_variance`, in chunks of the size that is fastest
+  on 64 images, and with BackPACK also all images at once. Processor time is less disturbed by other programs.
+- memory: peak above the resident state before, of a method in a separate process that has run two images before.
 - error: relative rms error of magnitude, std and mean_shift, and Spearman's rho of magnitude, against Monte Carlo with
   4096 draws of the weights, with the standard error of the reference itself, from 8 groups of draws. Measured twice:
   with the standard deviations near their start at h0 = 0.9, and wider, after the decay of the paper's runs.
@@ -56,7 +56,7 @@ from vlls.train._prepare import Images, RunData, prepare
 from vlls.train._trainer import Trainer, pixel_moments
 
 PARTS = ("speed", "memory", "error", "resnet", "images", "throughput", "classes")
-SLOW, SLOW_ROUNDS = 4.0, 3  # what takes more seconds is measured in fewer rounds
+SLOW, SLOW_ROUNDS = 4.0, 3  # methods that take more seconds are measured in fewer rounds
 CHUNKS = (1, 2, 4, 8, 16, 32)
 MOMENTS = ("magnitude", "std", "mean_shift")
 CLASSES = (10, 100, 1000)
@@ -75,11 +75,11 @@ class Network:
     told: dict[str, Any]
 
     def images(self, count: int | None = None) -> Tensor:
-        """The first training images, all if no number is given."""
+        """Return the first training images, all if no number is given."""
         return self.seen(self.data.train, count)
 
     def seen(self, images: Images, count: int | None) -> Tensor:
-        """The first of some images, as the network sees them."""
+        """Return the first of some images, as the network sees them."""
         device = next(self.model.parameters()).device
         pixels = torch.from_numpy(images.images[:count]).to(device)
         parts = [normalize(part, *pixel_moments(self.data.train, device)) for part in pixels.split(10_000)]
@@ -87,7 +87,7 @@ class Network:
 
 
 def train(config: RunConfig, device: torch.device) -> Network:
-    """Train a network and tell what came of it."""
+    """Train a network and describe it."""
     config = config.resolved()
     data = prepare(config)
     trainer = Trainer(config, data, device)
@@ -95,7 +95,7 @@ def train(config: RunConfig, device: torch.device) -> Network:
     for step in range(config.epochs * trainer.steps_per_epoch):
         epoch, within = divmod(step, trainer.steps_per_epoch)
         if within == 0:
-            trainer.epoch_sums()  # those of the epoch before are let go
+            trainer.epoch_sums()  # resets the last epoch's
             trainer.batches.start(epoch, 0)
         trainer.step(step)
     loss = trainer.epoch_sums()[0] / (trainer.steps_per_epoch * trainer.batches.batch_size)
@@ -125,7 +125,7 @@ def train(config: RunConfig, device: torch.device) -> Network:
 
 @torch.no_grad()
 def accuracy(network: Network, count: int) -> float:
-    """Share of the first test images that the mean of the weights classifies as they are labelled."""
+    """Return the accuracy of the mean of the weights on the first test images."""
     x = network.seen(network.data.test, count)
     found = torch.cat([network.model(part).argmax(1) for part in x.split(250)]).cpu()
     return float((found == torch.from_numpy(network.data.test.given[:count])).float().mean())
@@ -133,7 +133,7 @@ def accuracy(network: Network, count: int) -> float:
 
 # ---------------------------------------------------------------------- speed
 def seconds(run: Run, x: Tensor) -> tuple[float, float, Any]:
-    """Wall time of one call, the processor's time for it, and what it returns."""
+    """Return the wall time of one call, its processor time, and its result."""
     synchronize(x.device)
     began, busy = time.perf_counter(), time.process_time()
     result = run(x)
@@ -142,7 +142,7 @@ def seconds(run: Run, x: Tensor) -> tuple[float, float, Any]:
 
 
 def best_chunks(network: Network, x: Tensor) -> dict[str, int]:
-    """The chunk size with which laplace-torch is fastest, for each backend."""
+    """Return the chunk size with which laplace-torch is fastest, for each backend."""
     best = {}
     for backend in ("BackPACK", "default"):
         times: dict[int, float] = {}
@@ -159,14 +159,14 @@ def best_chunks(network: Network, x: Tensor) -> dict[str, int]:
 
 
 def measure_speed(network: Network, x: Tensor, rounds: int) -> tuple[dict[str, Any], dict[str, int]]:
-    """Times by alternating rounds, and how far the covariances agree with ours."""
+    """Measure times by alternating rounds, and how far the covariances agree with ours."""
     print(f"speed: {len(x)} images, {torch.get_num_threads()} thread(s)", flush=True)
     chunks = best_chunks(network, x[:64])
     runs = {name: make() for name, make in methods(network.model, network.posterior, chunks).items()}
     exact = logit_covariance(network.model, network.posterior, x)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     rounds_of, differences = {}, {}
-    for name, run in runs.items():  # a round to warm up, and to look at what comes out
+    for name, run in runs.items():  # a round to warm up and to compare results
         first, _, result = seconds(run, x)
         differences[name] = disagreement(name, result, exact)
         rounds_of[name] = min(rounds, SLOW_ROUNDS) if first > SLOW else rounds
@@ -192,10 +192,10 @@ def measure_speed(network: Network, x: Tensor, rounds: int) -> tuple[dict[str, A
 
 
 def disagreement(name: str, result: Tensor | LabelNoise, exact: Tensor) -> float | None:
-    """Relative difference of an example's covariance of logits from the exact one; of rank r, along its r directions.
+    """Return the relative difference of the logits' covariance from the exact one; for rank r, along its r directions.
 
     99 of 100 examples differ less: at the kink of a ReLU or of a maximum, rounding decides which side's gradient is
-    taken. None where the method draws at random.
+    taken. None if the method draws at random.
     """
     options = OURS.get(name, {"method": "exact"})
     if options["method"] in ("direction", "monte_carlo"):
@@ -214,7 +214,7 @@ def disagreement(name: str, result: Tensor | LabelNoise, exact: Tensor) -> float
 
 # ---------------------------------------------------------------------- memory
 def measure_memory(network: Network, x: Tensor, chunks: dict[str, int]) -> dict[str, float]:
-    """Peak MB of each method above the resident state before it, each in a process of its own."""
+    """Return the peak MB of each method above the resident state before it, each in a separate process."""
     context, found = multiprocessing.get_context("spawn"), {}
     print(f"memory: {len(x)} images", flush=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -228,7 +228,7 @@ def measure_memory(network: Network, x: Tensor, chunks: dict[str, int]) -> dict[
 
 
 def peak_bytes(name: str, path: str, chunks: dict[str, int]) -> float:
-    """Peak of one method's memory above what was there before, in a process of its own, on one thread."""
+    """Return the peak of one method's memory above the memory before, on one thread of this process."""
     torch.set_num_threads(1)
     quiet()
     model, mean, std, x = torch.load(path, weights_only=False)
@@ -239,7 +239,7 @@ def peak_bytes(name: str, path: str, chunks: dict[str, int]) -> float:
         torch.cuda.reset_peak_memory_stats(x.device)
         run(x)
         return torch.cuda.max_memory_allocated(x.device) - before
-    with contextlib.suppress(OSError, AttributeError):  # glibc's: what was freed is not resident before
+    with contextlib.suppress(OSError, AttributeError):  # glibc's: release freed memory before measuring
         ctypes.CDLL(None).malloc_trim(0)
     before = resident_bytes()
     with PeakMemory() as memory:
@@ -258,7 +258,7 @@ class Reference:
 
 
 def reference(network: Network, x: Tensor, draws: int) -> Reference:
-    """Monte Carlo with many draws of the weights, in groups whose spread tells the standard error."""
+    """Return Monte Carlo moments with many draws of the weights, in groups whose spread gives the standard error."""
     each = max(2, draws // GROUPS)
     began = time.perf_counter()
     groups = []
@@ -286,7 +286,7 @@ def reference(network: Network, x: Tensor, draws: int) -> Reference:
 
 
 def measure_error(network: Network, count: int, draws: int) -> dict[str, Any]:
-    """Relative rms errors and rank correlation of each of our methods."""
+    """Return relative rms errors and rank correlation of each of our methods."""
     x = network.images(count)
     print(f"error: {network.told['model']}, {len(x)} images, reference of {draws} draws", flush=True)
     true = reference(network, x, draws)
@@ -323,14 +323,14 @@ def _rms(values: Tensor) -> float:
 
 
 def spearman(a: Tensor, b: Tensor) -> float:
-    """Correlation of ranks."""
+    """Return the rank correlation."""
     ranks = torch.stack([column.argsort().argsort().double() for column in (a, b)])
     return float(torch.corrcoef(ranks)[0, 1])
 
 
 # ---------------------------------------------------------------------- throughput
 def measure_throughput(network: Network, count: int | None, threads: list[int]) -> dict[str, Any]:
-    """Seconds for a whole training set with rank 3; the best number of threads counts."""
+    """Return the seconds for a whole training set with rank 3; the best number of threads counts."""
     x = network.images(count)
     labels = network.data.train.given[: len(x)]
     times = {}
@@ -351,7 +351,7 @@ def measure_throughput(network: Network, count: int | None, threads: list[int]) 
 
 # ---------------------------------------------------------------------- many classes
 def measure_classes(device: torch.device, images: int, rounds: int) -> list[dict[str, float]]:
-    """Milliseconds an example by the number of classes, of the whole label noise with rank 3."""
+    """Return the milliseconds an example by number of classes, of the whole label noise with rank 3."""
     runs, times = {}, {}
     for number in CLASSES:
         torch.manual_seed(0)
@@ -376,7 +376,7 @@ def measure_classes(device: torch.device, images: int, rounds: int) -> list[dict
 
 # ---------------------------------------------------------------------- a network of the paper's size
 def measure_images(device: torch.device, count: int, rounds: int) -> dict[str, float]:
-    """Images a second of ResNet-18, by method."""
+    """Return the images a second of ResNet-18, by method."""
     torch.manual_seed(0)
     model = resnet18(10).to(device).eval()
     mean = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -398,7 +398,7 @@ def measure_images(device: torch.device, count: int, rounds: int) -> dict[str, f
 
 # ---------------------------------------------------------------------- goals
 def goals(speed: dict[str, Any] | None, memory: dict[str, Any] | None, error: dict[str, Any] | None) -> list[dict]:
-    """The goals for label noise, and whether they are met."""
+    """Return the goals for label noise, and whether they are met."""
     others = [name for name in speed or {} if name.startswith("laplace-torch")]
     best = min(others, key=lambda name: speed[name]["ms"], default=BACKPACK)
 
@@ -434,7 +434,7 @@ def goals(speed: dict[str, Any] | None, memory: dict[str, Any] | None, error: di
 
 
 def print_costs(speed: dict[str, Any], memory: dict[str, float] | None) -> None:
-    """The table of times and memory."""
+    """Print the table of times and memory."""
     print(f"  {'':<36}{'ms':>7}{'x exact':>9}{'processor ms':>14}{'rounds':>8}{'peak MB':>9}{'disagreement':>14}")
     for name, row in sorted(speed.items(), key=lambda item: item[1]["ms"]):
         peak = f"{memory[name]:.0f}" if memory else "-"
@@ -445,7 +445,7 @@ def print_costs(speed: dict[str, Any], memory: dict[str, float] | None) -> None:
 
 # ---------------------------------------------------------------------- the whole
 def arguments_of() -> argparse.Namespace:
-    """The command line; what was not said depends on the device and on --quick."""
+    """Return the command line's arguments; defaults depend on the device and on --quick."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     parser.add_argument("--rounds", type=int, help="of the timing (7)")
@@ -482,13 +482,13 @@ def arguments_of() -> argparse.Namespace:
 
 
 def small(arguments: argparse.Namespace, beta2: float | None = 0.99999) -> RunConfig:
-    """The 3-layer CNN's training; if no ``beta2`` is given, the start of the Hessian decays as in the paper's runs."""
+    """Return the config of the 3-layer CNN; with ``beta2=None`` the Hessian's start decays as in the paper's runs."""
     size = {"train_size": arguments.train_size, "epochs": arguments.epochs, "ess": 60_000.0}
     return RunConfig(dataset="mnist", method="ivon", model="cnn3", hess_init=0.9, beta2=beta2, **size)
 
 
 def resnet(arguments: argparse.Namespace, model: str) -> RunConfig:
-    """A ResNet's short training with the paper's hyperparameters for IVON."""
+    """Return the config of a ResNet's short training with the paper's hyperparameters for IVON."""
     size = {"train_size": arguments.resnet_train_size, "epochs": arguments.resnet_epochs, "ess": 50_000.0}
     peak = {"lr": 0.2, "hess_init": 0.9, "weight_decay": 1e-3, "schedule": "cosine"}
     warmup = min(5.0, arguments.resnet_epochs / 4)
@@ -496,7 +496,7 @@ def resnet(arguments: argparse.Namespace, model: str) -> RunConfig:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """All parts that were not skipped."""
+    """Measure all parts that are not skipped."""
     device, threads = torch.device(arguments.device), torch.get_num_threads()
     cuda, wanted = device.type == "cuda", set(PARTS) - set(arguments.skip)
     found: dict[str, Any] = {}

@@ -9,10 +9,11 @@ every seed the given labels of the training images are ranked by 1 - p(given) an
 
 - one run of each method on all of the images: of IVON and EVON averaged over 8 draws of the weights, and at their mean;
   of SGD at its last weights, and at their exponential average (EMA);
-- SGD in five-fold cross-validation, each network asked for the images that it has not seen, as cleanlab advises, with
+- SGD in five-fold cross-validation, each network predicting the images that it has not seen, as cleanlab advises, with
   cleanlab's own score.
 
-Told are the area under the ROC curve and the average precision, and the CPU time of training and asking, a thread each.
+Reported are the area under the ROC curve, the average precision, and the CPU time of training and predicting, on one
+thread each.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ FOLDS, DRAWS = 5, 8
 
 
 def settings(name: str, method: str) -> dict[str, Any]:
-    """The config of a method on a data set; EVON steps five times as far, as everywhere in the book."""
+    """Return the config of a method on a data set; EVON's learning rate is five times IVON's, as in the whole book."""
     lr = LR[name][METHODS_BY_NAME[method].variational] * (5 if method == "evon" else 1)
     return {"method": method, "lr": lr, **METHODS[method]}
 
@@ -70,7 +71,7 @@ Asked = dict[str, tuple[np.ndarray, float]]
 
 
 def asked(config: RunConfig, data: RunData, part: str) -> Asked:
-    """Train, and return the probabilities (S, N, K) of a part by each way to ask, with the CPU time of both."""
+    """Train, and return the probabilities (S, N, K) of a part by each way to predict, with the CPU time of both."""
     start, found = time.process_time(), {}
     with tempfile.TemporaryDirectory() as folder:
         result = run(config, folder, data=data)
@@ -96,7 +97,7 @@ def asked(config: RunConfig, data: RunData, part: str) -> Asked:
 
 
 def measured(probabilities: np.ndarray, given: np.ndarray, wrong: np.ndarray, score: str) -> dict[str, float]:
-    """How well a score of `vlls.find_label_errors` finds the wrong labels."""
+    """Return how well a score of `vlls.find_label_errors` finds the wrong labels."""
     table = label_errors_from_probabilities(probabilities, given, score=score)
     found = np.empty(len(given))
     found[np.asarray(table["index"])] = np.asarray(table["score"])
@@ -104,14 +105,14 @@ def measured(probabilities: np.ndarray, given: np.ndarray, wrong: np.ndarray, sc
 
 
 def ranked(score: np.ndarray, wrong: np.ndarray) -> dict[str, float]:
-    """How well a score finds the wrong labels."""
+    """Return how well a score finds the wrong labels."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     return {"auroc": float(roc_auc_score(wrong, score)), "precision": float(average_precision_score(wrong, score))}
 
 
 def cell(name: str, errors: str, seed: int) -> dict[str, Any]:
-    """All rankings for one data set, kind of errors and seed."""
+    """Compute all rankings for one data set, kind of errors and seed."""
     from cleanlab.rank import get_label_quality_scores
 
     torch.set_num_threads(1)
@@ -120,7 +121,7 @@ def cell(name: str, errors: str, seed: int) -> dict[str, Any]:
         **DATA[name], **ERRORS[errors], seed=seed, eval_every=epochs, thorough_every=epochs, eval_samples=0
     )
     data = prepare(config.resolved())
-    data = replace(data, test=data.test.subset(np.arange(100)))  # the cost of testing is not what is compared
+    data = replace(data, test=data.test.subset(np.arange(100)))  # the cost of testing is not compared
     assert data.train.clean is not None
     given, wrong = data.train.given, data.train.given != data.train.clean
     rows, seconds = {}, {}
@@ -152,7 +153,7 @@ def cell(name: str, errors: str, seed: int) -> dict[str, Any]:
 
 
 def kept(task: tuple[str, str, int, Path]) -> dict[str, Any]:
-    """A cell, from its file if it is there."""
+    """Return a cell, from its file if it exists."""
     name, errors, seed, folder = task
     path = folder / f"{name}-{errors.replace(' ', '-').replace('%', 'per-cent')}-{seed}.json"
     if not path.exists():

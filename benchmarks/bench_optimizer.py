@@ -1,22 +1,22 @@
 """What does an optimizer's step cost, forward and backward passes aside?
 
-The parameters are ResNet-34's for 32 x 32 images (21,282,122 in 110 tensors), float32, with gradients that stay. In
-every round each method makes two iterations, in turn, in one process, of which the second is timed; quoted are medians
-and the ratio to AdamW fused.
+The parameters are ResNet-34's for 32 x 32 images (21,282,122 in 110 tensors), float32, with constant gradients. In
+every round each method makes two iterations, in turn, in one process, of which the second is timed; the table has
+medians and the ratio to AdamW fused.
 
 - sgd, adamw: torch's own; sgd with momentum 0.9.
-- sam: `vlls.SAM` over fused SGD, both of its passes; sam plain is a reference with a clone and a loop.
+- sam: `vlls.SAM` over fused SGD, both of its steps; sam plain is a reference with a clone and a loop.
 - ivon-opt: the public package, `with sampled_params(train=True)` and `step()`.
-- ivon: ours by executor; "default" is the one that it takes by itself. "context" is `sampled_params(train=True)` and
+- ivon: ours by executor; "default" is the one that IVON chooses. "context" is `sampled_params(train=True)` and
   `step()`; "closure" is `step(closure)`; "kept" is `step()` within `keep_sampled()`, where the update draws the next
   sample. On a GPU the fused ones also run captured in a CUDA graph.
 
 The memory column is the peak beyond parameters and gradients, in bytes a parameter, of 4 iterations, on a CPU in a
-process of its own; there ivon-opt is timed alone as well, because in company it finds memory that others have mapped.
+separate process. There ivon-opt is timed alone as well, because beside other methods it reuses memory that they mapped.
 
-With `--host` the parameters are as many, of four entries each, so that arithmetic costs nothing: what is left is the
-time of the host, of Python mostly, given as time of the processor, which other programs do not change much. Before each
-step, and not timed, the gradients are others, at other addresses, as after `zero_grad()`.
+With `--host` there are as many parameters, of four entries each, so that arithmetic costs nothing. The remainder is the
+host's time, mostly Python's, given as processor time, which other programs hardly change. Before each step, not timed,
+the gradients are replaced by others at other addresses, as after `zero_grad()`.
 
     python benchmarks/bench_optimizer.py                 # every method, on the CPU and on a GPU if there is one
     python benchmarks/bench_optimizer.py --device cpu --rounds 5
@@ -45,7 +45,7 @@ Step = Callable[[], Any]
 
 
 def parameters(device: str) -> list[torch.nn.Parameter]:
-    """ResNet-34's parameters with constant gradients of a usual size."""
+    """Return ResNet-34's parameters with constant gradients of a usual size."""
     from torchvision.models import resnet34
 
     torch.manual_seed(0)
@@ -58,7 +58,7 @@ def parameters(device: str) -> list[torch.nn.Parameter]:
 
 
 class PlainSAM:
-    """Sharpness-aware minimization as one writes it down: the reference for SAM's cost."""
+    """Sharpness-aware minimization written plainly: the reference for SAM's cost."""
 
     def __init__(self, params: list[torch.nn.Parameter], base: torch.optim.Optimizer, rho: float = 0.05) -> None:
         self.params, self.base, self.rho = params, base, rho
@@ -75,7 +75,7 @@ class PlainSAM:
 
 
 def ivon(params: list[torch.nn.Parameter], how: str, **executor: bool) -> Step:
-    """One iteration of ours without the passes through a network."""
+    """Return one iteration of ours without the passes through a network."""
     optimizer = IVON(params, lr=0.1, ess=50_000.0, hess_init=0.9, weight_decay=1e-3, **executor)
 
     def context() -> None:
@@ -94,7 +94,7 @@ def ivon(params: list[torch.nn.Parameter], how: str, **executor: bool) -> Step:
 
 
 def captured(step: Step) -> Step:
-    """The same iteration as a CUDA graph, and with it all that the graph reads and writes."""
+    """Return the same iteration as a CUDA graph; it keeps all that the graph reads and writes."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -104,11 +104,11 @@ def captured(step: Step) -> Step:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
-    return lambda: (graph.replay(), step)[0]  # a step that was dropped would take its optimizer's memory along
+    return lambda: (graph.replay(), step)[0]  # dropping the step would free its optimizer's memory
 
 
 def ivon_opt(params: list[torch.nn.Parameter]) -> Step:
-    """The public package's iteration."""
+    """Return the public package's iteration."""
     import ivon as public
 
     optimizer = public.IVON(params, lr=0.1, ess=50_000.0, hess_init=0.9, weight_decay=1e-3)
@@ -122,7 +122,7 @@ def ivon_opt(params: list[torch.nn.Parameter]) -> Step:
 
 
 def methods(device: str) -> dict[str, Callable[[list[torch.nn.Parameter]], Step]]:
-    """Every method by its name in the table; each makes its iteration for its own parameters."""
+    """Return every method by its name in the table; each makes an iteration for given parameters."""
     sgd: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9}
     made: dict[str, Callable[[list[torch.nn.Parameter]], Step]] = {
         "adamw fused": lambda p: torch.optim.AdamW(p, fused=True).step,
@@ -159,7 +159,7 @@ def _sam(params: list[torch.nn.Parameter], *, foreach: bool, **base: Any) -> Ste
 
 
 def seconds(step: Step, device: str, repeats: int = 1) -> float:
-    """Wall time of one iteration."""
+    """Return the wall time of one iteration."""
     synchronize(torch.device(device))
     start = time.perf_counter()
     for _ in range(repeats):
@@ -169,7 +169,7 @@ def seconds(step: Step, device: str, repeats: int = 1) -> float:
 
 
 def peak_bytes(name: str, device: str, threads: int) -> tuple[float, float]:
-    """Peak bytes a parameter beyond parameters and gradients, and the seconds of an iteration alone in its process."""
+    """Return peak bytes a parameter beyond parameters and gradients, and the seconds of an iteration alone."""
     torch.set_num_threads(threads)
     params = parameters(device)
     numel = sum(p.numel() for p in params)
@@ -189,7 +189,7 @@ def peak_bytes(name: str, device: str, threads: int) -> tuple[float, float]:
 
 
 def measure(device: str, rounds: int, only: list[str] | None) -> list[dict[str, Any]]:
-    """Times of all methods by alternating rounds, then memory, each method in a process of its own."""
+    """Measure times of all methods by alternating rounds, then memory, on a CPU each method in a separate process."""
     repeats = 1 if device == "cpu" else 20
     chosen = {name: make for name, make in methods(device).items() if only is None or name in only}
     steps: dict[str, Step] = {}
@@ -205,7 +205,7 @@ def measure(device: str, rounds: int, only: list[str] | None) -> list[dict[str, 
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
-            step()  # not timed: it finds memory and caches as the method before it left them
+            step()  # not timed: it starts with the memory and caches of the method before
             times[name].append(seconds(step, device, repeats))
     steps.clear()
     base = statistics.median(times["adamw fused"])
@@ -241,7 +241,7 @@ HOST = ("adamw fused", "ivon default, context", "ivon default, closure", "ivon f
 
 
 def measure_host(device: str, rounds: int) -> list[dict[str, Any]]:
-    """The host's time of a step over many small parameters, by alternating rounds."""
+    """Measure the host's time of a step over many small parameters, by alternating rounds."""
     makers = methods(device)
     groups = {name: [torch.nn.Parameter(torch.ones(4, device=device)) for _ in range(110)] for name in HOST}
     for params in groups.values():
@@ -266,7 +266,7 @@ def measure_host(device: str, rounds: int) -> list[dict[str, Any]]:
 
 
 def _give_gradients(params: list[torch.nn.Parameter]) -> None:
-    """Other memory than that of the last gradients, which are still there."""
+    """Set gradients in new memory, while the last ones still exist."""
     for p, new in zip(params, [torch.full_like(p, 1e-3) for p in params], strict=True):
         p.grad = new
 

@@ -1,4 +1,4 @@
-"""In which settings does IVON learn its covariance, and at which accuracy and calibration?
+"""In which settings does IVON learn its covariance, and with which accuracy and calibration?
 
     python benchmarks/bench_regimes.py                        # digits, two seeds, half an hour on a CPU
     python benchmarks/bench_regimes.py --data mnist --seeds 1 # needs MNIST ($VLLS_DATA), an hour on a CPU
@@ -9,13 +9,13 @@ as ``mnist``), batches of 50, with symmetric errors at 40 % and with right label
 for each the first Hessians 0.001, 0.01, 0.1, 0.9 and the one at which the posterior begins as wide as the paper's;
 β2 = 1 - 2/T.
 
-A row of ``book/results/regimes.csv`` is a run. Rows that are there are not made again: a run that was stopped goes on
-where it was, and further data and seeds are added. Beside the usual measures stand those of the *drift*: the quadratic
-term that keeps IVON's Hessian positive adds ess (1 - β2)²/2 times the squared gradient in every step, whatever the
-curvature is. ``hess_mean`` and ``drift_mean`` are means over the weights at the end of Hessian and drift,
-``drift_share`` is the learned share of the median weight if nothing but the drift were learned, and ``drift_rank`` the
-rank correlation, over the weights, of the Hessian with the drift. Beside the map, for digits: four ``live`` cells that
-the book trains again, ``clipped`` ones with ``hess_clip``, and ``long`` ones of 200 epochs.
+A row of ``book/results/regimes.csv`` is a run. Existing rows are not made again: the script goes on where it was
+stopped, and adds further data and seeds. Beside the usual metrics are those of the *drift*: the quadratic term that
+keeps IVON's Hessian positive adds ess (1 - β2)²/2 times the squared gradient in every step, whatever the curvature is.
+``hess_mean`` and ``drift_mean`` are means over the weights, at the end, of Hessian and drift; ``drift_share`` is the
+learned share of the median weight if nothing but the drift were learned; ``drift_rank`` is the rank correlation, over
+the weights, of the Hessian with the drift. Beside the map, for digits: four ``live`` cells that the book trains again,
+``clipped`` ones with ``hess_clip``, and ``long`` ones of 200 epochs.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ COLUMNS += "seconds device torch vlls commit date key".split()
 
 @dataclass(frozen=True)
 class Cell:
-    """A run: its place in the map, and what makes it another than those of the map.
+    """A run: its place in the map, and how it differs from the runs of the map.
 
     Attributes:
         dataset: digits or mnist.
@@ -71,8 +71,8 @@ class Cell:
         ratio: ess / N.
         start: h_0, or ``"matched"`` for a posterior that begins as wide as the paper's.
         seed: of the run.
-        protocol: that of the data set, or in one word how it differs from it.
-        epochs: other than the protocol's.
+        protocol: the data set's, or one word for the difference from it.
+        epochs: None for the protocol's.
         clip: bound on the estimate of the Hessian.
     """
 
@@ -100,7 +100,7 @@ def config_of(cell: Cell) -> RunConfig:
 
 
 class Drift:
-    """What the quadratic term adds to an IVON's Hessian, summed while it is trained in this block."""
+    """The sum that the quadratic term adds to an IVON's Hessian while it is trained in this block."""
 
     def __enter__(self) -> Drift:
         self._momentum: dict[Tensor, Tensor] = {}
@@ -121,7 +121,7 @@ class Drift:
                 self._momentum[param], self._squares[param] = momentum, group["beta2"] * before + grad.square()
 
     def measures(self) -> dict[str, float]:
-        """Means over the weights of Hessian and drift, and the share and the ranks that the drift alone would give."""
+        """Return means over the weights of Hessian and drift, the drift's learned share, and its rank correlation."""
         group = self._optimizer.param_groups[0]
         hess, squares = (
             torch.cat([found[param].double().flatten() for param in group["params"]])
@@ -155,7 +155,7 @@ def live_cells() -> list[Cell]:
 
 
 def measured(cell: Cell) -> dict[str, Any]:
-    """Train a cell; return its row of the table: its place, its measures and how it was made."""
+    """Train a cell; return its row of the table: its place, its metrics and its provenance."""
     with Drift() as drift, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the noise is")  # some cells are there to show that
         result = run(config_of(cell), device="cpu")
@@ -164,7 +164,7 @@ def measured(cell: Cell) -> dict[str, Any]:
 
 
 def row_of(result: RunResult) -> dict[str, Any]:
-    """A row of the table without the cell's place and the drift."""
+    """Return a row of the table without the cell's place and the drift."""
     config, machine = result.config, result.machine
     row: dict[str, Any] = {name: getattr(config, name, None) for name in COLUMNS}
     row |= {name: result.final.get(name) for name in (*SHARES, *STDS, *METRICS, "memorised")}
@@ -177,7 +177,7 @@ def row_of(result: RunResult) -> dict[str, Any]:
 
 
 def add_row(path: Path, row: dict[str, Any]) -> None:
-    """Write a row into the table, in order; what others have added since is kept."""
+    """Write a row into the table, in order; rows that others have added since are kept."""
     rows = [pd.read_csv(path, dtype=str)] if path.exists() else []
     table = pd.concat([*rows, pd.DataFrame([row], columns=COLUMNS).astype(object)], ignore_index=True)
     table = table.drop_duplicates("key", keep="last")

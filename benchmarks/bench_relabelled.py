@@ -5,12 +5,12 @@
 
 2,000 images of MNIST at half resolution (14×14), the 3-layer CNN, 15 epochs, batches of 50. IVON's posterior begins as
 wide as the paper's, and its Hessian forgets its start as in the paper's runs (β2 = 1 − 2/steps). For every kind and
-rate of label errors and every seed it ranks the training images by scores of their being relabelled and gives each
-score's area under the ROC curve:
+rate of label errors and every seed, scores rank the training images by suspicion of a changed label. The record has
+each score's area under the ROC curve:
 
 - noise: magnitude of IVON's label noise (rank 3), which does not look at the label;
 - disagreement: 1 - E_q p(given label), from the same noise;
-- loss: cross-entropy of the given label at IVON's mean, and that of a network trained by SGD;
+- loss: cross-entropy of the given label, at IVON's mean and under a network trained by SGD;
 - entropy: of IVON's posterior predictive distribution;
 - self-confidence: cleanlab's, from out-of-sample predictions of networks trained by SGD (two-fold cross-validation).
 """
@@ -46,7 +46,7 @@ NUM, BATCH = 2000, 50
 
 
 def train(x: Tensor, y: Tensor, *, variational: bool, epochs: int, seed: int) -> tuple[nn.Module, Any]:
-    """A network trained by IVON or by SGD with momentum, and the optimizer; cosine schedule after a short warm-up."""
+    """Train a network by IVON or by SGD with momentum, on a cosine schedule after a short warm-up; return both."""
     torch.manual_seed(seed)
     model, steps = cnn3(image_size=14), epochs * (len(x) // BATCH)
     if variational:
@@ -73,12 +73,12 @@ def train(x: Tensor, y: Tensor, *, variational: bool, epochs: int, seed: int) ->
 
 @torch.no_grad()
 def probabilities(model: nn.Module, x: Tensor) -> Tensor:
-    """Predictions, (N, K)."""
+    """Return predictions, (N, K)."""
     return torch.cat([model(part).softmax(1) for part in x.split(500)])
 
 
 def out_of_sample(x: Tensor, y: Tensor, epochs: int, seed: int) -> Tensor:
-    """Predictions for each half by a network trained on the other."""
+    """Return predictions for each half by a network trained on the other."""
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     halves, found = order.chunk(2), torch.empty(len(x), 10)
     for seen, held in (halves, halves[::-1]):
@@ -88,7 +88,7 @@ def out_of_sample(x: Tensor, y: Tensor, epochs: int, seed: int) -> Tensor:
 
 
 def cell(kind: str, rate: float, seed: int, epochs: int, images: Tensor, clean_all: np.ndarray) -> dict[str, Any]:
-    """All scores for one kind and rate of errors and one seed."""
+    """Compute all scores for one kind and rate of errors and one seed."""
     rows = np.sort(np.random.default_rng(seed).permutation(len(clean_all))[:NUM])
     x, clean = images[torch.from_numpy(rows)], torch.from_numpy(clean_all[rows])
     # the rates of the classes are kappa + beta i, i = 1..10: with these two their mean is the rate

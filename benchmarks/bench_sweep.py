@@ -6,8 +6,8 @@
 
 The first cells of Figure 5, which are IVON, SGD, LS and SAM at seed 0, are done from scratch in a new folder: one at a
 time, several side by side in a process each (``--isolate``), and as many in threads of one process (``--no-isolate``),
-in turn in every round. The start of the processes and their imports is part of the time, as in a sweep. Quoted are
-medians over the rounds.
+in turn in every round. The start of the processes and their imports is part of the time, as in a sweep. Medians over
+the rounds are reported.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def arguments_of() -> argparse.Namespace:
 
 
 def runs_per_hour(arguments: argparse.Namespace, number: int, isolate: bool) -> float:
-    """Throughput of one sweep from scratch."""
+    """Return the throughput of one sweep from scratch."""
     with tempfile.TemporaryDirectory() as folder:
         executor = LocalExecutor(arguments.device, number, isolate=isolate)
         done = sweep("fig5", protocol=arguments.protocol, results=folder, executor=executor, root=arguments.data)

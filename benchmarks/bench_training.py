@@ -4,10 +4,10 @@
     python benchmarks/bench_training.py --device cuda         # on a GPU: ResNet-34 on images of CIFAR-10's size
     python benchmarks/bench_training.py --quick               # to try the script
 
-The plain loop is what one writes first: torchvision's transforms in a DataLoader, float32, IVON from the public
+The plain loop is the obvious first version: torchvision's transforms in a DataLoader, float32, IVON from the public
 package. All train the same model with the same batch on the same made-up images, in alternating rounds of one process;
-medians are compared. On a GPU it also measures the device's matrix peak, what share of it is used, the engine with a
-compiled network, and several runs side by side, each in a thread and on a stream of its own, as a sweep does them.
+medians are compared. On a GPU it also measures the device's matrix peak, the share of it that is used, the engine with
+a compiled network, and several runs side by side, each with its own thread and stream, as a sweep does them.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ PAPER_IMAGES = 200 * 50_000  # of a run on CIFAR-10
 
 
 def made_up(dataset: str, count: int = 10_000) -> RunData:
-    """Random images and labels of a data set's shape: speed does not depend on what they show."""
+    """Return random images and labels of a data set's shape: speed does not depend on their content."""
     rng = np.random.default_rng(0)
     shape = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar10": (32, 32, 3)}[dataset]
     images = Images(rng.integers(0, 256, (count, *shape), dtype=np.uint8), rng.integers(0, 10, count), None)
     return RunData(train=images, validation=None, test=images, classes=tuple("0123456789"), skipped=0)
 
 
-# ---------------------------------------------------------------------- what is compared
+# ---------------------------------------------------------------------- the ways to train
 class Plain(Dataset):
-    """The images as people hand them to a DataLoader."""
+    """The images in the usual form for a DataLoader."""
 
     def __init__(self, data: RunData) -> None:
         self.images, self.labels = data.train.images, data.train.given
@@ -125,7 +125,7 @@ class Engine:
 
 
 def images_per_second(thing: Any, device: torch.device, seconds: float) -> float:
-    """Steps for about so many seconds; the device is waited for at both ends."""
+    """Return the throughput over about this many seconds; waits for the device at both ends."""
     synchronize(device)
     began, steps = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
@@ -138,7 +138,7 @@ def images_per_second(thing: Any, device: torch.device, seconds: float) -> float
 
 # ---------------------------------------------------------------------- ceilings
 def flops_per_image(config: RunConfig, data: RunData) -> float:
-    """Floating-point operations of a forward and backward pass, an image."""
+    """Return the floating-point operations of a forward and backward pass, per image."""
     size, channels = data.train.images.shape[1], data.train.images.shape[3]
     model = build(config.model, 10, in_channels=channels, image_size=size)
     with FlopCounterMode(display=False) as counter:
@@ -147,7 +147,7 @@ def flops_per_image(config: RunConfig, data: RunData) -> float:
 
 
 def matrix_peak(device: torch.device) -> float:
-    """FLOP/s of a large bfloat16 matrix product, the median of ten."""
+    """Return the FLOP/s of a large bfloat16 matrix product, the median of ten."""
     n = 8192
     a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
     times = []
@@ -162,7 +162,7 @@ def matrix_peak(device: torch.device) -> float:
 
 # ---------------------------------------------------------------------- several runs side by side
 def side_by_side(count: int, config: RunConfig, device: torch.device, seconds: float, **how: bool) -> float:
-    """Images a second of ``count`` runs together, each in a thread of this process and on a stream of its own."""
+    """Return the images a second of ``count`` runs together, each with its own thread and stream in this process."""
     data, barrier = made_up(config.dataset), threading.Barrier(count)
 
     def one(_: int) -> float:
@@ -215,7 +215,7 @@ def main() -> None:
 
 
 def compare(dataset: str, device: torch.device, workers: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Throughput of each way to train on images of a data set's size."""
+    """Measure the throughput of each way to train on images of a data set's size."""
     cuda = device.type == "cuda"
     config = RunConfig(dataset=dataset, method="ivon", batch_size=50, epochs=200).resolved()
     data = made_up(dataset)
@@ -262,7 +262,7 @@ def compare(dataset: str, device: torch.device, workers: int, arguments: argpars
 
 
 def on_gpu(speed: float, flops: float, device: torch.device) -> dict[str, float]:
-    """Epoch and run times, and the share of the matrix peak."""
+    """Return epoch and run times, and the share of the matrix peak."""
     peak = matrix_peak(device)
     print(f"  matrix peak {peak / 1e12:.0f} TFLOP/s; {flops / 1e9:.2f} GFLOP an image; used {speed * flops / peak:.1%}")
     print(f"  an epoch of 50,000 images {50_000 / speed:.1f} s, 200 epochs {PAPER_IMAGES / speed / 60:.1f} min")

@@ -1,4 +1,4 @@
-"""Which numbers of the benchmarks' records the book shows, and the project's own goals for them (appendix on cost)."""
+"""The numbers of the benchmarks' records that the book shows, and the project's goals for them (appendix on cost)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Quantity:
 
     Attributes:
         record: the file's name without ``.json``.
-        what: what is compared; quantities with the same ``what`` have the same unit and are drawn together.
-        name: whose number it is.
+        what: the subject; quantities with the same ``what`` have the same unit and are drawn together.
+        name: the method or setting that the number belongs to.
         unit: the unit.
         path: steps to the number: a key, a pair (key, value) that picks a row of a list, or a function.
         over: steps to the number that it is divided by, if any.
-        goal: the bound that the project has set itself, if any.
-        stretch: a harder one, if any.
+        goal: the project's own bound, if any.
+        stretch: a harder bound, if any.
         at_least: whether the goal is a lower bound.
     """
 
@@ -40,7 +40,7 @@ class Quantity:
     at_least: bool = False
 
 
-# ---------------------------------------------------------------------- what is in the records
+# ---------------------------------------------------------------------- the numbers
 def _optimizer(device: str) -> Iterable[Quantity]:
     record, where = f"optimizer-{device}", "CPU" if device == "cpu" else "GPU"
     context, closure, kept = (f"ivon fused, {how}" for how in ("context", "closure", "kept"))
@@ -162,7 +162,7 @@ def _classes(device: str) -> Iterable[Quantity]:
 
 
 def _most(numbers: Mapping[str, Any]) -> Any:
-    """The largest throughput of several runs side by side."""
+    """Return the largest throughput of several runs side by side."""
     return max(value for count, value in numbers.items() if int(count) > 1)
 
 
@@ -245,7 +245,7 @@ def _largest(start: str) -> Callable[[Mapping[str, float]], float]:
 
 
 def _together(quantities: Iterable[Quantity]) -> tuple[Quantity, ...]:
-    """In order of first appearance, what is compared side by side."""
+    """Return the quantities with those of one subject together, in order of first appearance."""
     groups: dict[str, list[Quantity]] = {}
     for quantity in quantities:
         groups.setdefault(quantity.what, []).append(quantity)

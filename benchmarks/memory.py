@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def resident_bytes() -> int:
-    """Current resident memory of this process; its peak where the system does not tell the current one."""
+    """Return the current resident memory of this process, or its peak if the system does not report the current one."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * resource.getpagesize()
@@ -19,7 +19,7 @@ def resident_bytes() -> int:
 
 
 class PeakMemory:
-    """Samples resident memory every millisecond in a thread of its own."""
+    """Samples resident memory every millisecond in a separate thread."""
 
     def __enter__(self) -> PeakMemory:
         self.peak, self._stop = resident_bytes(), threading.Event()

@@ -1,10 +1,10 @@
-"""The few digits of MNIST that stand on the front page, in the README and at the head of Chapters 7 and 13.
+"""The digits of MNIST that are shown on the front page, in the README and at the beginning of Chapters 7 and 13.
 
     python benchmarks/mnist_pictures.py          # some minutes on a CPU; writes book/results/mnist_pictures.json
 
-Three runs of IVON on 6,000 images: at the paper's setting and with a learned posterior on the right labels, whose label
-noise is that of all these images, and at the paper's setting on labels of which a fifth are wrong, which that one run
-finds. The record holds the pixels of the images that are shown; a test compares them with the data set.
+There are three runs of IVON on 6,000 images. Two are on right labels, at the paper's setting and with a learned
+posterior, and give the label noise of all images. The third is at the paper's setting on labels of which a fifth are
+wrong, and finds them. The record holds the pixels of the images that are shown; a test compares them with the data set.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ SETTING: dict[str, Any] = {"dataset": "mnist", "method": "ivon", "train_size": 6
 POSTERIORS = {"paper": "the paper's σ₀", "learned": "learned Σ"}
 WRONG, ALPHA = 0.2, 0.1
 SMOOTHING = float(LabelSmoothingLoss(ALPHA).label_noise(torch.zeros(1, 10), torch.tensor([0])).norm())  # of each label
-NOISY, DOUBTED = 10, 12  # images that are shown: at each end of the order, and of the labels in doubt
-EVERY = 10  # of the noise in order one value in so many is kept
+NOISY, DOUBTED = 10, 12  # images that are shown: at each end of the order, and with doubtful labels
+EVERY = 10  # one of this many values of the ordered noise is kept
 
 
 def trained(data: Path | None, **fields: Any) -> LoadedRun:
@@ -39,12 +39,12 @@ def trained(data: Path | None, **fields: Any) -> LoadedRun:
 
 
 def picture(loaded: LoadedRun, row: int, **facts: Any) -> dict[str, Any]:
-    """An image of the training set: facts about it, and its pixels."""
+    """Return an image of the training set: facts about it, and its pixels."""
     return {**facts, "pixels": base64.b64encode(np.ascontiguousarray(loaded.data.train.images[row])).decode()}
 
 
 def noisy_and_clear(loaded: LoadedRun) -> dict[str, Any]:
-    """The label noise of all images in order, and the images at both ends."""
+    """Return the label noise of all images in order, and the images at both ends."""
     table = vlls.rank_examples(
         loaded.model, loaded.posterior, loaded.images("train"), loaded.data.train.clean, curvature_pairs=4
     )
@@ -65,7 +65,7 @@ def noisy_and_clear(loaded: LoadedRun) -> dict[str, Any]:
 
 
 def in_doubt(loaded: LoadedRun) -> dict[str, Any]:
-    """The labels that the run doubts most, and how many of the wrong ones are among the first of its list."""
+    """Return the labels that the run doubts most, and how many wrong ones are among the first of its list."""
     train = loaded.data.train
     table = vlls.find_label_errors(loaded.model, loaded.posterior, loaded.images("train"), train.given)
     order, wrong = np.asarray(table["index"]), np.asarray(train.given != train.clean)

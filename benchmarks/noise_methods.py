@@ -27,7 +27,7 @@ OURS: dict[str, dict[str, Any]] = {
     "monte carlo, 16 draws": {"method": "monte_carlo", "num_samples": 16},
     "monte carlo, 64 draws": {"method": "monte_carlo", "num_samples": 64},
 }
-# of interest for their error only: they cost what the one of the same name does
+# of interest for their error only: they cost as much as the method of the same name
 ALSO: dict[str, dict[str, Any]] = {
     "exact, no push (Eq. 20)": {"method": "exact", "linear": True, "curvature_pairs": 0},
     "exact, 16 pairs": {"method": "exact", "curvature_pairs": 16},
@@ -37,12 +37,12 @@ COVARIANCE, BACKPACK = "exact, covariance alone", "laplace-torch BackPACK"
 
 
 def ours(model: nn.Module, posterior: DiagonalPosterior, options: dict[str, Any]) -> Run:
-    """The whole label noise by one of our methods."""
+    """Return a function that computes the whole label noise by one of our methods."""
     return lambda x: label_noise_moments(model, posterior, x, **options)
 
 
 def laplace_torch(model: nn.Module, posterior: DiagonalPosterior, backend: str, chunk: int | None = None) -> Run:
-    """The functional variance of a diagonal Laplace approximation whose posterior is ours; in chunks or not."""
+    """Return a function for the functional variance of a diagonal Laplace whose posterior is ours; in chunks or not."""
     from laplace import DiagLaplace
     from laplace.curvature import BackPackGGN
 
@@ -61,7 +61,7 @@ def laplace_torch(model: nn.Module, posterior: DiagonalPosterior, backend: str, 
 
 
 def vmap_jacrev(model: nn.Module, posterior: DiagonalPosterior) -> Run:
-    """Every example's Jacobian by torch.func, and its product with the variances."""
+    """Return a function for every example's Jacobian by torch.func, and its product with the variances."""
     mean = posterior.mean
 
     def jacobian(example: Tensor) -> dict[str, Tensor]:
@@ -76,7 +76,7 @@ def vmap_jacrev(model: nn.Module, posterior: DiagonalPosterior) -> Run:
 
 
 def naive_loop(model: nn.Module, posterior: DiagonalPosterior) -> Run:
-    """A loop over examples and classes with autograd.grad, as one writes it first."""
+    """Return the obvious loop over examples and classes with autograd.grad."""
     names, weights = zip(*model.named_parameters(), strict=True)
     var = torch.cat([posterior.std[name].square().flatten() for name in names])
 
@@ -93,7 +93,7 @@ def naive_loop(model: nn.Module, posterior: DiagonalPosterior) -> Run:
 
 
 def methods(model: nn.Module, posterior: DiagonalPosterior, chunks: dict[str, int]) -> dict[str, Callable[[], Run]]:
-    """What makes each method, by its name in the table."""
+    """Return a builder of each method, by its name in the table."""
     made: dict[str, Callable[[], Run]] = {
         name: lambda options=options: ours(model, posterior, options) for name, options in OURS.items()
     }
@@ -108,6 +108,6 @@ def methods(model: nn.Module, posterior: DiagonalPosterior, chunks: dict[str, in
 
 
 def quiet() -> None:
-    """Leave out two warnings that are not about us: of torch's own jvp and laplace's imports, of BackPACK's hooks."""
+    """Suppress two warnings that our code does not cause: of torch's jvp and laplace's imports, of BackPACK's hooks."""
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
     warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)

@@ -6,10 +6,9 @@
 
 `ask` saves each run's probabilities of its own training images, and of the test images, at the mean of the weights and,
 for IVON, averaged over 8 draws. `measure` ranks the given labels by 1 - p(given) and by `score="bayes"` of
-`vlls.find_label_errors`, and tells the area under the ROC curve and the average precision; and the calibration on the
+`vlls.find_label_errors`, and reports the area under the ROC curve and the average precision; and the calibration on the
 test images, before and after `vlls.label_errors.fit_correction` with the probabilities of the training images. A file
-with `p_given_WAY` alone, for each training image, gives the first ranking only. Cells that are in the record already,
-of other runs, stay.
+with `p_given_WAY` alone, for each training image, gives the first ranking only. Cells of other runs stay in the record.
 """
 
 from __future__ import annotations
@@ -51,14 +50,14 @@ def ask(runs: list[Path], output: Path, device: str) -> None:
 
 
 def about(record: dict[str, Any]) -> dict[str, Any]:
-    """What a run is, for the cell."""
+    """Describe a run for its cell."""
     config, machine = record["config"], record["machine"]
     errors = config["labels"] or f"{config['corruption']} {100 * config['rate']:g} %"
     return {"errors": errors, "method": config["method"], "seed": config["seed"], "device": machine["device"]}
 
 
 def measure(path: Path) -> dict[str, Any]:
-    """The cell of a file."""
+    """Return the cell of a file."""
     saved = dict(np.load(path))
     cell: dict[str, Any] = {**json.loads(str(saved["about"])), "rankings": {}, "calibration": {}}
     given, wrong = saved["train_given"], saved["train_given"] != saved["train_clean"]
@@ -81,13 +80,13 @@ def measure(path: Path) -> dict[str, Any]:
 
 
 def normal(p: np.ndarray) -> np.ndarray:
-    """Probabilities that were kept in half precision, with rows that sum to 1 again."""
+    """Return probabilities that were kept in half precision, with rows that sum to 1 again."""
     wide = p.astype(np.float64)
     return wide / wide.sum(axis=1, keepdims=True)
 
 
 def calibration(p: np.ndarray, clean: np.ndarray) -> dict[str, float]:
-    """Accuracy and expected calibration error."""
+    """Return accuracy and expected calibration error."""
     found = classification_metrics(torch.from_numpy(p), torch.from_numpy(clean.astype(np.int64)))
     return {name: float(found[name]) for name in ("accuracy", "ece")}
 

@@ -1,8 +1,7 @@
-r"""The benchmarks' records as one table: what was measured, on what, and whether it meets the goal (appendix on cost).
+r"""The benchmarks' records as one table: measured numbers, devices, and whether goals are met (appendix on cost).
 
-Each script of ``benchmarks/`` writes one JSON file. ``QUANTITIES`` says which numbers of them the book shows and
-which goals the project has set itself. A record that is missing, damaged or of another form raises no error: its row
-says so.
+Each script of ``benchmarks/`` writes one JSON file. ``QUANTITIES`` lists the numbers that the book shows and the
+project's goals. A record that is missing, damaged or of another form raises no error: its row says so.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from pandas import DataFrame
 __all__ = ["MISSING", "benchmark_records", "cost_table", "goals_met", "made_with"]
 
 MISSING = "not measured"
-"""The status of what no record holds."""
+"""The status of a quantity that no record holds."""
 
 
 # ---------------------------------------------------------------------- reading
@@ -32,10 +31,10 @@ def benchmark_records(folder: str | os.PathLike[str]) -> DataFrame:
         folder: with the JSON files; it need not exist.
 
     Returns:
-        A row for each of ``QUANTITIES``: ``record``, ``what``, ``name``, ``value`` (NaN where there is none),
-        ``unit``, ``goal`` and ``stretch`` (NaN where there is none), ``at_least``, ``met`` and ``stretch_met`` (True,
-        False or None), ``status`` (``"measured"``, ``"not measured"``, or what is wrong with the record), and of the
-        record ``device``, ``torch``, ``date`` and ``protocol``. A JSON file that nothing here reads has a row as well.
+        A row for each of ``QUANTITIES``: ``record``, ``what``, ``name``, ``value`` (NaN if there is none),
+        ``unit``, ``goal`` and ``stretch`` (NaN if there is none), ``at_least``, ``met`` and ``stretch_met`` (True,
+        False or None), ``status`` (``"measured"``, ``"not measured"``, or the defect of the record), and the record's
+        ``device``, ``torch``, ``date`` and ``protocol``. A JSON file that nothing here reads has a row as well.
 
     Example:
         >>> table = benchmark_records("nowhere")
@@ -140,7 +139,7 @@ def _provenance(record: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-# ---------------------------------------------------------------------- telling
+# ---------------------------------------------------------------------- tables and sentences
 def cost_table(records: DataFrame) -> DataFrame:
     """Return some rows of ``benchmark_records`` as a table to read.
 
@@ -148,8 +147,8 @@ def cost_table(records: DataFrame) -> DataFrame:
         records: the rows.
 
     Returns:
-        Text, indexed by ``what`` and ``name``, with the ``measured`` number or why there is none, the ``goal``, and
-        whether it is ``met``.
+        Text, indexed by ``what`` and ``name``, with the ``measured`` number or the reason for its lack, the ``goal``,
+        and whether it is ``met``.
 
     Example:
         >>> cost_table(benchmark_records("nowhere"))["measured"].iloc[0]

@@ -1,4 +1,4 @@
-"""What every benchmark writes: one JSON file that says what was measured, with what, and when."""
+"""The record that every benchmark writes: one JSON file with numbers, machine, versions and date."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def write_record(path: Path, question: str, **measured: Any) -> None:
 
     Args:
         path: the JSON file.
-        question: the benchmark's docstring, of which the first line is kept.
-        **measured: what was measured and how.
+        question: the benchmark's docstring; its first line is kept.
+        **measured: the numbers and how they were measured.
     """
     threads = torch.get_num_threads()
     record = {

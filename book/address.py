@@ -2,7 +2,7 @@
 
 ``repository.url`` in ``_config.yml`` is the setting. While it is empty, the site has no links to a repository. With it come
 the buttons of Binder and Colab on every chapter, the links of the package, its README and its citation, and in every chapter a
-cell that installs what it needs when it is opened on Colab. ``make address URL=`` takes all of it away again.
+cell that installs the requirements when it is opened on Colab. ``make address URL=`` removes all of it again.
 """
 
 import argparse
@@ -37,7 +37,7 @@ if "google.colab" in sys.modules:
 
 
 def set_chapter(path: Path, url: str) -> None:
-    """Give a chapter the cell for Colab, or take it away for an empty address."""
+    """Add the cell for Colab to a chapter, or remove it if the address is empty."""
     notebook = nbformat.read(path, as_version=4)
     cells = [cell for cell in notebook.cells if TAG not in cell.metadata.get("tags", [])]
     if url:
@@ -62,7 +62,7 @@ def set_line(path: Path, pattern: str, line: str) -> None:
 
 
 def set_readme(path: Path, url: str) -> None:
-    """Have the README's links start at the address, as they must on a package index; without one, at the project."""
+    """Make the README's links start at the address, as a package index needs; without one they are relative."""
 
     def link(found: re.Match[str]) -> str:
         kind = "raw" if found[1].endswith(".png") else "blob"

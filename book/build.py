@@ -45,7 +45,7 @@ JUPYTER_BOOK = "import sys; sys.tracebacklimit = 0; from jupyter_book.cli.main i
 
 
 def fingerprint() -> str:
-    """Return a hash of what a chapter's outputs depend on beside its own cells."""
+    """Return a hash of everything that a chapter's outputs depend on besides its own cells."""
     digest = hashlib.sha256()
     read = (
         "vlls/**/*.py",
@@ -62,7 +62,7 @@ def fingerprint() -> str:
 
 
 def drop(*folders: Path) -> None:
-    """Remove folders, as far as they are there."""
+    """Remove those of the folders that exist."""
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -88,7 +88,7 @@ class Worker(ExecutionWorkerLocalMProc):
 
 
 def execute() -> None:
-    """Execute the chapters that are not in the cache, side by side; jupyter-book tells about those that fail."""
+    """Execute the chapters that are not in the cache, side by side; jupyter-book reports those that fail."""
     pages = re.findall(r"file: *(\S+)", (ROOT / "_toc.yml").read_text())
     chapters = [str(path) for page in pages if (path := ROOT / f"{page}.ipynb").exists()]
     cache = get_cache(CACHE)
@@ -102,14 +102,14 @@ def execute() -> None:
     jobs = [ProcessData(record.pk, record.uri, cache, CELL_TIMEOUT, False) for record in waiting]
     jobs.sort(key=lambda job: job.uri, reverse=True)  # the last chapters are the longest
     with tempfile.TemporaryDirectory() as left:  # killed kernels leave files
-        environment = {"OMP_NUM_THREADS": "1", "TMPDIR": left}  # each core has a chapter of its own
+        environment = {"OMP_NUM_THREADS": "1", "TMPDIR": left}  # each core executes one chapter
         with multiprocessing.Pool(initializer=os.environ.update, initargs=(environment,)) as pool:
             for _ in pool.imap_unordered(Worker(), jobs):
                 pass
 
 
 def execute_what_is_new() -> None:
-    """Execute the chapters that changed, and all of them where what they run with did."""
+    """Execute the chapters that changed, or all of them if the package, its data or a version has changed."""
     made_with = fingerprint()
     if not FINGERPRINT.exists() or FINGERPRINT.read_text() != made_with:
         print("The package or what it runs with is new: every chapter is executed.")
@@ -120,7 +120,7 @@ def execute_what_is_new() -> None:
 
 
 def settings() -> str:
-    """Return what all pages depend on."""
+    """Return the contents of the files that all pages depend on."""
     files = [
         ROOT / "_config.yml",
         ROOT / "_toc.yml",

@@ -1,6 +1,6 @@
-"""Strip from the chapters what must not be committed: ``make clean-notebooks``.
+"""Remove outputs, counts and other metadata from the chapters before a commit: ``make clean-notebooks``.
 
-Kept are sources, tags and, in cells that start with ``# NBVAL_CHECK_OUTPUT``, plain-text outputs.
+Sources and tags stay, and plain-text outputs of cells that start with ``# NBVAL_CHECK_OUTPUT``.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ METADATA = {
 
 
 def clean_output(output: NotebookNode) -> NotebookNode | None:
-    """Return the plain text of an output, or None where it has none that can be compared."""
+    """Return the plain text of an output, or None if it has none that can be compared."""
     if output.output_type == "stream":
         return output if output.name == "stdout" else None
     text = output.get("data", {}).get("text/plain")

@@ -1,8 +1,8 @@
 """Write the executed chapters, with their figures, into ``_build/notebooks``: a set to show on a code host.
 
 ``make notebooks`` calls this. The chapters in ``book`` are committed without outputs; these are for a branch or a folder
-that is published. Outputs come from the cache of ``make book``. Pictures are previews, and figures to move, whose scripts
-no code host runs, are left to the site.
+that is published. Outputs come from the cache of ``make book``. Pictures are previews. Interactive figures are left
+out, because code hosts run no scripts.
 """
 
 import base64
@@ -21,7 +21,7 @@ WIDTH = 800  # pixels of a preview
 
 
 def preview(encoded: str) -> str:
-    """Return a PNG in base64 as a smaller one, with 256 colours, on white where it is clear."""
+    """Return a smaller version of a PNG in base64, with 256 colours and a white background."""
     with Image.open(io.BytesIO(base64.b64decode(encoded))) as whole:
         whole = whole.convert("RGBA")
     picture = Image.new("RGB", whole.size, "white")

@@ -1,7 +1,7 @@
 """Make the book as a PDF: ``_build/vlls-book.pdf``.
 
 ``make pdf`` calls this. It needs LaTeX (xelatex) and takes the chapters' outputs from the cache that ``make
-book`` fills. What the site shows in motion, the PDF shows as it stands at the start.
+book`` fills. Interactive figures are shown in their initial state.
 """
 
 import os
@@ -15,7 +15,7 @@ import yaml
 
 import build
 
-WORK = build.BUILD / "pdf"  # a build of its own, so that the site's is left as it is
+WORK = build.BUILD / "pdf"  # a separate build, so that the site's stays unchanged
 LATEX = WORK / "_build" / "latex"
 PDF = build.BUILD / "vlls-book.pdf"
 PROGRAMS = ("xelatex", "makeindex", "kpsewhich")
@@ -68,7 +68,7 @@ def complete(tex: str, numbered: list[str]) -> str:
 
 
 def problems(log: str) -> list[str]:
-    """Return what a run of LaTeX complains of and a reader would stumble on."""
+    """Return the complaints in a log of LaTeX that concern a reader."""
     found = [
         f"{name} leads nowhere"
         for name in re.findall(r"(?:Reference|Hyper reference|Citation) `([^']*)'", log)

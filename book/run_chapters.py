@@ -1,6 +1,7 @@
-"""Execute the chapters with papermill, with their larger setting for a GPU if asked, and tell how long each took.
+"""Execute the chapters with papermill, with their larger setting for a GPU if asked, and report the time of each.
 
-``make run`` executes all of them as they stand, ``make run SETTING=gpu`` with what ``book/settings.yml`` says for a GPU.
+``make run`` executes all of them unchanged, ``make run SETTING=gpu`` with the parameters of ``gpu`` in
+``book/settings.yml``.
 The executed notebooks and ``times.json`` go to ``_build/run``. A failing chapter does not stop the others; the failures
 are listed at the end.
 """
@@ -33,7 +34,7 @@ def chosen(setting: str, names: list[str]) -> dict[Path, dict[str, object]]:
         names: beginnings of the chapters' names, such as ``09``; all of them if there are none.
 
     Raises:
-        ValueError: naming what there is, for an unknown setting or chapter.
+        ValueError: naming the choices, for an unknown setting or chapter.
     """
     settings = yaml.safe_load(SETTINGS.read_text())
     if setting != "default" and setting not in settings:
@@ -50,7 +51,7 @@ def chosen(setting: str, names: list[str]) -> dict[Path, dict[str, object]]:
 
 
 def execute(chapter: Path, parameters: dict[str, object], output: Path) -> str:
-    """Execute one chapter; return what went wrong, or nothing."""
+    """Execute one chapter; return the error, or nothing."""
     try:
         papermill.execute_notebook(
             chapter,

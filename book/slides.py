@@ -1,8 +1,8 @@
 """Make slides of Part I, ``_build/slides.html``, from the built site: a lecturer's kit.
 
 ``make slides`` calls this after ``make book``. Each chapter gives its title with its question, its numbered claims
-without their proofs, its figures with the first sentence of their captions, and its summary. The page stands beside the
-site and takes pictures and MathJax from there. The arrow keys turn it; printed, each slide has a page.
+without their proofs, its figures with the first sentence of their captions, and its summary. The page is beside the
+site and takes pictures and MathJax from there. The arrow keys change the slide; printed, each slide has a page.
 """
 
 import html
@@ -49,7 +49,7 @@ addEventListener("keydown", event => {
 
 
 def chapters() -> list[Path]:
-    """The built pages of Part I, in order."""
+    """Return the built pages of Part I, in order."""
     toc = (build.ROOT / "_toc.yml").read_text()
     part = toc.partition("Part I. Theory")[2].partition("- caption:")[0]
     return [build.HTML / f"{name}.html" for name in re.findall(r"file: *(\S+)", part)]
@@ -85,7 +85,7 @@ def slides_of(path: Path) -> list[tuple[str, str]]:
 
 
 def figure(image: Tag, cell: Tag | None) -> str:
-    """A figure with the first sentence of the caption below its cell."""
+    """Return a figure with the first sentence of the caption below its cell."""
     below = cell.find_next_sibling() if cell is not None else None
     drawn = isinstance(below, Tag) and below.name == "figure"
     text = below.select_one(".caption-text") if drawn else None
@@ -95,7 +95,7 @@ def figure(image: Tag, cell: Tag | None) -> str:
 
 
 def text_of(tag: PageElement | None) -> str:
-    """The text of a tag without the sign of its link."""
+    """Return the text of a tag without the sign of its link."""
     return "" if tag is None else " ".join(tag.get_text().replace("#", "").split())
 
 

@@ -1,8 +1,8 @@
-"""Take from a built site what no page of it asks for, so that its pages load quickly.
+"""Remove from a built site everything that none of its pages needs, so that they load quickly.
 
-``book/build.py`` calls :func:`slim` after each build, which also mends what a screen reader or a browser without
-JavaScript would stumble on. The theme brings a style sheet of 400 kB, two thousand icons and a
-full MathJax; a page of this book needs a tenth of that. What is done twice to a page or a file changes nothing more.
+``book/build.py`` calls :func:`slim` after each build. It also corrects errors that affect screen readers and browsers
+without JavaScript. The theme brings a style sheet of 400 kB, two thousand icons and a full MathJax; a page of this book
+needs a tenth of that. A second call changes nothing.
 """
 
 import re
@@ -16,7 +16,7 @@ from fontTools import subset
 from fontTools.ttLib import TTFont
 from PIL import Image
 
-# Parts of MathJax and of the theme that no page asks for
+# Parts of MathJax and of the theme that no page loads
 UNUSED = (
     *(
         f"mathjax/{name}"
@@ -44,7 +44,7 @@ MATHJAX = (
     "a11y/assistive-mml",
 )
 PRELOAD = "MathJax.loader.preLoad('core', 'input/tex', 'output/chtml', 'output/chtml/fonts/tex.js', 'a11y/assistive-mml');"
-# Scripts and styles by a part of their name, and what a page must have in it to need them
+# Scripts and styles by a part of their name, and a pattern that matches the pages that need them
 NEEDED_BY = {
     r"searchtools|language_data|searchindex": r'id="search-results"',
     r"clipboard|copybutton": r"<pre\b",
@@ -62,7 +62,7 @@ REFERENCE = re.compile(
 # place of those that can be seen.
 TOP_BAR = re.compile(r'(<header id="pst-header"[^>]*>).*?(?=</header>)', re.DOTALL)
 KEPT_SPACE = re.compile(r"(<(pre|script|style|textarea)\b.*?</\2>)", re.DOTALL)
-# What the theme and sphinx-proof leave wrong for those who cannot see the page or point at it
+# Errors of the theme and of sphinx-proof that affect screen readers or the keyboard
 MENDED = (
     (
         '<summary><span class="toctree-toggle"',
@@ -93,7 +93,7 @@ The <a href="ROOTbook/intro.html#map">map</a> leads to every chapter.</p></noscr
 """
 NAMES = re.compile(r"[\w-]+")
 WOFF2 = re.compile(r'url\([^)]*\.woff2"?\)\s*format\("woff2"\),\s*')
-# A custom property and its value, up to what ends the declaration
+# A custom property and its value, up to the end of the declaration
 PROPERTY = re.compile(
     r"""(?<=[{;])\s*(?P<name>--[\w-]+):(?:[^;{}"']|"[^"]*"|'[^']*')*(?:;|(?=\}))"""
 )
@@ -139,11 +139,11 @@ def bundle(mathjax: Path) -> None:
 
 # ------------------------------------------------------------------ pages
 def light(page: str, folder: Path) -> str:
-    """Return a page without the scripts and styles that it has no use for; its pictures get their sizes.
+    """Return a page without the scripts and styles that it does not need; its pictures get their sizes.
 
     Args:
         page: the HTML.
-        folder: where the page is, from which the addresses of its pictures count.
+        folder: of the page; addresses of its pictures are relative to it.
     """
 
     def kept(reference: re.Match[str]) -> str:
@@ -169,7 +169,9 @@ def light(page: str, folder: Path) -> str:
     ):
         article = '<article class="bd-article">'
         text = text.replace(article, f"{article}\n{NO_SCRIPT.replace('ROOT', root[1])}")
-    pieces = KEPT_SPACE.split(text)  # text, what keeps its space, the name of its tag, text, ...
+    pieces = KEPT_SPACE.split(
+        text
+    )  # text, an element whose spaces count, the name of its tag, text, ...
     pieces[::3] = [re.sub(r"\n\s+", "\n", piece) for piece in pieces[::3]]
     del pieces[2::3]
     return "".join(pieces)
@@ -179,8 +181,8 @@ def light(page: str, folder: Path) -> str:
 def to_webp(path: Path) -> None:
     """Store a picture as WebP, which takes half of the bytes.
 
-    It gets a palette of 256 colours, unless more than one pixel in 500 would be seen to change; nothing else is lost.
-    What shows the page's ground keeps all of its colours.
+    It gets a palette of 256 colours, unless more than one pixel in 500 would change visibly; nothing else is lost.
+    Transparent pictures keep all of their colours.
     """
     with Image.open(path) as picture:
         kept = picture.convert("RGBA")
@@ -209,7 +211,7 @@ def names_in(pages: list[Path], scripts: list[Path]) -> set[str]:
 
 
 def purge(sheet: str, names: set[str]) -> str:
-    """Return a style sheet without comments and without the rules for classes and identifiers that are not there."""
+    """Return a style sheet without comments and without the rules for unused classes and identifiers."""
     sheet = sheet.replace("div#proof", "div.is-proof")
     sheet = WOFF2.sub("", sheet)  # of the icons' fonts, the other format is shortened
     return "".join(
@@ -218,7 +220,7 @@ def purge(sheet: str, names: set[str]) -> str:
 
 
 def forget_unused_properties(sheets: list[Path], names: set[str]) -> None:
-    """Take from style sheets the custom properties that none of them uses, until there are no more of them."""
+    """Remove from style sheets the custom properties that none of them uses, until all that are left are used."""
     texts = {path: path.read_text(encoding="utf-8") for path in sheets}
     used: set[str] | None = None
     while used != (
@@ -233,7 +235,7 @@ def forget_unused_properties(sheets: list[Path], names: set[str]) -> None:
 
 
 def rules(nodes: list[tinycss2.ast.Node], names: set[str]) -> list[str]:
-    """Return the rules of a style sheet, or of a block in one, that some element could obey."""
+    """Return the rules of a style sheet, or of a block in one, that could apply to an element."""
     kept = []
     for node in nodes:
         if node.type == "qualified-rule":
@@ -271,7 +273,7 @@ def alternatives(prelude: list[tinycss2.ast.Node]) -> list[list[tinycss2.ast.Nod
 
 
 def wanted(selector: list[tinycss2.ast.Node]) -> set[str]:
-    """Return the classes and identifiers that an element must have, itself or around it, to obey a selector."""
+    """Return the classes and identifiers that an element or its ancestors must have to match a selector."""
     found = {token.value for token in selector if token.type == "hash"}
     pairs = pairwise(selector)
     return found | {name.value for dot, name in pairs if dot == "." and name.type == "ident"}
@@ -283,7 +285,7 @@ def declarations(content: list[tinycss2.ast.Node]) -> str:
 
 
 def only_icons(path: Path, icons: set[int]) -> None:
-    """Leave in a font the characters of these code points alone."""
+    """Keep in a font only the characters of these code points."""
     with TTFont(path) as font:
         if set(font.getBestCmap() or ()) <= icons:  # none, where no icon was asked for before
             return

@@ -1,4 +1,4 @@
-"""Tells the reader of a chapter which cell makes a name that is missing, when cells were run out of order.
+"""Tell the reader of a chapter which cell defines a missing name, if cells were run out of order.
 
 ``make lab`` names this file in ``PYTHONSTARTUP``: IPython executes it in every kernel that starts, among the reader's own
 names, so it leaves none behind. Where it is not used, a ``NameError`` looks as it always does.
@@ -12,8 +12,8 @@ def _explain_missing_names(shell):
     from pathlib import Path
 
     def made_in(name):
-        """Return the number of the first cell that makes the name, as JupyterLab counts them, and its first line."""
-        try:  # the server puts the notebook's path there; it may have been moved or changed since
+        """Return the number of the first cell that defines the name, as JupyterLab counts them, and its first line."""
+        try:  # the server's path of the notebook, which may have been moved or changed since
             notebook = json.loads(Path(os.environ["JPY_SESSION_NAME"]).read_text(encoding="utf-8"))
             cells = notebook["cells"]
         except (KeyError, OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Models and posteriors for the tests of label noise and predictions, and what dense algebra says of them.
+"""Models and posteriors for the tests of label noise and predictions, and references by dense algebra.
 
 `CASES` is every model under every posterior. A new posterior is a line of `POSTERIORS`, a new model one of `MODELS`.
 """
@@ -70,12 +70,12 @@ def linear():
 
 
 def chain(*layers):
-    """Layers and three logits of what they return, not linear."""
+    """Return layers with three logits of their output, not linear."""
     return nn.Sequential(*layers, nn.Flatten(), nn.Tanh(), nn.LazyLinear(3))
 
 
 def hidden(call, **modules):
-    """A body whose four outputs three logits look at."""
+    """Return a body with four outputs, which three logits read."""
     return Net(lambda m, x: m.out(torch.tanh(call(m, x))), out=nn.Linear(4, 3), **modules)
 
 
@@ -84,7 +84,7 @@ def embedding(change=lambda module: module, **options):
 
 
 def without_rules():
-    """A weight that is used twice, a transposed convolution, and raw parameters, one of them a single number."""
+    """Return a model with a weight that is used twice, a transposed convolution, and raw parameters, one a number."""
 
     def call(m, x):
         h = F.linear(m.twice(x).tanh(), m.twice.weight)
@@ -101,7 +101,7 @@ def without_rules():
 
 
 def hooked():
-    """A layer that does not do what its kind says."""
+    """Return a network with a layer whose hook changes its output."""
     model = mlp()
     model[0].register_forward_hook(lambda module, inputs, output: 2 * output)
     return model
@@ -119,7 +119,7 @@ MODELS = {
 
 
 def built(make, shape, dtype=D):
-    """A model in evaluation mode, with statistics that it does not start with, and its inputs."""
+    """Return a model in evaluation mode, with statistics other than the initial ones, and its inputs."""
     torch.manual_seed(0)
     x = TOKENS if shape is None else torch.randn(shape)
     model = make().eval()
@@ -135,13 +135,13 @@ def built(make, shape, dtype=D):
 
 # ---------------------------------------------------------------------- posteriors
 def weights_of(model, names=None, dtype=None):
-    """A copy of the model's parameters by name."""
+    """Return a copy of the model's parameters by name."""
     named = {name: p.detach().clone() for name, p in model.named_parameters() if names is None or name in names}
     return {name: p.to(dtype or p.dtype) for name, p in named.items()}
 
 
 def posterior_of(model, std=0.1, *, spread=False, names=None, dtype=None):
-    """A diagonal posterior at the model's weights, with equal standard deviations or some between 0.5 and 1.5 of it."""
+    """Return a diagonal posterior at the model's weights, with standard deviations equal or spread over 0.5 to 1.5."""
     mean, generator = weights_of(model, names, dtype), seeded(7)
     share = {n: torch.rand(m.shape, generator=generator) if spread else 0.5 for n, m in mean.items()}
     return DiagonalPosterior(mean, {n: (std * (0.5 + share[n]) * torch.ones(m.shape)).to(m) for n, m in mean.items()})
@@ -193,7 +193,7 @@ class Mixed(PerLayer):
 
 
 def square_root(size, scale, generator, dtype=D):
-    """A root of a covariance with correlations, and variances around scale ** 2."""
+    """Return a root of a covariance with correlations, and variances around scale ** 2."""
     noise = torch.randn(size, size, generator=generator, dtype=D) / math.sqrt(size)
     return (scale * (0.7 * torch.eye(size, dtype=D) + 0.7 * noise)).to(dtype)
 
@@ -220,7 +220,7 @@ def joint(model, scale):
 
 def joint_of_some(model, scale):
     mean = weights_of(model)
-    mean = {name: mean[name] for name in reversed(list(mean)[1:])}  # not all, and in an order of its own
+    mean = {name: mean[name] for name in reversed(list(mean)[1:])}  # not all, and in another order
     root = square_root(vector(mean).numel(), scale, seeded(2))
     precision = torch.cholesky_inverse(torch.linalg.cholesky(root @ root.T))
     return Given(GaussianPosterior(mean, precision=precision), mean, root @ root.T)
@@ -265,13 +265,13 @@ def vector(tree):
 
 
 def named(flat, like):
-    """A flat vector as tensors by name."""
+    """Return a flat vector as tensors by name."""
     parts = flat.split([tensor.numel() for tensor in like.values()])
     return {name: part.reshape(t.shape).to(t.dtype) for (name, t), part in zip(like.items(), parts, strict=True)}
 
 
 def jacobian(model, mean, x, how=jacrev):
-    """(B, K, P), of each example by itself."""
+    """Return the Jacobian (B, K, P), of each example by itself."""
     found = []
     for i in range(len(x)):
         with sdpa_kernel(SDPBackend.MATH):
@@ -281,13 +281,13 @@ def jacobian(model, mean, x, how=jacrev):
 
 
 def covariance_of(model, posterior, x, how=jacrev):
-    """J Sigma J^T of a diagonal posterior, by Jacobians."""
+    """Return J Sigma J^T of a diagonal posterior, by Jacobians."""
     rows = jacobian(model, posterior.mean, x, how) * vector(posterior.std)
     return rows @ rows.mT
 
 
 def by_differences(model, posterior, x, size=1e-5):
-    """J Sigma J^T of a diagonal posterior, from how the logits of each example move with each weight."""
+    """Return J Sigma J^T of a diagonal posterior, by finite differences of each example's logits in each weight."""
     rows = []
     with torch.no_grad():
         for name, std in posterior.std.items():
@@ -318,7 +318,7 @@ class Case:
         return rows @ self.covariance @ rows.mT
 
     def draws(self, num, seed=11):
-        """Logits of weights that are drawn from the dense covariance, (num, B, K)."""
+        """Return logits of weights that are drawn from the dense covariance, (num, B, K)."""
         root = torch.linalg.cholesky(self.covariance)
         noise = torch.randn(num, len(root), dtype=D, generator=seeded(seed)) @ root.T + vector(self.mean)
         with torch.no_grad():
@@ -326,7 +326,7 @@ class Case:
 
 
 def case_of(model, posterior, scale=0.03, dtype=D):
-    """One case, by the names of its model and its posterior."""
+    """Return one case, by the names of its model and its posterior."""
     network, x = built(*MODELS[model], dtype)
     given = POSTERIORS[posterior](network, scale)
     return Case(network, x, given.posterior, given.mean, given.covariance)

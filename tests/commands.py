@@ -1,8 +1,8 @@
-"""How a wrong use of a command ends, for the tests of each."""
+"""Checks of the errors for wrong use of a command, for the tests of each."""
 
 
 def error_line(result):
-    """The one line that is printed, without its beginning."""
+    """Return the one line that is printed, without its beginning."""
     assert result.exit_code == 2 and result.stdout == "", result.output
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")

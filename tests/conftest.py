@@ -16,7 +16,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 torch.set_num_threads(1)  # the tensors of most tests are small, and the tests run side by side
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it runs in the background
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for a shell's background commands
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("vlls", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -29,8 +29,8 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-# Hides, in a subprocess, whatever an environment made by `pip install vlls` would not have: to import it fails as if it
-# were not installed, and to look for it, as torch does for some, finds nothing.
+# Hides, in a subprocess, every module that an environment made by `pip install vlls` would lack: importing it fails as
+# if it were not installed, and searching for it, as torch does for some, finds nothing.
 BLOCKER = """
 import sys
 

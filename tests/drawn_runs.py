@@ -9,7 +9,7 @@ A, B = "symmetric 20 %", "pair flip 40 %"
 
 
 def run(method, accuracy, *, value=math.nan, panel=A, seed=0, **fields):
-    """One row of a table; the metrics that are not given follow from the accuracy."""
+    """Return one row of a table; metrics that are not given follow from the accuracy."""
     return {
         "experiment": "fig5",
         "protocol": "paper",
@@ -38,7 +38,7 @@ def seeds(method, *accuracies, **fields):
 
 
 def sweep(panel=A, shift=0.0, ivon=(0.90, 0.92)):
-    """Two seeds of every method; the best LS has α = 0.3, the best SAM ρ = 0.05."""
+    """Return two seeds of every method; the best LS has α = 0.3, the best SAM ρ = 0.05."""
     cells = [("sgd", math.nan, 0.80), ("ls", 0.3, 0.86), ("ls", 0.1, 0.84)]
     cells += [("sam", 0.05, 0.93), ("sam", 0.01, 0.82), ("sam", 0.5, 0.30)]
     rows = seeds("ivon", *(accuracy + shift for accuracy in ivon), panel=panel)
@@ -52,7 +52,7 @@ def table(*rows):
 
 
 def curve(ax, name):
-    """The points of a line with error bars: x, y and the length of the bars, NaN where there is none."""
+    """Return the points of a line with error bars: x, y and the length of the bars, NaN if there is none."""
     for container in ax.containers:
         if container.get_label() == name:
             line, _, (bars,) = container.lines
@@ -62,14 +62,14 @@ def curve(ax, name):
 
 
 def level(ax):
-    """The heights of the horizontal lines."""
+    """Return the heights of the horizontal lines."""
     return [
         line.get_ydata()[0] for line in ax.lines if list(line.get_xdata()) == [0, 1] and line.get_marker() == "None"
     ]
 
 
 def bars(ax):
-    """For each label the heights of its bars."""
+    """Return for each label the heights of its bars."""
     found = {}
     for container in ax.containers:
         if hasattr(container, "patches"):

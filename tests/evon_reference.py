@@ -71,7 +71,7 @@ class OneParameter(ReferenceIVON):
         return q * np.sign(np.diag(r))  # as Cholesky has it
 
     def agreeing(self, k, new, other):
-        """The other's basis, after a look that it differs in the signs, and where the factor has no say, only."""
+        """Return the other's basis, after checking that it differs only in signs and in the factor's null space."""
         told = np.einsum("ij,ik,kj->j", new, self.factors[k], new) > 1e-9 * np.trace(self.factors[k])
         assert np.allclose(np.abs((new * other).sum(0))[told], 1, atol=1e-7)
         assert np.allclose(other.T @ other, np.eye(len(other)), atol=1e-12)
@@ -91,7 +91,7 @@ def numbers(tensor):
 
 
 def follow(model, data, optimizer, twins, how, steps, samples=1):
-    """The largest relative difference from the twins after each step, at the samples that the optimizer drew."""
+    """Yield the largest relative difference from the twins after each step, at the samples that the optimizer drew."""
     params = list(model.parameters())
 
     def adopt(twin, k, new, state):

@@ -1,4 +1,4 @@
-"""One GLM of each family, with made-up features that explain the targets in part."""
+"""A GLM of each family, with random features that partly explain the targets."""
 
 import math
 
@@ -11,7 +11,7 @@ FAMILIES = [Bernoulli(), Binomial(7), Categorical(3), Gaussian(), Poisson()]
 
 
 def problem(family, n=500, p=20, **options):
-    """A model with (n, p) features, whose rows have a length of about one."""
+    """Return a model with (n, p) features, whose rows have a length of about one."""
     rng = np.random.default_rng(0)
     features = rng.normal(size=(n, p)) / math.sqrt(p)
     f = features @ rng.normal(size=p)

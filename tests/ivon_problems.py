@@ -1,4 +1,4 @@
-"""Small networks, data and steps that IVON's tests share."""
+"""Small networks, data and steps for IVON's tests."""
 
 from contextlib import nullcontext
 
@@ -48,7 +48,7 @@ def loss_of(model, data):
 
 
 def backward(model, optimizer, data):
-    """What a closure does: clear the gradients, compute them anew, return the loss."""
+    """Do the work of a closure: clear the gradients, compute new ones, return the loss."""
     optimizer.zero_grad()
     loss = loss_of(model, data)
     loss.backward()
@@ -64,7 +64,7 @@ def train_step(model, optimizer, data, samples=1):
 
 
 def take_steps(optimizer, closure, how, steps, samples=1, after=lambda: None):
-    """Steps by a closure, in the context of a sample, or with samples that are kept; then ``after()`` each."""
+    """Take steps by a closure, in a sample's context, or with kept samples; call ``after()`` after each."""
     with optimizer.keep_sampled() if how == "kept" else nullcontext():
         for _ in range(steps):
             if how == "closure":
@@ -78,7 +78,7 @@ def take_steps(optimizer, closure, how, steps, samples=1, after=lambda: None):
 
 
 def assert_lockstep(model, data, optimizer, reference, how, steps, samples=1):
-    """The optimizer's numbers are those of the reference at the samples that the optimizer drew."""
+    """Check that the optimizer's numbers equal the reference's, at the samples that the optimizer drew."""
     exact = next(model.parameters()).dtype == torch.float64
     seen = []
 
@@ -95,7 +95,7 @@ def assert_lockstep(model, data, optimizer, reference, how, steps, samples=1):
     def follow():
         reference.step(list(seen))
         seen.clear()
-        if how != "kept":  # there the parameters are the next sample
+        if how != "kept":  # with kept samples the parameters are the next sample
             check()
 
     take_steps(optimizer, closure, how, steps, samples, follow)
@@ -116,12 +116,12 @@ def ivon(model, **options):
 
 
 def seed(step, rank):
-    """Of a process's sample, so that a single process can draw the same."""
+    """Return the seed of a process's sample, so that a single process can draw the same."""
     return 100 + 10 * step + rank
 
 
 def results(model, optimizer):
-    """Means and lasting state under the parameters' names."""
+    """Return means and lasting state by the parameters' names."""
     named = {f"{name}.mean": p.detach().clone() for name, p in model.named_parameters()}
     for name, p in model.named_parameters():
         named |= {f"{name}.{key}": value.clone() for key, value in optimizer.state[p].items()}
@@ -129,7 +129,7 @@ def results(model, optimizer):
 
 
 def assert_alike(both, expected):
-    """Two processes have the same results, and those of a single one."""
+    """Check that two processes have the same results, equal to those of a single process."""
     first, second = both
     assert all(torch.equal(first[name], second[name]) for name in first)
     for name, value in expected.items():

@@ -1,6 +1,6 @@
-"""Algorithm 1 in plain float64, line by line and without regard to speed: the twin that the optimizer is held against.
+"""Algorithm 1 in plain float64, line by line and without regard to speed: the reference of the optimizer's tests.
 
-The samples are handed in, so that it can follow any optimizer in lockstep.
+The samples are arguments, so that it can follow any optimizer in lockstep.
 """
 
 import math
@@ -41,19 +41,19 @@ class ReferenceIVON:
         self.hess_clip, self.hess_every = hess_clip, hess_every
 
     def error(self, mean, momentum, hess):
-        """The largest difference of the three from the reference's, relative to 1 + its magnitude."""
+        """Return the largest difference of the three from the reference's, relative to 1 + its magnitude."""
         pairs = ((mean, self.m), (momentum, self.g), (hess, self.h))
         return max((np.abs(np.asarray(ours) - theirs) / (1 + np.abs(theirs))).max() for ours, theirs in pairs)
 
     def sampled(self):
-        """The Hessian whose Gaussian the samples come from; of a control it is not the learned one."""
+        """Return the Hessian whose Gaussian the samples come from; controls override it."""
         return self.h
 
     def noise(self, normal):
         return normal / np.sqrt(self.ess * (self.sampled() + self.delta))
 
     def step(self, samples, noises=None):
-        """`noises` are theta - m of each sample before theta was rounded, if they are known."""
+        """Take a step; `noises` are theta - m of each sample before theta was rounded, if they are known."""
         self.t += 1
         noises = [theta - self.m for theta, _ in samples] if noises is None else noises
         g_hat = np.mean([g for _, g in samples], axis=0)

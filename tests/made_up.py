@@ -7,7 +7,7 @@ from vlls.train import Method
 
 
 class FocalLoss(torch.nn.Module):
-    """Cross-entropy that counts less where the network is right already; at gamma = 0 it is the cross-entropy."""
+    """Cross-entropy that counts less for examples that the network predicts well; gamma = 0 is the cross-entropy."""
 
     def __init__(self, gamma):
         super().__init__()
@@ -46,7 +46,7 @@ ERRORS = {
 
 
 class Dying(torch.nn.CrossEntropyLoss):
-    """Ends its run at the third step, as one that finds no memory, or that has a defect."""
+    """End the run at the third step, as a lack of memory or a defect would."""
 
     def __init__(self, error):
         super().__init__()

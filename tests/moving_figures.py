@@ -1,4 +1,4 @@
-"""The book's interactive figures, of small problems, and their data read back from the HTML."""
+"""The book's interactive figures of small problems, and functions that read their data back from the HTML."""
 
 import base64
 import functools
@@ -70,12 +70,12 @@ NAMES = tuple(figures())
 
 
 def embedded(figure):
-    """Return the data that stand in a figure's HTML."""
+    """Return the data in a figure's HTML."""
     return json.loads(BeautifulSoup(figure._repr_html_(), "html.parser").find(type="application/json").string)
 
 
 def opacities(address):
-    """Return what a picture in an address was made of."""
+    """Return the opacities of a picture that is given as a data address."""
     kind, _, content = address.partition(",")
     assert kind == "data:image/png;base64"
     with Image.open(io.BytesIO(base64.b64decode(content))) as image:

@@ -1,4 +1,4 @@
-"""A loss and an optimizer that the package does not have, as somebody else's module would add them."""
+"""A loss and an optimizer that are not in the package, registered as a user's module would do it."""
 
 from __future__ import annotations
 

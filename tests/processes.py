@@ -1,4 +1,4 @@
-"""Two processes of torch.distributed, gloo on the CPU, and what a job returned in each."""
+"""Run a job in two processes of torch.distributed, with gloo on the CPU, and return both results."""
 
 import os
 import socket
@@ -28,7 +28,7 @@ def _worker(rank, port, folder, job, arguments, environment):
 
 
 def in_two_processes(folder, job, *arguments, **environment):
-    """``job(rank, *arguments)`` of rank 0 and of rank 1; a function of a module, for the processes are started anew."""
+    """Return ``job(rank, *arguments)`` of ranks 0 and 1; spawned processes need a function of a module."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]

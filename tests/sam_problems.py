@@ -33,13 +33,13 @@ def closure_of(model, optimizer, inputs=None, targets=None):
 
 
 def groups_of(model):
-    """Two groups with their own rho and adaptive, the second by the defaults of the constructor."""
+    """Return two groups with their own rho and adaptive; the second one's are the constructor's defaults."""
     first, second = list(model[0].parameters()), list(model[2].parameters())
     return [{"params": first, "rho": 0.3, "adaptive": True}, {"params": second}]
 
 
 def quadratic(values=(3.0, 4.0), **options):
-    """A parameter whose gradient is itself, and SAM on it."""
+    """Return a parameter whose gradient is itself, and SAM on it."""
     theta = nn.Parameter(torch.tensor(values, dtype=torch.float64))
     optimizer = SAM([theta], **{"base_optimizer": torch.optim.SGD, "lr": 0.1, "rho": 0.5, **options})
     theta.grad = theta.detach().clone()

@@ -1,4 +1,4 @@
-"""Small data sets in memory, the files that they are written to, and checks of data that are read from them."""
+"""Small data sets in memory, functions that write them to files, and checks of the data that are read back."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class PlainOLS:
     def __init__(self, alpha, k, smoothing):
         self.alpha, self.k = alpha, k
         self.soft = [[1 - smoothing if j == y else smoothing / (k - 1) for j in range(k)] for y in range(k)]
-        self.kept = set()  # classes that had no correct example in an epoch
+        self.kept = set()  # classes without a correct example in some epoch
         self.start()
 
     def start(self):
@@ -85,7 +85,7 @@ def plain_acls_loss(row, label, alpha, margin, pos, neg):
 
 # ------------------------------------------------------------------ data and strategies
 def batch(seed, n=40, k=K, scale=2.0, dtype=torch.float64):
-    """Logits that lean to the label, so that some predictions are right and some are wrong."""
+    """Return logits that favour the label, so that some predictions are right and some are wrong, and labels."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(k, (n,), generator=generator)
     logits = scale * torch.randn(n, k, generator=generator, dtype=torch.float64) + 2 * F.one_hot(labels, k)
@@ -93,7 +93,7 @@ def batch(seed, n=40, k=K, scale=2.0, dtype=torch.float64):
 
 
 def trained(criterion, epochs=2):
-    """Give a strategy that learns from epoch to epoch something it has learned."""
+    """Train an adaptive strategy for some epochs and return it."""
     for epoch in range(epochs):
         criterion(*batch(100 + epoch))
         criterion.next_epoch()
@@ -101,7 +101,7 @@ def trained(criterion, epochs=2):
 
 
 class InOrder(EarlyLearningRegularization):
-    """Early-learning regularisation of a training set that is one batch."""
+    """Early-learning regularisation of a training set of one batch."""
 
     def forward(self, logits, labels):
         return super().forward(logits, labels, torch.arange(len(logits), device=logits.device))
@@ -123,5 +123,5 @@ STRATEGIES = {
     "ols": lambda **kw: trained(OnlineLabelSmoothing(0.4, K, **kw)),
 }
 ZERO_SUM = [name for name in STRATEGIES if name != "acls"]
-PROBABILITIES = [name for name in ZERO_SUM if name not in ("ls below 0", "sce", "elr")]  # their noisy labels are some
+PROBABILITIES = [name for name in ZERO_SUM if name not in ("ls below 0", "sce", "elr")]  # of noisy labels
 every_strategy = pytest.mark.parametrize("name", STRATEGIES)

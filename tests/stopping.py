@@ -1,8 +1,8 @@
-"""``vlls`` in a process that waits before a chosen step for the SIGTERM that stops it, however long that takes.
+"""Run ``vlls`` in a process that waits before a chosen step, for any time, until SIGTERM stops it.
 
     python stopping.py STEP train --epochs 100 ...
 
-Under torchrun it is the first process that waits, once it has asked torchrun to stop.
+Under torchrun the first process asks torchrun to stop, and then waits.
 """
 
 import os

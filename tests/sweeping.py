@@ -1,4 +1,4 @@
-"""Small sweeps for the tests, and a program that does one in a process of its own."""
+"""Small sweeps for the tests, and a program that runs one in a separate process."""
 
 import sys
 
@@ -9,7 +9,7 @@ from vlls.train import RunConfig
 
 
 def tiny(epochs=2, seeds=2, methods=("ivon", "sgd"), train_size=100, also=""):
-    """Cells of a second or less."""
+    """Return cells whose runs take a second or less."""
     return [
         Cell(
             experiment="fig4" if also else "fig5",
@@ -29,7 +29,7 @@ def tiny(epochs=2, seeds=2, methods=("ivon", "sgd"), train_size=100, also=""):
 
 
 def finished_sweep(folder, **of):
-    """A results folder with the finished runs of :func:`tiny`, made without a process of their own, and their cells."""
+    """Return a results folder with the finished runs of :func:`tiny`, made in this process, and their cells."""
     results, grid = ResultsFolder(folder / "results"), tiny(**of)
     with results.locked():
         results.add_sweep(grid)
@@ -38,7 +38,7 @@ def finished_sweep(folder, **of):
     return results, grid
 
 
-if __name__ == "__main__":  # python sweeping.py FOLDER EPOCHS [killed]: when the first run is over, others under way
+if __name__ == "__main__":  # python sweeping.py FOLDER EPOCHS [killed]: killed after the first run, during another
     import importlib
     import os
     import signal

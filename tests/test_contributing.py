@@ -1,4 +1,4 @@
-"""The "Add a ..." sections of CONTRIBUTING, followed to the letter: each block is a module that a reader saves."""
+"""The "Add a ..." sections of CONTRIBUTING work literally: each block is saved as a module, as a reader would do."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Generalized linear models: derivatives, blocks, iteration, bad input. The theorems have files of their own."""
+"""Generalized linear models: derivatives, blocks, iteration, bad input. test_theorem1.py and 2 have the theorems."""
 
 import math
 import warnings
@@ -87,7 +87,7 @@ def test_expectations_lie_within_monte_carlo_standard_errors(family):
 
 @pytest.mark.parametrize("family", FAMILIES, ids=repr)
 def test_elbo_is_expected_loss_and_kl(family):
-    """Eq. 7 with the KL of two Gaussians from vlls.posterior: the other way to the same number."""
+    """Eq. 7 with the KL of two Gaussians from vlls.posterior gives the same number."""
     glm = problem(family, n=40, p=4, regularizer=Ridge(2.5))
     q = posterior(glm)
     prior = GaussianPosterior(torch.zeros(glm.parameter_shape), precision=2.5)
@@ -111,7 +111,7 @@ def test_an_unpenalised_intercept_is_a_flat_prior():
     glm = problem(Poisson(), n=40, p=4, regularizer=Ridge(torch.tensor([0.0, 1.0, 1.0, 1.0])))
     theta = fit(glm, newton_step).final
     residual = glm.family.mean(glm.features @ theta) - glm.targets
-    assert abs(float(glm.features[:, 0] @ residual)) < 1e-9  # its score is zero, not pulled to the prior
+    assert abs(float(glm.features[:, 0] @ residual)) < 1e-9  # the score is zero: no ridge pulls to the prior
     assert math.isfinite(float(glm.elbo(GaussianPosterior(theta, precision=glm.hessian(theta)))))
 
 

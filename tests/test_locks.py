@@ -1,4 +1,4 @@
-"""Blocks that change the same weights run one after the other, others side by side, and no two wait for ever."""
+"""Blocks that change the same weights run one after the other, others side by side, without deadlocks."""
 
 import copy
 import os
@@ -17,7 +17,7 @@ WAIT = 60  # seconds after which a test has hung
 
 
 def in_thread(call):
-    """Start a call in a thread; what it raised is kept as ``thread.error``."""
+    """Start a call in a thread, and keep its exception as ``thread.error``."""
 
     def run():
         thread.error = None
@@ -32,7 +32,7 @@ def in_thread(call):
 
 
 def until_waiting(number=1):
-    """Return once so many threads wait."""
+    """Return as soon as this number of threads waits."""
     while len(_locks._waiting) < number:
         threading.Event().wait(0.001)
 
@@ -43,7 +43,7 @@ def test_common_objects_keep_a_thread_waiting_and_others_do_not():
     with holding([a, b]):
         waiting = in_thread(lambda: _note(order, [b, c]))
         until_waiting()
-        free = in_thread(lambda: _note(order, [c]))  # who waits for b does not hold c
+        free = in_thread(lambda: _note(order, [c]))  # the thread that waits for b does not hold c
         free.join(WAIT)
         assert order == [1] and waiting.is_alive()
     waiting.join(WAIT)
@@ -90,7 +90,7 @@ def test_two_threads_that_wait_for_each_other_are_told():
 
 
 def test_a_model_is_held_by_its_own_parameters_while_it_shows_others():
-    """A second thread that comes during a functional call waits, and then holds the model's own parameters."""
+    """A thread that enters during a functional call waits, and then holds the model's own parameters."""
     model, seen, inside, go = nn.Linear(2, 2), [], threading.Event(), threading.Event()
     weights = {name: p.detach() + 1 for name, p in model.named_parameters()}
     own = [id(p) for p in model.parameters()]
@@ -173,7 +173,7 @@ def test_a_forked_process_does_not_wait_for_threads_that_it_has_not():
 
 
 def test_a_thread_that_ended_inside_is_told():
-    """Who waits for it would wait for ever; another thread may still close the block."""
+    """Threads would wait for it forever, so they get an error; another thread may still close the block."""
     model = nn.Linear(2, 2)
     blocks = []
 

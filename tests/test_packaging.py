@@ -1,4 +1,4 @@
-"""What is installed: its imports, its wheel, its docstrings, and the files that describe it."""
+"""The installed package: its imports, its wheel, its docstrings, and the files that describe it."""
 
 import ast
 import doctest
@@ -28,13 +28,13 @@ else:
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MODULES = [vlls.__name__, *(module.name for module in pkgutil.walk_packages(vlls.__path__, "vlls."))]
-if importlib.util.find_spec("triton") is None:  # comes with torch where there can be a GPU; the kernel needs it
+if importlib.util.find_spec("triton") is None:  # the kernel needs it; torch's builds without GPU support lack it
     MODULES.remove("vlls.optim.ivon._triton")
 PUBLIC = [name for name in MODULES if "._" not in name]
 EXTRAS = ("vlls.plots", "vlls.models", "vlls.train", "vlls.experiments", "vlls.cli")
 EXTRAS += ("vlls.label_errors._sklearn",)  # these need an extra
 CORE = [name for name in MODULES if not name.startswith(EXTRAS)]
-LAZY = {"vlls.optim.ivon._triton": {"triton"}}  # imported inside a function, when asked for
+LAZY = {"vlls.optim.ivon._triton": {"triton"}}  # imported inside a function, on demand
 
 
 # ------------------------------------------------------------------ imports
@@ -77,7 +77,7 @@ def test_the_blocker_blocks(run_bare):
 # ------------------------------------------------------------------ sdist and wheel
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """Return the wheel that is built from the source distribution, as an index would hand it out."""
+    """Return the wheel that is built from the source distribution, as an index would serve it."""
     folder = tmp_path_factory.mktemp("dist")
     source = folder / "source"
     source.mkdir()
@@ -118,7 +118,7 @@ def test_wheel_holds_nothing_that_only_the_book_uses(wheel):
                 imported |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-            elif isinstance(node, ast.Constant) and str(node.value).startswith("vlls."):  # "module:function" of a table
+            elif isinstance(node, ast.Constant) and str(node.value).startswith("vlls."):  # a table's "module:function"
                 imported.add(node.value.partition(":")[0])
     assert private <= imported, "a private module that no other module of the package imports"
 

@@ -38,7 +38,7 @@ def test_both_forms_are_one_posterior(shape):
 
 
 def test_marginals_are_equations_12_and_19():
-    """phi^T Sigma phi by a plain loop, for a scalar family and, row-major, for a vector family."""
+    """phi^T Sigma phi by a plain loop, for a scalar family and for a vector family in row-major order."""
     features = torch.randn(5, 3, dtype=torch.float64)
     covariance = spd(3)
     q = GaussianPosterior(torch.randn(3), covariance)

@@ -1,4 +1,4 @@
-"""Losses of GLMs that have no minimum: ``fit`` says so, of these and of no others; linear programming is the judge."""
+"""``fit`` warns exactly of the GLMs whose loss has no minimum; linear programming decides which these are."""
 
 import functools
 import warnings
@@ -31,7 +31,7 @@ WITH_INTERCEPT = torch.stack([torch.ones(4, dtype=torch.float64), LINE], dim=1)
 
 
 class Logistic(Family):
-    """One of a user's own, of which nothing is known but A."""
+    """A user's family, which defines only A."""
 
     def log_partition(self, f):
         return torch.nn.functional.softplus(f, threshold=40)
@@ -45,7 +45,7 @@ def fitted(glm, step=newton_step, **options):
 
 
 def quasi(x):
-    """Labels that one direction tells apart but for two examples on the plane between, which have both."""
+    """Return data that a plane separates, except for two examples on the plane, one of each label."""
     on_it = torch.zeros(2, x.shape[1], dtype=torch.float64)
     on_it[:, 0] = 1.0
     return torch.cat([x, on_it]), torch.tensor([0, 0, 1, 1, 0, 1])
@@ -73,7 +73,7 @@ def test_a_loss_without_a_minimum_is_told(case):
     for step, options in (
         (newton_step, {"max_iter": 60}),
         (functools.partial(newton_step, lr=0.9), {"max_iter": 60}),
-        (gd_step, {"lr": 0.1, "tol": 1e-2, "max_iter": 200}),  # steps are short before anything is lost in rounding
+        (gd_step, {"lr": 0.1, "tol": 1e-2, "max_iter": 200}),  # steps become short before rounding matters
         (variational_gd_step, {"lr": 0.1, "tol": 1e-2, "max_iter": 20}),
     ):
         result, said = fitted(glm, step, **options)
@@ -91,13 +91,13 @@ def test_a_family_of_one_s_own():
     glm = GLM(Logistic(), ONES, torch.ones(10), Ridge(0))
     result, said = fitted(glm, gd_step, lr=0.1, tol=1e-2)
     assert not result.converged and "no minimum" in said[0]
-    result, said = fitted(glm, newton_step)  # whose Hessian ends at 0
+    result, said = fitted(glm, newton_step)  # its Hessian reaches 0
     assert not result.converged and "no minimum" in said[0]
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_hessian_that_becomes_singular_on_the_way(seed):
-    """Classes that a plane separates: every state until then is returned. Collinear features are still refused."""
+    """A plane separates the classes: all earlier states are returned. Collinear features are still refused."""
     x = torch.randn(60, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     result, said = fitted(GLM(Bernoulli(), x, x[:, 0] > 0, Ridge(0)), newton_step)
     assert not result.converged and "no minimum" in said[0] and len(result.states) > 5
@@ -136,7 +136,7 @@ def test_a_minimum_that_is_there_is_not_denied(case):
 
 
 def exists(glm):
-    """By linear programming: whether no direction is one of recession; conditions written out for each family."""
+    """Say whether no direction is one of recession, by linear programming on each family's conditions."""
     x, y = glm.features.numpy(), glm.targets.numpy()
     free = np.broadcast_to(np.asarray(glm.regularizer.precision) == 0, glm.parameter_shape).reshape(-1)
     least, equal = [], []
@@ -161,7 +161,7 @@ def exists(glm):
 
 @pytest.mark.parametrize("name", ["bernoulli", "smoothed bernoulli", "binomial", "poisson", "categorical"])
 def test_what_linear_programming_finds(name):
-    """Small models with whole-numbered features, of which about a half are separated, completely or not quite."""
+    """Small models with integer features; about half are separated, completely or quasi-completely."""
     rng, answers = np.random.default_rng(0), []
     for _ in range(60):
         n, p = int(rng.integers(3, 14)), int(rng.integers(1, 5))
@@ -185,13 +185,13 @@ def test_what_linear_programming_finds(name):
 
 
 def test_classes_are_separated_as_labels_are():
-    """Softmax logits may all move together: that changes no loss, and is no reason to complain."""
+    """A common shift of all softmax logits changes no loss, and is no reason to warn."""
     x = torch.cat([WITH_INTERCEPT, WITH_INTERCEPT])
     overlap, apart = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]), torch.tensor([0, 0, 1, 1, 0, 0, 1, 1])
     options = {"lr": 0.2, "tol": 1e-6, "max_iter": 3000}
     result, said = fitted(GLM(Categorical(3), x, overlap, Ridge(0)), gd_step, **options)
     assert result.converged and said == []
-    for penalty in (Ridge(0), Ridge([[0.0], [1.0]])):  # with an intercept that is free, class 2 never comes
+    for penalty in (Ridge(0), Ridge([[0.0], [1.0]])):  # class 2 never occurs, and the intercept is unpenalised
         result, said = fitted(GLM(Categorical(3), x, apart, penalty), gd_step, **{**options, "max_iter": 50})
         assert not result.converged and "no minimum" in said[0]
     result, said = fitted(GLM(Categorical(3), x, apart), newton_step)
@@ -199,7 +199,7 @@ def test_classes_are_separated_as_labels_are():
 
 
 def test_many_examples_and_features_take_little(monkeypatch):
-    """A fit that has a minimum is recognised by its last step, without a search."""
+    """A fit with a minimum is recognised by its last step, without a search."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2000, 50, dtype=torch.float64, generator=generator)
     y = torch.bernoulli(torch.sigmoid(x[:, 0]), generator=generator)

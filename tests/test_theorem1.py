@@ -42,7 +42,7 @@ from vlls._regularizers import CallableRegularizer
 @pytest.mark.guards("thm-variational-gd", "thm-glm-label-noise")
 @every_family
 def test_theorem_1_over_100_steps(name):
-    glm, steps = problem(name), 25 if name == "truncated poisson" else STEPS  # one's own family, by autograd
+    glm, steps = problem(name), 25 if name == "truncated poisson" else STEPS  # a user's family, by autograd
     noisy, noise = with_noise(glm, 1.0, steps)
     q, path = GaussianPosterior(torch.zeros(glm.parameter_shape), 1.0), []
     for _ in range(steps):
@@ -58,7 +58,7 @@ def test_theorem_1_over_100_steps(name):
     for _ in range(steps):
         theta = gd_step(glm, theta, LR)
         plain.append(theta)
-    missing = float((torch.stack(plain) - noisy).abs().max())  # what the noise is worth
+    missing = float((torch.stack(plain) - noisy).abs().max())  # the effect of the noise
     assert missing == 0 if name == "gaussian" else missing > 1e-3
     assert float(noise.abs().max()) == 0 if name == "gaussian" else float(noise.abs().max()) > 1e-3
 
@@ -80,7 +80,7 @@ def test_theorem_1_with_any_fixed_covariance(name):
 @pytest.mark.parametrize("draws", [1, 3])
 @every_family
 def test_theorem_1_holds_draw_by_draw(name, draws):
-    """The objective with the expected loss replaced by an average over draws; the divergence stays exact."""
+    """The objective averages the loss over draws instead of taking its expectation; the divergence is exact."""
     glm = problem(name, n=50, p=4)
     bare = GLM(glm.family, glm.features, glm.targets, Ridge(0.0))
     generator = torch.Generator().manual_seed(draws)
@@ -97,7 +97,7 @@ def test_theorem_1_holds_draw_by_draw(name, draws):
 
 @pytest.mark.guards("thm-variational-gd", "thm-glm-label-noise")
 def test_theorem_1_for_an_abstract_family():
-    """Both updates for a family A of which nothing is known, with the expectation left as an integral."""
+    """Both updates for an abstract family A, with the expectation left as an integral."""
     x, e = sp.symbols("x e", real=True)
     rho, a = sp.symbols("rho a", positive=True)
     m, phi, y = sp.symbols("m1:3", real=True), sp.symbols("phi1:3", real=True), sp.symbols("y")
@@ -173,7 +173,7 @@ def test_gradient_of_the_expected_loss_is_the_expected_gradient(name):
 
 # ------------------------------------------------------------------ softmax
 def softmax_noise(mean, scale, k, points=1 << 14):
-    """Noise of K classes with covariance scale * I, and its standard error, by a fine quasi-Monte Carlo rule."""
+    """Return the noise of K classes at covariance scale * I, and its standard error, by fine quasi-Monte Carlo."""
     family = Categorical(k, num_points=points, replicates=8)
     cov = scale * torch.eye(k, dtype=torch.float64).expand(len(mean), k, k)
     value, error = family.expected_mean_with_error(mean, cov)
@@ -249,7 +249,7 @@ def test_softmax_noise_to_second_order():
 
 
 def relative_variances(s, cov):
-    """Variance of each class's logit relative to the mean logit, by a loop: (e_k - S)' V (e_k - S)."""
+    """Return each class's variance of logit minus mean logit, by a loop: (e_k - S)' V (e_k - S)."""
     found = torch.zeros_like(s)
     for i, (p, v) in enumerate(zip(s, cov, strict=True)):
         for k in range(len(p)):
@@ -261,7 +261,7 @@ def relative_variances(s, cov):
 
 @pytest.mark.guards("prop-softmax-any-covariance")
 def test_softmax_noise_of_any_covariance_to_second_order():
-    """Half of S_k times the average variance minus the class's own; what is left falls like the square."""
+    """The noise is S_k / 2 times the average variance minus the class's own; the rest falls like the square."""
     generator = torch.Generator().manual_seed(5)
     mean = torch.randn(12, 3, dtype=torch.float64, generator=generator)
     root = torch.randn(12, 3, 3, dtype=torch.float64, generator=generator)
@@ -281,7 +281,7 @@ def test_softmax_noise_of_any_covariance_to_second_order():
 
 
 def tensor_noise(mean, cov, order=24):
-    """Noise of three classes by a product of Gauss-Hermite rules, without the package."""
+    """Return the noise of three classes by a product of Gauss-Hermite rules, without the package."""
     nodes, weights = (torch.from_numpy(a) for a in np.polynomial.hermite_e.hermegauss(order))
     values, vectors = torch.linalg.eigh(cov)
     points = torch.cartesian_prod(nodes, nodes, nodes) @ (vectors * values.clamp_min(0).sqrt()).T
@@ -358,7 +358,7 @@ def test_a_general_regularizer_adds_a_term_of_its_own(name):
     left = variational_gd_step(glm, q, LR).mean
     right = gd_step(glm, q.mean, LR, label_noise=glm.label_noise(q))
     term = glm.regularizer.expected_gradient(q) - glm.regularizer.gradient(q.mean)
-    assert float((left - right).abs().max()) > 1e-2  # the theorem as it stands fails
+    assert float((left - right).abs().max()) > 1e-2  # the theorem as stated fails
     assert torch.allclose(left, right - LR * term, rtol=0, atol=1e-14)
     # the term is E[R'] - R', coordinate by coordinate; the package's rule is a quasi-Monte Carlo one
     mean = q.mean.flatten().numpy()

@@ -1,4 +1,4 @@
-"""Theorem 2 and what Chapter 4 claims around it: Newton's method, VON, their surrogates, real data."""
+"""Theorem 2 and Chapter 4's other claims: Newton's method, VON, their surrogates, real data."""
 
 import math
 
@@ -31,7 +31,7 @@ def start(glm):
 
 
 def standardized(x):
-    """Columns that vary, standardised, and a one for the intercept."""
+    """Return the columns that vary, standardised, and a column of ones for the intercept."""
     x = np.asarray(x, dtype=float)
     x = x[:, x.std(0) > 0]
     return np.c_[(x - x.mean(0)) / x.std(0), np.ones(len(x))]
@@ -104,7 +104,7 @@ def test_von_agrees_with_a_plain_reference(family):
 
 @pytest.mark.guards("thm-von-newton")
 def test_theorem_2_in_symbols():
-    """VON's step from the objective, Newton's from the loss: equal for an abstract A, as integrals nobody evaluates."""
+    """VON's step from the objective equals Newton's from the loss for an abstract A, with unevaluated integrals."""
     x, e = sp.symbols("x e", real=True)
     y1, phi1, phi2, v = sp.symbols("y1 phi1 phi2 v", positive=True)
     partition, mean = sp.Function("A"), sp.Matrix([m1, m2])
@@ -135,7 +135,7 @@ def test_theorem_2_in_symbols():
 @pytest.mark.guards("prop-newton-limit")
 @pytest.mark.parametrize("family", [Bernoulli(), Poisson()], ids=repr)
 def test_newton_is_von_at_temperature_zero(family):
-    """VON on the loss divided by tau: its distance from Newton falls like tau, and so does its noise."""
+    """For the loss divided by tau, VON's distance from Newton falls like tau, and so does its noise."""
     glm = problem(family, n=80, p=5)
     newton = [start(glm).mean]
     for _ in range(4):
@@ -177,7 +177,7 @@ def test_damped_von_is_damped_newton_with_an_averaged_precision(family):
 
 @pytest.mark.guards("prop-von-regularizer")
 def test_a_regularizer_that_is_not_quadratic_keeps_its_own_average():
-    """Beside the label noise stands E[grad R] - grad R, and without it the two sides differ."""
+    """The step contains E[grad R] - grad R besides the label noise; without this term the two sides differ."""
     glm = problem(Bernoulli(), n=100, p=5, regularizer=lambda theta: (theta.square() + 0.1).sqrt().sum())
     q = GaussianPosterior(torch.full((5,), 0.3), 0.5)
     noise, precision = glm.label_noise(q), glm.expected_hessian(q)
@@ -316,7 +316,7 @@ SCALAR = [family for family in FAMILIES if family.num_outputs is None]
 
 
 def plain_objective(glm, mean, covariance):
-    """L(q) up to a constant, by a dense sum over the marginals of f and nothing of the package but the data."""
+    """Return L(q) up to a constant, by a dense sum over the marginals of f; only the data are the package's."""
     x, y = glm.features, glm.targets
     mu, v = x @ mean, ((x @ covariance) * x).sum(1)
     f = mu[:, None] + v.sqrt()[:, None] * NODES
@@ -372,7 +372,7 @@ def test_von_of_a_vector_family_agrees_with_plain_loops():
 
 @pytest.mark.guards("lem-price")
 def test_a_gaussian_density_solves_the_heat_equation():
-    """Differentiating in the covariance is half of differentiating twice in the mean; two dimensions, exact."""
+    """The derivative in the covariance is half of the second derivative in the mean; two dimensions, exact."""
     x1, x2 = sp.symbols("x1 x2", real=True)
     shift = sp.Matrix([x1 - m1, x2 - m2])
     density = sp.exp(-(shift.T * S.inv() * shift)[0] / 2) / sp.sqrt(S.det())
@@ -382,7 +382,7 @@ def test_a_gaussian_density_solves_the_heat_equation():
 
 @pytest.mark.guards("lem-price")
 def test_price_s_theorem_for_a_vector_family():
-    """Differences of E[A] in the covariance against E[A''] / 2 by tensor Gauss-Hermite; the package beside."""
+    """Differences of E[A] in the covariance against E[A''] / 2, by tensor Gauss-Hermite and by the package."""
     family, mean = Categorical(3), torch.tensor([[0.3, -0.5, 0.1]], dtype=torch.float64)
     root = torch.tensor([[1.0, 0.0, 0.0], [0.4, 0.9, 0.0], [-0.3, 0.2, 0.8]], dtype=torch.float64)
     nodes, weights = (torch.from_numpy(t) for t in np.polynomial.hermite_e.hermegauss(40))
@@ -426,7 +426,7 @@ def jacobian(function, at, h=1e-4):
 @pytest.mark.guards("prop-damping")
 @pytest.mark.parametrize("family", SCALAR, ids=repr)
 def test_the_step_size_scales_the_rates_of_convergence(family):
-    """Eigenvalues of VON's map at the fixed point: 1 - rho kappa, with kappa those of the Fisher matrix and L."""
+    """VON's map has the eigenvalues 1 - rho kappa at the fixed point, with kappa those of the Fisher matrix and L."""
     p = 2
     glm = problem(family, n=40, p=p)
     fixed = fit(glm, von_step, lr=0.7, tol=1e-13, max_iter=300).final

@@ -1,4 +1,4 @@
-"""Labels from whatever holds whole numbers; of everything else one line says what to pass."""
+"""Labels are read from any holder of whole numbers; anything else is refused in one line that says what to pass."""
 
 import math
 

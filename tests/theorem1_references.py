@@ -47,7 +47,7 @@ def tensor(*values):
 
 
 def problem(name, n=N, p=P, regularizer=None):
-    """A model of the family with targets that the features explain in part; variances of f around one half."""
+    """Return a model of the family with targets that the features partly explain; f's variances are about one half."""
     rng = np.random.default_rng(0)
     features = rng.normal(size=(n, p)) / math.sqrt(2 * p)
     f = features @ rng.normal(size=p)
@@ -63,14 +63,14 @@ def problem(name, n=N, p=P, regularizer=None):
 
 
 def full_covariance(glm, seed=1):
-    """Some covariance that is far from a multiple of the identity, with variances around one."""
+    """Return a covariance that is far from a multiple of the identity, with variances around one."""
     d = math.prod(glm.parameter_shape)
     root = np.random.default_rng(seed).normal(size=(d, d)) / math.sqrt(d)
     return torch.from_numpy(0.2 * np.eye(d) + root @ root.T)
 
 
 def with_noise(glm, covariance, steps=STEPS, lr=LR):
-    """Iterate the right side of Theorem 1: gradient descent on noisy labels. Returns iterates and noise."""
+    """Iterate the right side of Theorem 1, gradient descent on noisy labels, and return iterates and noise."""
     theta, path, noise = torch.zeros(glm.parameter_shape, dtype=torch.float64), [], []
     for _ in range(steps):
         noise.append(glm.label_noise(GaussianPosterior(theta, covariance)))
@@ -96,12 +96,12 @@ def plain_mean(name, f):
 
 
 def plain_expectation(function, mean, var):
-    """E[function(f)] for f ~ N(mean, var), by a dense sum."""
+    """Return E[function(f)] for f ~ N(mean, var), by a dense sum."""
     return function(mean[:, None] + np.sqrt(var)[:, None] * NODES) @ WEIGHTS
 
 
 def plain_variational_gd(name, glm, covariance, steps=STEPS, lr=LR):
-    """The left side of Theorem 1 for a scalar family, by numpy alone."""
+    """Iterate the left side of Theorem 1 for a scalar family, in numpy alone."""
     features, targets, sigma = glm.features.numpy(), glm.targets.numpy(), np.asarray(covariance)
     var = np.einsum("np,pq,nq->n", features, sigma, features)
     theta, path = np.zeros(features.shape[1]), []
@@ -113,7 +113,7 @@ def plain_variational_gd(name, glm, covariance, steps=STEPS, lr=LR):
 
 
 def autograd_variational_gd(glm, covariance, steps=STEPS, lr=LR):
-    """The left side of Theorem 1 by differentiating the objective of Eq. 7, whose integrand is A and not A'."""
+    """Iterate the left side of Theorem 1 by differentiating the objective of Eq. 7, whose integrand is A, not A'."""
     theta, path = torch.zeros(glm.parameter_shape, dtype=torch.float64), []
     for _ in range(steps):
         mean = theta.clone().requires_grad_()

@@ -1,4 +1,4 @@
-"""Small runs that the tests of training share."""
+"""Small runs for the tests of training."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ TINY = {"dataset": "digits", "corruption": "symmetric", "rate": 0.4, "train_size
 
 
 def tiny(**changes) -> RunConfig:
-    """A run of seconds."""
+    """Return the config of a run that takes seconds."""
     return RunConfig(**{**TINY, **changes})
 
 
 def without_machine(record: dict) -> dict:
-    """The part of a record that follows from the config."""
+    """Return the part of a record that follows from the config."""
     return {name: value for name, value in record.items() if name != "machine"}
 
 
 def differences(a, b, path="") -> list[str]:
-    """Where two nests of dictionaries, lists, tensors and numbers are not equal, bit for bit."""
+    """List the differences between two nests of dictionaries, lists, tensors and numbers, bit for bit."""
     if isinstance(a, dict) and isinstance(b, dict):
         keys = [f"{path}.{key} in one only" for key in a.keys() ^ b.keys()]
         return keys + [d for key in a.keys() & b.keys() for d in differences(a[key], b[key], f"{path}.{key}")]
@@ -36,16 +36,16 @@ def differences(a, b, path="") -> list[str]:
 
 
 def relative_difference(a, b) -> float:
-    """Distance of two models or states over the size of the second."""
+    """Return the distance of two models or states, relative to the size of the second."""
     states = (one.state_dict() if isinstance(one, torch.nn.Module) else one for one in (a, b))
     a, b = (torch.cat([value.double().reshape(-1).cpu() for value in state.values()]) for state in states)
     return float((a - b).norm() / b.norm())
 
 
 def saved(folder):
-    """The run's last checkpoint without what the clock wrote, and the record's reproducible part."""
+    """Return the run's last checkpoint without its time, and the record's reproducible part."""
     checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
-    checkpoint.pop("seconds")  # the one entry that the clock writes
+    checkpoint.pop("seconds")  # the only entry that depends on time
     return checkpoint, without_machine(json.loads((folder / "record.json").read_text()))
 
 
@@ -61,7 +61,7 @@ class StopAt(Reporter):
 
 
 def photographs(root, classes=("cat", "dog"), each=30):
-    from PIL import Image  # late: it is of the extra
+    from PIL import Image  # here because it needs an extra
 
     rng = np.random.default_rng(0)
     for k, name in enumerate(classes):

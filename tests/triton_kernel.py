@@ -1,4 +1,4 @@
-"""The Triton kernel on a GPU, or by Triton's interpreter on a CPU: test_ivon_triton.py starts a process for each."""
+"""The Triton kernel on a GPU, or in Triton's interpreter on a CPU; test_ivon_triton.py starts a process for each."""
 
 import math
 from contextlib import nullcontext
@@ -46,7 +46,7 @@ def philox(c0, c1, c2, c3, k0, k1):
 
 
 def normal(n, stream, key):
-    """The noise of a parameter: a call of Philox for four neighbours, and the transform of Box and Muller."""
+    """Return a parameter's noise: one call of Philox for four neighbours, then the Box-Muller transform."""
     words = [philox(lane, 0, stream, 0, key & 0xFFFFFFFF, key >> 32) for lane in range(-(-n // 4))]
     words = np.array(words, dtype=np.int64) >> 1
     uniform = (words.astype(np.float32) + np.float32(0.5)).astype(np.float64) / 2**31
@@ -85,7 +85,7 @@ def test_samples_have_the_posterior_s_moments_and_streams_differ():
         assert abs(e.mean()) < 4.5 / math.sqrt(n)
         assert abs(e.square().mean() - 1) < 4.5 * math.sqrt(2 / n)
         assert abs((e**4).mean() - 3) < 4.5 * math.sqrt(96 / n)
-        assert abs((e[:-1] * e[1:]).mean()) < 4.5 / math.sqrt(n)  # neighbours come from one call of Philox
+        assert abs((e[:-1] * e[1:]).mean()) < 4.5 / math.sqrt(n)  # neighbours share a call of Philox
     for i in range(4):
         for j in range(i):
             assert abs(torch.corrcoef(torch.stack([draws[i], draws[j]]))[0, 1]) < 4.5 / math.sqrt(n)
@@ -118,7 +118,7 @@ def test_lockstep_with_the_float64_reference(how, setting):
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(6, 400), torch.nn.Tanh(), torch.nn.Linear(400, 3)).to(DEVICE)
     given = {"lr": 0.05, "ess": 30.0, "hess_init": 0.5, "weight_decay": 1e-2, "beta2": 0.99, **setting}
-    lr = torch.tensor(given["lr"], device=DEVICE) if how == "closure" else given["lr"]  # also one held on the device
+    lr = torch.tensor(given["lr"], device=DEVICE) if how == "closure" else given["lr"]  # also a tensor on the device
     optimizer = IVON(model.parameters(), mc_samples=samples, fused=True, **{**given, "lr": lr})
     reference = ReferenceIVON(weights(model).numpy(), **given)
     assert_lockstep(model, [part.to(DEVICE) for part in batch()], optimizer, reference, how, 4, samples)
@@ -126,7 +126,7 @@ def test_lockstep_with_the_float64_reference(how, setting):
 
 
 def placed(values, offset):
-    """The values within other memory, from ``offset`` numbers behind an address that is a multiple of 16."""
+    """Return the values inside a larger buffer, ``offset`` numbers behind an address that is a multiple of 16."""
     around = torch.full((len(values) + 16,), 7.0, device=DEVICE)
     around[4 + offset :][: len(values)] = values
     return around[4 + offset :][: len(values)], around
@@ -135,7 +135,7 @@ def placed(values, offset):
 @pytest.mark.parametrize("how", ["context", "closure", "kept"])
 @pytest.mark.parametrize("hess_approx", ["price", "gradsq"])
 def test_memory_that_begins_anywhere_and_ends_anywhere(how, hess_approx):
-    """The same numbers wherever parameters and gradients lie, and nothing is written beside them."""
+    """The numbers do not depend on the addresses of parameters and gradients, and nothing is written outside."""
 
     def train(offset, of_grads):
         torch.manual_seed(0)
@@ -194,7 +194,7 @@ def test_evon_follows_its_twin_with_layers_of_one_shape_turned_at_once(monkeypat
 @pytest.mark.parametrize("how", ["context", "closure", "kept"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_beside_half_precision_and_frozen_parameters(how, dtype, monkeypatch):
-    """Torch's operations take what the kernel does not, and the kernel's numbers are as without them."""
+    """Torch's operations take the parameters that the kernel does not, and do not change the kernel's numbers."""
     monkeypatch.setattr("vlls.optim.ivon._registry.EXECUTORS", [FusedCUDA, Foreach, SingleTensor])
 
     def train(*others):
@@ -238,7 +238,7 @@ def test_it_is_the_default_where_it_works_and_one_that_fails_leaves_torch_s_oper
     optimizer = IVON([weight], lr=0.1, ess=10.0)
     assert _runs_on(weight.device)
     assert optimizer.executor.startswith("cuda triton") and optimizer.capturable
-    assert torch.equal(look(), before)  # it was tried with numbers of its own
+    assert torch.equal(look(), before)  # the trial used its own random numbers
 
     def missing():
         raise RuntimeError("no Triton")
@@ -290,7 +290,7 @@ def test_a_step_does_not_wait_for_the_gpu(how):
     def closure():
         for p in params:
             p.grad = torch.ones_like(p)
-            held.append(p.grad)  # so that the next lies elsewhere
+            held.append(p.grad)  # so that the next one has another address
 
     def look():
         optimizer.param_groups[0]["lr"] *= 0.9

@@ -1,4 +1,4 @@
-"""Orthonormal bases of a tensor's axes: tensors turned into them and back.
+"""Orthonormal bases of a tensor's axes, and changes of coordinates into them and back.
 
 A basis is a (d, d) matrix with its vectors as columns, or None for the axis as it is. With fewer bases than axes, the
 last stands for all remaining ones: filters (O, I, 3, 3) of a convolution have bases of sizes O, I and 9.
@@ -72,7 +72,7 @@ def turn_alike(
 
 
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """The tensors as one, a single one without a copy."""
+    """Stack the tensors; a single one is not copied."""
     return torch.stack(list(tensors)) if len(tensors) > 1 else tensors[0][None]
 
 
@@ -83,8 +83,8 @@ def turn_flat(entries: Tensor, axes: Sequence[tuple[int, Tensor | None]], side: 
         entries: a contiguous vector.
         axes: size and basis of each axis.
         side: 0 or 1.
-        free: at least two vectors of that length, in which the products are written by turns. The one with the result
-            is taken out.
+        free: at least two vectors of that length. The products are written to them in turns, and the one with the
+            result is removed from the list.
     """
     last = None
     with in_full(entries):
@@ -103,12 +103,12 @@ def turn_flat(entries: Tensor, axes: Sequence[tuple[int, Tensor | None]], side: 
 
 
 def in_full(tensor: Tensor) -> AbstractContextManager[None]:
-    """Keep autocast, which a step may be taken in, from computing products of a tensor in half precision."""
+    """Keep a surrounding autocast from computing products of a tensor in half precision."""
     return torch.autocast(tensor.device.type, enabled=False)
 
 
 def matrices_of(entries: Tensor, sizes: Sequence[int], free: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Yield a tensor, given as a row of entries, as a (d, rest) matrix for each axis; copies are in two free rows."""
+    """Yield a tensor's (d, rest) matrix for each axis, from its entries in a row; two free rows hold the copies."""
     for number, size in enumerate(sizes):
         matrix = entries.view(size, -1)
         yield matrix
@@ -118,7 +118,7 @@ def matrices_of(entries: Tensor, sizes: Sequence[int], free: Sequence[Tensor]) -
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """The tensor in float64, whose products no setting shortens to TF32 or bfloat16 (MPS has none: float32)."""
+    """Return the tensor in float64, where no setting reduces products to TF32 or bfloat16; on MPS in float32."""
     return tensor.float() if tensor.device.type == "mps" else tensor.double()
 
 

@@ -12,11 +12,11 @@ PREFIX = "_orig_mod."  # torch.compile puts it before the names of a model's par
 
 
 class Compiled(nn.Module):
-    """A model's twin that torch compiles at its first call, for inputs of one shape; an error where it cannot.
+    """A wrapper of a model that torch compiles at its first call, for inputs of one shape.
 
-    The model itself stays as it is: its hooks and the names of its parameters are its own. It differs from the module
-    that ``torch.compile`` returns in that hooks of all modules, such as those of an optimizer that keeps running
-    statistics still, hear of it once and without a warning.
+    If torch cannot compile the whole model, the call raises an error. The model keeps its hooks and its parameters'
+    names. Unlike the module that ``torch.compile`` returns, this one calls hooks that are registered for all modules
+    once and without a warning, such as the hook that keeps running statistics unchanged.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -26,7 +26,7 @@ class Compiled(nn.Module):
         def call(*args: Any) -> Any:
             return model.forward(*args)
 
-        call.__code__ = call.__code__.replace()  # torch compiles one code object eight times, and then no more
+        call.__code__ = call.__code__.replace()  # torch compiles a code object at most eight times
         self._call = torch.compile(call, fullgraph=True, dynamic=False)
 
     def forward(self, *args: Any) -> Any:
@@ -46,6 +46,6 @@ def capturing(tensors: Iterable[Tensor]) -> bool:
 
 
 def drop_cached_casts() -> None:
-    """Let a surrounding ``torch.autocast``, which keeps its casts, cast weights again that were changed in place."""
+    """Clear the cache of a surrounding ``torch.autocast``, so that it casts weights again after a change in place."""
     if not torch.compiler.is_compiling():
         torch.clear_autocast_cache()

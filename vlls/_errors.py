@@ -17,7 +17,7 @@ _EXTRAS = {"matplotlib": "plots", "seaborn": "plots", "pyarrow": "parquet", "ray
 
 
 class DataError(ValueError):
-    """A data set is missing, damaged or not of the form that it should be."""
+    """A data set is missing, damaged or of the wrong form."""
 
 
 class MissingDataError(DataError):
@@ -30,7 +30,7 @@ def one_line(error: BaseException) -> str:
 
 
 def reading(path: Path, read: Callable[[], T], form: str) -> T:
-    """Return ``read()``, with one error for whatever goes wrong when ``path`` is not of its ``form``."""
+    """Return ``read()``; if it fails, raise a DataError that says that ``path`` cannot be read as ``form``."""
     try:
         return read()
     except DataError:
@@ -42,7 +42,7 @@ def reading(path: Path, read: Callable[[], T], form: str) -> T:
 
 
 def needs(module: str, purpose: str) -> Any:
-    """Import a module that the core of ``vlls`` does without; raise an error with the pip command if it is missing."""
+    """Import an optional module; if it is missing, raise an error with the pip command."""
     try:
         return import_module(module)
     except ImportError as error:
@@ -56,7 +56,7 @@ def needs(module: str, purpose: str) -> Any:
 
 
 def library_of(module: str) -> str:
-    """Return the name under which a module's library is known, as Pillow for ``PIL.Image``."""
+    """Return the name of a module's library, such as Pillow for ``PIL.Image``."""
     name = module.partition(".")[0]
     return _LIBRARIES.get(name, name)
 

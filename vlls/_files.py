@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes."""
+"""Atomic writes of files and folders."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Write a file, in a folder that exists, so that at any moment it is the old one or the new one, whole.
+    """Write a file in an existing folder atomically: at any moment it is the whole old file or the whole new one.
 
-    If it cannot be written, the OSError names it, the old file is as it was, and nothing is left beside it.
+    If it cannot be written, the OSError names it, the old file is unchanged, and no temporary file is left.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -56,9 +56,9 @@ def reason_of(error: OSError) -> str:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Make a folder that is whole or not there: fill the path that is given, which becomes the folder at the end.
+    """Make a folder atomically: fill the yielded path, which is renamed to the folder at the end.
 
-    If the folder is there by then, it gets the files that it lacks: another process was quicker, or it was incomplete.
+    If the folder exists by then, because it was incomplete or another process was quicker, it gets the missing files.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:

@@ -1,10 +1,9 @@
-"""One thread at a time for the weights of a model: who changes them for a while keeps the others waiting.
+"""Locks on the weights of a model: a thread that changes them for a while keeps the others waiting.
 
 A sample writes to the parameters of an optimizer, ``torch.func.functional_call`` to the ``_parameters`` of every
-module, a hook to the module it is put on. A block names the objects that it changes, tensors or modules. Two blocks of
-two threads that have one in common run one after the other; blocks without one run side by side. Objects are known by
-their identity, and a table lists them for as long as they are held: nothing is stored on them, so that models are
-pickled and copied as ever.
+module, a hook to the module it is put on. A block names the objects that it changes, tensors or modules. Blocks of two
+threads that share an object run one after the other; blocks with disjoint objects run side by side. A table lists the
+objects by ``id`` while they are held; nothing is stored on them, so models can be pickled and copied as usual.
 """
 
 from __future__ import annotations
@@ -27,8 +26,9 @@ _waiting: dict[int, list[int]] = {}  # the ids that a thread waits for
 def holding(objects: Iterable[object]) -> Iterator[None]:
     """Keep other threads out of blocks that hold one of the objects; wait until none of them does.
 
-    All objects are taken at once, so that a waiting thread holds nothing of this block. The thread that holds some of
-    them already goes on. A RuntimeError tells of threads that wait for each other, or ended without leaving.
+    All objects are taken at once, so that a waiting thread holds none of this block's. A thread does not wait for
+    objects that it holds already. Raises a RuntimeError if threads wait for each other, or if one ended without
+    releasing its objects.
     """
     if torch.compiler.is_compiling():  # dynamo knows no threads
         yield
@@ -49,7 +49,7 @@ def holding(objects: Iterable[object]) -> Iterator[None]:
                 )
             _waiting[me] = list(wanted)
             try:
-                _changed.wait(1.0)  # and look whether the others are still there
+                _changed.wait(1.0)  # then check that the other threads are alive
             finally:
                 del _waiting[me]
         for key in wanted.keys() & _holds.keys():
@@ -65,7 +65,7 @@ def holding(objects: Iterable[object]) -> Iterator[None]:
                 if _again[key] == 0:
                     del _again[key]
             for key in wanted.keys() - more:
-                _holds.pop(key, None)  # gone already in a forked process
+                _holds.pop(key, None)  # a fork may have removed it
             if _waiting:
                 _changed.notify_all()
 
@@ -74,8 +74,8 @@ def holding(objects: Iterable[object]) -> Iterator[None]:
 def holding_model(model: nn.Module) -> Iterator[None]:
     """Hold a model: its modules and its parameters, as :func:`holding` does.
 
-    While another thread calls the model functionally, the parameters that it shows are that thread's. They are looked
-    at again once the modules are held.
+    While another thread calls the model functionally, ``parameters()`` returns that thread's tensors. So they are read
+    again once the modules are held.
     """
     while True:
         parameters = list(model.parameters())

@@ -26,8 +26,8 @@ _LOG_2PI = math.log(2 * math.pi)
 def gaussian_expectation(function: Callable[[Tensor], Tensor], mean: Tensor, std: Tensor) -> Tensor:
     """Return E[function(mean + std e)], e ~ N(0, 1), elementwise, for an analytic ``function``.
 
-    The range is widened until both ends are negligible and the step halved until the sum stands still; if it does not,
-    a ValueError says so. ``mean`` and ``std`` are float64 and broadcast.
+    The range is widened until both ends are negligible and the step halved until the sum converges; a ValueError is
+    raised if it does not. ``mean`` and ``std`` are float64 and broadcast.
     """
     mean, std = torch.broadcast_tensors(mean, std)
     shape = mean.shape
@@ -73,7 +73,7 @@ def gaussian_expectation(function: Callable[[Tensor], Tensor], mean: Tensor, std
 # --------------------------------------------------------------------------------------- the logistic function
 @lru_cache(maxsize=2)
 def _hermite_rule(number: int) -> tuple[Tensor, Tensor]:
-    """Nodes from 0 on and weights of the Gauss-Hermite rule of an odd number of points, those of pairs together."""
+    """Return the nodes >= 0 of a Gauss-Hermite rule of odd size, and their weights, added up for each pair +-e."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(number)
     weights[number // 2] /= 2
     half = slice(number // 2, None)

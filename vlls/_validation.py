@@ -1,4 +1,4 @@
-"""Checks of user input, shared by the package: one place that words the errors."""
+"""Checks of user input, shared by the package."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def quote(values: Tensor, limit: int = 5) -> str:
 
 
 def as_float64(value: Any, name: str) -> Tensor:
-    """Return ``value`` as a float64 tensor, on the device it is on."""
+    """Return ``value`` as a float64 tensor on its device."""
     if not isinstance(value, Tensor):
-        array = np.array(value)  # a copy: the caller's own stays as it is
+        array = np.array(value)  # a copy: the caller's array stays unchanged
         if array.dtype.kind not in "biufc":
             raise ValueError(f"{name} has entries of type {array.dtype}; pass numbers")
         value = torch.from_numpy(array)
@@ -35,7 +35,7 @@ def as_float64(value: Any, name: str) -> Tensor:
 
 
 def check_finite(tensor: Tensor, name: str, advice: str = "remove or impute those rows before fitting") -> None:
-    """Raise a ValueError where ``tensor`` holds a NaN or an infinity."""
+    """Raise a ValueError if ``tensor`` holds a NaN or an infinity."""
     finite = torch.isfinite(tensor)
     if not bool(finite.all()):
         index = tuple((~finite).nonzero()[0].tolist())
@@ -51,7 +51,7 @@ def check_generator(generator: Any) -> None:
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether ``value`` is one real number, plain, of NumPy or a tensor of one entry, and not a bool."""
+    """Tell whether ``value`` is one real number, of Python, NumPy or a tensor of one entry, but not a bool."""
     if isinstance(value, Tensor):
         return value.numel() == 1 and not value.is_complex() and value.dtype != torch.bool
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
@@ -80,8 +80,8 @@ def check_symmetric(matrix: Tensor, name: str, size: int) -> None:
 def whole_labels(labels: Any, name: str = "labels", num_classes: int | None = None) -> Tensor:
     """Return classes as an int64 tensor, from a tensor or array of any integer dtype, a list, a pandas Series, ...
 
-    A tensor stays on its device, an int64 tensor is returned as it is. A ValueError tells of floats, bools, strings,
-    categories and missing values; it names the number of classes, which is not checked.
+    A tensor stays on its device, an int64 tensor is returned unchanged. Floats, bools, strings, categories and missing
+    values raise a ValueError. It names ``num_classes``; whether the labels are below it is not checked.
     """
     allowed = "whole numbers" + (f" from 0 to {num_classes - 1}" if num_classes is not None else ", the classes")
     if isinstance(labels, Tensor):
@@ -108,7 +108,7 @@ def whole_labels(labels: Any, name: str = "labels", num_classes: int | None = No
 
 
 def _array(labels: Any, name: str, allowed: str) -> npt.NDArray[Any]:
-    """Return labels that are no tensor as an array, after a check that they are a sequence."""
+    """Convert labels that are not a tensor to an array, after checking that they are a sequence."""
     if not hasattr(labels, "__len__") or isinstance(labels, str | bytes | dict | set):
         given = "None" if labels is None else kind_of(labels)
         raise ValueError(f"{name} are {given}; pass {allowed}, in a tensor, an array or a list")
@@ -138,6 +138,6 @@ def _check_entries(array: npt.NDArray[Any], name: str, allowed: str) -> None:
 
 
 def _missing(values: Any) -> str:
-    """Return the words for an error on how many floating-point labels are NaN, as the gaps of a pandas Series are."""
+    """Say for an error how many floating-point labels are NaN, as missing values in a pandas Series are."""
     number = int((values.isnan() if isinstance(values, Tensor) else np.isnan(values)).sum())
     return f" with {number} missing (NaN)" if number else ""

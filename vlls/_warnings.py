@@ -9,7 +9,7 @@ _INSIDE = ("vlls", "torch", "contextlib")
 
 
 def warn_caller(text: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the line that called the package, through whatever decorators and contexts it did."""
+    """Warn at the line of the user's code that called the package, through any decorators and contexts."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
         level, frame = level + 1, frame.f_back

@@ -183,7 +183,7 @@ class GLM:
         if found is None or ridge is not None:
             return found is not None
         found = (found / found.norm()).view_as(theta)
-        return float((self.regularizer.gradient(1e8 * found) * found).sum()) <= 1e-9  # it grows no more either
+        return float((self.regularizer.gradient(1e8 * found) * found).sum()) <= 1e-9  # the penalty stops growing too
 
     def _is_stationary(self, theta: Tensor, rows: Tensor, weights: Tensor, strict: Tensor) -> bool:
         """Tell whether Newton's step is short and not lost in rounding, so that there is a minimum nearby.

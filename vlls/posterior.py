@@ -164,7 +164,7 @@ class GaussianPosterior:
             )
 
     def _moved(self, mean: Tensor, shapes: dict[str, torch.Size]) -> GaussianPosterior:
-        """This Gaussian around another mean or under names; its covariance need not be factorized again."""
+        """Return this Gaussian with another mean or with names, without factorizing its covariance again."""
         moved = object.__new__(GaussianPosterior)
         moved.__dict__ = {**self.__dict__, "_mean": mean, "_shapes": shapes}
         return moved
@@ -213,7 +213,7 @@ class GaussianPosterior:
         return -2 * half if self._holds_precision else 2 * half
 
     def _times_root(self, columns: Tensor, *, of_covariance: bool) -> Tensor:
-        """Return Bᵀ columns for some B with B Bᵀ = covariance, whose squared norms are variances, or = precision."""
+        """Return Bᵀ columns for some B with B Bᵀ = covariance (their squared norms are variances), or = precision."""
         if self._holds_precision == of_covariance:
             return torch.linalg.solve_triangular(self._cholesky, columns, upper=False)
         return self._cholesky.T @ columns
@@ -257,7 +257,7 @@ class GaussianPosterior:
 
         Args:
             num_samples: number of independent draws, at least 1: (num_samples, P) or (num_samples, P, K). Leave it out
-                if the mean is a dict, for one draw with a tensor for each name, as of any :class:`Posterior`.
+                if the mean is a dict, for one draw with a tensor for each name, as for any :class:`Posterior`.
             generator: torch random generator, for reproducible draws; of a dict it may be the first argument.
         """
         if self._shapes:
@@ -540,7 +540,7 @@ def _check_bases(name: str, mean: Tensor, bases: Bases) -> None:
 
 
 def check_weights(name: str, mean: Tensor, std: Tensor | None = None) -> None:
-    """Raise a ValueError unless means are finite, and standard deviations alike, finite and not negative."""
+    """Raise a ValueError unless means are finite, and standard deviations match them, are finite and not negative."""
     check_finite(mean, f"mean of {name!r}", "look at how the posterior was made")
     if std is None:
         return

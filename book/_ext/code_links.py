@@ -1,10 +1,10 @@
-"""Links names in the pages' code to the API reference, and each entry of it to the pages that use it.
+"""Link names in the pages' code to the API reference, and each entry of it to the pages that use it.
 
-The cells of a page are read in order with ``ast``; nothing is executed. What a name is follows from the imports, and
-for a variable from the class or the annotated return value that it is assigned: in ``glm = GLM(...)`` the name ``GLM``
+The cells of a page are read in order with ``ast``; nothing is executed. The meaning of a name follows from the imports;
+for a variable, from the class or the annotated return value that it is assigned: in ``glm = GLM(...)`` the name ``GLM``
 is a link, and ``label_noise`` in ``glm.label_noise(q)`` is one to :meth:`GLM.label_noise`.
 
-Why not sphinx-codeautolink: it finds neither members of classes that stand in private modules nor fields of
+Why not sphinx-codeautolink: it finds neither members of classes that are defined in private modules nor fields of
 dataclasses, a quarter of these links, and lists headings where readers look for chapters.
 """
 
@@ -30,7 +30,7 @@ LANGUAGES = ("python", "ipython3")
 
 
 class Link(NamedTuple):
-    """A name in a cell: its line (from 1), its columns, and what the API reference calls it."""
+    """A name in a cell: its line (from 1), its columns, and its name in the API reference."""
 
     line: int
     start: int
@@ -38,7 +38,7 @@ class Link(NamedTuple):
     target: str
 
 
-# ------------------------------------------------------------------ what a name is
+# ------------------------------------------------------------------ meanings of names
 class Instance(NamedTuple):
     """Some object of a class."""
 
@@ -62,7 +62,7 @@ def identity(value: Any) -> tuple[str, str] | None:
 
 
 class Reference:
-    """The names that the API reference has, and by which of them it calls an object."""
+    """The names in the API reference, and the documented name of each object."""
 
     def __init__(self, names: frozenset[str]):
         self.names = names
@@ -92,7 +92,7 @@ def instance(annotated: Any, name: str) -> Instance | None:
 
 # ------------------------------------------------------------------ reading cells
 class Reader(ast.NodeVisitor):
-    """Reads the cells of a page in order; ``links`` are those of the last one, ``uses`` what it uses."""
+    """Reads the cells of a page in order; ``links`` and ``uses`` are the last cell's links and used names."""
 
     def __init__(self, reference: Reference):
         self.reference = reference
@@ -173,7 +173,7 @@ class Reader(ast.NodeVisitor):
         self.link(node.end_lineno or 0, node.end_col_offset or 0, node.attr, target)
 
     def what(self, node: ast.expr) -> tuple[str, Any]:
-        """Return dotted name and value of an expression as far as it is known; ("", None) where it is not."""
+        """Return dotted name and value of an expression as far as they are known; ("", None) if they are not."""
         if isinstance(node, ast.Name):
             return self.scope.get(node.id, ("", None))
         if isinstance(node, ast.Call):
@@ -196,7 +196,7 @@ class Reader(ast.NodeVisitor):
         return "", None
 
     def visit_Assign(self, node: ast.Assign | ast.AnnAssign | ast.withitem) -> None:
-        """Follow an assignment: what is assigned first."""
+        """Follow an assignment, its value first."""
         value = node.context_expr if isinstance(node, ast.withitem) else node.value
         targets = (
             node.targets
@@ -214,7 +214,7 @@ class Reader(ast.NodeVisitor):
     visit_AnnAssign = visit_withitem = visit_Assign
 
     def visit_Lambda(self, node: ast.AST) -> None:
-        """Visit a scope of its own, in which some names mean something else."""
+        """Visit a nested scope, in which arguments and loop variables hide outer names."""
         inside = list(ast.walk(node))
         hidden = {argument.arg for argument in inside if isinstance(argument, ast.arg)}
         targets = [part.target for part in inside if isinstance(part, ast.comprehension)]
@@ -247,13 +247,13 @@ def is_api(docname: str) -> bool:
 
 
 def begin(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
-    """Keep with the environment the cells of each page, and the links that its pages were written with."""
+    """Store in the environment the cells of each page, and the links that its pages were written with."""
     env.code_cells = getattr(env, "code_cells", {})
     env.code_links = getattr(env, "code_links", ({}, {}, {}))
 
 
 def purge(app: Sphinx, env: BuildEnvironment, docname: str) -> None:
-    """Forget a page that is read again or gone."""
+    """Forget a page that is read again or removed."""
     getattr(env, "code_cells", {}).pop(docname, None)
 
 
@@ -276,7 +276,7 @@ def collect(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def update(app: Sphinx, env: BuildEnvironment) -> list[str]:
-    """Find all links once every page is read; if any has changed, every page that can have one is written."""
+    """Find all links once every page is read; if one has changed, write every page that can have links."""
     objects = {
         name: entry for name, entry in env.get_domain("py").objects.items() if is_api(entry.docname)
     }
@@ -364,7 +364,7 @@ def linked(html: str, links: list[Link], address: dict[str, str]) -> str:
 
 
 def visit_literal_block(self: HTML5Translator, node: nodes.literal_block) -> None:
-    """Write a block of code as ever, and then its links into it."""
+    """Write a block of code as usual, and then insert its links."""
     try:
         type(self).visit_literal_block(self, node)
     except nodes.SkipNode:

@@ -1,7 +1,7 @@
-"""Writes formulas as MathML, which browsers show by themselves.
+"""Write formulas as MathML, which browsers show by themselves.
 
-The pages of ``mathml_pages`` in ``_config.yml`` have nothing else, and load no MathJax. Every other page has it beside what
-MathJax typesets, in a ``<noscript>`` for browsers without JavaScript. The PDF is not concerned.
+The pages of ``mathml_pages`` in ``_config.yml`` have nothing else, and load no MathJax. Every other page has it beside
+MathJax's formulas, in a ``<noscript>`` for browsers without JavaScript. The PDF is not changed.
 """
 
 import re
@@ -13,7 +13,7 @@ from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
-# Browsers no longer know this attribute; these letters have characters of their own.
+# Browsers no longer support this attribute; these letters have their own characters.
 STYLED = re.compile(r'<mi mathvariant="(double-struck|script|bold)">([A-Za-z])</mi>')
 # Commands that the converter leaves as they are where they follow another, such as \Bigl or \max
 LEFT = re.compile(r">\\([A-Za-z]+|[^A-Za-z])<")
@@ -29,7 +29,7 @@ def styled(letter: str, style: str) -> str:
     name = f"{style} {'CAPITAL' if letter.isupper() else 'SMALL'} {letter}".upper()
     try:
         return unicodedata.lookup(f"MATHEMATICAL {name}")
-    except KeyError:  # ℝ, ℒ and others had one before there were the rest
+    except KeyError:  # ℝ, ℒ and others are older than the rest
         return unicodedata.lookup(name)
 
 
@@ -50,7 +50,7 @@ def mathml(latex: str, display: bool = False) -> str:
 
 
 def add_mathml(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Give the formulas of a page as MathML: instead of MathJax's or, for browsers without JavaScript, beside them."""
+    """Write a page's formulas as MathML: instead of MathJax's or, for browsers without JavaScript, beside them."""
     if app.builder.format != "html":
         return
     alone = docname in app.config.mathml_pages
@@ -70,19 +70,19 @@ def add_mathml(app: Sphinx, doctree: nodes.document, docname: str) -> None:
 
 
 def add_beside(node: nodes.Element, element: str) -> None:
-    """Put a formula for browsers without JavaScript behind the one of MathJax."""
+    """Put a formula for browsers without JavaScript after MathJax's."""
     node.parent.insert(node.parent.index(node) + 1, FormulaWithoutScript("", mathml=element))
 
 
 def add_to_contents(app: Sphinx, env: BuildEnvironment) -> None:
-    """Do the same to the headings in the tables of contents, which are no part of a page."""
+    """Do the same for the headings in the tables of contents, which are not part of a page."""
     if app.builder.format == "html":
         for node in [node for toc in env.tocs.values() for node in toc.findall(nodes.math)]:
             add_beside(node, mathml(node.astext()))
 
 
 def show(translator: Any, node: FormulaWithoutScript) -> None:
-    """Write a formula where browsers look only without JavaScript."""
+    """Write a formula that browsers show only without JavaScript."""
     translator.body.append(f"<noscript>{node['mathml']}</noscript>")
     raise nodes.SkipNode
 

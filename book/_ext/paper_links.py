@@ -1,7 +1,7 @@
-"""Makes links of the paper's numbers in the API reference: "Theorem 2", "Eqs. 21-22" and "Chapter 4" of a docstring.
+"""Turn numbers of the paper in the API reference into links: a docstring's "Theorem 2", "Eqs. 21-22" and "Chapter 4".
 
-The docstrings stay plain text. ``book/paper.csv`` says where in the book each number of the paper is. What is not in
-it, or leads nowhere, is a warning of the build.
+The docstrings stay plain text. ``book/paper.csv`` says where in the book each number of the paper is. A number that is
+not in it, or whose link leads nowhere, is a warning of the build.
 """
 
 import csv
@@ -54,7 +54,7 @@ class Mention(NamedTuple):
 
 
 def mentions(text: str) -> list[Mention]:
-    """Return what a text mentions, in order; "Eqs. 3-5 and 7" mentions Eq. 3, Eq. 5 and Eq. 7.
+    """Return the numbers that a text mentions, in order; "Eqs. 3-5 and 7" mentions Eq. 3, Eq. 5 and Eq. 7.
 
     >>> mentions("Theorem 2 and Eqs. 21-22")
     [Mention(start=0, end=9, name='Theorem 2'), Mention(start=14, end=21, name='Eq. 21'), \
@@ -78,7 +78,7 @@ class Target(NamedTuple):
 
 
 def target(cell: str) -> Target:
-    """Return what a cell of the table's last column links to."""
+    """Return the target of a link in the table's last column."""
     if match := re.fullmatch(r"\{(prf:ref|eq)\}`([\w-]+)`", cell):
         return Target(match[1], match[2])
     if match := re.fullmatch(r"\[[^\]]+\]\(([\w#.-]+)\)", cell):
@@ -151,13 +151,13 @@ def linked(text: str, found: list[Mention], docname: str) -> list[nodes.Node]:
 def resolve(
     app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, words: nodes.TextElement
 ) -> nodes.reference | None:
-    """Return the link of a reference that the transform made; None, where it leads nowhere, is a warning."""
+    """Return the link of a reference that the transform made; None, a warning, if it leads nowhere."""
     if node["reftype"] != "paper" or node["reftarget"] not in targets():
         return None
     wanted = targets()[node["reftarget"]]
     place = find(env, wanted)
     if place and wanted.role == "eq" and app.builder.name == "latex":
-        place = place[0], ""  # LaTeX has names of its own for equations
+        place = place[0], ""  # LaTeX has its own names for equations
     return place and make_refnode(app.builder, node["refdoc"], *place, words)
 
 

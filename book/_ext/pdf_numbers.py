@@ -1,6 +1,6 @@
-"""Gives the PDF the site's numbers, captions that stay with their pictures, tables that fit, and an index.
+"""Give the PDF the site's numbers, captions that stay with their pictures, tables that fit, and an index.
 
-LaTeX would count figures and equations by itself, otherwise than the site, where parts and some chapters have no number.
+LaTeX alone would number figures and equations differently: on the site parts and some chapters have no number.
 """
 
 import math
@@ -18,14 +18,14 @@ SCALE = 80  # per cent of its size that a picture has on paper
 LINE, PADDING = 96, 2  # letters on a line and beside a cell
 TALL, TALL_IF_WIDE = 12, 3  # rows, above which a table breaks; lines of a wide one break, too
 BREAKS = r"(?<=[\s/._:,-])"  # where a line of code may end
-# Words of these need no index: they list or repeat
+# These pages are not indexed: they list or repeat
 NOT_INDEXED = re.compile(r"book/(intro|glossary|notation|paper|errata|api|references|executions)")
-OWN = re.compile(r"(?:attribute|property)\)$|\bfigures\b")  # names that nobody looks up
+OWN = re.compile(r"(?:attribute|property)\)$|\bfigures\b")  # names that are not worth an entry
 NO_PROSE = (nodes.literal, nodes.math, nodes.FixedTextElement, nodes.title, addnodes.desc_signature)
 
 
 def count_by_chapter(app: Sphinx) -> None:
-    """Undo that jupyter-book counts by section where the book has parts."""
+    """Number figures by chapter; in a book with parts jupyter-book would number them by section."""
     if app.builder.name == "latex":
         app.config["numfig_secnum_depth"] = 1
 
@@ -38,7 +38,7 @@ def page_of(node: nodes.Node) -> str:
 
 
 def latex(text: str) -> nodes.raw:
-    """Return a node that LaTeX reads as it stands."""
+    """Return a node of raw LaTeX."""
     return nodes.raw("", text, format="latex")
 
 
@@ -48,7 +48,7 @@ def insert_before(node: nodes.Element, new: nodes.Node) -> None:
 
 
 def is_caption(node: nodes.Node) -> bool:
-    """Say whether a node stands below a picture to tell of it."""
+    """Say whether a node is the caption of a picture."""
     numbered = isinstance(node, nodes.figure) and isinstance(node[0], nodes.caption)
     return numbered or (
         isinstance(node, nodes.paragraph) and len(node) == 1 and isinstance(node[0], nodes.emphasis)
@@ -58,7 +58,7 @@ def is_caption(node: nodes.Node) -> bool:
 def join_captions(doctree: nodes.document) -> None:
     """Move the picture at the end of a cell to its caption, and each picture before it to the text above it.
 
-    They float as wholes: no page is turned inside one, and the text goes on where it leaves place.
+    Each pair floats as a whole: no page break divides it, and text fills the space before it.
     """
     for caption in [node for node in doctree.findall(nodes.Element) if is_caption(node)]:
         before = caption.parent[: caption.parent.index(caption)]
@@ -88,13 +88,13 @@ def text_above(picture: nodes.image) -> list[nodes.Node]:
 
 
 def float_together(first: nodes.Element, last: nodes.Element) -> None:
-    """Make a float of what stands from one node to another one."""
+    """Make a float of everything from one node to another one."""
     insert_before(first, latex(FLOAT[0]))
     last.parent.insert(last.parent.index(last) + 1, latex(FLOAT[1]))
 
 
 def set_proofs(doctree: nodes.document) -> None:
-    """Set proofs as text that ends with a square, not in boxes as claims."""
+    """Set proofs as text that ends with a square, without the boxes that claims have."""
     for proof in list(doctree.findall(claims.proof_node)):
         box = proof[0]
         first, last = box[0], box[-1]
@@ -108,7 +108,7 @@ def set_proofs(doctree: nodes.document) -> None:
 
 
 def fit_tables(doctree: nodes.document) -> None:
-    """Give the columns of wide tables widths by their words, and let tall tables go on on the next page."""
+    """Give the columns of wide tables widths by their words, and let tall tables continue on the next page."""
     for table in doctree.findall(nodes.table):
         rows = list(table.findall(nodes.row))
         columns = list(zip(*rows, strict=False))
@@ -129,12 +129,12 @@ def fit_tables(doctree: nodes.document) -> None:
 
 
 def width(cell: nodes.Element) -> int:
-    """Return how many letters wide a cell would be on one line."""
+    """Return the width of a cell on one line, in letters."""
     return sum(letters(text, str(text)) for text in cell.findall(nodes.Text)) + PADDING
 
 
 def widest_word(cell: nodes.Element) -> int:
-    """Return how many letters wide a cell is at the least: lines break at spaces, code at some signs, too."""
+    """Return the smallest width of a cell in letters: lines break at spaces, and code at some signs too."""
     words = [
         letters(text, word)
         for text in cell.findall(nodes.Text)
@@ -154,7 +154,7 @@ def is_code(text: nodes.Text) -> bool:
 
 
 def is_math(text: nodes.Text) -> bool:
-    """Say whether a text is a formula, whose source is longer than it."""
+    """Say whether a text is a formula, whose source is longer than the formula."""
     return isinstance(text.parent, nodes.math)
 
 
@@ -199,7 +199,7 @@ def entry(term: str) -> addnodes.index:
 def add_index(doctree: nodes.document, terms: list[str]) -> None:
     """Index each term where a chapter first names it, and where a title does.
 
-    A term of one common word counts where the text sets it off.
+    A term that is one common word counts only where the text sets it off.
     """
     ways = {term: patterns(term) for term in sorted(terms, key=len, reverse=True)}
     named: set[tuple[str, str]] = set()
@@ -246,7 +246,7 @@ def shorten_index(doctree: nodes.document) -> None:
 
 
 def prepare(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Do all of it to the whole book, as the LaTeX builder has put it together."""
+    """Apply all of this to the whole book, after the LaTeX builder has put it together."""
     if app.builder.name != "latex":
         return
     for picture in doctree.findall(nodes.image):
@@ -262,7 +262,7 @@ def prepare(app: Sphinx, doctree: nodes.document, docname: str) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension."""
-    # of a claim in the whole book, sphinx-proof finds the page by its title, which fails for some
+    # in the whole book sphinx-proof finds the page of a claim by its title, which fails for some
     claims.find_parent = lambda env, node, tag: page_of(node)
     app.connect("builder-inited", count_by_chapter, priority=900)
     app.connect("doctree-resolved", prepare, priority=900)

@@ -17,11 +17,11 @@ from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 
 IMG = re.compile(r'<img [^>]*?src="[^"]*?(?P<name>[^"/]+\.png)"[^>]*>')
-SHARE = 0.8  # of its size that a part has at most
+SHARE = 0.8  # largest scale of a part
 
 
 class NumberCaptions(SphinxTransform):
-    """Make figures, which Sphinx numbers, of captions: the pictures stay in the cells above."""
+    """Turn captions into figures, which Sphinx numbers; the pictures stay in the cells above."""
 
     default_priority = 840  # before the domains collect labels
 
@@ -39,14 +39,14 @@ class NumberCaptions(SphinxTransform):
 
 
 def about(path: Path) -> dict[str, str]:
-    """Return what a picture tells of itself, and whether one can see through it."""
+    """Return the metadata of a picture, and whether it has transparent pixels."""
     with Image.open(path) as picture:
         clear = picture.mode == "RGBA" and picture.getchannel("A").getextrema()[0] == 0
         return {**picture.info, "clear": clear}
 
 
 def describe_images(app: Sphinx, doctree: nodes.document, docname: str = "") -> None:
-    """Set the alternative text of each picture that has none and brings its description along."""
+    """Set the alternative text of each picture that has none, from the description in its file."""
     for image in doctree.findall(nodes.image):
         path = Path(app.srcdir, image["uri"].lstrip("/"))
         if "alt" not in image and path.suffix == ".png" and path.is_file():
@@ -57,7 +57,7 @@ def describe_images(app: Sphinx, doctree: nodes.document, docname: str = "") -> 
 def add_parts(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
-    """Put the parts of each picture behind it; style sheets show one or the other."""
+    """Put the parts of each picture after it; style sheets show one or the other."""
     sources = {name: Path(app.srcdir, path) for path, name in app.builder.images.items()}
 
     def with_parts(img: re.Match[str]) -> str:
@@ -75,7 +75,7 @@ def add_parts(
 
 
 def with_formulas(text: str) -> str:
-    """Return a text of a figure as HTML, with what stands between dollars as MathML."""
+    """Return a text of a figure as HTML, with formulas between dollar signs as MathML."""
     pieces = enumerate(text.split("$"))
     return "".join(convert(piece) if k % 2 else html.escape(piece) for k, piece in pieces)
 

@@ -1,5 +1,5 @@
-// The order of the results of the search. First what has the reader's words in its title: chapters, their sections, the
-// API. For a number of the paper, such as "Eq. 20", then the page that lists them all. Then all else in Sphinx's order.
+// The order of the search's results. Matches in titles come first: of chapters, their sections, the API. For a number
+// of the paper, such as "Eq. 20", the page that lists them all is next. All others follow in Sphinx's order.
 var Scorer = {
   score: ([page, title, anchor, description, score]) => {
     const words = (new URLSearchParams(window.location.search).get("q") || "").trim().toLowerCase();

@@ -1,4 +1,4 @@
-// Pages opened from the disk may not read other files, so the search cannot show a few lines of each page that it finds.
+// Pages opened from the disk may not read other files, so the search cannot show lines of the pages that it finds.
 if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS !== "undefined")
   DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 
@@ -25,7 +25,7 @@ addEventListener("DOMContentLoaded", () => {
   for (const list of document.querySelectorAll(".citation-list")) list.removeAttribute("role");
 });
 
-// The theme's one menu, of the page's formats: bootstrap, which the theme would open it with, is eighty kilobytes.
+// The theme's only menu, of the page's formats. The theme would open it with bootstrap, which is eighty kilobytes.
 const closeMenus = (but) => {
   for (const button of document.querySelectorAll('[data-bs-toggle="dropdown"]')) {
     const open = button === but && button.getAttribute("aria-expanded") !== "true";
@@ -36,7 +36,8 @@ const closeMenus = (but) => {
 addEventListener("click", event => closeMenus(event.target.closest('[data-bs-toggle="dropdown"]')));
 addEventListener("keydown", event => event.key === "Escape" && closeMenus());
 
-// The lines that the search shows of a page hold no formula twice: what stands there for browsers without JavaScript goes.
+// The search shows lines of a page. The second copy of a formula, for browsers without JavaScript,
+// is removed from them.
 addEventListener("DOMContentLoaded", () => {
   if (typeof Search === "undefined") return;
   const toText = Search.htmlToText;

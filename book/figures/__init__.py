@@ -1,1 +1,1 @@
-"""The figures of the book's chapters, a module a chapter; those that any user may want are in :mod:`vlls.plots`."""
+"""The figures of the book's chapters, a module for each; those of use to any user are in :mod:`vlls.plots`."""

@@ -42,7 +42,7 @@ def runs_by_protocol(table: DataFrame) -> dict[str, DataFrame]:
         table: of :func:`~vlls.experiments.load_table`.
 
     Raises:
-        ValueError: for a protocol that there is not.
+        ValueError: for an unknown protocol.
     """
     highest_protocol(table)  # raises for unknown ones
     return {name: rows for name in PROTOCOLS if len(rows := table[table["protocol"] == name])}
@@ -59,7 +59,7 @@ def _main(rows: DataFrame) -> DataFrame:
 def adamw(rows: DataFrame) -> DataFrame:
     """Return AdamW's runs at the protocol and in the panels of some runs, under SGD's name.
 
-    AdamW is no method of the package: ``benchmarks/adamw.py`` ran it, at one value.
+    AdamW is not a method of the package: ``benchmarks/adamw.py`` ran it, at one value.
     """
     runs = rows_of("adamw", rows["protocol"].iloc[0] if len(rows) else "")
     return runs[runs["panel"].isin(rows["panel"])].assign(method="sgd")
@@ -82,7 +82,7 @@ def candidates_and_adamw(rows: DataFrame) -> DataFrame:
 
 
 def with_label_smoothing(rows: DataFrame) -> DataFrame:
-    r"""Return the runs of one protocol and, in their panels, those of LS at :math:`\alpha = 0.5`, which all have."""
+    r"""Return the runs of one protocol and, in their panels, LS's at :math:`\alpha = 0.5`, which all panels have."""
     protocol = rows["protocol"].iloc[0]
     found = concat(rows_of(name, protocol) for name in ("fig5", "fig7", "cifar_n"))
     found = found[(found["method"] == "ls") & (found["value"] == 0.5)]
@@ -91,7 +91,7 @@ def with_label_smoothing(rows: DataFrame) -> DataFrame:
 
 
 def _of(rows: DataFrame, method: str, variant: str = "") -> Series:
-    """Return a method's test accuracies in one panel (%), by seed; those of AdamW too."""
+    """Return the test accuracies of a method, or of AdamW, in one panel (%), by seed."""
     return (
         accuracies(adamw(rows), "sgd") if method == "adamw" else accuracies(rows, method, variant)
     )
@@ -106,7 +106,7 @@ def first_stds(rows: DataFrame) -> list[float]:
 
 
 def about(rows: DataFrame) -> str:
-    """Say of one protocol's runs their size, seeds, and how wide IVON's posterior is at first."""
+    """Describe one protocol's runs: their size, seeds, and the first width of IVON's posterior."""
     name, runs = rows["protocol"].iloc[0], _main(rows)
     seeds = sorted(int(seed) for seed in runs["seed"].unique())
     told = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
@@ -175,7 +175,7 @@ def beside_sgd(rows: DataFrame) -> str:
 
 
 def _name(method: str) -> str:
-    """Return a method as texts name it: the best of those that have a value tried."""
+    """Return a method's name in texts, with "the best" if several of its values were tried."""
     if method == "adamw":
         return _ADAMW
     record = METHODS[method]
@@ -196,7 +196,7 @@ def differences(rows: DataFrame, others: Sequence[str] = _OTHERS) -> DataFrame:
 
 
 def who_is_ahead(rows: DataFrame, others: Sequence[str] = _OTHERS) -> str:
-    """Say for each other method in which panels IVON is clearly ahead of it or behind it, and where that is not settled.
+    """Say for each other method in which panels IVON is clearly ahead or behind, and in which this is not settled.
 
     The data set, if it is the same in all panels, is named once.
     """

@@ -24,14 +24,14 @@ _ROW, _HEAD = 0.24, 0.75  # inches of a bar, and of a panel's title and axis
 def plot_cost(rows: DataFrame, mark: str = "goal") -> Figure:
     r"""Draw measured numbers as bars or dots on log axes, a panel for each thing compared, with goals as marks.
 
-    Ratios (unit ×) are bars that begin at 1, all else are dots. They are blue where the goal is met, orange where it is
-    not, grey where there is none. What was not measured is left out; its panel too where nothing of it was.
+    Ratios (unit ×) are bars that begin at 1, other numbers are dots. They are blue if the goal is met, orange if it is
+    not, grey if there is none. Unmeasured numbers are left out, and panels without any number.
 
     Args:
         rows: with the columns ``what`` (the panel), ``name``, ``value`` > 0 or NaN, ``unit``; and if there are any
             ``mark``, ``met`` (True, False or None) and ``at_least`` (whether more is better), as
             ``benchmark_records()`` has them.
-        mark: the column that holds the marks, NaN where there is none.
+        mark: the column that holds the marks, NaN if there is none.
 
     Raises:
         ValueError: if a column is missing or a value is not positive.
@@ -79,7 +79,7 @@ def _nothing() -> Figure:
 
 
 def _panel(ax: Axes, what: str, part: DataFrame, mark: str) -> None:
-    """Bars or dots from the top down, their numbers beside them."""
+    """Draw bars or dots from the top down, their numbers beside them."""
     values = part["value"].to_numpy(float)
     marks = part[mark].to_numpy(float) if mark in part else np.full(len(part), np.nan)
     met = list(part["met"]) if "met" in part else [None] * len(part)

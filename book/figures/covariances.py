@@ -1,4 +1,4 @@
-r"""Networks whose posteriors differ in their covariance only: their figure and what it says (Chapter 14)."""
+r"""Networks whose posteriors differ in their covariance only: a figure, a table and sentences (Chapter 14)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _SCALES = {"test_accuracy": 100.0, "posterior_accuracy": 100.0, "posterior_ece":
 
 
 def covariances() -> pd.DataFrame:
-    """Return the runs of ``benchmarks/bench_covariances.py``; the column ``covariance`` names theirs."""
+    """Return the runs of ``benchmarks/bench_covariances.py``, with the name of each ``covariance``."""
     rows = pd.DataFrame(json.loads((RESULTS / "covariances.json").read_text())["rows"])
     names = [
         LEARNED[method] if posterior == "learned" else _PAPER
@@ -100,7 +100,7 @@ def above(rows: pd.DataFrame, one: str, other: str, number: str) -> Gap:
     Args:
         rows: of :func:`covariances`.
         one: the name of a covariance there.
-        other: that of another.
+        other: the name of another.
         number: a column; accuracies and calibration errors are in percent.
     """
     found = gap_of(_of(rows, one, number), _of(rows, other, number), least=0)

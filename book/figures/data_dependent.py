@@ -94,8 +94,8 @@ def _panel(ax: Axes, rates: np.ndarray, accuracies: Mapping[str, Sequence[float]
 def plot_take_off(curves: DataFrame) -> Figure:
     r"""Draw how training begins under the most label errors: training loss and test accuracy over epochs.
 
-    The lines in grey are the loss of a prediction that is the same for all images, and the loss of one that knows the
-    class; they are apart by the mutual information of class and label. And the accuracy of a constant guess.
+    Grey lines are the loss of a prediction that is the same for all images, the loss of one that knows the class, and
+    the accuracy of a constant guess. The two losses differ by the mutual information of class and label.
 
     Args:
         curves: a row for each epoch of a run, with ``panel``, ``rate``, ``method``, ``variant``, ``epoch``,

@@ -87,7 +87,7 @@ def gap_of(one: pd.Series, other: pd.Series, least: float = 1.0) -> Gap | None:
 def gap(
     rows: pd.DataFrame, one: str, other: str, *, variants: tuple[str, str] = ("", "")
 ) -> Gap | None:
-    """Return how far the best value of one method is above that of another in one panel; None if one is missing."""
+    """Return how far one method's best value is above another's in one panel; None if one is missing."""
     both = [
         accuracies(rows, name, variant)
         for name, variant in zip((one, other), variants, strict=True)

@@ -40,9 +40,9 @@ def plot_regular_and_atypical(
     Args:
         images: (R, H, W) grey values.
         smoothing: (R, K) size of label smoothing's noise of each class.
-        noise: for the name of each posterior, (R, K) that of variational learning.
-        rows: what each row shows.
-        titles: a line over the bars of each row.
+        noise: for each posterior's name, (R, K) size of variational learning's noise of each class.
+        rows: the name of each row.
+        titles: a line above the bars of each row.
     """
     picture, plain = as_array(images), as_array(smoothing)
     adaptive = {name: as_array(values) for name, values in noise.items()}
@@ -170,7 +170,7 @@ def plot_relabelled_auroc(
 
 
 def _curves(ax: Axes, by_score: Mapping[str, Mapping[float, Sequence[float]]]) -> None:
-    """A line with bars for each score, a little beside each other so that none covers another."""
+    """Draw a line with bars for each score, shifted a little so that none covers another."""
     for i, ((name, by_rate), marker) in enumerate(zip(by_score.items(), "os^vDP", strict=False)):
         rates = 100 * np.array(list(by_rate)) + 0.3 * (i - 2.5)
         centre = np.array([np.mean(values) for values in by_rate.values()])

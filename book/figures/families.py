@@ -75,11 +75,11 @@ def plot_expectation_error(
     *,
     log_x: bool = False,
 ) -> Figure:
-    """Draw the error of ways to compute an expectation against what they cost.
+    """Draw the error of ways to compute an expectation against their cost.
 
     Args:
         panels: for each panel's title, by the name of the rule, its costs and its errors.
-        xlabel: what the cost is.
+        xlabel: label of the costs' axis.
         log_x: draw costs on a logarithmic axis.
     """
     figure, axes = plt.subplots(
@@ -118,7 +118,7 @@ def plot_digit_noise(
         noise: (R, C, K) label noise.
         labels: (R, C) classes.
         predicted: (R, C) classes that the model predicts.
-        rows: what each row shows.
+        rows: the name of each row.
     """
     picture, bars, y, guess = (as_array(t) for t in (images, noise, labels, predicted))
     r, c, k = bars.shape

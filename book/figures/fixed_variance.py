@@ -1,4 +1,4 @@
-r"""Chapter 10: fixed standard deviations beside those of IVON, in a figure, tables and sentences."""
+r"""Chapter 10: fixed standard deviations beside IVON's, in a figure, tables and sentences."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _PANELS = {"test_accuracy": ACCURACY, "memorised": "wrong labels learned (%)"}
 def plot_std_in_training(runs: DataFrame) -> Figure:
     r"""Draw test accuracy and memorised labels of single runs against their standard deviation σ.
 
-    A fixed σ is a point. One of IVON is an arrow from the σ that training starts with to the median over the weights
-    at its end, with the share of its Hessian that was learned. SGD, which has none, is a dashed line.
+    A run with a fixed σ is a point. A run of IVON is an arrow from the σ that training starts with to the median over
+    the weights at its end, with the learned share of its Hessian. SGD, which has no σ, is a dashed line.
 
     Args:
         runs: a row for each run, with ``method`` (``"ivon_fixed"``, ``"ivon"`` or ``"sgd"``), ``start_std`` and
@@ -101,8 +101,8 @@ def learned_shares(tables: Mapping[str, DataFrame]) -> DataFrame:
     r"""Return how wide IVON's posterior was at first and at last, and how much of its Hessian was learned.
 
     Args:
-        tables: the runs of experiments by name, of :func:`~vlls.experiments.load_table`; those of IVON at the
-            :math:`h_0` of the presets count, if they tell the share.
+        tables: the runs of experiments by name, of :func:`~vlls.experiments.load_table`; IVON's runs at the
+            :math:`h_0` of the presets count, if they have the share.
 
     Returns:
         A row for each experiment and protocol.

@@ -1,4 +1,4 @@
-"""Figures of Chapter 5: the Hessian of IVON, its estimators, and what the hyperparameters do."""
+"""Figures of Chapter 5: the Hessian of IVON, its estimators, and the effects of the hyperparameters."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def plot_hessian_variance(
     Args:
         distance: (T,) distances from the optimum, in posterior standard deviations.
         measured: (T, P) standard deviations of the estimate over draws.
-        predicted: (T, P) those of the quadratic formula.
-        value: (T, P) what is estimated, the averaged Hessian.
+        predicted: (T, P) standard deviations by the quadratic formula.
+        value: (T, P) the averaged Hessian, which is estimated.
     """
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.0))
     low, high = float(measured.min()) / 1.5, float(measured.max()) * 1.5
@@ -123,7 +123,7 @@ def plot_diagonal_std(names: Sequence[str], stds: Mapping[str, Tensor]) -> Figur
 
 @styled
 def plot_gradsq_ratio(batches: Sequence[int], ratios: Mapping[str, Tensor]) -> Figure:
-    """Draw what each estimator makes of the Hessian, over its true value, against the batch size.
+    """Draw the expectation of each estimator of the Hessian, over its true value, against the batch size.
 
     Args:
         batches: batch sizes.
@@ -176,7 +176,7 @@ def plot_hessian_start(
 def plot_ivon_hyperparameters(
     results: Mapping[str, Mapping[float, Mapping[str, Tensor]]], default: Mapping[str, float]
 ) -> Figure:
-    """Draw what each hyperparameter does to the noise, the test loss and the accuracy; bands are one std over seeds.
+    """Draw the effect of each hyperparameter on noise, test loss and accuracy; bands are one std over seeds.
 
     Args:
         results: for each hyperparameter, for each value, ``std``, ``nll``, ``nll_mean``, ``accuracy`` and

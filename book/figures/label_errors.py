@@ -1,4 +1,4 @@
-"""Chapters 10 and 12: which labels the images of each class are given, and tables and sentences on people's errors."""
+"""Chapters 10 and 12: the labels that the images of each class are given, and tables and sentences on human errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 
 _WRONG, _DIAGONAL = "Reds", "0.9"
 _WEI = "Wei et al. (2022)"
-#: Accuracies that others publish for the labels "worst" of CIFAR-10N, ResNet-34, at the best epoch, and where (%).
+#: Published accuracies for the labels "worst" of CIFAR-10N, ResNet-34, at the best epoch (%), and their sources.
 PUBLISHED: Mapping[str, tuple[float, str]] = {
     "cross-entropy": (77.69, _WEI),
     "GCE": (80.66, _WEI),
@@ -190,7 +190,7 @@ def calibration(runs: DataFrame) -> DataFrame:
 
     Returns:
         A row for each candidate, the best calibrated first, with expected calibration error and accuracy in per cent, and
-        negative log-likelihood in nats, means over seeds; NaN where there are no samples.
+        negative log-likelihood in nats, means over seeds; NaN if there are no samples.
     """
     names = {"test_ece": "ECE (%)", "test_nll": "NLL", "test_accuracy": "accuracy (%)"}
     names |= {
@@ -206,7 +206,7 @@ def calibration(runs: DataFrame) -> DataFrame:
 
 
 def calibration_in_words(table: DataFrame) -> str:
-    """Say who is best calibrated in a table of :func:`calibration`, and what averaging over IVON's posterior does."""
+    """Say which candidate of :func:`calibration` is best calibrated, and the effect of averaging over the posterior."""
     errors = table["ECE (%)"]
     others = ", ".join(f"{name} {error:.0f} %" for name, error in errors.iloc[1:].items())
     told = (

@@ -1,4 +1,4 @@
-"""Figures of Chapter 1: what label smoothing does to logits, the noise of each strategy, the soft labels of OLS."""
+"""Figures of Chapter 1: the effect of label smoothing on logits, the noise of each strategy, the soft labels of OLS."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def plot_smoothing_strategies(
         noise_by_name: the noise (N, K) of each strategy, as its ``label_noise`` returns it, in drawing order.
         confidence: how sure the model is of each example, probabilities (N,): of the predicted class, or of the label.
         highlight: which examples to set apart, booleans of shape (N,); mislabelled ones, say.
-        highlight_name: what the legend calls them.
-        confidence_name: what the horizontal axis calls the confidence.
+        highlight_name: their name in the legend.
+        confidence_name: the label of the horizontal axis.
         columns: panels in a row.
 
     Raises:
@@ -130,7 +130,7 @@ def plot_smoothing_strategies(
 def _scatter(
     ax: Axes, x: np.ndarray, amount: np.ndarray, marked: np.ndarray, marked_name: str
 ) -> None:
-    """Draw the examples of one strategy and the medians, apart for what is marked."""
+    """Draw the examples of one strategy and the medians, marked ones and others separately."""
     groups = (
         (~marked, "right label", "o", PALETTE[0], 5),
         (marked, marked_name, "^", PALETTE[1], 9),

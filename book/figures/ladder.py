@@ -102,7 +102,7 @@ def digits_glm(
 
 
 def atypicality(features: Tensor, labels: Tensor) -> np.ndarray:
-    """Return how much each image surprises a model that has not seen it: its loss, in 5-fold cross-validation.
+    """Return each image's loss under a model that has not seen it, by 5-fold cross-validation.
 
     The labels are the right ones, so this measures the image, whatever label is given to it.
     """
@@ -244,7 +244,7 @@ def laplace(glm: GLM) -> GaussianPosterior:
     return GaussianPosterior(mode, precision=glm.hessian(mode))
 
 
-# ---------------------------------------------------------------------- what is measured
+# ---------------------------------------------------------------------- measures
 def noise_size(glm: GLM, q: GaussianPosterior) -> Tensor:
     r"""Return the size of the sampled label noise of every example, :math:`\sqrt{\mathbb E_q\|A'(f_i(\mathbf m)) - A'(f_i)\|^2}`.
 
@@ -258,7 +258,7 @@ def noise_size(glm: GLM, q: GaussianPosterior) -> Tensor:
 
 
 def on_contrasts(q: GaussianPosterior) -> GaussianPosterior:
-    """Return the distribution of what predictions depend on: the K - 1 contrasts between the classes' weights."""
+    """Return the distribution of the K - 1 contrasts between the classes' weights, on which predictions depend."""
     p, k = q.mean.shape
     ones = torch.ones(k, 1, dtype=torch.float64)
     contrasts = torch.linalg.qr(torch.cat([ones, torch.eye(k, dtype=torch.float64)], 1)).Q[:, 1:]
@@ -382,7 +382,7 @@ def adaptivity_in_words(record: Mapping[str, Any]) -> str:
 
 
 def order_in_words(record: Mapping[str, Any]) -> str:
-    """Say how well each rung's order of the examples agrees with the full one's, and what it has to do with errors."""
+    """Say how well each rung's order of the examples agrees with the full one's, and how it relates to errors."""
     last = max(record["rates"])
     agree = {
         name: [

@@ -24,7 +24,7 @@ __all__ = [
     "valid_up_to",
 ]
 
-#: The paper's colour for IVON, and one beside it, for the two posteriors.
+#: The colours of the two posteriors: the paper's for IVON, and another.
 COLORS = ("#c1272d", "#0072b2")
 _LEAST = 1e-5  # the bottom of the logarithmic axis
 _NOISE = r"noise $\sqrt{\mathbb{E}\,\|\epsilon\|^2}$ (probability)"
@@ -125,7 +125,7 @@ def plot_estimator_range(
 def valid_up_to(
     spreads: Sequence[float], errors: Sequence[float], allowed: float = 0.1
 ) -> float | None:
-    """Return the largest spread up to which no error is above what is allowed; None if there is none.
+    """Return the largest spread up to which no error is above the allowed one; None if there is none.
 
     Args:
         spreads: rising.
@@ -160,12 +160,12 @@ def noise_in_words(tables: Mapping[str, ExampleRanking], smoothing: float) -> st
 
 
 def order_in_words(found: Mapping[str, Any]) -> str:
-    """Say whether a learned covariance orders the images otherwise than the paper's start, from the numbers.
+    """Say whether a learned covariance orders the images differently from the paper's start, from the numbers.
 
-    Of two sets of seeds one is above the other if all of it is; else the difference is not settled.
+    One set of seeds is above another if all of its values are; otherwise the difference is not settled.
 
     Args:
-        found: what ``benchmarks/bench_learned_noise.py`` measured on one data set.
+        found: the results of ``benchmarks/bench_learned_noise.py`` on one data set.
     """
     agree = {
         name: np.mean([pair["rank_correlation"] for pair in pairs])
@@ -201,10 +201,10 @@ def order_in_words(found: Mapping[str, Any]) -> str:
 def finding_in_words(found: Mapping[str, Any]) -> str:
     """Say whether the noise of a learned covariance finds wrong labels any better, from the numbers.
 
-    Of two sets of seeds one is above the other if all of it is; else the difference is not settled.
+    One set of seeds is above another if all of its values are; otherwise the difference is not settled.
 
     Args:
-        found: what ``benchmarks/bench_learned_noise.py`` measured on one data set.
+        found: the results of ``benchmarks/bench_learned_noise.py`` on one data set.
     """
 
     def area(setting: str, score: str) -> list[float]:
@@ -240,12 +240,12 @@ def _cells(found: Mapping[str, Any], setting: str) -> list[Any]:
 
 
 def _of(found: Mapping[str, Any], setting: str, value: Any) -> list[float]:
-    """One value of each seed."""
+    """Return one value for each seed."""
     return [float(value(cell)) for cell in _cells(found, setting)]
 
 
 def _side(one: Sequence[float], other: Sequence[float]) -> str:
-    """Whether all values of one lie above or below all of the other."""
+    """Return "above" or "below" if all values of one are above or below all of the other, else nothing."""
     return "above" if min(one) > max(other) else "below" if max(one) < min(other) else ""
 
 

@@ -1,4 +1,4 @@
-"""The ledger: the paper's claims, and what the committed tables of runs say of each, in numbers, a word and a sentence.
+"""The ledger: the paper's claims, and the findings of the committed tables on each: numbers, a verdict and a sentence.
 
 A claim's judge reads the tables of ``book/results`` and returns a :class:`Finding`. No verdict is written by hand where
 there are runs: new rows change the sentence, and may change the word.
@@ -60,7 +60,7 @@ def gaps(
 # ---------------------------------------------------------------------- findings
 @dataclass(frozen=True)
 class Finding:
-    """What the tables say of a claim.
+    """The finding of the tables on a claim.
 
     Attributes:
         verdict: one of ``VERDICTS``.
@@ -82,10 +82,10 @@ class Claim:
     Attributes:
         name: for :func:`said`.
         quote: the paper's words.
-        where: they stand.
+        where: their place in the paper.
         judge: returns the finding.
         chapter: file of the chapter that treats it.
-        guard: the test that fails if the finding and the tables part.
+        guard: the test that fails if the finding and the tables disagree.
     """
 
     name: str
@@ -108,7 +108,10 @@ def listed(found: dict[tuple[str, str], Gap]) -> str:
 
 
 def settled(found: Mapping[Any, Gap]) -> str:
-    """The verdict on "is ahead in all": holds if clearly in all, fails if clearly in none and behind in one."""
+    """Return the verdict on "is ahead in all": holds if clearly ahead in all, and narrower if in some.
+
+    It fails if the method is clearly ahead in none and behind in one, and is untested if nothing is clear.
+    """
     sides = [between.side for between in found.values()]
     if not any(sides):
         return "untested"
@@ -140,7 +143,7 @@ def ahead(
     panels: Callable[[str], bool] = lambda panel: True,
     also: str = "",
 ) -> Callable[[], Finding]:
-    """A judge of "IVON is ahead of other methods" on the panels of experiments."""
+    """Return a judge of "IVON is ahead of other methods" on the panels of experiments."""
 
     def judge() -> Finding:
         found: dict[str, dict[tuple[str, str], Gap]] = {}
@@ -169,7 +172,7 @@ def ahead(
 
 
 def _various_settings() -> Finding:
-    """Judge all kinds of label errors together, and tell those of people apart."""
+    """Judge all kinds of label errors together, and report people's errors separately."""
     found = ahead("fig5", "fig7", "fig8", "cifar_n", others=("ls",))()
     people = ahead("cifar_n", others=("sgd", "ls", "sam"))()
     if people.verdict == "untested":
@@ -263,7 +266,7 @@ def _sensitivity() -> Finding:
 
 
 def short_std() -> tuple[float, float]:
-    """Return the least 5 % and the largest 95 % quantile of σ over the weights, of IVON's runs at short; NaN of none."""
+    """Return the least 5 % and the largest 95 % quantile of σ over the weights in IVON's runs at short, or NaNs."""
     rows = rows_of("controls", "short").reindex(columns=["method", "std_5", "std_95"])
     rows = rows[rows["method"] == "ivon"].astype({"std_5": float, "std_95": float})
     return float(rows["std_5"].min()), float(rows["std_95"].max())
@@ -424,7 +427,7 @@ def paper_hess_init(rows: pd.DataFrame) -> pd.Series:
 
 
 def _ranges(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
-    """The range of accuracies over the paper's h0 of 0.05 and more, in points, by protocol and panel."""
+    """Return the range of accuracies over the paper's h0 of 0.05 and more, in points, by protocol and panel."""
     rows = rows[rows["value"].notna() & (paper_hess_init(rows) > 0.05 - 1e-9)]
     means = rows.groupby(["protocol", "panel", "value"], sort=False)["test_accuracy"].mean()
     ends = means.groupby(["protocol", "panel"], sort=False).agg(["min", "max", "count"])
@@ -682,7 +685,7 @@ class Shown(HTML):
 
 
 def marks(text: str) -> str:
-    """Return a text in Markdown, in which its signs mean nothing.
+    """Return a text with Markdown's special characters escaped.
 
     Example:
         >>> print(marks("a_b*"))

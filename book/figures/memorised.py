@@ -60,7 +60,7 @@ def plot_memorised(runs: DataFrame) -> Figure:
 
 
 def _starts(rows: DataFrame) -> list[bool]:
-    """Say which runs were given a start of a Hessian that is learned."""
+    """Say of each run whether it set the initial value of a learned Hessian."""
     return [
         method == "ivon" and value == value for method, value in rows[["method", "value"]].values
     ]
@@ -71,8 +71,8 @@ def plot_first_noise(rows: DataFrame) -> Figure:
     r"""Draw Figure 10 of the paper with another axis: IVON's accuracy against its first standard deviation.
 
     The axis is :math:`\sigma_0 = 1/\sqrt{N(h_0 + \delta)}`, which has one meaning for any number of images N; below
-    it stands the :math:`h_0` that has this :math:`\sigma_0` with the 50,000 images of the paper. The paper's claim is of
-    the range that is shaded: :math:`h_0 > 0.05`.
+    it is the :math:`h_0` that gives this :math:`\sigma_0` with the paper's 50,000 images. The paper's claim is about
+    the shaded range: :math:`h_0 > 0.05`.
 
     Example:
         >>> run = {"protocol": "smoke", "role": "main", "panel": "a", "seed": 0, "status": "finished", "reduced": ""}
@@ -114,12 +114,12 @@ def plot_first_noise(rows: DataFrame) -> Figure:
 
 
 def _std(hess_init: float) -> float:
-    """The first standard deviation of the paper's runs with this start of the Hessian."""
+    """Return the first standard deviation of the paper's runs with this initial Hessian."""
     return (50_000 * (hess_init + 0.001)) ** -0.5
 
 
 def _hess_init(std: float) -> str:
-    """The start of the Hessian of the paper's runs with this first standard deviation; a dash if none has it."""
+    """Return the initial Hessian of the paper's runs with this first standard deviation; a dash if none has it."""
     start = 1 / (50_000 * std**2) - 0.001
     return f"{start:.2g}" if start > 0 else "–"
 
@@ -128,7 +128,7 @@ def fewest_and_best(runs: DataFrame) -> str:
     """Say of each panel which runs learn the fewest wrong labels by heart, and which are the most accurate.
 
     Args:
-        runs: as of :func:`plot_memorised`; those of one name are averaged.
+        runs: as for :func:`plot_memorised`; runs of one name are averaged.
 
     Example:
         >>> run = {"panel": "a", "method": "sgd", "name": "SGD", "memorised": 0.5, "test_accuracy": 0.8}

@@ -178,7 +178,7 @@ def share_in_words(share: LearnedShare) -> str:
 def range_in_words(
     spreads: Sequence[float], errors: Mapping[str, Sequence[float]], now: float
 ) -> str:
-    r"""Say up to which spread of the logits each estimate is within 10 %, as far as was tried.
+    r"""Say up to which of the tried spreads of the logits each estimate is within 10 %.
 
     Args:
         spreads: :math:`\sqrt{\operatorname{tr} V}`, rising.

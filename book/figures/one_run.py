@@ -48,8 +48,8 @@ RANKINGS = {
     "ELR": "elr, last, self_confidence",
     FOLDS: "sgd, five folds, cleanlab",
 }
-#: AUROC and average precision on CIFAR-10N's "worst" labels of the probabilities that cleanlab's authors publish, of
-#: networks that were cross-validated; 1 - p(given).
+#: AUROC and average precision of 1 - p(given) on CIFAR-10N's "worst" labels, from the probabilities of cross-validated
+#: networks that cleanlab's authors publish.
 PUBLISHED = {"ResNet-18": (0.963, 0.951), "ResNet-50d": (0.976, 0.967), "Swin-B": (0.991, 0.988)}
 _DATA = {"mnist": "MNIST", "digits": "digits"}
 _PEOPLE = "cifar10n:worse_label"
@@ -61,8 +61,8 @@ _SCORES = {"self_confidence": "1 − p(given)", "bayes": "Bayes score"}
 def of_one_run() -> pd.DataFrame:
     """Return a row for each data set, kind of errors, seed and ranking of ``benchmarks/bench_one_run.py``.
 
-    Besides these, its columns are ``auroc`` and ``precision``, fractions, and ``cost``: CPU time of training and asking
-    over that of five-fold cross-validation.
+    Besides these, its columns are ``auroc`` and ``precision``, fractions, and ``cost``: CPU time of training and
+    predicting, relative to five-fold cross-validation.
     """
     rows = []
     for cell in json.loads((RESULTS / "one_run.json").read_text())["cells"]:
@@ -200,12 +200,12 @@ def plot_one_run(rows: pd.DataFrame) -> Figure:
 
 
 def _broken(kind: str) -> str:
-    """A kind of errors on two lines, its rate on the second."""
+    """Return a kind of errors on two lines, with its rate on the second."""
     return kind.replace(", ", ",\n") if ", " in kind else re.sub(r" (?=\d)", "\n", kind, count=1)
 
 
 def _look(name: str) -> dict[str, Any]:
-    """The colour and the marker of a ranking."""
+    """Return the colour and the marker of a ranking."""
     method = METHODS[RANKINGS[name].split(",")[0]]
     fill = {
         "IVON, at the mean": "left",
@@ -229,12 +229,12 @@ def above_folds(rows: pd.DataFrame, ranking: str, number: str = "auroc") -> dict
 
 
 def cost_of(rows: pd.DataFrame, ranking: str) -> float:
-    """Return the CPU time of a ranking over that of cross-validation, the mean over all settings."""
+    """Return the CPU time of a ranking relative to cross-validation, the mean over all settings."""
     return float(rows[rows["ranking"] == ranking]["cost"].mean())
 
 
 def beside_folds_in_words(rows: pd.DataFrame, ranking: str = "IVON") -> str:
-    """Say in how many settings a single run ranks the labels better than cross-validation, where not, and its cost."""
+    """Say in how many settings a single run ranks labels better than cross-validation, in which worse, and its cost."""
     parts = []
     for number, name in (("auroc", "AUROC"), ("precision", "average precision")):
         found = above_folds(rows, ranking, number)
@@ -247,7 +247,7 @@ def beside_folds_in_words(rows: pd.DataFrame, ranking: str = "IVON") -> str:
 
 
 def bayes_in_words(rows: pd.DataFrame, errors: str = "pair flip 40 %") -> str:
-    """Say what the Bayes score of :func:`.find_label_errors` adds where labels are flipped between two classes."""
+    """Compare the Bayes score of :func:`.find_label_errors` with 1 − p(given) for labels flipped between classes."""
     parts = []
     for data, of_data in rows[rows["errors"] == errors].groupby("data", sort=False):
         mean = of_data.groupby("ranking")["auroc"].mean()

@@ -62,7 +62,7 @@ def _panels(height: float, columns: int = 1, **options: Any) -> tuple[Figure, An
     return plt.subplots(1, columns, figsize=(_WIDTH, height), dpi=_DPI, **options)
 
 
-# ---------------------------------------------------------------------- what the pictures are made of
+# ---------------------------------------------------------------------- data of the pictures
 def _by_ivon(model: nn.Module, x: Tensor, y: Tensor, loss: Any, steps: int, draws: int) -> Tensor:
     """Train a network by IVON and return its outputs at the mean, and then at ``draws`` draws of the weights."""
     generator = torch.Generator().manual_seed(0)
@@ -309,7 +309,7 @@ def plot_slope_is_curvature(draws: int = 150, batch: int = 100) -> Figure:
     """Draw gradients of minibatches at perturbed weights: the slope of the cloud estimates the averaged Hessian.
 
     Args:
-        draws: of the weight, each with a minibatch of its own.
+        draws: of the weight, each with its own minibatch.
         batch: examples in it.
     """
     generator = torch.Generator().manual_seed(0)
@@ -449,7 +449,7 @@ def _above_sgd(rows: pd.DataFrame, panel: str) -> dict[str, Any]:
 
 
 def _draw_gains(panels: Mapping[str, dict[str, Any]]) -> Figure:
-    """Bars of the points above SGD, a group for each panel, with standard errors."""
+    """Draw bars of the points above SGD, a group for each panel, with standard errors."""
     figure, ax = _panels(2.8)
     places, names = [], []
     for group, (title, gains) in enumerate(panels.items()):

@@ -1,4 +1,4 @@
-r"""The map of regimes: in which settings IVON learns its covariance, by what, and at which accuracy and calibration."""
+r"""The map of regimes: settings in which IVON learns its covariance, the causes, and its accuracy and calibration."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ _PANELS = {  # column of the map: title, whether its scale is logarithmic, colou
 
 @dataclass(frozen=True)
 class Mark:
-    """A setting that somebody trains with, and where it stands in the map.
+    """A setting that is used in practice, and its place in the map.
 
-    The update of IVON knows ``ess`` and not the number of images. So a mark stands at its own ``ess`` and :math:`h_0`:
-    there a run begins with the mark's :math:`\\sigma_0` and the mark's :math:`h_0`.
+    The update of IVON depends on ``ess`` and not on the number of images. So a mark is at its own ``ess`` and
+    :math:`h_0`: there a run begins with the mark's :math:`\\sigma_0` and the mark's :math:`h_0`.
 
     Attributes:
         letter: that is drawn.
@@ -161,7 +161,7 @@ def half_learned_below(taught: float, beta2: float, steps: int) -> float:
 
 
 def drift_over_curvature(ess: float, beta2: float, batch_size: int) -> float:
-    r"""Return the drift's part over the curvature's in what is learned, if gradients are as large as curvature says.
+    r"""Return the ratio of drift to curvature in the learned Hessian, if gradients are as large as curvature implies.
 
     For labels that the model itself could have drawn, a weight's gradients have the variance H, and the mean of a
     batch has :math:`g^2 = H/B`. With :math:`\beta_2 = 1 - 2/T` the ratio is :math:`\lambda / (TB)`: ess over the number
@@ -176,11 +176,11 @@ def drift_over_curvature(ess: float, beta2: float, batch_size: int) -> float:
 
 # ------------------------------------------------------------------ the table
 def with_parts(table: DataFrame) -> DataFrame:
-    """Return the finished runs with what their Hessian is made of, as means over the weights.
+    """Return the finished runs with the parts of their Hessian, as means over the weights.
 
-    ``kept`` is left of the start, ``drift`` is the quadratic term's, ``curvature`` the rest; ``total`` is the share of
-    the last two, ``seen`` the number of images that training saw, and ``spread`` the ratio of the standard deviations
-    at 95 % and 5 %.
+    ``kept`` is left of the initial value, ``drift`` comes from the quadratic term, and ``curvature`` is the rest.
+    ``total`` is the share of the last two, ``seen`` the number of images that training saw, and ``spread`` the ratio of
+    the standard deviations at 95 % and 5 %.
     """
     rows = table[table["status"] == "finished"].copy()
     beta2, start = rows["beta2"], rows["hess_init"]
@@ -195,9 +195,9 @@ def with_parts(table: DataFrame) -> DataFrame:
 
 
 def the_map(table: DataFrame, dataset: str, corruption: str) -> DataFrame:
-    """Return the map's cells that there are, with means over the seeds, their number and whether the network trains.
+    """Return the existing cells of the map: means over the seeds, number of seeds and whether the network trains.
 
-    A network trains if it names more than half of the test images.
+    A network trains if it classifies more than half of the test images correctly.
 
     Args:
         table: ``results/regimes.csv``.
@@ -214,7 +214,7 @@ def the_map(table: DataFrame, dataset: str, corruption: str) -> DataFrame:
 
 
 def cells_there(cells: DataFrame) -> str:
-    """Say how many of the map's cells are there, and of how many seeds.
+    """Say how many of the map's cells exist, and with how many seeds.
 
     Example:
         >>> cells_there(DataFrame({"seeds": [1, 2]}))
@@ -232,7 +232,7 @@ def _at(cell: Mapping[str, Any] | Series) -> str:
 
 # ------------------------------------------------------------------ figures
 def _middles(values: Sequence[float]) -> np.ndarray:
-    """Edges of cells around rising values: halfway between neighbours, and as far beyond the ends."""
+    """Return the edges of cells around rising values: halfway between neighbours, and as far beyond the ends."""
     inner = (np.array(values)[1:] + np.array(values)[:-1]) / 2
     return np.r_[2 * values[0] - inner[0], inner, 2 * values[-1] - inner[-1]]
 
@@ -246,7 +246,7 @@ _TOP = (_Y[-1] + 0.25, _Y[-1] + 1.15)  # the row of the paper's sigma_0, apart f
 def plot_regimes(cells: DataFrame, shown: Sequence[Mark] = MARKS) -> Figure:
     r"""Draw learned share, accuracy, calibration and spread over the plane of ess and h0, and settings in it.
 
-    Cells that are not there stay white; a network that does not train has a grey number.
+    Missing cells stay white; a network that does not train has a grey number.
 
     Args:
         cells: of :func:`the_map`.
@@ -341,7 +341,7 @@ def _draw_marks(ax: Axes, shown: Sequence[Mark], images: int) -> None:
 
 @styled
 def plot_causes(table: DataFrame) -> Figure:
-    r"""Draw what the learned Hessian is made of, drift over curvature, against ess over the number of images seen.
+    r"""Draw the parts of the learned Hessian, drift over curvature, against ess over the number of images seen.
 
     Args:
         table: ``results/regimes.csv``; runs that do not train are left out.
@@ -376,10 +376,10 @@ def plot_causes(table: DataFrame) -> Figure:
 
 # ------------------------------------------------------------------ in words
 def predicted_shares(cells: DataFrame) -> DataFrame:
-    """Return each training cell's learned share in all, beside the one that the other cells of its ess predict.
+    """Return the total learned share of each cell that trains, beside its prediction from the other cells of its ess.
 
-    The prediction takes what the data teach, curvature and drift, from the median of the other cells of the column, and
-    knows of the cell no more than ess and :math:`h_0`.
+    The prediction takes the learned part, curvature and drift, from the median of the other cells of the column. Of the
+    cell itself it uses only ess and :math:`h_0`.
 
     Args:
         cells: of :func:`the_map`.
@@ -425,7 +425,7 @@ def _trained(table: DataFrame) -> DataFrame:
 
 
 def causes_in_words(table: DataFrame) -> str:
-    """Say how much of what IVON learns is curvature and how much the drift, from the runs.
+    """Say how much of IVON's learned Hessian is curvature and how much is drift, from the runs.
 
     Args:
         table: ``results/regimes.csv``.

@@ -1,4 +1,4 @@
-r"""Chapter 5's test under distribution shift: corrupted images, the figure, and the sentence on who is above whom."""
+r"""Chapter 5's test under distribution shift: corrupted images, a figure, and a sentence that compares two methods."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ CORRUPTIONS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] 
 def corrupted(images: Tensor, kind: str, seed: int = 0) -> Tensor:
     """Return images with one of the :data:`CORRUPTIONS`, clipped to [0, 1].
 
-    Gaussian noise has a standard deviation of 0.25, the blur one of 0.8 pixels; contrast is what is left at 30 %; a
+    Gaussian noise has a standard deviation of 0.25, the blur one of 0.8 pixels; contrast is reduced to 30 %. A
     translation is by one pixel along an axis and a rotation by 25 degrees, in a direction drawn for each image.
 
     Args:
         images: (N, H, W) in [0, 1].
         kind: the corruption's name.
-        seed: of what is drawn.
+        seed: of the random numbers.
 
     Raises:
         ValueError: for an unknown corruption.

@@ -36,7 +36,7 @@ SITUATIONS = {
     "rates that differ by class": ("mnist", "MNIST, κ = 0.3"),
 }
 _TABLES = ("fig5", "fig7", "cifar_n", "rivals", "controls", "adamw")
-#: Columns of the table: method, variant. AdamW is no method of the package: ``benchmarks/adamw.py`` runs it.
+#: Columns of the table: method, variant. AdamW is not a method of the package: ``benchmarks/adamw.py`` runs it.
 _COLUMNS = {
     "SGD": ("sgd", ""),
     "AdamW": ("adamw", ""),
@@ -54,7 +54,7 @@ _COLUMNS = {
 # ---------------------------------------------------------------------- the tables
 @cache
 def _rows(protocol: str) -> pd.DataFrame:
-    """The runs of a protocol; the accuracy of those that average their weights is that of the average."""
+    """Return the runs of a protocol; for runs that average their weights, the accuracy is the average's."""
     rows = pd.concat(rows_of(name, protocol) for name in _TABLES).drop_duplicates("key")
     averaged = rows["ema_accuracy"].astype(float)
     return rows.assign(test_accuracy=averaged.fillna(rows["test_accuracy"]))
@@ -82,10 +82,10 @@ def accuracies_by_situation() -> pd.DataFrame:
 
 
 def costs() -> pd.DataFrame:
-    """Return the training time of each method over that of SGD, on a CPU and on a GPU, and what it asks for.
+    """Return each method's training time relative to SGD's, on a CPU and on a GPU, and its requirements.
 
-    On a CPU they are of the 3-layer CNN (``benchmarks/bench_one_run.py``); on a GPU of ResNet-18, five runs side by side
-    at protocol *short*.
+    CPU times are of the 3-layer CNN (``benchmarks/bench_one_run.py``), GPU times of ResNet-18 at protocol *short*, with
+    five runs side by side.
     """
     cells = json.loads((RESULTS / "one_run.json").read_text())["cells"]
     seconds = pd.DataFrame([cell["seconds"] for cell in cells if cell["data"] == "mnist"])
@@ -121,10 +121,10 @@ def ahead_of(situation: str, column: str, other: str) -> Gap | None:
 
 @dataclass(frozen=True)
 class Advice:
-    """A piece of advice and the numbers that it stands on.
+    """A piece of advice and the numbers that support it.
 
     Attributes:
-        wanted: by the reader.
+        wanted: the reader's aim.
         take: the method.
         because: returns the reason, in numbers.
         holds: returns whether the tables still say so.
@@ -139,7 +139,7 @@ class Advice:
 def _more_accurate(
     wanted: str, take: str, situations: tuple[str, ...], columns: tuple[str, ...], *others: str
 ) -> Advice:
-    """Advice on accuracy: one of some methods is clearly ahead of others in all of some situations."""
+    """Return advice on accuracy: the best of ``columns`` is clearly ahead of the others in all of these situations."""
 
     def first(situation: str) -> str:
         return max(columns, key=lambda column: runs_of(situation, column).mean())

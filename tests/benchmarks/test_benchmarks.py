@@ -1,4 +1,4 @@
-"""What the benchmarks' numbers rest on, where it can be tried without a GPU."""
+"""The foundations of the benchmarks' numbers that can be tested without a GPU."""
 
 import gc
 import importlib
@@ -25,7 +25,7 @@ class Stream:
 
 
 class Graph:
-    """Knows, as a CUDA graph does, the memory that it writes to, and keeps nothing of it alive."""
+    """Like a CUDA graph, knows the memory that it writes to and does not keep it alive."""
 
     replays = 0
 

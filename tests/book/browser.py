@@ -1,4 +1,4 @@
-"""A headless Chromium for the tests, where there is one: Debian's packages ``chromium`` and ``chromium-driver``."""
+"""A headless Chromium for the tests, if it is installed: Debian's packages ``chromium`` and ``chromium-driver``."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ WITHOUT_NETWORK = (
 
 
 def missing() -> str:
-    """Return what is missing to open a browser, or nothing."""
+    """Return the reason why no browser can be opened, or nothing."""
     try:
         import selenium  # noqa: F401
     except ImportError:
@@ -29,7 +29,7 @@ def missing() -> str:
 
 @contextmanager
 def chromium(profile: Path, width: int = 1280, height: int = 900) -> Iterator["object"]:
-    """Open a browser with a fresh profile, no network and its console kept; close it in the end."""
+    """Open a browser with a fresh profile, no network and a recorded console; close it at the end."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
@@ -57,7 +57,7 @@ def resize(driver, width: int, height: int = 900) -> None:
 
 
 def console_errors(driver) -> list[str]:
-    """Return what the page has complained of since it was last asked."""
+    """Return the errors on the page's console since the last call."""
     return [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
 
 

@@ -1,7 +1,7 @@
-"""What a browser sees of the built site, opened from the disk and without a network.
+"""Checks of the built site in a browser, opened from the disk and without a network.
 
-`make book` runs these after site_checks.py where Chromium and its driver are installed; they are skipped elsewhere, and
-not collected by `make test`, which needs no site. test_browser.py tests the checks themselves.
+`make book` runs these after site_checks.py if Chromium and its driver are installed, and skips them otherwise. `make
+test`, which needs no site, does not collect them. test_browser.py tests the checks themselves.
 """
 
 import importlib.util
@@ -25,7 +25,7 @@ SETTLED = """
     const mathematics = window.MathJax && MathJax.startup ? MathJax.startup.promise : Promise.resolve();
     Promise.all([mathematics, document.fonts.ready]).then(() => requestAnimationFrame(() => done()));
 """
-# Images that are not there, however lazily they would be loaded.
+# Missing images, also those that load lazily.
 BROKEN_IMAGES = """
     const done = arguments[arguments.length - 1];
     const images = [...document.images];
@@ -33,7 +33,7 @@ BROKEN_IMAGES = """
     Promise.all(images.map(image => image.decode().then(() => null, () => image.src)))
         .then(found => done(found.filter(Boolean)));
 """
-# Images whose sides are not in their own proportion.
+# Images that are shown in a wrong proportion.
 STRETCHED = """
     return [...document.images].filter(({clientWidth: width, clientHeight: height, naturalWidth, naturalHeight}) =>
         width && height && naturalWidth && Math.abs(width * naturalHeight / (height * naturalWidth) - 1) > 0.05)
@@ -44,7 +44,7 @@ UNRENDERED = """
     const wrong = [...document.querySelectorAll('mjx-merror, [data-mjx-error]')];
     return [...open, ...wrong].map(tag => tag.textContent.slice(0, 200));
 """
-# Whatever reaches beyond the right edge and is not inside something that scrolls or hides it.
+# Elements that extend beyond the right edge and are not inside one that scrolls or hides them.
 TOO_WIDE = """
     const width = document.documentElement.clientWidth, found = [];
     if (document.documentElement.scrollWidth <= width) return found;
@@ -60,7 +60,7 @@ TOO_WIDE = """
             found.push(tag.tagName + '.' + tag.className + ': ' + tag.textContent.trim().slice(0, 80));
     return ['the page is ' + document.documentElement.scrollWidth + ' pixels wide', ...found.slice(0, 8)];
 """
-# Formulas that a browser with visible scroll bars gives one, though there is room for them.
+# Formulas with a scroll bar although there is room for them.
 SCROLLED = """
     return [...document.querySelectorAll('.bd-content span.math')].filter(tag => tag.scrollWidth > tag.clientWidth
         && tag.clientWidth < tag.parentElement.clientWidth - 8).map(tag => tag.textContent.slice(0, 80));
@@ -78,7 +78,7 @@ NOT_TURNED = """
     return [...document.querySelectorAll('.cell_output img:not(.vlls-figure *), .parts image')]
         .filter(tag => turned(tag) !== (tag.closest('.photographs') ? 0 : 1)).map(tag => tag.outerHTML.slice(0, 200));
 """
-# Contrast of texts by WCAG 2: at least 4.5, of large ones 3. Only what can be seen counts.
+# Contrast of texts by WCAG 2: at least 4.5, of large ones 3. Only visible text counts.
 CONTRAST = """
     const parse = text => (text.match(/[\\d.]+/g) || []).map(Number);
     const linear = c => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
@@ -117,14 +117,14 @@ BARRIERS = """
         .filter(rule => ['serious', 'critical'].includes(rule.impact) || order(rule))
         .map(rule => rule.id + ': ' + rule.nodes[0].html.slice(0, 200))));
 """
-# Letters of formulas and words of code are nine tenths of a page, and take axe-core as much of the time. CONTRAST has
-# measured them: a letter is left of a formula, and of code and signatures their text and links.
+# Letters of formulas and words of code are nine tenths of a page and of axe-core's time. CONTRAST has measured them, so
+# here a formula is reduced to one letter, and code and signatures to their text and links.
 SIMPLER = """
     for (const formula of document.querySelectorAll('mjx-container')) formula.replaceWith('x');
     for (const word of document.querySelectorAll('.highlight span, .sig span')) word.replaceWith(...word.childNodes);
 """
-# Whatever the keyboard stops at without a ring around it, around what holds it or around a part of it, or unseen. The
-# check is made after a key was pressed, so that a browser shows its rings.
+# Focused elements that are hidden, or that have no ring around themselves, their container or a part of them. The check
+# is made after a key was pressed, so that a browser shows its rings.
 UNSEEN_FOCUS = """
     const ring = tag => {
         const style = getComputedStyle(tag);
@@ -145,7 +145,7 @@ UNSEEN_FOCUS = """
 ARRIVED = """
     return document.readyState === 'complete' && !document.querySelector('meta[http-equiv="refresh" i]');
 """
-# Faults of a page without JavaScript: LaTeX instead of formulas, controls that nothing answers, missing sentences.
+# Faults of a page without JavaScript: LaTeX instead of formulas, controls without effect, missing sentences.
 DEAF = """
     const seen = tag => Boolean(tag) && tag.checkVisibility(), all = name => [...document.querySelectorAll(name)];
     const formulas = all('article .math, .page-toc .math').filter(tag => {
@@ -249,7 +249,7 @@ def wait(browser, condition):
 
 @contextmanager
 def scripts_off(browser):
-    """Open pages without JavaScript; what the tests themselves ask of them still runs."""
+    """Open pages without JavaScript; scripts of the tests themselves still run."""
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         yield

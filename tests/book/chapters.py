@@ -1,4 +1,4 @@
-"""What the tests of the book read: its chapters, the claims they number, and the tests that guard them."""
+"""The chapters of the book, their numbered claims, and the tests that guard them, for the tests of the book."""
 
 import ast
 import re
@@ -50,7 +50,7 @@ def markdown(path: Path) -> str:
 
 
 def section(text: str, heading: str) -> str | None:
-    """Return what stands between a heading of the second level and the next, or None."""
+    """Return the text between a heading of the second level and the next, or None."""
     _, found, after = f"\n{text}\n".partition(f"\n{heading}\n")
     return re.split(r"^## ", after, maxsplit=1, flags=re.MULTILINE)[0] if found else None
 

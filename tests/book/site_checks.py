@@ -1,4 +1,4 @@
-"""Checks of the built site; `make book` runs them after the build, and the build fails where they do.
+"""Checks of the built site; `make book` runs them after the build, and the build fails if they do.
 
 They are not collected by `make test`, which does not need a site; test_site.py tests the checks themselves.
 """
@@ -26,7 +26,7 @@ def page(path: Path) -> BeautifulSoup:
 
 @cache
 def anchors(path: Path) -> set[str]:
-    """Return what links into a page can point to."""
+    """Return the anchors that links into a page can point to."""
     return {tag[key] for key in ("id", "name") for tag in page(path).find_all(attrs={key: True})}
 
 
@@ -62,7 +62,7 @@ def network_requests(path: Path) -> list[str]:
 
 
 def wrong_outputs(path: Path) -> list[str]:
-    """Return what no page should show: errors, NaNs in outputs, Markdown that was not understood."""
+    """Return contents that no page should show: errors, NaNs in outputs, Markdown that was not understood."""
     found = []
     for output in page(path).select(".cell_output"):
         text = output.get_text()

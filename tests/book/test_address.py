@@ -1,4 +1,4 @@
-"""book/address.py: one command sets the public address everywhere, and takes it away again."""
+"""book/address.py: one command sets the public address everywhere, and removes it again."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ FILES = ("_config.yml", "pyproject.toml", "CITATION.cff", "README.md")
 
 @pytest.fixture
 def project(tmp_path):
-    """Return a copy of what the address is written to, without one."""
+    """Return a copy of the files that hold the address, without one."""
     (tmp_path / "book").mkdir()
     for name in FILES:
         shutil.copy(ROOT / name, tmp_path)

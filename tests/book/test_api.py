@@ -1,4 +1,4 @@
-"""The API reference is complete, docstrings name what the book has, and chapters name tests that exist."""
+"""The API reference is complete, docstrings name places that are in the book, and chapters name tests that exist."""
 
 import ast
 import importlib
@@ -28,7 +28,7 @@ MODULES = ["vlls"] + [
 
 # ------------------------------------------------------------------ every public name has an entry
 def entries(text: str) -> set[str]:
-    """Return the names that the directives of a page document; constants only where they have a docstring."""
+    """Return the names that the directives of a page document; constants only if they have a docstring."""
     found = set()
     for written, kind, name, options in DIRECTIVE.findall(text):
         if written == "py:":  # a bare name would be taken for one of the module above it
@@ -92,7 +92,7 @@ EQUATIONS = {label for page in pages() for label in re.findall(r"\$\$[ \t]*\((eq
 
 
 def exists(place: Target) -> bool:
-    """Say whether the book has what a row of paper.csv links to."""
+    """Say whether the book has the target of a row of paper.csv."""
     if place.role != "page":
         return place.name in (LABELS if place.role == "prf:ref" else EQUATIONS)
     file, _, slug = place.name.partition("#")
@@ -170,7 +170,7 @@ def test_a_mention_covers_its_words():
     assert [text[m.start : m.end] for m in mentions(text)] == ["Eqs. 21", "22"]
 
 
-# what states something of the paper says so, and in which chapter it is proved
+# docstrings of code that states a result of the paper name the result and the chapter that proves it
 STATES = {
     "vlls.glm.GLM.label_noise": ["Eq. 10", "Eq. 16", "Eq. 26", "Theorem 1", "Chapter 2"],
     "vlls.glm.GLM.expected_gradient": ["Eq. 11", "Chapter 2"],
@@ -346,7 +346,7 @@ NAMED = re.compile(r"`((?:tests/[\w/]+\.py)?::[\w:]+|(?:tests|benchmarks)/[\w/]+
 
 
 def dead_names(text: str, tests: dict[str, set[str]]) -> list[str]:
-    """Return the tests, and the files of tests and benchmarks, that a text names and that are not there."""
+    """Return the tests, and the files of tests and benchmarks, that a text names and that do not exist."""
     found, file = [], ""
     for name in NAMED.findall(text):
         path, _, test = name.partition("::")

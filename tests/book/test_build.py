@@ -1,4 +1,4 @@
-"""book/build.py: when the execution cache is dropped, and what a failed build leaves."""
+"""book/build.py: when the execution cache is dropped, and the state after a failed build."""
 
 import build
 import pytest

@@ -107,12 +107,12 @@ def said(label):
 
 
 def runs_of(name):
-    """The runs of an experiment by protocol, as the chapters draw them."""
+    """Return the runs of an experiment by protocol, as the chapters draw them."""
     return runs_by_protocol(load_table(ROOT / "book" / "results" / f"{name}.csv"))
 
 
 def above(name, size, other):
-    """How far IVON is above another method in each panel of an experiment at one protocol."""
+    """Return how far IVON is above another method in each panel of an experiment at one protocol."""
     return gaps_by_panel(runs_of(name)[size], "ivon", other)
 
 

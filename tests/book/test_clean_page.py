@@ -1,4 +1,4 @@
-"""The page of ``vlls clean`` in a browser: keys, undo, what a reload keeps, the file that it saves, 10,000 suspects."""
+"""The page of ``vlls clean`` in a browser: keys, undo, reloads, the file that it saves, 10,000 suspects."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ CLASSES = ("cat", "dog", 'a "very, very" long name of a class, as some data sets
 
 
 def suspects_of(number, classes=CLASSES, source=None):
-    """Suspects as the command writes them: given class i, suggested the next one, with a third one listed."""
+    """Return suspects as the command writes them: given class i, suggested the next one, with a third one listed."""
     k = len(classes)
     if source is None:
         pixels = np.random.default_rng(0).integers(0, 256, (12, 12, 1)).astype(np.uint8)
@@ -46,7 +46,7 @@ def labels_of(suspects, classes=CLASSES):
 
 
 def write(path, suspects, classes=CLASSES):
-    """Write a page, and return the labels that it is on."""
+    """Write a page, and return its labels."""
     data = labels_of(suspects, classes)
     content = {"name": "pets", "kind": "path", "fingerprint": data.fingerprint, "classes": list(classes)}
     content |= {"file": "pets-decisions.csv", "suspects": suspects}
@@ -84,7 +84,7 @@ class Page:
             self.driver.switch_to.active_element.send_keys(key)
 
     def decisions(self):
-        """What the browser keeps, by key."""
+        """The decisions that the browser keeps, by key."""
         kept = self.driver.execute_script("return localStorage.getItem(Object.keys(localStorage)[0])")
         return {key: tuple(made) for key, made in json.loads(kept)["decisions"]} if kept else {}
 
@@ -141,7 +141,7 @@ def test_the_arrows_move_and_decide_nothing(opened):
     assert page.text("name") == suspects[2]["key"] and page.decisions() == {}
     page.press(Keys.ARROW_LEFT)
     assert page.text("name") == suspects[1]["key"]
-    page.press("c", "cr", Keys.ESCAPE)  # leaves the field; what was typed there decided nothing
+    page.press("c", "cr", Keys.ESCAPE)  # leaves the field; keys typed there made no decisions
     page.press("k")
     assert page.decisions() == {suspects[1]["key"]: ("keep", 1)}
 
@@ -182,7 +182,7 @@ def test_buttons_do_what_the_keys_do(opened):
     assert page.text("name") == suspects[8]["key"]
 
 
-# ------------------------------------------------------------------ what stays
+# ------------------------------------------------------------------ reloads
 def test_a_reload_keeps_decisions_and_undo(opened):
     page, suspects, _ = opened
     page.press("s", "k", "u")
@@ -283,7 +283,7 @@ def test_digits_have_the_keys_of_their_names(driver, tmp_path):
         driver.execute_script("localStorage.clear()")
 
 
-# ------------------------------------------------------------------ for everyone
+# ------------------------------------------------------------------ accessibility
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_contrast_width_and_names(opened, mode):
     page, *_ = opened

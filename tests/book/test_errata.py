@@ -1,4 +1,4 @@
-"""The page of slips: each sum that it rests on."""
+"""The page of errata: each calculation that it relies on."""
 
 import math
 

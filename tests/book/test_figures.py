@@ -1,4 +1,4 @@
-"""The figures of the book's chapters: their examples run, chapters draw each, and they show what they are given."""
+"""The figures of the book's chapters: their examples run, chapters draw each, and they show their data."""
 
 import doctest
 import importlib

@@ -26,7 +26,7 @@ def test_every_question_users_ask_has_an_answer():
 
 
 def path(optimizer, parameter, steps):
-    """Return where a constant gradient of -1 has taken a parameter after each step."""
+    """Return a parameter's value after each step with a constant gradient of -1."""
     found = []
     for _ in range(steps):
         parameter.grad = -torch.ones_like(parameter)

@@ -1,4 +1,4 @@
-"""Every numbered claim of the book has a test that guards it, and says which."""
+"""Every numbered claim of the book has a test that guards it, and names the test."""
 
 import re
 from collections import Counter
@@ -8,7 +8,7 @@ from chapters import GUARDS_HEADING, ROOT, claims, guards, items, markdown, page
 
 
 def problems(book: dict[str, str], tests: dict[str, set[str]]) -> list[str]:
-    """Return what is wrong between a book, {page: Markdown}, and its tests, {test id: labels it guards}."""
+    """Return the disagreements between a book, {page: Markdown}, and its tests, {test id: labels it guards}."""
     found = []
     labels = Counter(claim.label for text in book.values() for claim in claims(text))
     found += [f"the label {label} is used {n} times" for label, n in labels.items() if label and n > 1]

@@ -1,4 +1,4 @@
-"""What the figures that the reader moves do in a browser."""
+"""The interactive figures in a browser."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ PHONE = 390  # pixels
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """A page of the figures, the first of them twice, opened from its file."""
+    """Open a page of the figures, the first of them twice, from its file."""
     if missing():
         pytest.skip(missing())
     page = tmp_path_factory.mktemp("page") / "figures.html"
@@ -155,7 +155,7 @@ def test_pointing_and_keys_show_an_image_and_its_noise(browser):
     wait(browser, lambda: shown() == (examples[4]["noise"], examples[4]["std"]))
     radios[4].send_keys(Keys.ARROW_LEFT)
     wait(browser, lambda: shown() == (examples[3]["noise"], examples[3]["std"]))
-    browser.execute_script("arguments[0].click()", radios[0])  # what a tap does
+    browser.execute_script("arguments[0].click()", radios[0])  # as a tap does
     assert shown() == (examples[0]["noise"], examples[0]["std"])
     assert (
         find(browser, "image").get_attribute("alt")

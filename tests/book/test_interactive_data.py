@@ -1,4 +1,4 @@
-"""The data of the figures that the reader moves are the package's numbers."""
+"""The data of the interactive figures are the package's numbers."""
 
 import io
 

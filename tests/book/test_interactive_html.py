@@ -1,4 +1,4 @@
-"""The HTML of the figures that the reader moves: it holds all it needs, has names, and reaches nothing else."""
+"""The HTML of the interactive figures: it holds all it needs, has accessible names, and loads nothing else."""
 
 import re
 from importlib.resources import files

@@ -1,4 +1,4 @@
-"""The figures that the reader moves refuse what they cannot show."""
+"""The interactive figures raise errors for arguments that they cannot show."""
 
 import pytest
 import torch

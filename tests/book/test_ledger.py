@@ -1,4 +1,4 @@
-"""The ledger: verdicts follow the tables, and what is written by hand agrees with them."""
+"""The ledger: verdicts follow the tables, and text written by hand agrees with them."""
 
 import json
 import re
@@ -20,7 +20,7 @@ KAPPA = "CIFAR-10, κ = 0.4"
 
 
 def runs(panel, protocol="short", rate=0.4, **accuracies):
-    """Rows of a table: for ``method=(seed 0, seed 1, ...)`` in per cent; ``ls_5`` is LS with α = 0.5."""
+    """Return rows of a table for ``method=(seed 0, seed 1, ...)`` in per cent; ``ls_5`` is LS with α = 0.5."""
     rows = []
     for name, found in accuracies.items():
         method, _, value = name.partition("_") if name[:2] in ("ls", "sa") else (name, "", "")
@@ -183,7 +183,7 @@ def test_the_range_of_ivon(tables, low, verdict):
 
 
 def ladder_record(full, **others):
-    """A record of three seeds at two rates; ``name=(at 0 %, at 40 %)``, the same number for noise and accuracy."""
+    """Return a record of three seeds at two rates; ``name=(at 0 %, at 40 %)`` is both noise and accuracy."""
     cells = []
     for i, rate in enumerate((0.0, 0.4)):
         for seed in range(3):

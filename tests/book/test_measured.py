@@ -1,4 +1,4 @@
-"""The page of measured numbers: its tables are those of the records of the benchmarks."""
+"""The page of measured numbers: its tables show the benchmarks' records."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The digits of MNIST on the front page, in the README and at the head of two chapters: pixels, and the words below."""
+"""The digits of MNIST on the front page, in the README and at the beginning of two chapters: pixels and captions."""
 
 import base64
 import os

@@ -1,4 +1,4 @@
-"""The notation table agrees with the package: every name in it is there, where the table says."""
+"""The notation table agrees with the package: every name in it exists in the place that the table gives."""
 
 import csv
 import importlib
@@ -46,7 +46,7 @@ def names_of(thing) -> set[str]:
 
 
 def problems(row) -> list[str]:
-    """Return what is wrong with a row; places that do not exist yet are left out until their chapter is written."""
+    """Return the errors of a row; places that do not exist yet are left out until their chapter is written."""
     found, missing, offered = [], False, set()
     for link, target in PLACE.findall(row["Where"]):
         try:

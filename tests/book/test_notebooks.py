@@ -1,4 +1,4 @@
-"""The form of the chapters as they are committed: clean, short-celled, with the anatomy of CONTRIBUTING.md."""
+"""The form of the committed chapters: clean, with short cells and the structure that CONTRIBUTING.md describes."""
 
 import ast
 import re
@@ -18,7 +18,7 @@ LAST_SECTIONS = ["## Exercises", "## Summary", GUARDS_HEADING]
 
 
 def problems(notebook) -> list[str]:
-    """Return what a chapter lacks or holds too much of."""
+    """Return the faults in the form of a chapter."""
     code = [
         cell for cell in notebook.cells if cell.cell_type == "code" and "colab" not in cell.metadata.get("tags", [])
     ]
@@ -28,7 +28,7 @@ def problems(notebook) -> list[str]:
 
 
 def hygiene(notebook, code):
-    """Yield what must not be committed."""
+    """Yield contents that must not be committed."""
     if clean(notebook) != notebook:
         yield "holds outputs, execution counts or metadata that are not committed: make clean-notebooks"
     for cell in code:
@@ -40,7 +40,7 @@ def hygiene(notebook, code):
 
 
 def opening(notebook, text):
-    """Yield what is wrong with the title and the preview."""
+    """Yield the faults of the title and the preview."""
     first = notebook.cells[0]
     if first.cell_type != "markdown" or not re.match(r"(\([\w-]+\)=\n)?# \S", first.source):
         yield "does not open with a title"
@@ -51,7 +51,7 @@ def opening(notebook, text):
 
 
 def lists(text):
-    """Yield items of numbered lists that are shown as a part of the paragraph before them."""
+    """Yield items of numbered lists that are shown as part of the paragraph before them."""
     for token in MarkdownIt("commonmark").parse(text):
         for line in token.content.splitlines()[1:] if token.type == "inline" else ():
             if re.match(r"\d+\. \S", line):
@@ -59,7 +59,7 @@ def lists(text):
 
 
 def parameters(code):
-    """Yield what keeps papermill from setting the parameters."""
+    """Yield the faults that keep papermill from setting the parameters."""
     tagged = [index for index, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", [])]
     if len(tagged) != 1:
         yield f"has {len(tagged)} code cells tagged parameters; it needs one"
@@ -79,7 +79,7 @@ def parameters(code):
 
 
 def claims_(code, text):
-    """Yield what is wrong with the claims and with what supports them."""
+    """Yield the faults of the claims and of their support."""
     found = claims(text)
     for claim, following in zip(found, [*found[1:], None], strict=True):
         until = text.find("{prf:" + following.kind, claim.end) if following else len(text)
@@ -117,7 +117,7 @@ def is_exact_zero(test: ast.expr) -> bool:
 
 
 def ending(text):
-    """Yield what is wrong with the last three sections."""
+    """Yield the faults of the last three sections."""
     headings = re.findall(r"^## .*$", text, re.MULTILINE)
     if headings[-3:] != LAST_SECTIONS:
         yield f"does not end with the sections {LAST_SECTIONS}"

@@ -1,4 +1,4 @@
-"""The picture at the head of each chapter: it is there, and it shows what its caption says."""
+"""The picture at the beginning of each chapter: it exists, and it agrees with its caption."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""book/pdf.py and book/_ext/pdf_numbers.py: what they change, what they refuse, and what is said without LaTeX."""
+"""book/pdf.py and book/_ext/pdf_numbers.py: their changes, their errors, and the message without LaTeX."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -114,7 +114,7 @@ def test_a_pdf_with_problems_is_refused_and_one_without_is_run_until_it_stands_s
 
 # ------------------------------------------------------------------ book/_ext/pdf_numbers.py
 def book(*children: nodes.Node, page: str = "book/05_x") -> nodes.document:
-    """The whole book with one page."""
+    """Return the whole book with one page."""
     doctree = utils.new_document("")
     doctree += nodes.section("", *children, docname=page)
     return doctree
@@ -222,7 +222,7 @@ def test_a_proof_is_text_that_ends_with_a_square():
 
 
 def table(*rows: tuple[nodes.Node, ...]) -> nodes.table:
-    """A table of one paragraph a cell."""
+    """Return a table with one paragraph in each cell."""
     group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in rows[0]))
     group += nodes.tbody(
         "", *(nodes.row("", *(nodes.entry("", nodes.paragraph("", "", cell)) for cell in row)) for row in rows)

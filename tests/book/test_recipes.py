@@ -1,4 +1,4 @@
-"""The page of recipes: every block prints what the page shows, and the frameworks train what a plain loop trains."""
+"""The page of recipes: every block prints the page's output, and the frameworks train the same as a plain loop."""
 
 import glob
 import importlib.util
@@ -35,7 +35,7 @@ FRAMEWORKS = {
 }
 
 
-# ---------------------------------------------------------------------- what the page holds
+# ---------------------------------------------------------------------- the page
 @dataclass
 class Block:
     """A block of code and the output that the page shows below it."""
@@ -47,7 +47,7 @@ class Block:
 
 
 def blocks_of(text: str) -> list[Block]:
-    """The blocks of a recipe's Markdown, in order."""
+    """Return the blocks of a recipe's Markdown, in order."""
     blocks: list[Block] = []
     for language, options, code in FENCE.findall(text):
         if language == "text":
@@ -90,7 +90,7 @@ def run_command(line: str, folder: Path) -> str:
 
 
 def execute(blocks: list[Block], folder: Path) -> tuple[dict, list[str]]:
-    """Run the blocks of a recipe in a folder; return their names and what each block printed."""
+    """Run the blocks of a recipe in a folder; return their names and the output of each block."""
     names, printed = {"__name__": "recipe"}, []
     for block in blocks:
         output = StringIO()
@@ -134,7 +134,7 @@ def executed(tmp_path_factory):
 def agrees(line: str, shown: str) -> bool:
     """Whether a line is the one shown: the same words, times of any length, whole numbers, others about equal.
 
-    Another processor or torch rounds otherwise, and a training run ends a little elsewhere.
+    Other processors and versions of torch round differently, so a training run ends slightly differently.
     """
     if NUMBER.split(line) != NUMBER.split(shown):
         return False
@@ -191,7 +191,7 @@ def assert_equal(model, reference, *, rtol=0.0, atol=0.0):
 
 
 def at_mean(optimizer) -> bool:
-    """Whether the weights are the mean: state_dict() is refused where they are a sample."""
+    """Whether the weights are the mean: state_dict() raises an error if they are a sample."""
     try:
         optimizer.state_dict()
     except RuntimeError:
@@ -206,7 +206,7 @@ def differ(model, reference) -> bool:
 
 @pytest.fixture
 def lightning(executed):
-    """What the tests of the Lightning recipe share."""
+    """Return the parts that the tests of the Lightning recipe share."""
     names = executed("recipe-lightning").names
     x, y = names["x"][:256], names["y"][:256]
     dataset = torch.utils.data.TensorDataset(x, y)
@@ -318,7 +318,7 @@ class TestLightning:
         assert_equal(model, reference)
         checkpoints = list(tmp_path.glob("*.ckpt"))
         assert checkpoints
-        for saved in checkpoints:  # and what was saved is the mean
+        for saved in checkpoints:  # the saved weights are the mean
             state = torch.load(saved, weights_only=True)["state_dict"]
             assert all(torch.equal(state[name], value) for name, value in reference.state_dict().items())
 
@@ -434,7 +434,7 @@ class TestLightning:
 # ---------------------------------------------------------------------- so is the Trainer
 @pytest.fixture
 def transformers(executed, tmp_path):
-    """What the tests of the Trainer's recipe share."""
+    """Return the parts that the tests of the Trainer's recipe share."""
     names = executed("recipe-transformers").names
     items = names["train"][:112]  # seven batches: the last step of an epoch accumulates one alone
 
@@ -558,7 +558,7 @@ class TestTransformers:
 @pytest.mark.filterwarnings("ignore")
 class TestAccelerate:
     def trained(self, change=lambda code: code):
-        """The recipe on batches in order, an odd number of them."""
+        """Run the recipe on batches in order, an odd number of them."""
         code = RECIPES["recipe-accelerate"][0].code
         for old, new in (
             ("batch_size=32, shuffle=True", "batch_size=50"),

@@ -25,7 +25,7 @@ CASES = {  # batches a step of each process, and whether a process has a block f
 
 
 def problem(framework):
-    """A small network and its examples."""
+    """Return a small network and its examples."""
     torch.manual_seed(0)
     x, y = torch.randn(BATCH * BATCHES, 1, 8, 8), torch.arange(BATCH * BATCHES) % 3
     if framework != "transformers":
@@ -38,14 +38,14 @@ def problem(framework):
 
 
 def ivon(model, rank=None):
-    """IVON with strong noise and a Hessian that moves."""
+    """Return IVON with strong noise and a Hessian that moves."""
     generator = torch.Generator() if rank is None else torch.Generator().manual_seed(100 + rank)
     options = {"lr": 1.0, "ess": BATCH * BATCHES, "hess_init": 10.0, "beta2": 0.9, "generator": generator}
     return vlls.IVON(model.parameters(), sync=rank is not None, **options)
 
 
 def of_recipe(label, block, *names):
-    """Classes of a recipe, without running the rest of it."""
+    """Return classes of a recipe, without running the rest of it."""
     found, imports = {}, [line for b in RECIPES[label] for line in b.code.splitlines() if "import" in line[:30]]
     exec("\n".join(line for line in imports if line.startswith(("import", "from"))), found)
     for name in names:
@@ -153,19 +153,19 @@ def results(model, optimizer):
 
 
 def alone(case):
-    """One process: a sample for each of the two, or for each of their batches."""
+    """Train in one process, with a sample for each of the two, or for each of their batches."""
     accumulate, each = CASES[case]
     model, x, y = problem(case.split(",")[0])
     optimizer = ivon(model)
     generators = [torch.Generator().manual_seed(100 + rank) for rank in range(2)]
     batches = list(zip(x.split(BATCH), y.split(BATCH), strict=True))
-    if case.startswith("lightning"):  # the sampler deals out examples, not batches
+    if case.startswith("lightning"):  # the sampler distributes examples, not batches
         shares = [list(zip(x[r::2].split(BATCH), y[r::2].split(BATCH), strict=True)) for r in range(2)]
         batches = [batch for pair in zip(*shares, strict=True) for batch in pair]
     for group in [batches[i : i + 2 * accumulate] for i in range(0, len(batches), 2 * accumulate)] * EPOCHS:
         for rank in range(2):
             optimizer.generator, mine = generators[rank], group[rank::2]
-            # Lightning divides by the number of batches that it would accumulate, also where an epoch has fewer left
+            # Lightning divides by the number of batches that it would accumulate, even if an epoch has fewer left
             divisor = accumulate if case.startswith("lightning") else len(mine)
             for part in [[batch] for batch in mine] if each else [mine]:
                 with optimizer.sampled_params(train=True):
@@ -186,7 +186,7 @@ def trained(rank, folder, cases):
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """What both processes found, from one start, by case."""
+    """Return the results of both processes from the same start, by case."""
     folder, cases = tmp_path_factory.mktemp("ranks"), []
     for case in CASES:
         try:

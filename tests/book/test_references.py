@@ -1,4 +1,4 @@
-"""The bibliography: keys are unique and well-formed, what a page cites is there, and what is there is cited."""
+"""The bibliography: keys are unique and well-formed, every citation has an entry, and every entry is cited."""
 
 import re
 from collections import Counter

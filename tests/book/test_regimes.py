@@ -34,7 +34,7 @@ def test_sympy_gives_the_drift_of_a_step():
     drift = (1 - beta2) ** 2 / 2 * ess * g**2
     rest = (1 - beta2) ** 2 / 2 * (h**2 - 2 * h * curvature + 3 * curvature**2) / (h + delta)
     assert sp.simplify(mean - (beta2 * h + (1 - beta2) * curvature + drift + rest)) == 0
-    # what is learned of a constant drift is what expected_hessian adds, up to the rest, which ess does not enter
+    # the learned part of a constant drift is expected_hessian's term, up to a rest that does not depend on ess
     t = sp.symbols("t", integer=True, positive=True)
     added = sp.summation(drift * beta2**t, (t, 0, 9))
     assert sp.simplify(added - (1 - beta2**10) * (1 - beta2) / 2 * ess * g**2) == 0
@@ -59,7 +59,7 @@ def test_the_rule_is_what_algorithm_1_does(curvature):
         )
     mean, error = float(hess.mean()), float(hess.std()) / count**0.5
     expected = expected_hessian(start, curvature, g**2, ess=ess, beta2=beta2, steps=steps)
-    rest = 3 / steps * expected  # the part of a step that ess does not enter
+    rest = 3 / steps * expected  # the part of a step that does not depend on ess
     assert abs(mean - expected) < 4 * error + rest
     without = expected_hessian(start, curvature, 0.0, ess=ess, beta2=beta2, steps=steps)
     assert mean - without > 20 * error  # the drift is there, also where there is no curvature
@@ -164,7 +164,7 @@ _grid = bench.grid
 
 # ------------------------------------------------------------------ marks and figures
 def cells(places=None, **changes):
-    """A map, as of 1,000 images; each place's changes to a cell that trains and does not learn."""
+    """Return a map for 1,000 images; ``places`` has the changes to a cell that trains and does not learn."""
     every = [(ratio, start) for ratio in regimes.RATIOS for start in ("matched", *map(str, regimes.STARTS))]
     usual = {"learned_share": 0.01, "test_accuracy": 0.9, "posterior_ece": 0.1, "posterior_nll": 0.4, "spread": 1.1}
     usual |= {"train_images": 1000, "seeds": 2, "trains": True, "total": 0.02, "std_start": 0.005}
@@ -274,7 +274,7 @@ def test_the_rule_predicts_a_cell_from_the_others_of_its_column():
 
 
 def runs(**changes):
-    """A run of the table, as the benchmark writes it."""
+    """Return a run of the table, as the benchmark writes it."""
     row = {"dataset": "digits", "protocol": "smoke", "corruption": "symmetric", "ess_over_n": 200, "start": "0.01"}
     row |= {"status": "finished", "seed": 0, "beta2": 0.99, "steps": 200, "hess_init": 0.01, "weight_decay": 0.001}
     row |= {"hess_mean": 0.1, "drift_mean": 0.08, "std_5": 0.1, "std_95": 0.2, "test_accuracy": 0.9, "epochs": 200}

@@ -1,4 +1,4 @@
-"""book/run_chapters.py: which chapters are executed, with which parameters, and what a failing one does."""
+"""book/run_chapters.py: the chapters that are executed, their parameters, and the effect of a failing one."""
 
 import ast
 import json
@@ -12,7 +12,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 
 def parameters(path):
-    """The parameters of a chapter and their values."""
+    """Return the parameters of a chapter and their values."""
     (cell,) = (c for c in nbformat.read(path, as_version=4).cells if "parameters" in c.metadata.get("tags", []))
     found = {}
     for node in ast.parse(cell.source).body:

@@ -1,4 +1,4 @@
-"""book/slim.py: what it takes from a site, and what it leaves."""
+"""book/slim.py: the parts of a site that it removes and those that it keeps."""
 
 from pathlib import Path
 

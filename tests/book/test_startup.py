@@ -1,4 +1,4 @@
-"""book/startup.py: which cell a missing name comes from."""
+"""book/startup.py: it names the cell that defines a missing name."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ CHAPTER = "07_which_examples_get_noise.ipynb"
 
 
 def run(source, notebook, startup=BOOK / "startup.py"):
-    """Execute one cell in a kernel that was started as ``make lab`` starts it; return what it complains of."""
+    """Execute one cell in a kernel that was started as ``make lab`` starts it; return the error."""
     alone = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
     alone.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     env = {**os.environ, "PYTHONSTARTUP": str(startup), "JPY_SESSION_NAME": str(notebook)}

@@ -1,4 +1,4 @@
-"""The page on sweeps: it names what there is, its Python runs, and its commands are ones that `vlls` takes."""
+"""The page on sweeps: its names exist, its Python runs, and `vlls` accepts its commands."""
 
 import re
 import shlex
@@ -40,7 +40,7 @@ def test_the_commands_of_the_page_are_understood(command, tmp_path, monkeypatch)
         command = [str(tmp_path / "results") if part == where else part for part in command]
         result = CliRunner().invoke(app, [*command, "--dry-run"])
         assert result.exit_code == 0 and " runs, 0 done" in result.output, result.output
-    else:  # there are no results here, which is told, not how the command is used
+    else:  # there are no results here; the error says so and does not explain the command
         result = CliRunner().invoke(app, command)
         assert result.exit_code == 2
         assert re.match(

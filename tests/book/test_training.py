@@ -1,4 +1,4 @@
-"""The page on training runs: its Python runs, and its commands are ones that the command line takes."""
+"""The page on training runs: its Python runs, and the command line accepts its commands."""
 
 import re
 import shlex
@@ -29,7 +29,7 @@ def test_the_python_of_the_page_runs(capsys):
 
 
 def measured(text):
-    """The percentages of some rows of a printed table, and of the same network averaged or of SGD beside it."""
+    """Return the percentages of some rows of a printed table, with those of the averaged network or of SGD beside."""
     rows = re.findall(r"^ ?(test accuracy|wrong labels memorised|calibration error \(ECE\)) +(.*)$", text, re.MULTILINE)
     return {name: [float(number) for number in re.findall(r"([\d.]+) %", numbers)] for name, numbers in rows}
 
@@ -62,7 +62,7 @@ def test_the_commands_of_the_page_are_understood(command, tmp_path):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Folders of small runs by the method in their names."""
+    """Return folders of small runs by method."""
     place = tmp_path_factory.mktemp("runs")
     small = {"dataset": "digits", "epochs": 1, "train_size": 100, "eval_samples": 0}
     return {method: run(RunConfig(method=method, **small), place).folder for method in ("ivon", "sgd")}

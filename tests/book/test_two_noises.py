@@ -1,4 +1,4 @@
-"""The figure of the two noises: its formulas against vlls, and what it tells of them in a browser."""
+"""The figure of the two noises: its formulas against vlls, and their display in a browser."""
 
 from importlib.resources import files
 
@@ -20,7 +20,7 @@ THREE = [(a, b, v) for a in LOGITS[::2] for b in (-LARGEST_LOGIT, 0.0, 2.5) for 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """A page of the figure and its formulas, which are the lines of its script before the function that shows it."""
+    """Open a page with the figure and its formulas, the lines of its script before the function that shows it."""
     if missing():
         pytest.skip(missing())
     script = files("figures.interactive").joinpath("two_noises.js").read_text("utf-8")
@@ -36,7 +36,7 @@ def browser(tmp_path_factory):
 
 
 def computed(browser, settings):
-    """Return what the page computes: mean, size and order, each (settings, classes)."""
+    """Return the page's numbers: mean, size and order, each (settings, classes)."""
     found = browser.execute_script("return arguments[0].map(([f, v]) => noises(f, v))", settings)
     return {name: torch.tensor([noise[name] for noise in found], dtype=torch.float64) for name in found[0]}
 
@@ -117,7 +117,7 @@ def test_differences_of_logits_have_the_variance_one(browser):
         assert differences.square().sum(0).tolist() == pytest.approx(k * [1.0])
 
 
-# ------------------------------------------------------------------ what is shown
+# ------------------------------------------------------------------ display
 def find(browser, part):
     return browser.find_element("css selector", f'[data-part="{part}"]')
 

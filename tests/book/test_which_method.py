@@ -1,4 +1,4 @@
-"""The decision page: the tables still say what it advises."""
+"""The decision page: the tables still support its advice."""
 
 import importlib
 import math
@@ -53,7 +53,7 @@ def test_costs_are_ratios_to_sgd():
 
 def test_adamw_is_run_as_its_script_says(monkeypatch):
     monkeypatch.syspath_prepend(str(RESULTS.parents[1] / "benchmarks"))
-    monkeypatch.setattr(methods, "_METHODS", dict(methods._METHODS))  # what it registers is gone after the test
+    monkeypatch.setattr(methods, "_METHODS", dict(methods._METHODS))  # registered methods are removed after the test
     monkeypatch.setattr(grids, "_EXPERIMENTS", dict(grids._EXPERIMENTS))
     script, table = importlib.import_module("adamw"), load_table(RESULTS / "adamw.csv")
     seeds = table.groupby("panel")["seed"].nunique()

@@ -1,4 +1,4 @@
-"""What Chapters 9 and 11 say of finished runs, protocol by protocol, and their figures."""
+"""The sentences of Chapters 9 and 11 about finished runs, protocol by protocol, and their figures."""
 
 import sys
 from pathlib import Path
@@ -33,7 +33,7 @@ from figures.memorised import fewest_and_best, named, plot_first_noise, plot_mem
 
 
 def runs(panel="a", protocol="mnist", images=5_000, hess_init=9.009, **accuracies):
-    """Rows of a table: for ``method=(seed 0, seed 1, ...)`` in per cent."""
+    """Return rows of a table for ``method=(seed 0, seed 1, ...)`` in per cent."""
     common = {"experiment": "fig5", "protocol": protocol, "role": "main", "panel": panel, "status": "finished"}
     common |= {"reduced": "", "variant": "", "parameter": "", "train_images": images, "ess": np.nan}
     common |= {"weight_decay": 0.001, "rate": 0.4}

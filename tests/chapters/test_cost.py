@@ -1,4 +1,4 @@
-"""What things cost: bytes and passes of a step, work of the exact label noise; guards the appendix."""
+"""Costs: bytes and passes of a step, work of the exact label noise; guards the appendix."""
 
 import gc
 import re
@@ -25,7 +25,7 @@ HOW = {"ess": 300.0, "hess_init": 0.7, "beta2": 0.999, "weight_decay": 0.01}
 
 # ---------------------------------------------------------------------- bytes of a step
 class Memory(dict):
-    """Arrays of which it is counted how many are read and written."""
+    """Arrays that count how many of them are read and written."""
 
     moved = 0
 
@@ -81,7 +81,7 @@ def problem(n=200):
 
 
 def plain(how, steps=15):
-    """Arrays after the steps, and how many of them moved a step."""
+    """Return the arrays after the steps, and how many are read and written in a step."""
     centre, loss = problem()
     generator = torch.Generator().manual_seed(5)
     memory = Memory({name: torch.zeros_like(centre) for name in "vs"})
@@ -112,7 +112,7 @@ def plain(how, steps=15):
 
 
 def packages(how, steps=15):
-    """The mean after the same steps by torch's optimizer or ours."""
+    """Return the mean after the same steps by torch's optimizer or ours."""
     centre, loss = problem()
     p = nn.Parameter(centre.flip(0).clone())
     if how == "sgd":
@@ -162,7 +162,7 @@ def test_every_array_that_is_read_or_written_is_needed():
 
 
 def arrays_of(text):
-    """The names that a piece of the kernel reads and writes by element."""
+    """Return the names that a piece of the kernel reads and writes by element."""
     writes = set(re.findall(r"(\w+)\[i\]\s*=[^=]", text))
     reads = set(re.findall(r"(\w+)\[i\](?!\s*=[^=])", text))
     return reads - {"e"}, writes  # e is a tile that stays in the cache
@@ -313,7 +313,7 @@ def counted(function):
 
 
 def convolutions(classes):
-    """No biases and no linear layer; few weights a channel, so that the package takes the form by weights."""
+    """Return a network without biases and linear layers; with few weights a channel, the package sums by weight."""
     layers = [nn.Conv2d(1, 6, 3, bias=False), nn.ReLU(), nn.Conv2d(6, 8, 3, bias=False), nn.ReLU()]
     return nn.Sequential(*layers, nn.Conv2d(8, classes, 3, bias=False), nn.AvgPool2d(8), nn.Flatten()).eval()
 

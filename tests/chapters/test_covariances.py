@@ -1,4 +1,4 @@
-"""What Chapter 14 says of networks whose posteriors differ in their covariance follows the record."""
+"""The sentences of Chapter 14 about networks whose posteriors differ in their covariance follow the record."""
 
 import json
 import sys
@@ -32,7 +32,7 @@ PAPER = "IVON at the paper's setting"
 
 
 def made_up(**shift):
-    """Rows of three seeds in which each covariance has the numbers that ``shift`` adds to those of the paper's."""
+    """Return rows of three seeds; each covariance has the paper's numbers plus those in ``shift``."""
     rng, rows = np.random.default_rng(0), []
     for covariance in (PAPER, *LEARNED.values()):
         for seed in range(3):

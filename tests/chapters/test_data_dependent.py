@@ -1,4 +1,4 @@
-"""Errors that depend on the class: Eqs. 21-22, and what they leave to whoever fits the given labels (Chapter 11)."""
+"""Errors that depend on the class: Eqs. 21-22, and their effect on a fit to the given labels (Chapter 11)."""
 
 from fractions import Fraction
 
@@ -17,7 +17,7 @@ def matrix_of(k, base, step):
 
 
 def exact_rates(k, base, step):
-    """The rates of Eq. 21 as fractions, so that a tie is one."""
+    """Return the rates of Eq. 21 as fractions, so that ties are exact."""
     base, step = (Fraction(str(value)) for value in (base, step))
     return [base + step * i for i in range(1, k + 1)]
 

@@ -1,6 +1,6 @@
 """The exercises "predict, then run" of Chapters 1 to 7 and of the appendix.
 
-The change is made, its cells are run, and the solution's numbers must be those that come out.
+The change is made, its cells are run, and the results must be the solution's numbers.
 """
 
 import io
@@ -51,13 +51,13 @@ class Run:
         return self.names[name]
 
     def solution(self, number):
-        """The text of a solution, on one line."""
+        """Return the text of a solution, on one line."""
         text = "\n\n".join(cell.source for cell in self.notebook.cells if cell.cell_type == "markdown")
         found = re.search(rf"^\*\*(?:Exercise )?{number} ∗.*?Solution(.*?)^:::", text, re.MULTILINE | re.DOTALL)
         return " ".join(found[1].split())
 
     def row(self, name):
-        """The numbers of the last row that is printed under a name."""
+        """Return the numbers of the last row that is printed under a name."""
         return re.findall(
             r"[-+]?\d+\.?\d*(?:e-\d+)?", re.findall(rf"^{re.escape(name)} *(.*)$", self.printed, re.M)[-1]
         )

@@ -175,7 +175,7 @@ def test_the_noise_of_eq_20_is_linear_in_sigma_and_the_exact_one_bounded():
     uneven = {name: 1e-3 * torch.rand_like(p) ** 3 for name, p in weights.items()}
     other = label_noise_moments(model, DiagonalPosterior(weights, uneven), x, linear=True).magnitude
     ratio = other / sizes[0]
-    assert float(ratio.max() / ratio.min()) > 1.1  # with variances of their own the examples' ratios change
+    assert float(ratio.max() / ratio.min()) > 1.1  # unequal variances change the examples' ratios
 
 
 def quadratic(seed=0, number=400, spread=1.5):
@@ -186,7 +186,7 @@ def quadratic(seed=0, number=400, spread=1.5):
 
 
 def objective(variances, curvature, decay):
-    """The variational objective divided by λ, at the mean 0 of a quadratic loss that is 0 there."""
+    """Return the variational objective divided by λ, at the mean 0 of a quadratic loss that is 0 there."""
     prior = Normal(0.0, torch.tensor(1 / (LAMBDA * decay), dtype=torch.float64).sqrt())
     divergence = kl_divergence(Normal(torch.zeros_like(variances), variances.sqrt()), prior).sum()
     return float((variances * curvature).sum() / 2 + divergence / LAMBDA)
@@ -222,7 +222,7 @@ def test_a_learned_variance_costs_each_weight_a_bounded_loss():
     assert (expected <= 1 / (2 * LAMBDA)).all()
     off = (costs.mean(0) - expected).abs() / (costs.std(0) / len(e) ** 0.5).clamp_min(1e-30)
     assert float(off[curvature > 0].max()) < 4.5
-    fixed = float(learned.mean()) * curvature / 2  # what one variance would cost
+    fixed = float(learned.mean()) * curvature / 2  # the cost of a single variance
     assert float(fixed.max()) > 1e3 / (2 * LAMBDA)
 
 

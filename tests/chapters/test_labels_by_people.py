@@ -1,4 +1,4 @@
-"""What Chapter 12 says in words: the labels at hand, Figure 9, human labels, calibration, and published numbers."""
+"""The sentences of Chapter 12: the labels at hand, Figure 9, human labels, calibration, and published numbers."""
 
 import re
 import sys
@@ -26,7 +26,7 @@ WORST = "CIFAR-10N, worst"
 
 @pytest.fixture(scope="module")
 def worst():
-    """The runs of the protocol short on the labels "worst"."""
+    """Return the runs of the protocol short on the labels "worst"."""
     rows = pd.concat([rows_of(name, "short") for name in ("cifar_n", "controls")])
     return rows[rows["panel"] == WORST].drop_duplicates("key")
 

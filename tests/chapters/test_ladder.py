@@ -1,4 +1,4 @@
-"""Chapter 14: the rungs' optima, what they cost, whose noise is more adaptive, and the sentences made of the record."""
+"""Chapter 14: the rungs' optima, their costs, the adaptivity of their noise, and the sentences made of the record."""
 
 import copy
 import json
@@ -42,7 +42,7 @@ def rungs(glm):
 
 
 def bases(rungs):
-    """The orthogonal matrix in which each rung's variances are independent."""
+    """Return the orthogonal matrix in which each rung's weights are independent."""
     return {"diagonal": EYE, "eigenspace": torch.kron(*kronecker_bases(rungs["full"].precision, (P, K)))}
 
 
@@ -181,7 +181,7 @@ def test_all_orders_end_at_the_same_mean(glm):
     assert (vlls.fit(glm, vlls.newton_step).final - newton.mean).abs().max() > 1e-4  # another Σ, another mean
 
 
-# ---------------------------------------------------------------------- what is measured
+# ---------------------------------------------------------------------- measures
 def test_the_size_of_the_noise_is_that_of_draws(glm, rungs):
     for q in (rungs["full"], rungs["isotropic"]):
         draws = q.sample(20_000, generator=torch.Generator().manual_seed(5))
@@ -260,7 +260,7 @@ def test_what_the_chapter_says_by_hand_is_in_the_record():
 
 
 def changed(**numbers):
-    """The record with numbers of posteriors replaced, ``full__variation=2.0``; the same for all seeds, but for 1e-3."""
+    """Return the record with numbers replaced, such as ``full__variation=2.0``, for all seeds up to 1e-3."""
     record = copy.deepcopy(RECORD)
     for name, value in numbers.items():
         posterior, _, number = name.partition("__")

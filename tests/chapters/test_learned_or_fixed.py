@@ -1,4 +1,4 @@
-"""What Chapter 10 says in words: how much was learned, Figures 6 and 8, and learned against fixed variances."""
+"""The sentences of Chapter 10: how much was learned, Figures 6 and 8, and learned against fixed variances."""
 
 import math
 import re
@@ -23,7 +23,7 @@ SYM = "CIFAR-10, symmetric 40 %"
 
 
 def runs(panel="a", **more):
-    """IVON from σ = 0.1, and fixed variances of 0.1 and 0.2, three seeds each; accuracies in per cent."""
+    """Return runs of IVON from σ = 0.1 and of fixed σ of 0.1 and 0.2, three seeds each; accuracies in per cent."""
     accuracies = {None: (80, 82, 84), 0.1: (81, 83, 88), 0.2: (70, 70, 70), **more}
     rows = []
     for std, of_seeds in accuracies.items():

@@ -25,7 +25,7 @@ RECORD = json.loads((Path(__file__).parents[2] / "book" / "results" / "learned_n
 
 
 def cell(setting, seed, *, tenth=0.5, control=0.99, noise=0.6, isotropic=0.6, doubt=0.6, kept=0.1):
-    """What the benchmark says of one seed, as far as the sentences read it."""
+    """Return the part of the benchmark's record of one seed that the sentences read."""
     auroc = {"noise (own)": noise, "noise (isotropic)": isotropic, "disagreement (own)": 0.95, "doubt": doubt}
     return {
         "setting": setting,
@@ -37,7 +37,7 @@ def cell(setting, seed, *, tenth=0.5, control=0.99, noise=0.6, isotropic=0.6, do
 
 
 def found(paper=(), learned=(), agreement=(0.8, 0.8, 0.8)):
-    """A record of two seeds: changes to each cell of a setting."""
+    """Return a record of two seeds, with changes to each cell of a setting."""
     paper, learned = paper or ({}, {}), learned or ({}, {})
     cells = [cell("paper", i, **change) for i, change in enumerate(paper)]
     cells += [cell("learned", i, **change) for i, change in enumerate(learned)]

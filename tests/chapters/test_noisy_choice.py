@@ -84,7 +84,7 @@ def test_two_classifiers_are_ordered_wrong(matrix, f, g, of_f, of_g):
 
 
 def ordered_wrong(matrix, pi, part=1e-2, mix=1e-6):
-    """The proof's two classifiers for this matrix, or None: accuracies and agreements, the more accurate one first."""
+    """Return the proof's two classifiers for this matrix, or None: accuracies and agreements, the better one first."""
     k = len(matrix)
     found = []
     for i in range(k):

@@ -24,7 +24,7 @@ ERRORS = {"symmetric": 0.4, "pair_flip": 0.4}
 
 
 def right_by_loops(q, transition):
-    """The probability that a label is right, by Bayes' rule in loops over joint events."""
+    """Return the probability that a label is right, by Bayes' rule in loops over joint events."""
     number, k = q.shape
     right = np.zeros((number, k))
     for n in range(number):
@@ -35,7 +35,7 @@ def right_by_loops(q, transition):
 
 
 def expected_auroc(score, p, right):
-    """The share of pairs of a wrong and a right label that a score orders right, by all pairs."""
+    """Return the share of pairs of a wrong and a right label that a score orders right, by all pairs."""
     wrong_weight, right_weight = (p * (1 - right)).ravel(), (p * right).ravel()
     difference = score.ravel()[:, None] - score.ravel()[None, :]
     ordered = (difference > 0) + 0.5 * (difference == 0)
@@ -56,7 +56,7 @@ def test_no_score_ranks_better_than_the_probability_of_being_wrong(images, kind)
     random = np.random.default_rng(1)
     others = [1 - p, 1 - images, -np.log(p), *(1 - right + 0.05 * random.standard_normal(p.shape) for _ in range(5))]
     assert all(expected_auroc(score, p, right) <= best + 1e-12 for score in others)
-    assert expected_auroc(others[-1], p, right) < best - 1e-4  # a worse one is told
+    assert expected_auroc(others[-1], p, right) < best - 1e-4  # a worse score is recognised
 
 
 def test_the_bayes_score_is_the_probability_of_being_wrong(images):
@@ -106,7 +106,7 @@ def test_the_area_of_drawn_labels_is_the_expected_one(images):
 
 # ---------------------------------------------------------------------- the records
 def made_up(**shift):
-    """Rows of three seeds in which a ranking has AUROC and precision of the folds plus a shift."""
+    """Return rows of three seeds in which a ranking has AUROC and precision of the folds plus a shift."""
     rows, random = [], np.random.default_rng(0)
     for errors in ("symmetric 40 %", "pair flip 40 %"):
         for seed in range(3):

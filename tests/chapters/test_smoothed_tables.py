@@ -1,4 +1,4 @@
-"""Smoothed labels class by class: what IVON's table has in common with online label smoothing's; guards Chapter 8."""
+"""Smoothed labels class by class: the similarity of IVON's table to online label smoothing's; guards Chapter 8."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ DOUBLE = torch.float64
 
 
 def problem(classes=4, scale=3.0, seed=0):
-    """A small network in float64, a posterior with unequal standard deviations, and inputs."""
+    """Return a small network in float64, a posterior with unequal standard deviations, and inputs."""
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, classes)).double().eval()
     with torch.no_grad():
@@ -28,7 +28,7 @@ def problem(classes=4, scale=3.0, seed=0):
 
 
 def prediction_and_spread(model, q, x):
-    """p of the network and s of {eq}`eq-prediction-times-spread`, from Jacobians by autograd."""
+    """Return p of the network and s of {eq}`eq-prediction-times-spread`, from Jacobians by autograd."""
     jacobian = jacrev(lambda mean: functional_call(model, mean, (x,)))(dict(q.mean))
     with torch.no_grad():
         p = model(x).softmax(1)

@@ -1,4 +1,4 @@
-"""Which examples get noise: the bound of Eq. 20 and the labels that it does not see; guards Chapter 7."""
+"""Examples that get noise: the bound of Eq. 20, and its independence of the labels; guards Chapter 7."""
 
 import itertools
 from fractions import Fraction
@@ -16,7 +16,7 @@ DOUBLE = torch.float64
 
 
 def posterior(model, std, generator):
-    """A Gaussian around the model's weights with standard deviations that differ."""
+    """Return a Gaussian around the model's weights with unequal standard deviations."""
     mean = {name: p.detach().clone() for name, p in model.named_parameters()}
     return DiagonalPosterior(
         mean, {name: std * (0.5 + torch.rand(p.shape, generator=generator, dtype=p.dtype)) for name, p in mean.items()}
@@ -24,7 +24,7 @@ def posterior(model, std, generator):
 
 
 def network(num_outputs, scale=1.0, seed=0):
-    """A small network in float64 whose logits are ``scale`` times as large as at its start."""
+    """Return a small network in float64 whose logits are ``scale`` times as large as at its start."""
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, num_outputs)).double().eval()
     with torch.no_grad():
@@ -34,7 +34,7 @@ def network(num_outputs, scale=1.0, seed=0):
 
 
 def plain_logit_covariance(model, q, x):
-    """J diag(std²) Jᵀ of each example by autograd, one logit at a time: (B, K, K)."""
+    """Return J diag(std²) Jᵀ of each example by autograd, one logit at a time: (B, K, K)."""
     rows = []
     for one in x:
         logits = model(one[None])[0]

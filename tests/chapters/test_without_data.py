@@ -1,7 +1,7 @@
 """Chapters 6, 7 and 12 on a machine without MNIST and CIFAR-10N: they are executed, and every sentence is true there.
 
-A sentence that names a data set which is not here has to say where its numbers come from, or on which condition they
-are shown; the page's numbers in words have to be those that it prints.
+A sentence that names a missing data set has to name the source of its numbers, or the condition on which they are
+shown; the numbers in the page's sentences have to be those that it prints.
 """
 
 import os
@@ -17,12 +17,12 @@ from nbclient import NotebookClient
 from vlls.optim import LearnedShare
 
 BOOK = Path(__file__).resolve().parents[2] / "book"
-CHAPTERS = {  # with what makes them shorter, and the data set that each of them misses
+CHAPTERS = {  # with parameters that make them shorter, and the data set that each of them misses
     "06_label_noise_of_a_network": ({}, "MNIST"),
     "07_which_examples_get_noise": ({}, "MNIST"),
     "12_real_label_errors": ({"epochs": 3, "draws": 50_000}, "CIFAR-10N"),
 }
-SOURCES = re.compile(  # a sentence with one of these may name a data set that is not here
+SOURCES = re.compile(  # a sentence with one of these may name a missing data set
     r"\b(on the machine|at hand|not here|or scikit-learn's|with the labels of|running time)\b"  # conditions
     r"|\*(short|smoke|reduced|mnist|paper)\*|\bshort protocol\b|`vlls sweep|`benchmarks/"  # protocols and records
     r"|\bseeds?\b|\bstarts\."
@@ -32,25 +32,25 @@ SOURCES = re.compile(  # a sentence with one of these may name a data set that i
 
 
 def plain(text: str) -> str:
-    """A cell without formulas, code blocks, quotes and the heads of directives."""
+    """Return a cell without formulas, code blocks, quotes and the heads of directives."""
     text = re.sub(r"\$\$.*?\$\$|^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     return re.sub(r"^(>|:::|:\w+:|\|).*$|^\(.*\)=$", "", text, flags=re.MULTILINE)
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a page, a heading or an item of a list being at least one."""
+    """Return the sentences of a page; a heading or an item of a list is at least one."""
     blocks = re.split(r"\n\s*\n|\n(?=\s*(?:- |\d+\. |#))", plain(text))
     joined = (" ".join(block.split()) for block in blocks)
     return [sentence for block in joined for sentence in re.split(r"(?<=[.!?])[*_]*\s+(?=[^\s\d])", block) if sentence]
 
 
 def unsourced(page: list[str], missing: str) -> list[str]:
-    """The sentences that name what is not here and do not say where their numbers come from."""
+    """Return the sentences that name the missing data set and not the source of their numbers."""
     return [s for text in page for s in sentences(text) if re.search(rf"\b{missing}\b", s) and not SOURCES.search(s)]
 
 
 def shown(output) -> list[str]:
-    """The words of an output that is not printed: displayed Markdown, and what a figure says of itself."""
+    """Return the words of an output that is not printed: displayed Markdown, and the description of a figure."""
     if output.output_type not in ("display_data", "execute_result"):
         return []
     alt = output.metadata.get("image/png", {}).get("alt")
@@ -59,7 +59,7 @@ def shown(output) -> list[str]:
 
 
 class Page:
-    """An executed chapter: its prose with what its cells display, and what they print."""
+    """An executed chapter: its prose with the cells' displays, and their printed output."""
 
     def __init__(self, name: str, folder: Path):
         values, self.missing = CHAPTERS[name]

@@ -1,11 +1,11 @@
-"""What the tests of commands share."""
+"""Fixtures of the commands' tests."""
 
 import pytest
 
 
 @pytest.fixture
 def alone(monkeypatch, tmp_path):
-    """A test in an empty folder, as the only process, with one thread: the networks are small."""
+    """Run a test in an empty folder, as the only process, with one thread: the networks are small."""
     monkeypatch.chdir(tmp_path)
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "VLLS_TRACEBACK", "FORCE_COLOR", "GITHUB_ACTIONS"):
         monkeypatch.delenv(name, raising=False)

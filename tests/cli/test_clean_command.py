@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("alone")
 
 
 def squares(root, each=30, wrong=3, size=(12, 10)):
-    """Dark and bright grey images by class, of which the first few of each class are in the wrong one."""
+    """Write dark and bright grey images by class; the first few of each class are in the wrong one."""
     rng = np.random.default_rng(0)
     for label, name in enumerate(("bright", "dark")):
         (root / name).mkdir(parents=True)
@@ -66,7 +66,7 @@ def decide(path, page, decisions):
 
 @pytest.fixture(scope="module")
 def cleaned(tmp_path_factory):
-    """A folder that was cleaned once, and what was printed."""
+    """A folder that was cleaned once, and the command's result."""
     place = tmp_path_factory.mktemp("cleaned")
     folder = squares(place / "photos")
     return folder, place / "out", clean(folder, *QUICK, "--epochs", "12", "--output", place / "out")
@@ -74,7 +74,7 @@ def cleaned(tmp_path_factory):
 
 @pytest.fixture
 def photos(cleaned, tmp_path):
-    """A copy of that folder and its files here."""
+    """A copy of that folder and its files in the current folder."""
     folder, out, _ = cleaned
     shutil.copytree(folder, tmp_path / "photos")
     shutil.copytree(out, tmp_path / "photos-clean")

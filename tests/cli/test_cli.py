@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it keeps, and its exit codes."""
+"""The command line: its output, its files and its exit codes."""
 
 import json
 import os
@@ -377,7 +377,7 @@ def test_describe_names_human_labels():
 
 # ------------------------------------------------------------------ reporters
 class Terminal:
-    """Where a console may believe itself on a terminal."""
+    """A stream that a console takes for a terminal."""
 
     def __init__(self):
         self.text = ""

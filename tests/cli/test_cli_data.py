@@ -37,7 +37,7 @@ def invoke(*arguments):
 
 
 def make_photos(folder, classes=("cat", "dog"), number=10, shape=(20, 30)):
-    """Images that are noise, with a green left border and a blue right one."""
+    """Write images of noise, with a green left border and a blue right one."""
     rng = np.random.default_rng(0)
     for name in classes:
         for i in range(number):
@@ -128,7 +128,7 @@ def kept(tmp_path, monkeypatch):
 
 
 def rename_dataset(folder, dataset):
-    """Write a run's files as an older version did, with the path that it was told."""
+    """Write a run's files as an older version did, with the path that the user passed."""
     config = replace(load_run(folder).config, dataset=dataset)
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
     torch.save({**state, "config": config.to_dict(), "key": config.key}, folder / "checkpoint.pt")
@@ -225,7 +225,7 @@ def test_whole_images_are_turned_as_their_orientation_says(tmp_path):
 # ------------------------------------------------------------------ networks at chance
 @pytest.mark.slow
 def test_a_network_at_chance_is_told_with_the_remedy(tmp_path):
-    """200 images of three classes, as the IVON of a folder is by default: it learns nothing in two epochs."""
+    """With 200 images of three classes and a folder's defaults, IVON learns nothing in two epochs."""
     make_photos(tmp_path / "photos", ("cat", "dog", "eel"), 67)
     shown = invoke("train", "--dataset", "photos", *SMALL)
     assert shown.exit_code == 0, shown.output
@@ -262,7 +262,7 @@ def test_chance_is_the_share_of_the_most_frequent_class_and_three_standard_error
     margin = 3 * math.sqrt(0.9 * 0.1 / 100)
     for accuracy, expected in ((0.5, True), (0.9, True), (0.9 + 0.99 * margin, True), (0.9 + 1.01 * margin, False)):
         assert at_chance(labels, [{"train_accuracy": 0.9, "test_accuracy": accuracy}]) is expected
-    assert not at_chance(labels, [{"train_accuracy": 0.99, "test_accuracy": 0.9}])  # it has learned what it was shown
+    assert not at_chance(labels, [{"train_accuracy": 0.99, "test_accuracy": 0.9}])  # it has learned its training images
     last = [{"train_accuracy": 0.9, "test_accuracy": 0.9}, {"train_accuracy": 0.9}]  # not measured in every epoch
     assert at_chance(labels, last) and tell_chance(RunConfig(method="sgd").resolved(), labels, last).endswith(
         "it names 90.00 % of the test images right, and always naming the most frequent class 90.00 %; train it again "

@@ -1,4 +1,4 @@
-"""How the command line and the package start: without torch, and where a package is missing."""
+"""The start of the command line and of the package: without torch, and with a package missing."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ COMMANDS = ("train", "noise", "sweep", "results", "figure")
 
 
 def run_python(code, cwd, *, bare=()):
-    """Run code in a process of its own; what it prints."""
+    """Run code in a new process; return its output."""
     done = subprocess.run([sys.executable, "-c", code, *bare], cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

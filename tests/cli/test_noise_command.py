@@ -64,7 +64,7 @@ def page(path):
     return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
 
 
-# ------------------------------------------------------------------ what is written
+# ------------------------------------------------------------------ files
 @pytest.mark.filterwarnings("ignore:the disagreement of .* has a standard error")
 def test_the_table_is_the_ranking(folder):
     shown = noise(folder)
@@ -323,7 +323,7 @@ def test_a_folder_of_images(photos, tmp_path):
     assert "wrong" not in "".join(lines)
     assert summary["most_disputed"][0]["file"] == max(table, key=lambda row: float(row["disagreement"]))["file"]
 
-    summary = json.loads(noise(folder, "--part", "all", "--json").stdout)  # one in five is for testing: nobody checked
+    summary = json.loads(noise(folder, "--part", "all", "--json").stdout)  # the test labels are unchecked too
     assert summary["wrong_labels"] is None
     table = rows(folder / "noise.csv")
     assert list(table[0]) == [name for name in COLUMNS if "clean" not in name] + ["file", "part"]

@@ -83,7 +83,7 @@ def test_bad_arrays_file(tmp_path, case):
     assert load("cifar10", tmp_path).num_classes == 10
     change(arrays)
     np.savez(tmp_path / "cifar10.npz", **arrays)
-    for fallback in (None, "digits"):  # what is there but wrong is an error, whatever could stand in for it
+    for fallback in (None, "digits"):  # damaged data are an error, whatever the fallback
         with pytest.raises(ValueError, match=message) as caught:
             load("cifar10", tmp_path, fallback=fallback)
         assert str(tmp_path / "cifar10.npz") in str(caught.value)

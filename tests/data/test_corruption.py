@@ -1,4 +1,4 @@
-"""Label corruption: equal to a plain loop label for label, its frequencies, Eqs. 21-22, and what it refuses."""
+"""Label corruption: equal to a plain loop label for label, its frequencies, Eqs. 21-22, and its errors."""
 
 import math
 
@@ -13,7 +13,7 @@ from vlls.data.corruption import class_dependent, corrupt, pair_flip, symmetric,
 
 # ------------------------------------------------------------------ reference: the definition, number by number
 def plain_row(corruption, i, k, rate, step):
-    """The label distribution of class i (from 0)."""
+    """Return the label distribution of class i (from 0)."""
     if corruption == "pair_flip":
         return [1 - rate if j == i else rate if j == (i + 1) % k else 0.0 for j in range(k)]
     wrong = rate + step * (i + 1) if corruption == "class_dependent" else rate
@@ -119,7 +119,7 @@ def test_pair_flip_moves_to_the_next_class():
     assert transition_matrix("pair_flip", 4, 0.25)[3].tolist() == [0.25, 0.0, 0.0, 0.75]
 
 
-# ------------------------------------------------------------------ what goes in and what comes out
+# ------------------------------------------------------------------ input and output
 @pytest.mark.parametrize("corruption", [*CORRUPTIONS, "none"])
 def test_types(corruption):
     labels = some_labels(50, 3)

@@ -1,4 +1,4 @@
-"""Folders of images as people have them: parts by many names, links, files that are no images."""
+"""Folders of images in many forms: parts by many names, links, files that are not images."""
 
 import os
 import warnings
@@ -29,7 +29,7 @@ def names(files):
 
 @pytest.fixture(autouse=True)
 def _quiet():
-    """A warning that a test does not ask for is an error."""
+    """Turn warnings that a test does not expect into errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
@@ -140,7 +140,7 @@ def test_every_ending_of_an_image_is_one(tmp_path, ending):
             save(tmp_path / name / f"{i}{ending}")
     data = load(tmp_path)
     assert len(data.train) == 8 and len(data.test) == 2
-    assert not data.train[0][3]  # decoded by what is in it
+    assert not data.train[0][3]  # decoded by its content
 
 
 def test_what_pillow_reads_as_one_image_is_known():

@@ -35,7 +35,7 @@ def test_a_registered_data_set_is_loaded_trained_on_and_known_everywhere(stripes
     data = load("stripes", tmp_path)
     assert (data.num_classes, len(data.train_x), len(data.test_x)) == (2, 160, 40)
     config = RunConfig(dataset="stripes", method="sgd").resolved()
-    assert (config.model, config.epochs) == ("cnn3", 3)  # of small images, but for the record's own
+    assert (config.model, config.epochs) == ("cnn3", 3)  # defaults of small images, except for the record's own
     result = run(RunConfig(dataset="stripes", method="sgd", epochs=1, batch_size=10), tmp_path)
     assert result.status == "finished" and result.final["test_accuracy"] > 0.9
     shown = CliRunner().invoke(app, ["train", "--dataset", "stripes", "--method", "sgd", "--dry-run"])

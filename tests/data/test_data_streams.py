@@ -188,7 +188,7 @@ def test_the_next_readable_image_stands_in(tmp_path, monkeypatch, case, lenient)
     image, *rest = files[1]
     assert rest == [6, 2, True]
     assert image[0, 0].tolist() == [20, 0, 0]
-    assert ImageFile.LOAD_TRUNCATED_IMAGES is lenient  # the setting of others is theirs
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is lenient  # the setting for other code is unchanged
     assert files.subset([0, 1])[1][1:] == (4, 0, True)  # past the end it goes on from the start
 
 

@@ -33,7 +33,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Let it be made of fewer images, for what does not depend on their number."""
+    """Make it of fewer images, for tests that do not depend on their number."""
     monkeypatch.setattr(_miniature, "SIZES", {name: 14 for name in LISTS})
 
 
@@ -97,7 +97,7 @@ def test_the_stream(root):
         assert not any(failed for _, _, _, failed in (files.resized(8)[i] for i in range(0, len(files), 10)))
     with Image.open(data.train.path(0)) as image:
         assert (image.format, image.size, image.mode) == ("JPEG", (64, 64), "RGB")
-    assert load("clothing1m", root / NAME).name == "clothing1m"  # whoever asks for it by that name
+    assert load("clothing1m", root / NAME).name == "clothing1m"  # if it is loaded by that name
 
 
 def test_the_root_is_that_of_every_data_set(tmp_path, monkeypatch, small):
@@ -117,7 +117,7 @@ def test_the_labels_are_the_same_everywhere(root):
 
 
 def test_the_share_of_wrong_labels():
-    """Over many seeds the shares are those that are written down, within four standard errors."""
+    """Over many seeds the shares equal the constants, within four standard errors."""
     true, noisy = (
         np.concatenate(labels) for labels in zip(*(plan_miniature(seed)[1:] for seed in range(50)), strict=True)
     )

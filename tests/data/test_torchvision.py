@@ -1,4 +1,4 @@
-"""Data sets in torchvision's layout: idx files, pickles, downloads, and what stands in for data that are missing."""
+"""Data sets in torchvision's layout: idx files, pickles, downloads, and fallbacks for missing data."""
 
 import hashlib
 import pickle
@@ -17,7 +17,7 @@ datasets = pytest.importorskip("torchvision.datasets")
 
 
 def write_cifar(root, arrays, monkeypatch, kind="CIFAR10"):
-    """Write the pickles of the original archive, and let torchvision expect their md5 sums."""
+    """Write the pickles of the original archive, and make torchvision expect their md5 sums."""
     cls = getattr(datasets, kind)
     folder = Path(root) / cls.base_folder
     folder.mkdir(parents=True, exist_ok=True)

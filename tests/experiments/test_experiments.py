@@ -189,7 +189,7 @@ def test_unknown_names_and_no_seeds_are_refused(call, named):
 
 # ---------------------------------------------------------------------- the folder
 def put(folder, cell, accuracy=0.5, status="finished"):
-    """A record as a run would leave it."""
+    """Write a record as a run would."""
     path = folder.run(cell.config)
     path.mkdir(parents=True, exist_ok=True)
     record = {
@@ -209,7 +209,7 @@ def test_a_folder_remembers_its_cells_and_what_is_done(tmp_path):
     folder, grid = ResultsFolder(tmp_path), tiny()
     with folder.locked():
         folder.add_sweep(grid[:2])
-        folder.add_sweep(grid)  # what is noted twice is there once
+        folder.add_sweep(grid)  # a cell that is noted twice is kept once
         put(folder, grid[1])
     again = ResultsFolder(tmp_path)
     assert set(again.cells()) == set(grid) and len(again.cells()) == len(grid)

@@ -1,4 +1,4 @@
-"""Records of other checkouts: found by their configs, written under the keys of this version, or told."""
+"""Records of other checkouts: found by their configs, written under the keys of this version, or reported."""
 
 import json
 import warnings
@@ -28,7 +28,7 @@ PROBE = ("take_off", "probe", "CIFAR-10, κ = 0.4: ivon, seed 0")
 
 
 def older(cell, machine=GPU, **fields):
-    """The record of a cell's run by the version that hashed every field and knew fewer of them."""
+    """Return the record of a cell's run by the version that hashed every field and had fewer of them."""
     config = {name: value for name, value in cell.config.to_dict().items() if name in _FIRST}
     config |= fields.pop("config", {})
     return {
@@ -64,7 +64,7 @@ def grid():
 
 @pytest.fixture(autouse=True)
 def _made_once(grid, monkeypatch, request):
-    """The cells of all experiments take seconds to make."""
+    """Make the cells of all experiments once, because that takes seconds."""
     if "missing" not in request.node.name:
         monkeypatch.setattr(_import, "_grid", lambda: grid)
 
@@ -191,7 +191,7 @@ def test_an_experiment_whose_data_are_missing_does_not_hide_the_others(tmp_path,
     assert len(done.added) == 1
 
 
-# ---------------------------------------------------------------------- the command, and what is left out
+# ---------------------------------------------------------------------- the command, and skipped records
 def invoke(*arguments):
     return CliRunner().invoke(app, list(map(str, arguments)), prog_name="vlls", env={"COLUMNS": "160"})
 

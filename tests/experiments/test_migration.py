@@ -30,7 +30,7 @@ module = importlib.import_module("vlls.experiments._sweep")
 
 
 def written(folder: Path) -> Path:
-    """The results folder as that version left it: three runs done, one cut at a checkpoint, one failed."""
+    """Write the results folder as that version left it: three runs done, one cut at a checkpoint, one failed."""
     for name, content in FORMAT_1.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def older(tmp_path):
 
 
 def content(folder: Path) -> dict[str, object]:
-    """What is in a folder, by file: JSON read, checkpoints as lists, and no traces of processes."""
+    """Return the contents of a folder by file: JSON read, checkpoints as lists, and no traces of processes."""
     found: dict[str, object] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
@@ -143,7 +143,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def kill(monkeypatch):
-    """Return a function that lets so many files or folders be put in their places, and then stops everything."""
+    """Return a function that stops everything after a number of files or folders were put in their places."""
 
     def after(count: int, *, late: bool) -> None:
         left = count
@@ -200,7 +200,7 @@ def test_killed_at_any_step_and_started_again_it_ends_the_same(tmp_path, kill, m
 
 
 def test_the_finished_run_keeps_the_name_and_the_other_stays_beside_it(older):
-    """A run that was begun again under its new name, because it was not found."""
+    """A run was started again under its new name, because the old one was not found."""
     finished, _, _, cut, failed = configs()
     runs = older / "runs"
     for config, step in ((finished, 1), (cut, 9)):
@@ -244,7 +244,7 @@ def test_a_run_that_is_over_does_without_its_checkpoint(older):
 
 
 def test_a_folder_of_runs(older, tmp_path):
-    """Of vlls train: no list of a sweep, so that checkpoints tell their own configs."""
+    """A folder of vlls train has no list of a sweep, so the configs are read from the checkpoints."""
     shutil.move(older / "runs", tmp_path / "runs")
     shutil.rmtree(tmp_path / "runs" / configs()[4].name, ignore_errors=True)
     done = migrate(tmp_path / "runs")

@@ -31,13 +31,13 @@ executors = importlib.import_module("vlls.experiments._executors")
 
 pytestmark = pytest.mark.slow  # every sweep starts processes
 HERE = Path(__file__).parents[1]
-ENDLESS = 100_000  # epochs of a run that goes on until somebody stops it
+ENDLESS = 100_000  # epochs of a run that does not end by itself
 RESULTS = ["panel", "method", "seed", "status", "test_accuracy", "test_nll", "memorised", "key"]
 
 
 @pytest.fixture
 def do(monkeypatch, tmp_path):
-    """Return a function that sweeps over given cells, in processes that find what they import in memory."""
+    """Return a function that sweeps over given cells, in processes with preloaded imports."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["vlls.experiments._work", "sklearn.datasets", "torchmetrics.functional.classification"]
@@ -55,7 +55,7 @@ def do(monkeypatch, tmp_path):
 
 
 class Told(SweepReporter):
-    """Remembers what it was told, and may do something at a progress."""
+    """Records its events, and may act on a progress event."""
 
     def __init__(self, on_progress=None):
         self.began, self.ended, self.shares, self.finished, self.on_progress = [], [], [], 0, on_progress
@@ -153,7 +153,7 @@ def test_ctrl_c_saves_what_is_under_way(do, tmp_path):
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=lambda signum: signum.name)
 def test_a_signal_while_a_run_begins_waits_until_it_can_be_asked_to_stop(do, monkeypatch, moment, signum):
     told, spawn = Told(), util.spawnv_passfds
-    monkeypatch.setattr(executors, "multiprocessing", multiprocessing)  # as it is: with a process of its own
+    monkeypatch.setattr(executors, "multiprocessing", multiprocessing)  # unpatched: with a separate process
 
     def begin(cell):
         told.began.append(cell)
@@ -190,7 +190,7 @@ def test_a_time_budget_is_a_positive_number(do):
             do(tiny(), time_budget=seconds)
 
 
-# ---------------------------------------------------------------------- what goes wrong
+# ---------------------------------------------------------------------- failures
 def broken(cell, **fields):
     return replace(cell, panel="broken", config=replace(cell.config, **fields))
 
@@ -222,7 +222,7 @@ def test_a_run_may_have_processes_that_decode_its_images(do, tmp_path):
 
 @contextmanager
 def killing(cell):
-    """Give a reporter that kills the processes of the next executor when this cell is under way."""
+    """Return a reporter that kills the processes of the next executor when this cell is under way."""
     executors = []
     real = LocalExecutor.__init__
 
@@ -252,7 +252,7 @@ def test_a_process_that_is_killed_is_told_in_one_line_and_the_rest_is_done(do):
 
 # ---------------------------------------------------------------------- in threads
 def bytes_of(folder):
-    """Each record but for the machine, and each checkpoint's weights."""
+    """Return each record without the machine, and each checkpoint's weights."""
     records = {path.parent.name: json.loads(path.read_text()) for path in folder.rglob("record.json")}
     assert {record["machine"].pop("side_by_side") for record in records.values()} == {2}
     states = {path.parent.name: torch.load(path)["model"] for path in folder.rglob("checkpoint.pt")}

@@ -24,7 +24,7 @@ QUIET = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100_0
 def cluster(monkeypatch):
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # Ray's 15 would wait for whatever else runs
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # at Ray's 15, workers would wait for other programs
     nodes = Cluster(initialize_head=True, head_node_args=QUIET)
     nodes.second = nodes.add_node(num_cpus=1, object_store_memory=100_000_000)
     yield nodes

@@ -43,7 +43,7 @@ START, RUN = 5.0, 8.0  # seconds: of a process before its first step, and of a r
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_first_estimate_of_the_time_left_is_right(workers):
-    """Twelve runs of 8 s in processes that take 5 s to start: after the first run, 1.6 times too much was told."""
+    """Twelve runs of 8 s in processes that take 5 s to start: the first estimate once was 1.6 times too large."""
     grid, at = tiny(seeds=12, methods=("ivon",)), Clock()
     left = TimeLeft(at)
     for cell in grid[:workers]:
@@ -165,7 +165,7 @@ def test_damaged_labels_and_lists_of_runs_are_left_out(done):
 
 # ------------------------------------------------------------------ data sets to tune on
 def grid_on(monkeypatch, dataset, **fields):
-    """The cells of an experiment of our own on a data set, at the paper's protocol with one seed."""
+    """Return the cells of a made-up experiment on a data set, at the paper's protocol with one seed."""
     what = Experiment(
         "ours",
         "ours",

@@ -1,4 +1,4 @@
-"""A job of a sweep that is done in this process: how it fails, and what it waits for."""
+"""A job of a sweep that is done in this process: its failures and its waiting."""
 
 from contextlib import ExitStack
 from dataclasses import replace

@@ -91,7 +91,7 @@ def test_closed_forms_are_sympy_s(family):
 
 @pytest.mark.parametrize("family", SCALAR, ids=repr)
 def test_expectations_agree_with_the_generic_rule(family):
-    """The closed forms against the trapezoidal rule that any family gets from A alone."""
+    """The closed forms against the trapezoidal rule, which needs only A."""
     mean, var = torch.meshgrid(tensor(-3.0, 0.0, 1.7), tensor(0.0, 0.2, 1.0, 5.0), indexing="ij")
 
     class Plain(Family):
@@ -135,7 +135,7 @@ def test_logistic_nll_has_no_cancellation():
 
 # ------------------------------------------------------------------ vector families
 def test_softmax_expectation_lies_within_its_standard_error():
-    """Against plain Monte Carlo; 8 replicates leave 7 degrees of freedom, so |t| > 8 has probability 1e-4."""
+    """Against plain Monte Carlo: 8 replicates leave 7 degrees of freedom, so |t| > 8 has probability 1e-4."""
     generator = torch.Generator().manual_seed(1)
     mean = torch.randn(8, 5, dtype=torch.float64, generator=generator)
     factor = torch.randn(8, 5, 5, dtype=torch.float64, generator=generator) * 0.7
@@ -185,7 +185,7 @@ def test_sobol_points_have_exact_moments_and_replicates_differ():
 
 
 def test_quasi_monte_carlo_beats_monte_carlo():
-    """At equal numbers of draws its reported error is several times below that of independent draws."""
+    """With as many draws, its reported error is several times smaller than the error of independent draws."""
     family, mean = Categorical(10), torch.zeros(1, 10, dtype=torch.float64)
     mean[0, 0] = 1.0
     cov = torch.eye(10, dtype=torch.float64)[None] * 0.5

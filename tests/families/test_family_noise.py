@@ -36,7 +36,7 @@ from vlls import (
 
 # ------------------------------------------------------------------ the Bernoulli noise (Chapter 2)
 def mp_noise(mean, var):
-    """sigma(mean) - E[sigma(f)] to 40 digits, as the plain difference."""
+    """Return sigma(mean) - E[sigma(f)] to 40 digits, as the plain difference."""
     with mpmath.workdps(40):
         mean, std = mpmath.mpf(mean), mpmath.sqrt(mpmath.mpf(var))
         breaks = sorted({mpmath.mpf(b) for b in (-14, -6, -2, 0, 2, 6, 14)} | {max(-13.9, min(13.9, -mean / std))})
@@ -80,7 +80,7 @@ def test_noise_is_odd_with_one_peak_on_each_side(var):
 
 @pytest.mark.guards("prop-noise-odd")
 def test_the_ratio_that_makes_the_peak_unique():
-    """The proof's h(C, D): it is the paired ratio, increases in C, and ends at D."""
+    """The proof's h(C, D) is the paired ratio, increases in C, and tends to D."""
     mu, d = sp.symbols("mu d", real=True)
     c, big_d = sp.symbols("C D", positive=True)
 
@@ -100,7 +100,7 @@ def test_the_ratio_that_makes_the_peak_unique():
 
 
 def peak_of(var):
-    """Position and height of the peak, by root finding on 40-digit-checked package values."""
+    """Return the peak's position and height, by root finding on package values that are checked to 40 digits."""
     family, v = Bernoulli(), tensor(var)
 
     def gap(mean):
@@ -175,7 +175,7 @@ def test_a_draw_takes_one_of_the_two_labels_out_of_the_interval():
 
 @pytest.mark.guards("prop-sampled-noise")
 def test_the_size_of_the_sampled_noise_at_a_tie():
-    """Its second derivative there is E[3 t^4 - 2 t^2] / 8 for the square, with one sign change in the variance."""
+    """The squared noise has the second derivative E[3 t^4 - 2 t^2] / 8, which changes sign once in the variance."""
     mu, d = sp.symbols("mu d", real=True)
     sigma, t = 1 / (1 + sp.exp(-mu)), sp.tanh(d / 2)
     bend = ((sigma - sigma.subs(mu, mu + d)) ** 2).diff(mu, 2).subs(mu, 0)
@@ -199,7 +199,7 @@ def test_the_size_of_the_sampled_noise_at_a_tie():
 @pytest.mark.guards("prop-second-order")
 @pytest.mark.parametrize("name", ["bernoulli", "poisson", "truncated poisson"])
 def test_second_order_term_converges_at_the_right_order(name):
-    """Halving v quarters the error of -A''' v / 2: the order is two, neither one nor three."""
+    """The error of -A''' v / 2 is quartered as v is halved: its order is two, neither one nor three."""
     family = FAMILIES[name]
     for mean in (-2.0, 0.8, 1.9):
         variances = (0.04, 0.02, 0.01)
@@ -254,7 +254,7 @@ def test_equation_14_averages_to_zero():
 # ------------------------------------------------------------------ the other families (Chapter 3)
 @pytest.mark.guards("prop-noise-jensen")
 def test_sign_of_the_noise_is_that_of_jensen():
-    """A' convex means noise that is not positive; A' concave, not negative; the logistic A' is neither."""
+    """The noise is not positive if A' is convex, not negative if A' is concave; the logistic A' is neither."""
 
     class Mirrored(Family):
         """A(f) = e^-f, whose A' = -e^-f is concave."""

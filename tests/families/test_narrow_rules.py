@@ -1,4 +1,4 @@
-"""The logistic function under narrow Gaussians, on both sides of where the quadrature takes more nodes."""
+"""The logistic function under narrow Gaussians, on both sides of the variance at which the quadrature adds nodes."""
 
 import mpmath
 import pytest
@@ -10,7 +10,7 @@ MEANS = (0.0, 0.3, -2.0, 5.0, -30.0)
 
 
 def by_digits(mean, std):
-    """Noise, curvature and softplus in 40 digits: a sum of step 1/4 is exact to exp(-32 pi^2) for an entire weight."""
+    """Return noise, curvature and softplus to 40 digits: a sum of step 1/4 is exact to exp(-32 pi^2)."""
     with mpmath.workdps(40):
         m, s = mpmath.mpf(mean), mpmath.mpf(std)
         at_mean, noise, curvature, softplus = 1 / (1 + mpmath.exp(-m)), 0, 0, 0

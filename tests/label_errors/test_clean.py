@@ -50,7 +50,7 @@ def test_a_label_that_no_class_has_says_nothing():
 
 # ------------------------------------------------------------------ a plain loop
 def loop(p, matrix, temperature):
-    """Bayes' rule ten times, one example and one pair of classes at a time."""
+    """Apply Bayes' rule ten times, then the temperature, one example and one pair of classes at a time."""
     k, rows = len(matrix), []
     for row in p:
         q = list(row)
@@ -87,7 +87,7 @@ def test_results_are_distributions_and_gaps_stay(method):
 
 
 def test_errors_without_a_preference_keep_the_order_of_the_classes():
-    """So that accuracy is that of the network, whatever the temperature."""
+    """So the accuracy stays the network's, whatever the temperature."""
     p = distributions(3, num=500, k=10)
     for temperature, method in ((1.0, "bayes"), (0.3, "bayes"), (1.0, "inverse"), (0.3, "inverse")):
         q = LabelCorrection(transition_matrix("symmetric", 10, 0.4), temperature, method)(p)
@@ -112,7 +112,7 @@ def test_each_round_makes_the_prediction_more_likely():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_nearest_distribution_is_the_nearest(seed):
-    """Its conditions of optimality: a common shift where it is positive, and none needed where it is 0."""
+    """It meets the optimality conditions: a common shift where it is positive, and at most that shift where it is 0."""
     values = np.random.default_rng(seed).normal(size=(40, 6))
     values += (1 - values.sum(axis=1, keepdims=True)) / 6
     found = nearest_distribution(values)
@@ -152,7 +152,7 @@ def test_the_matrix_is_found(corruption):
 
 
 def test_few_labels_say_little_of_single_classes():
-    """Counts of errors without a preference are drawn together, those of pair flips are left."""
+    """Counts of errors without a preferred class are shrunk towards each other; those of pair flips are not."""
     spread = {}
     for corruption in ("symmetric", "pair_flip"):
         _, given, p = network(1, 150, corruption, 0.4)

@@ -40,7 +40,7 @@ def test_flags_are_those_of_confident_learning(name):
 def test_the_joint_is_theirs(name):
     p, labels = ALL[name]
     ours = confident_joint(p, labels)
-    np.fill_diagonal(ours, np.maximum(ours.diagonal(), 1))  # as theirs is kept from dividing by 0
+    np.fill_diagonal(ours, np.maximum(ours.diagonal(), 1))  # theirs does this too, against divisions by 0
     assert_array_equal(ours, count.compute_confident_joint(labels, p, calibrate=False))
 
 

@@ -1,4 +1,4 @@
-"""Labels of a data set judged by a network: any posterior, any form of data, reproducible, nothing lost."""
+"""A network judges a data set's labels: any posterior, any form of data, reproducibly, and no example is lost."""
 
 import warnings
 
@@ -118,7 +118,7 @@ class Stream(IterableDataset):
 
 
 class Named(nn.Module):
-    """A model of keywords, which returns an object with logits."""
+    """A model that takes keywords and returns an object with logits."""
 
     def __init__(self, model):
         super().__init__()

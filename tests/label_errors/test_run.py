@@ -1,4 +1,4 @@
-"""From a run on noisy labels to its wrong labels and to calibrated probabilities, as a user would go."""
+"""A user's path from a run on noisy labels to its wrong labels and to calibrated probabilities."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from vlls.train import RunConfig, classification_metrics, load_run, run
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Digits of which 40 % are labelled wrong; 330 more are held out, as wrong as the others."""
+    """Train on digits of which 40 % are labelled wrong; 330 more, with as many wrong labels, are held out."""
     config = RunConfig(
         dataset="digits",
         method="ivon",
@@ -27,7 +27,7 @@ def trained(tmp_path_factory):
 
 
 def predicted(trained, part):
-    """Return probabilities and given labels of a part of the images; those for testing are all right."""
+    """Return probabilities and given labels of a part of the images; the test labels are all right."""
     images = trained.images(part)
     return sampled_probabilities(trained.model, trained.posterior, images), images.given
 
@@ -46,7 +46,7 @@ def test_wrong_labels_of_the_training_images_come_first(trained):
 
 @pytest.mark.slow
 def test_probabilities_after_wrong_labels_are_calibrated(trained):
-    """By noisy labels alone, and without another class being predicted."""
+    """The correction needs only noisy labels, and keeps the predicted classes."""
     p, given = predicted(trained, "test")
     correct = fit_correction(*predicted(trained, "validation"))
     before, after = (classification_metrics(torch.from_numpy(q), given) for q in (p.mean(axis=0), correct(p)))

@@ -46,7 +46,7 @@ def test_flags_and_scores_by_hand():
 
 
 def test_error_times_variance_of_two_classes_is_what_it_says():
-    """Two draws, two classes: v is the variance of the logits' difference, and each logit's is a quarter of it."""
+    """Two draws, two classes: v is the variance of the logits' difference, four times the variance of each logit."""
     a, b = sympy.symbols("a b", positive=True)  # p(1) of the two draws
     difference = [sympy.log(p) - sympy.log(1 - p) for p in (a, b)]
     variance = (difference[0] - difference[1]) ** 2 / 2  # unbiased, of two numbers
@@ -130,7 +130,7 @@ def test_the_score_of_bayes_is_one_minus_the_clean_probability_of_the_label(seed
 
 
 def test_pair_flips_are_found_by_their_frequency():
-    """A network that is as unsure of a flipped label as of a hard example tells them apart once it knows the flips."""
+    """A network that is as unsure of flipped labels as of hard examples separates the two once it knows the flips."""
     rng = np.random.default_rng(0)
     clean = rng.integers(0, 4, 4000)
     seen = tempered(np.eye(4)[clean] + np.exp(rng.normal(-1.5, 1.0, (4000, 4))), 0.7)
@@ -153,7 +153,7 @@ def test_a_number_and_a_rate_flag_the_highest_scores():
 
 
 def test_adjusted_scores_are_fair_to_a_hard_class():
-    """All labels of a hard class have low probabilities; without the adjustment they are the first."""
+    """All labels of a hard class have low probabilities; without the adjustment they come first."""
     rng = np.random.default_rng(0)
     sure = 0.9 + 0.05 * rng.random(50)
     unsure = 0.5 + 0.05 * rng.random(50)

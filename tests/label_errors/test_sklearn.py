@@ -32,7 +32,7 @@ def quick(**options):
 
 @pytest.fixture(scope="module")
 def iris():
-    """Flowers, of which every tenth has a wrong label."""
+    """Return the iris data, and its labels with every tenth one wrong."""
     X, y = load_iris(return_X_y=True)
     given = y.copy()
     given[::10] = (given[::10] + 1) % 3
@@ -41,7 +41,7 @@ def iris():
 
 @pytest.fixture(scope="module")
 def digits():
-    """Real digits with four labels in ten wrong: a classifier that was trained on them, and both parts."""
+    """Return a classifier trained on digits with four labels in ten wrong, and both parts of the data."""
     X, y = load_digits(return_X_y=True)
     train_x, test_x, train_y, test_y = train_test_split(X, y, stratify=y, random_state=0)
     given = np.asarray(corrupt(torch.tensor(train_y), "symmetric", rate=0.4, num_classes=10, seed=0))
@@ -61,7 +61,7 @@ def test_it_is_an_estimator(estimator, check):
     check(estimator)
 
 
-# ------------------------------------------------------------------ what it is for
+# ------------------------------------------------------------------ wrong labels
 @pytest.mark.slow
 def test_wrong_labels_of_digits_come_first_and_the_classes_are_learned(digits):
     classifier, train_x, train_y, given, test_x, test_y = digits

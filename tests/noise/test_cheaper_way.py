@@ -1,4 +1,4 @@
-"""A rank of half of the classes or more is computed along all directions where that takes fewer operations."""
+"""A rank of half of the classes or more is computed along all directions if that takes fewer operations."""
 
 from functools import partial
 from math import prod
@@ -37,7 +37,7 @@ def problem(network, k, batch=6):
 
 
 class Counted(TorchDispatchMode):
-    """Counts multiplications: of products and eigenvectors, and MOVE for each number that anything else makes."""
+    """Counts multiplications of products and eigenvectors, and MOVE for each number that other operations make."""
 
     total = 0
 
@@ -55,7 +55,7 @@ class Counted(TorchDispatchMode):
 
 
 def counted(estimate, x):
-    list(estimate.parts(x))  # points of the push are made once
+    list(estimate.parts(x))  # the push's points are made in the first call only
     with Counted() as counter:
         list(estimate.parts(x))
     return counter.total
@@ -94,7 +94,7 @@ def test_it_is_the_exact_noise_in_every_batch():
         assert torch.equal(getattr(exact, name), getattr(rank, name))
     alone = noise(x[2:3], method="rank", rank=7)
     assert torch.allclose(alone.std, rank.std[2:3], rtol=1e-4)
-    few = noise(x, method="rank", rank=4)  # less than half: what was asked for
+    few = noise(x, method="rank", rank=4)  # less than half: exactly this rank
     assert bool((torch.linalg.matrix_rank(few.logit_covariance.double(), rtol=1e-5) == 4).all())
 
 
@@ -111,7 +111,7 @@ def test_memory_that_does_not_hold_all_directions_holds_the_rank():
     line = _network.Estimator(model, q, x, options).line
     assert line.num_directions == 30
     low, high = 0.0, 1.0
-    for _ in range(40):  # MiB that hold 28 directions and no more
+    for _ in range(40):  # the MiB that hold 28 directions and no more
         narrow = (low + high) / 2
         try:
             line._divide(28, narrow, x.device)

@@ -13,7 +13,7 @@ CATEGORICAL = Categorical(3)
 
 
 def network(outputs=3, seed=0):
-    """A smooth network in float64, its posterior, and its inputs and labels."""
+    """Return a smooth network in float64, its posterior, and its inputs and labels."""
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, outputs)).double()
     mean = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -47,7 +47,7 @@ def test_a_gradient_at_a_draw_is_label_noise_plus_feature_noise():
 
 @pytest.mark.guards("prop-two-noises")
 def test_eq_20_is_the_first_order():
-    """Both first-order terms leave errors that fall by four as the step is halved, and are of one order."""
+    """Both first-order terms have errors that fall by four as the step is halved, and are of the same order."""
     model, mean, std, x, labels = network()
     y = nn.functional.one_hot(labels, 3).double()
     f, at_mean = functional_call(model, mean, (x,)), jacobian(model, mean, x)
@@ -78,7 +78,7 @@ def test_eq_20_is_the_first_order():
 @pytest.mark.guards("prop-noise-moments")
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_the_moments_to_second_order(outputs):
-    """Both formulas against antithetic draws of the weights, within standard errors, at a width where s^4 is small."""
+    """Both formulas against antithetic draws of the weights, within standard errors, at a small s^4."""
     model, mean, std, x, _ = network(outputs)
     family = Bernoulli() if outputs == 1 else CATEGORICAL
     scale = 0.05

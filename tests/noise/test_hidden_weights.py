@@ -1,4 +1,4 @@
-"""Label noise of weights that autograd does not see: it is refused where a gradient is needed."""
+"""Label noise of weights that autograd does not see: methods that need a gradient refuse it."""
 
 import functools
 
@@ -152,7 +152,7 @@ def test_a_direction_goes_through_no_grad(name):
 
 
 def test_weights_that_a_layer_shortens_in_place():
-    """Draws are made around the posterior's mean, not around what a call before left of it."""
+    """Draws are made around the posterior's mean, not around the weights that an earlier call has shortened."""
     model, x = built(lambda: embedding(max_norm=0.5), None)
     q = posterior_of(model, 0.1, spread=True)
     q = DiagonalPosterior({**q.mean, "a.weight": 4 * torch.randn(6, 4, dtype=D)}, q.std)
@@ -177,7 +177,7 @@ def test_a_wide_or_a_sharp_posterior_hides_nothing(std):
 
 
 def test_weights_without_noise_may_be_hidden():
-    """A frozen backbone that is no part of the posterior is seen as it is."""
+    """A frozen backbone outside the posterior may be hidden."""
     model, x = built(UNSEEN["no_grad backbone"], VECTOR)
     q = posterior_of(model, 0.01, spread=True)
     head = DiagonalPosterior(*({n: t for n, t in of.items() if n.startswith("out")} for of in (q.mean, q.std)))
@@ -190,7 +190,7 @@ def test_weights_without_noise_may_be_hidden():
 def test_sam_takes_the_gradient_that_autograd_has_and_says_where_it_is_no_slope():
     model, x = built(UNSEEN["rounded by a function"], VECTOR)
     labels = [0, 1, 2, 0]
-    assert sam_label_noise(model, x, labels).shape == (4, 3)  # what the optimizer does with such a gradient
+    assert sam_label_noise(model, x, labels).shape == (4, 3)  # the optimizer takes this gradient too
     with pytest.raises(ValueError, match="otherwise than .* says.*use linear=False"):
         sam_label_noise(model, x, labels, linear=True)
     with pytest.raises(ValueError, match="otherwise than autograd says.*use per_example=False"):

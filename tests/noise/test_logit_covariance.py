@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWa
 
 
 class Head(nn.Module):
-    """Three logits of whatever comes in, without parameters and not linear."""
+    """Three nonlinear logits of any input, without parameters."""
 
     def forward(self, x):
         x = torch.tanh(x.flatten(1))
@@ -28,7 +28,7 @@ class Head(nn.Module):
 
 
 class Net(nn.Module):
-    """Modules under their names and what is done with them."""
+    """Named modules, and a function that calls them."""
 
     def __init__(self, call, **modules):
         super().__init__()
@@ -45,7 +45,7 @@ def net(*modules):
 
 
 def prepare(model, dtype=torch.float64):
-    """Give parameters and running statistics values that no layer starts with."""
+    """Give parameters and running statistics other values than their initial ones."""
     for tensor in model.parameters():
         nn.init.normal_(tensor, std=0.6)
     for name, tensor in model.named_buffers():
@@ -75,7 +75,7 @@ def check(model, x, posterior=None, jacobian=jacrev, **options):
 
 @pytest.fixture
 def no_fallback(monkeypatch):
-    """Fail where a parameter goes without its rule."""
+    """Fail if a parameter is computed without its layer's rule."""
 
     def refuse(*_):
         raise AssertionError("a layer that has a rule went without it")
@@ -137,7 +137,7 @@ def test_every_layer_equals_its_jacobian(layer, no_fallback):
     model = prepare(net(make()))
     x = TOKENS if shape is None else torch.randn(shape, dtype=torch.float64)
     posterior = uneven(model)
-    # reverse mode drops the gradient of the padding row, forward mode does not: it is as random as the others
+    # Reverse mode drops the gradient of the padding row, forward mode does not: the row is as random as the others.
     exact = covariance_of(model, posterior, x, jacfwd if shape is None else jacrev)
     found = logit_covariance(model, posterior, x)
     assert found.dtype == torch.float64 and torch.equal(found, found.mT)
@@ -183,14 +183,14 @@ KINDS = {
 
 
 def three(module, x, cross):
-    """Query, key and value in the module's layout: the same tensor, or others with 5 positions for 4 queries."""
+    """Return query, key and value in the module's layout: one tensor, or three, with 5 positions for 4 queries."""
     query, key, value = (x[:, :4], torch.sin(2 * x), torch.cos(x)) if cross else (x, x, x)
     key, value = key[..., : module.kdim], value[..., : module.vdim]
     return (query, key, value) if module.batch_first else tuple(t.transpose(0, 1) for t in (query, key, value))
 
 
 def masks(name, num, queries):
-    """The options for ``num`` examples and ``queries`` of 5 queries."""
+    """Return the mask options for ``num`` examples and ``queries`` of 5 queries."""
     cut = {
         "key_padding_mask": lambda m: m[:num],
         "attn_mask": lambda m: m[..., :queries, :][: 2 * num if m.ndim == 3 else 5],
@@ -231,7 +231,7 @@ def test_attention_equals_its_jacobian(kind, batch_first, no_fallback):
 
 @pytest.mark.parametrize("mask", MASKS)
 def test_attention_with_masks_equals_its_jacobian(mask, no_fallback):
-    def call(model, x):  # the same masks for every example: the reference sees one at a time
+    def call(model, x):  # the same masks for every example: the reference gets one example at a time
         options = masks(mask, 2, 5)
         if "key_padding_mask" in options:
             options["key_padding_mask"] = options["key_padding_mask"][1:].expand(len(x), -1)
@@ -261,7 +261,7 @@ def test_attention_with_learned_keys_goes_without_a_rule():
         check(model, torch.randn(3, 5, 4, dtype=torch.float64))
 
 
-# ---------------------------------------------------------------------- the two ways to sum, and how much at a time
+# ---------------------------------------------------------------------- the two orders of summation, and chunks
 @pytest.mark.parametrize("positions", [1, 4])
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("block", [1, 700, 1 << 30])

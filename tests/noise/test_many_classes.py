@@ -18,7 +18,7 @@ D = torch.float64
 
 
 def probabilities(k):
-    """Rows of softmax's outputs: ordinary ones, and every kind in which eigenvalues or entries coincide or vanish."""
+    """Return softmax outputs: ordinary rows, and all kinds in which eigenvalues or entries coincide or vanish."""
     generator = torch.Generator().manual_seed(k)
     equal, tied, tiny = (torch.randn(k, dtype=D, generator=generator) for _ in range(3))
     tied[: k // 2] = tied[0]
@@ -44,7 +44,7 @@ def test_leading_directions_against_an_eigendecomposition(k, rank):
     scale = largest[:, :1].clamp_min(1e-7)  # the matrix itself is rounded at 1e-16
     reduced = torch.linalg.eigvalsh(found.mT @ exact @ found).flip(-1)
     assert float(((reduced - largest) / scale).abs().max()) < 1e-8
-    # where the eigenvalue behind the last is another one, the space is the same
+    # The space is the same if the next eigenvalue differs from the last one that is taken.
     apart = (values[:, -rank] - values[:, -rank - 1]) / scale[:, 0] > 1e-3
     assert bool(apart.any())
     projectors = [v @ v.mT for v in (found[apart], vectors[apart][..., -rank:])]
@@ -52,7 +52,7 @@ def test_leading_directions_against_an_eigendecomposition(k, rank):
 
 
 def test_leading_directions_by_sympy_and_in_sixty_digits():
-    """With probabilities that add up to 1, entries whose sum is zero make an eigenvector."""
+    """For probabilities that add up to 1, entries whose sum is zero form an eigenvector."""
     *p, x = sp.symbols("p1:4 x")
     p = sp.Matrix(p)
     entries = p.applyfunc(lambda q: q / (q - x))

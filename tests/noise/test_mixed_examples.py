@@ -50,7 +50,7 @@ def test_examples_that_see_each_other_are_refused(name, dtype):
     model, x = model.to(dtype), x.to(dtype) if x.is_floating_point() else x
     q = posterior_of(model, 0.01, spread=True)
     calls = [functools.partial(label_noise, method=m) for m in METHODS]
-    for some in (x, x[:1], x[[0, 0]]):  # alone, and twice over, it has no other example to be compared with
+    for some in (x, x[:1], x[[0, 0]]):  # one example, alone or twice, cannot be compared with another
         for call in (*calls, label_noise_moments, logit_covariance):
             with pytest.raises(ValueError, match="the logits of an example change with the others of its batch"):
                 call(model, q, some)

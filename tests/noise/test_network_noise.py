@@ -19,7 +19,7 @@ from vlls.noise._push import bend, curvature, mean_bend, push
 
 
 def spread_of(model, scale):
-    """A posterior at the model's weights, with standard deviations around ``scale``."""
+    """Return a posterior at the model's weights, with standard deviations around ``scale``."""
     return posterior_of(model, scale, spread=True)
 
 
@@ -29,7 +29,7 @@ def mlp(outputs=3, dtype=D):
 
 @pytest.fixture(scope="module")
 def trained():
-    """A smooth network that has learned three classes, its inputs, and a sharp posterior."""
+    """Return a smooth network that has learned three classes, its inputs, and a sharp posterior."""
     torch.manual_seed(3)
     model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 3)).double()
     x = torch.randn(60, 2, dtype=D)
@@ -44,7 +44,7 @@ def trained():
 
 
 def within(difference, error, bound=5.0):
-    """Whether every difference is within ``bound`` standard errors; no error means no difference."""
+    """Say whether every difference is within ``bound`` standard errors, all of which must be positive."""
     assert bool((error > 0).all())
     return float((difference / error).abs().max()) < bound
 
@@ -129,7 +129,8 @@ PUSHED = {
 @pytest.mark.parametrize("name", PUSHED)
 def test_the_push_against_brute_force(name, monkeypatch):
     family, r = PUSHED[name]
-    monkeypatch.setattr(_push, "_POINTS", Categorical(2, num_points=4096))  # their own error is far below that of draws
+    # the error of so many points is far below that of draws
+    monkeypatch.setattr(_push, "_POINTS", Categorical(2, num_points=4096))
     k = 3 if name != "two Poisson" else 2
     logits, root = torch.randn(2, k, dtype=D), 0.4 * torch.randn(2, k, r, dtype=D)
     moments = push(family, logits, root)
@@ -188,7 +189,7 @@ def test_the_mean_agrees_with_draws_of_the_weights(trained):
         error = (noise.standard_error.square() + drawn.standard_error.square()).sqrt()
         assert within(noise.mean_shift - drawn.mean_shift, error)
         plain = label_noise_moments(model, q, x, method=method, curvature_pairs=0)
-        assert not within(plain.mean_shift - drawn.mean_shift, error)  # linearised, the mean is another one
+        assert not within(plain.mean_shift - drawn.mean_shift, error)  # the linearised network has another mean
 
 
 def test_the_magnitude_agrees_with_draws_of_the_weights(trained):
@@ -271,7 +272,7 @@ def test_moments_of_draws_are_those_of_the_draws(antithetic):
 
 
 def test_the_error_of_equation_20_falls_with_the_variance():
-    """One random weight: its Gauss-Hermite average is the truth, without any draw or linearised network."""
+    """One random weight: its Gauss-Hermite average is exact, without draws or a linearised network."""
     model, x = mlp(), torch.randn(6, 2, dtype=D)
     nodes, shares = np.polynomial.hermite_e.hermegauss(60)
     errors = []
@@ -340,7 +341,7 @@ def test_all_directions_are_exact(trained):
 
 def test_few_directions_are_a_projection(trained):
     _, _, x = trained
-    model = network(2, 6, hidden=10_000, dtype=D)  # of a small one a rank of 3 or 4 takes all directions
+    model = network(2, 6, hidden=10_000, dtype=D)  # a small network takes all directions at a rank of 3 or 4
     q = spread_of(model, 0.2)
     exact = label_noise_moments(model, q, x, linear=True).covariance
     last = torch.zeros(len(x), dtype=D)
@@ -357,7 +358,7 @@ def test_few_directions_are_a_projection(trained):
         last = trace
 
 
-# ---------------------------------------------------------------------- what comes back
+# ---------------------------------------------------------------------- shapes and dtypes
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.03}
 
 
@@ -381,7 +382,7 @@ def test_dtypes_shapes_and_batches_of_one(dtype, method, outputs):
     assert noise.shape == (5, outputs) and noise.dtype == wide
     if method != "direction":
         assert torch.equal(noise, found.mean_shift)
-    if method in ("exact", "rank"):  # no other draws in another dtype
+    if method in ("exact", "rank"):  # draws differ between dtypes
         exact = label_noise_moments(fine, q, x.double(), curvature_pairs=0, **options)
         rough = label_noise_moments(model, q, x, curvature_pairs=0, **options)
         assert float((rough.std - exact.std).abs().max() / exact.std.max()) < TOLERANCE[dtype]
@@ -408,7 +409,7 @@ def test_memory_limit_and_generator(method):
     assert torch.equal(*again) != drawn and torch.equal(torch.get_rng_state(), state) != drawn
 
 
-# ---------------------------------------------------------------------- what cannot be
+# ---------------------------------------------------------------------- bad input
 def rename(q):
     q.mean["3.weight"], q.std["3.weight"] = q.mean.pop("2.weight"), q.std.pop("2.weight")
 

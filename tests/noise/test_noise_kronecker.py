@@ -1,4 +1,4 @@
-"""Label noise under weights that are independent in a basis of each axis: exact, by rules, and by draws."""
+"""Label noise of weights that are independent in a basis of each axis: exact, by rules, and by draws."""
 
 import math
 
@@ -15,7 +15,7 @@ def orthonormal(size, generator):
 
 
 def posterior_of(model, seed=0, turned=lambda name, p: p.ndim > 1, merged=True, width=0.05):
-    """Random bases for the axes of every parameter that ``turned`` names."""
+    """Return a posterior with random bases for the axes of every parameter that ``turned`` names."""
     g = torch.Generator().manual_seed(seed)
     mean = {name: p.detach() for name, p in model.named_parameters()}
     std = {name: (width * torch.rand(p.shape, generator=g)).to(p.dtype) for name, p in mean.items()}
@@ -28,7 +28,7 @@ def posterior_of(model, seed=0, turned=lambda name, p: p.ndim > 1, merged=True, 
 
 
 def dense(q):
-    """The covariance of all weights, by Kronecker products of the bases."""
+    """Return the covariance of all weights, by Kronecker products of the bases."""
     blocks = []
     for name, mean in q.mean.items():
         turn = torch.eye(1, dtype=torch.float64)
@@ -103,7 +103,7 @@ def test_rules_take_turned_weights_and_are_not_asked_for_each_gradient(monkeypat
     model, x = NETWORKS["convolutions"]
     q = posterior_of(model)
     monkeypatch.setattr(KroneckerPosterior, "scale", lambda *_: pytest.fail("scale was called for an estimate"))
-    whole = logit_covariance  # the trials before an estimate compare the rules with scale: they are left out here
+    whole = logit_covariance  # the trials before an estimate call scale too: they are switched off
     monkeypatch.setattr("vlls.noise._trial.Trials.gradients", lambda *_: set())
     monkeypatch.setattr("vlls.noise._posterior._length", lambda posterior, name: posterior.mean[name].numel())
     assert whole(model, q, x).shape == (5, 4, 4)

@@ -1,4 +1,4 @@
-"""Label noise in surroundings that are not the usual ones, and of what cannot have it: it works, or says why not."""
+"""Label noise in unusual surroundings, and of unsuitable models: it works, or the error says why not."""
 
 import warnings
 
@@ -44,7 +44,7 @@ def test_inference_mode_changes_nothing(name):
         made_inside = posterior_of(model), X * 1
         inside = CALLS[name](model, *made_inside)
     assert torch.equal(inside, usual)
-    assert name == "ranking" or not inside.is_inference()  # whose columns are arrays
+    assert name == "ranking" or not inside.is_inference()  # the columns of a ranking are arrays
     assert torch.equal(CALLS[name](model, *made_inside), usual)
 
 

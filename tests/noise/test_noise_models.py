@@ -1,4 +1,4 @@
-"""Label noise of models that are written in unusual ways: as exact as that of any other, or refused."""
+"""Label noise of unusually written models: as exact as that of any other, or refused."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ class Viewed(nn.Module):
 
 
 class Scaled(nn.Module):
-    """Has a temperature: a parameter without an axis."""
+    """A model with a temperature, which is a parameter without an axis."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Options of label noise out of range, and that no estimator leaves a trace in the model."""
+"""Label noise refuses options out of range, and no estimator leaves a trace in the model."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from vlls.noise._options import METHODS
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
-# ---------------------------------------------------------------------- what cannot be
+# ---------------------------------------------------------------------- bad input
 RANDOM = {
     "BatchNorm1d": lambda: nn.BatchNorm1d(4),
     "InstanceNorm1d": lambda: nn.InstanceNorm1d(4, track_running_stats=True),
@@ -29,7 +29,7 @@ RANDOM = {
 @pytest.mark.parametrize("kind", RANDOM)
 def test_training_mode_where_it_matters(kind):
     model = nn.Sequential(mlp(4), RANDOM[kind]()).double()
-    kind = {"TransformerEncoderLayer": "MultiheadAttention"}.get(kind, kind)  # the first that draws
+    kind = {"TransformerEncoderLayer": "MultiheadAttention"}.get(kind, kind)  # the first module inside that draws
     with pytest.raises(ValueError, match=rf"the model's {kind} '1.* is in training mode.*call model.eval\(\)"):
         label_noise(model, uneven(model), inputs(2))
 
@@ -86,7 +86,7 @@ def test_options_out_of_range(name):
 
 # ---------------------------------------------------------------------- the model is left as it was
 class Fuse(nn.Module):
-    """Scales, and fails when asked to, forward or backward."""
+    """Scale the input, or fail on request, forward or backward."""
 
     def __init__(self):
         super().__init__()
@@ -129,7 +129,7 @@ WAYS = {
 def test_the_model_and_the_posterior_are_left_as_they_were(way, blown):
     layer = nn.TransformerEncoderLayer(4, 2, 6, batch_first=True)
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(True), layer, Fuse(), nn.Flatten(), nn.Linear(12, 3)).double().eval()
-    model[1].train()  # a flag that does not matter
+    model[1].train()  # ReLU ignores the mode
     model[0].bias.requires_grad_(False)
     model[0].weight.grad = torch.ones_like(model[0].weight)
     called = []

@@ -1,4 +1,4 @@
-"""Label noise in half precision, under autocast, beside other threads, of optimizers, and with labels of any dtype."""
+"""Label noise in half precision, under autocast, beside other threads, with optimizers, and labels of any dtype."""
 
 import functools
 import threading
@@ -40,7 +40,7 @@ class Partly(nn.Module):
 
 
 class Insisting(nn.Module):
-    """Casts its inputs to half precision itself, so that float32 weights do not fit."""
+    """Casts its inputs to half precision, so that float32 weights raise an error."""
 
     def __init__(self, dtype):
         super().__init__()
@@ -64,7 +64,7 @@ def normalised():
 
 
 def fine(model, x):
-    """The same network and inputs in float64."""
+    """Return the same network and inputs in float64."""
     twin = mlp() if isinstance(model, nn.Sequential) and len(model) == 3 else None
     if isinstance(model, Partly):
         twin = Partly(D)
@@ -84,7 +84,7 @@ def test_noise_in_half_precision_is_that_in_double_precision(kind, dtype, std):
     torch.manual_seed(1)
     model = KINDS[kind](dtype)
     x = torch.randn(6, 5).to(dtype)
-    for given in (torch.float32, dtype):  # of the posterior
+    for given in (torch.float32, dtype):  # the posterior's dtype
         q = posterior_of(model, std, dtype=given)
         twin, wide = fine(model, x)
         right = DiagonalPosterior(
@@ -191,7 +191,7 @@ def test_autocast_around_it_uses_no_stale_weights(name, part):
         gradient = torch.autograd.grad(logits.float().square().sum(), list(model.parameters()))
     with torch.autocast("cpu", torch.bfloat16):
         with torch.no_grad():
-            model(x)  # fills the cache with weights that are cut from their gradients
+            model(x)  # fills the cache with weights that are detached from their gradients
         assert torch.equal(call(generator=seeded()), right)
         again = model(x)
         assert torch.equal(again, logits)
@@ -209,7 +209,7 @@ def attention():
 
 
 def together(jobs, rounds):
-    """Run every job in a thread of its own, some rounds at once, and return the answers of each."""
+    """Run each job in its own thread, all at once for some rounds, and return the answers of each."""
     answers, start = {name: [] for name in jobs}, threading.Barrier(len(jobs))
 
     def work(name):
@@ -254,7 +254,7 @@ def test_threads_on_one_model_do_not_see_each_other():
 
 
 def test_two_models_run_side_by_side_and_switches_are_turned_back_by_the_last():
-    """One thread is inside while the other begins and ends: the kernels of the first stay as they were turned."""
+    """While one thread is inside, the other begins and ends: the first thread's kernels stay switched."""
     inside, go, seen = threading.Event(), threading.Event(), []
 
     def first():
@@ -267,7 +267,7 @@ def test_two_models_run_side_by_side_and_switches_are_turned_back_by_the_last():
     thread.start()
     assert inside.wait(60)
     model, x = mlp(), torch.randn(6, 5)
-    logit_covariance(model, posterior_of(model, 0.1), x)  # of another model: it does not wait
+    logit_covariance(model, posterior_of(model, 0.1), x)  # another model: this does not wait
     go.set()
     thread.join(60)
     assert seen == [False] and torch.backends.mha.get_fastpath_enabled()

@@ -20,14 +20,14 @@ def zero_head():
 
 
 def images():
-    """A network as it is made: black pixels are exactly at the kink of every ReLU and tie in every maximum."""
+    """Return an untrained network: black pixels are exactly at the kink of every ReLU and tie in every maximum."""
     return nn.Sequential(
         *(nn.Conv2d(2, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3))
     )
 
 
 class InSingle(nn.Module):
-    """A norm that is computed in float32, whatever comes in, as language models do it."""
+    """A norm that is computed in float32 for any input, as in language models."""
 
     def __init__(self):
         super().__init__()
@@ -86,7 +86,7 @@ def test_ordinary_networks_pass(name, dtype):
 
 @pytest.mark.parametrize("seed", [0, 4, 10])
 def test_a_step_too_short_for_float32_is_no_fault(seed):
-    """A step of 1e-10 does not reach the logits of a norm in float32, however often it is repeated."""
+    """A step of 1e-10 does not change the logits behind a norm in float32, however often it is repeated."""
     torch.manual_seed(seed)
     x = torch.randn(4, 4)
     model = nn.Sequential(nn.Linear(4, 16), InSingle(), nn.SiLU(), nn.Linear(16, 3)).eval()

@@ -39,7 +39,7 @@ LABELS = torch.tensor([0, 1, 2, 0])
 
 
 def by_name(posterior, model):
-    """The posterior as the protocol has it."""
+    """Return the posterior with the parameters' names, as the protocol asks."""
     return posterior.posterior(model) if isinstance(posterior, GaussianPosterior) else posterior
 
 
@@ -86,7 +86,7 @@ def test_a_direction_is_equation_20_for_a_draw(model, posterior):
 @pytest.mark.parametrize("posterior", POSTERIORS)
 @pytest.mark.parametrize("antithetic", [False, True])
 def test_draws_of_the_weights_are_those_of_the_dense_covariance(posterior, antithetic):
-    """Both sides are Monte Carlo: the bound is their standard errors, added in squares."""
+    """Both sides are Monte Carlo: the bound is the root of their summed squared standard errors."""
     case = case_of("mlp", posterior, scale=0.3)
     found = label_noise_moments(
         case.model, case.posterior, case.x, method="monte_carlo", num_samples=800, antithetic=antithetic,
@@ -146,7 +146,7 @@ def test_draws_of_predictions_are_those_of_the_dense_covariance(posterior):
 
 
 def test_rows_of_one_basis_are_added_only_if_they_must_wait(monkeypatch):
-    """Of independent parameters only those that several parts of a layer share are kept, here attention's weight."""
+    """Rows of independent parameters are kept only if several parts of a layer share them, as attention's weight."""
     kept = {}
     ordinary = Linearization._held
     monkeypatch.setattr(Linearization, "_held", lambda line: kept.setdefault(len(kept), ordinary(line)))
@@ -197,9 +197,9 @@ def test_the_two_of_the_package_implement_the_protocol():
     assert not isinstance(torch.optim.SGD(model.parameters(), lr=0.1), Posterior)
 
 
-# ---------------------------------------------------------------------- what cannot be
+# ---------------------------------------------------------------------- bad input
 class Changed(PerLayer):
-    """A sound posterior of which one thing is changed."""
+    """A valid posterior with one attribute changed."""
 
     def __init__(self, model, **changes):
         mean = weights_of(model)
@@ -257,7 +257,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_posterior_that_breaks_the_protocol_is_one_line(name):
-    """Nothing is computed before: the model is never called."""
+    """The check comes first: the model is never called."""
     changes, message = WRONG[name]
     model = mlp(dtype=D)
     model.register_forward_hook(lambda *_: pytest.fail("the model was called"))

@@ -1,4 +1,4 @@
-"""Products in TF32 or bfloat16, where torch is told to take them, change the noise by less than its error."""
+"""Products in TF32 or bfloat16, if torch is set to use them, change the noise by less than its error."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from cases import posterior_of
 from vlls.models import cnn3
 from vlls.noise import label_noise_moments
 
-ERROR = 0.02  # of the estimate's magnitude, relative, by bench_noise.py; a tenth of it is allowed
+ERROR = 0.02  # relative error of the estimate's magnitude in bench_noise.py; a tenth of it is allowed
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def test_sam_noise_is_what_the_optimizer_evaluates(adapt, outputs):
     assert float((noise - (push(before) - push(after))).abs().max()) < 1e-12
     assert noise.shape == (7, outputs) and not noise.requires_grad
     residual = push(before) - (labels[:, None].to(D) if outputs == 1 else nn.functional.one_hot(labels, 3))
-    assert float((noise * residual).sum()) < 0  # up the loss: away from the labels, on the whole
+    assert float((noise * residual).sum()) < 0  # up the loss: on average away from the labels
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
@@ -72,7 +72,7 @@ def test_linear_sam_noise_is_its_formula_and_the_limit_of_the_noise(outputs):
 
 
 class Recorder(nn.Linear):
-    """Remembers the weights with which it is called."""
+    """Record the weights with which it is called."""
 
     def __init__(self, *args):
         super().__init__(*args)

@@ -1,6 +1,6 @@
-"""Label noise of layers that do other things than their kind says.
+"""Label noise of layers whose computation differs from their class's.
 
-The reference moves one weight after the other and looks at the logits: it needs neither autograd nor rules.
+The reference moves one weight after the other and compares the logits: it needs neither autograd nor rules.
 """
 
 import functools
@@ -32,7 +32,7 @@ def scaled_by_hook():
 
 
 def scaled_before():
-    """Its weight is computed before every call, as old weight norm does it."""
+    """Return a layer whose weight is computed before every call, as in the old weight norm."""
     layer = linear()
     layer.raw = nn.Parameter(layer.weight.detach().clone())
     layer.scale = nn.Parameter(torch.linspace(0.5, 2, 4)[:, None])
@@ -55,7 +55,7 @@ def overridden(module, forward):
 
 
 class Doubled(nn.Linear):
-    """Has a parameter of its own, and the forward of its class."""
+    """A layer with an additional parameter and the forward of its class."""
 
     def __init__(self):
         super().__init__(4, 4)
@@ -64,7 +64,7 @@ class Doubled(nn.Linear):
 
 
 class LowRank(nn.Module):
-    """A layer and a correction of low rank beside it."""
+    """A layer plus a correction of low rank."""
 
     def __init__(self):
         super().__init__()
@@ -120,7 +120,7 @@ def recomputed(m, x):
 
 
 def globally_hooked():
-    """A hook on every module of the process, taken off by the fixture."""
+    """A hook on every module of the process, which the fixture removes."""
     nn.modules.module.register_module_forward_hook(
         lambda module, inputs, output: output * 1.5 if isinstance(module, nn.Linear) else None
     )
@@ -201,7 +201,7 @@ def _no_global_hooks():
 def test_the_covariance_is_that_of_the_logits_whatever_the_layer_does(name):
     model, x = built(*UNREAD[name])
     q = posterior_of(model, 0.01, spread=True)
-    q = DiagonalPosterior({n: m + 0.1 for n, m in q.mean.items()}, q.std)  # not the weights that the model has
+    q = DiagonalPosterior({n: m + 0.1 for n, m in q.mean.items()}, q.std)  # a mean other than the model's weights
     attributes = [{k: v for k, v in vars(m).items() if isinstance(v, torch.Tensor)} for m in model.modules()]
     found = logit_covariance(model, q, x)
     left = [{k: v for k, v in vars(m).items() if isinstance(v, torch.Tensor)} for m in model.modules()]

@@ -1,4 +1,4 @@
-"""EVON: with the identity it is IVON; elsewhere it follows a plain float64 twin; its bases and its bad input."""
+"""EVON: with the identity it is IVON, otherwise it follows a plain float64 twin; its bases, and bad input."""
 
 import copy
 import math
@@ -28,7 +28,7 @@ def weights_of(model):
 
 
 def give_bases(optimizer, basis_of=torch.eye):
-    """Give every parameter bases, the identity unless told otherwise."""
+    """Give every parameter bases, by default the identity."""
     for group in optimizer.param_groups:
         for p in group["params"]:
             sizes = [*p.shape[:2], math.prod(p.shape[2:])] if p.ndim > 2 else [*p.shape]
@@ -38,7 +38,7 @@ def give_bases(optimizer, basis_of=torch.eye):
                 optimizer.state[p].update(found)
 
 
-# ---------------------------------------------------------------------- IVON, where the bases are the identity
+# ---------------------------------------------------------------------- with the identity it is IVON
 @pytest.mark.parametrize("how", ["max_axis", "interval", "identity"])
 @pytest.mark.parametrize("more", [{}, {"hess_approx": "gradsq"}, {"hess_clip": 0.5, "clip_radius": 0.1}], ids=str)
 @pytest.mark.parametrize("make, data", [(mlp, batch()), (cnn, images())], ids=["mlp", "cnn"])
@@ -196,7 +196,7 @@ def test_lists_take_the_steps_of_one_after_the_other(monkeypatch, layout, dtype,
 def test_a_kernel_on_several_parameters_at_once_takes_the_steps_of_one_after_the_other(
     monkeypatch, layout, samples, how, more
 ):
-    """The code around the GPU's kernel, with the CPU's; one parameter has no gradient in one step."""
+    """The code around the GPU's kernel, with the CPU's kernel; one parameter has no gradient in one step."""
     if how == "kept" and samples > 1:
         pytest.skip("one sample at a time")
     data = torch.randn(30, 2, 4, 4), torch.randint(4, (30,))
@@ -226,7 +226,7 @@ def test_a_kernel_on_several_parameters_at_once_takes_the_steps_of_one_after_the
 
 @pytest.mark.parametrize("options", [{}, FUSED], ids=str)
 def test_bases_that_change_act_at_once_while_samples_are_kept(options):
-    """With the same random numbers, kept samples are those of a closure."""
+    """With the same random numbers, kept samples equal those of a closure."""
     found = []
     for how in ("kept", "closure"):
         model = mlp()
@@ -304,7 +304,7 @@ def test_it_is_a_variational_optimizer_and_predicts():
 
 @pytest.mark.slow
 def test_it_fits_correlated_weights_better_than_ivon():
-    """Least squares with inputs that are turned: the KL to the exact posterior."""
+    """Least squares with rotated inputs: EVON's KL to the exact posterior is smaller."""
     torch.manual_seed(0)
     dim, ess = 6, 200.0
     turn = torch.linalg.qr(torch.randn(dim, dim)).Q
@@ -382,7 +382,7 @@ def test_checkpoints_of_the_other_optimizer_are_refused():
 
 
 def test_a_state_with_one_basis_is_refused_too():
-    params = [torch.nn.Parameter(torch.ones(1, 1, 3, 3))]  # whose positions alone have one
+    params = [torch.nn.Parameter(torch.ones(1, 1, 3, 3))]  # only the axis of positions has a basis
     ours, theirs = EVON(params, **OPTIONS, interval=1), IVON(params, **OPTIONS)
     with ours.sampled_params(train=True):
         params[0].grad = torch.ones(1, 1, 3, 3)
@@ -447,7 +447,7 @@ def test_gradients_whose_squares_overflow_are_finite():
     optimizer.step()
     for old, new in zip(before, weights_of(model), strict=True):
         assert torch.isfinite(new).all() and not torch.equal(old, new)
-    for _ in range(5):  # the next basis is due after two of them, the one after it has gradients to learn from
+    for _ in range(5):  # the next basis is due after two steps; the one after that has gradients to learn from
         train_step(model, optimizer, batch())
     assert set(optimizer.posterior(model).bases) == {"0.weight", "2.weight"}
 
@@ -498,7 +498,7 @@ def test_bad_options_are_named(text):
 
 @pytest.fixture
 def short_products():
-    """Float32 products in bfloat16, as a CPU with its own units for them takes them at this setting."""
+    """Allow float32 products in bfloat16; a CPU with units for them uses these."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     yield

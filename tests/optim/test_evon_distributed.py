@@ -30,7 +30,7 @@ def results(model, optimizer):
 
 
 def covariances(found):
-    """Of the weights: the same whatever the signs of a basis's vectors are."""
+    """Yield covariances of the weights, which do not depend on the signs of a basis's vectors."""
     for name in ("0.weight", "2.weight"):
         w = torch.kron(found[f"{name}.basis_0"], found[f"{name}.basis_1"])
         yield w @ torch.diag(1 / (found[f"{name}.hess"].flatten() + 1e-4)) @ w.T

@@ -1,4 +1,4 @@
-"""EVON in the situations that IVON's tests name: the same tests, with EVON in IVON's place."""
+"""EVON in the situations of IVON's tests: the same tests, with EVON in place of IVON."""
 
 import inspect
 from functools import partial
@@ -14,15 +14,15 @@ from ivon_problems import FUSED
 from vlls import EVON
 
 MODULES = [behaviour, tools, threads, autocast]
-OTHERS = {  # what these look at is not in EVON
+OTHERS = {  # tests of features that EVON does not have
     "test_an_executor_is_a_class_and_an_entry_of_the_table",
     "test_the_executor_is_named",
-    "test_what_does_not_match_is_named_and_nothing_changes",  # for EVON in test_evon.py
+    "test_what_does_not_match_is_named_and_nothing_changes",  # test_evon.py tests this for EVON
 }
 
 
 def values_of(test):
-    """Every choice of the arguments that a test is parametrized by; EVON has no executor of lists."""
+    """Return every choice of a test's parametrized arguments; EVON has no executor of lists."""
     choices = []
     for mark in getattr(test, "pytestmark", []):
         if mark.name != "parametrize":
@@ -52,7 +52,7 @@ CASES = [
 @pytest.mark.filterwarnings("ignore:.*for the posterior is wide")
 @pytest.mark.parametrize("module, name, values", CASES)
 def test_situation(module, name, values, monkeypatch, request):
-    # where two ways have to agree to the last digits, axes on which one gradient has a say everywhere
+    # two computations that must agree to the last digits need short axes, which a single gradient determines
     longest = {"max_axis": 10} if "equal" in name else {}
     monkeypatch.setattr(module, "IVON", partial(EVON, interval=1, basis_decay=0.5, **longest))
     test = getattr(module, name)

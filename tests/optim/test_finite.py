@@ -1,4 +1,4 @@
-"""Whether gradients are numbers: by norms, whose squares may overflow where the numbers do not."""
+"""Gradients are checked for NaN and infinity by norms, whose squares may overflow although the numbers are finite."""
 
 import pytest
 import torch

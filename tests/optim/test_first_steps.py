@@ -1,4 +1,4 @@
-"""A word, once, to who brings Adam's learning rate or leaves ess at 1; none to who trains well."""
+"""IVON warns once of a learning rate fit for Adam or of ess=1, and does not warn if training goes well."""
 
 import warnings
 from contextlib import ExitStack

@@ -29,7 +29,7 @@ def problem():
 
 
 def trained(rows=slice(None), *, shard=None, sharded="all", scale=1.0, infinity=False, **options):
-    """The weights after three steps, each process with its rows."""
+    """Return the weights after three steps, each process with its rows."""
     model, x, y = problem()
     if shard is not None:
         shard(model[0] if sharded == "first" else model)
@@ -81,7 +81,7 @@ def found(rank):
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """What both processes found, from one start."""
+    """Return the results of both processes, started once."""
     return in_two_processes(tmp_path_factory.mktemp("ranks"), found)
 
 

@@ -1,4 +1,4 @@
-"""Options of IVON's Hessian: a clip of its estimate, and updates in every k-th step only."""
+"""Options of IVON's Hessian: a clip of its estimate, and updates only in every k-th step."""
 
 import copy
 import pickle
@@ -33,7 +33,7 @@ def ivon(model, executor="single", **more):
 
 
 def trained(executor="single", steps=6, **more):
-    """The Hessian after some steps, from the same samples for the same executor."""
+    """Return weights and Hessian after some steps; every executor's samples are reproducible."""
     model = mlp()
     optimizer = ivon(model, executor, generator=torch.Generator().manual_seed(1), **more)
     for _ in range(steps):
@@ -44,7 +44,7 @@ def trained(executor="single", steps=6, **more):
 # ------------------------------------------------------------------ the clip
 @pytest.mark.slow
 def test_the_clip_of_the_estimate_symbolically():
-    """As it is defined, F to +-c (h + delta); and as the executors have it, before the factor h + delta."""
+    """By definition F is clipped to +-c (h + delta); the executors clip before the factor h + delta."""
     ghat, noise = sp.symbols("ghat e", real=True)
     h, ess, delta, c = sp.symbols("h ess delta c", positive=True)
 
@@ -166,7 +166,7 @@ def test_the_hessian_stays_between_updates_and_all_else_goes_on(executor, how):
 
 @executors
 def test_every_parameter_counts_its_own_steps(executor):
-    """One without a gradient in the first step is a step behind the other, in one group and one list of tensors."""
+    """A parameter without a gradient in the first step is one step behind, though in the same group and list."""
     both = [torch.nn.Parameter(torch.ones(4)) for _ in range(2)]
     optimizer = IVON(both, **{**OPTIONS, "hess_every": 2}, **EXECUTORS[executor])
     changed = []

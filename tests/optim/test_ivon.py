@@ -1,4 +1,4 @@
-"""IVON against Alg. 1 and against the public package, its noise, and what it returns."""
+"""IVON against Alg. 1 and against the public package, its noise, and its return values."""
 
 import gc
 import math
@@ -93,7 +93,7 @@ SETTINGS = [
 @pytest.mark.parametrize("how", ["context", "closure", "kept"])
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_lockstep_with_the_float64_reference(executor, how, setting):
-    """Every executor and way of sampling, at the samples that it drew itself."""
+    """Every executor and way of sampling, at the optimizer's own samples."""
     setting = dict(setting)
     samples = setting.pop("mc_samples", 1)
     if how == "kept" and samples > 1:
@@ -172,7 +172,7 @@ def against_ivon_opt(make, steps, mc_samples=1, **setting):
 )  # fmt: skip
 @pytest.mark.parametrize("hess_approx", ["price", "gradsq"])
 def test_same_trajectory_as_ivon_opt_seed_for_seed(hess_approx, more):
-    """Bit for bit on a CPU; lists of tensors round in another order."""
+    """Bit for bit on a CPU; lists of tensors are rounded in another order."""
     public = pytest.importorskip("ivon")
     setting = {"hess_approx": hess_approx, **more}
     theirs = against_ivon_opt(public.IVON, 60, **setting)
@@ -216,7 +216,7 @@ def test_posterior_sample_follows_mean_and_std():
 
 
 def test_predict_averages_probabilities_over_the_posterior():
-    """Against the same draws by hand, for several classes and for one logit."""
+    """Compared with the same draws by hand, for several classes and for one logit."""
     x = torch.randn(20, 6)
     for outputs, squash in ((3, lambda f: f.softmax(1)), (1, torch.sigmoid)):
         model = torch.nn.Linear(6, outputs)

@@ -1,4 +1,4 @@
-"""IVON in the situations that real training meets, with every executor."""
+"""IVON in situations of real training, with every executor."""
 
 import copy
 import pickle
@@ -121,7 +121,7 @@ def test_the_mean_comes_back_bit_for_bit(executor, leave, context):
     def run():
         if context == "closure":
             if leave in ("end", "return"):
-                return  # then the mean moves
+                return  # a closure that returns lets the step move the mean
             optimizer.step(body)
         manager = {
             "train": lambda: optimizer.sampled_params(train=True),
@@ -140,13 +140,13 @@ def test_the_mean_comes_back_bit_for_bit(executor, leave, context):
         run()
     assert torch.equal(weights(model), before)
     assert addresses == [p.data_ptr() for p in model.parameters()]
-    train_step(model, optimizer, batch())  # and it can go on
+    train_step(model, optimizer, batch())  # training can go on
     assert not torch.equal(weights(model), before)
 
 
 @executors
 def test_evaluation_between_steps_sees_the_mean(executor):
-    """The network after a step is the mean: two evaluations agree, with the posterior's mean too."""
+    """The network after a step has the mean's weights: two evaluations agree, also with the posterior's mean."""
     model, data = mlp(), batch()
     optimizer = IVON(model.parameters(), lr=0.1, ess=3.0, **EXECUTORS[executor])
 
@@ -162,7 +162,7 @@ def test_evaluation_between_steps_sees_the_mean(executor):
 
 @executors
 def test_in_place_channels_last_flat_views_and_tied_weights(executor):
-    """Addresses, memory format and sharing survive; a flat buffer behind the parameters stays one."""
+    """Addresses, memory format and sharing survive; a flat buffer behind the parameters stays one buffer."""
     model = cnn().to(memory_format=torch.channels_last)
     model[0].weight = torch.nn.Parameter(torch.randn(6, 1, 3, 3).to(memory_format=torch.channels_last))
     wide = torch.nn.Parameter(torch.randn(8, 6, 3, 3).to(memory_format=torch.channels_last))
@@ -220,7 +220,7 @@ def test_memory_order_does_not_change_the_update(executor, channels):
 
 @executors
 def test_two_parameters_on_the_same_memory_are_one(executor):
-    """Perturbed once, gradients added: as if the Parameter itself were shared."""
+    """They are perturbed once and their gradients added, as if the Parameter itself were shared."""
 
     def run(shared):
         p = torch.nn.Parameter(torch.linspace(0, 1, 40))
@@ -271,7 +271,7 @@ def test_frozen_and_unused_parameters_stay(executor):
 
 @executors
 def test_experts_of_one_size_that_take_turns_while_samples_are_kept(executor):
-    """The Hessian of the one that steps is learned from its own noise, not from the next of the one that rests."""
+    """The active expert's Hessian is learned from its own noise, not from the next sample of the idle one."""
     experts = [torch.nn.Parameter(torch.linspace(-1, 1, 50) + i) for i in range(2)]
     given = {"lr": 0.05, "ess": 30.0, "hess_init": 0.5, "weight_decay": 1e-2, "beta2": 0.9}
     optimizer = IVON(experts, **given, **EXECUTORS[executor])
@@ -308,7 +308,7 @@ def test_mixed_dtypes_in_one_optimizer(executor):
 
 @executors
 def test_bfloat16_curvature_moves_and_small_steps_add_up(executor):
-    """A Hessian near 1 that changes by 1e-5 a step would never move in bfloat16; nor would the mean by 1e-4."""
+    """In bfloat16 a Hessian near 1 could not change by 1e-5 a step, nor the mean by 1e-4."""
     p = torch.nn.Parameter(torch.ones(4000, dtype=torch.bfloat16))
     optimizer = IVON([p], lr=1e-4, ess=1e4, hess_init=1.0, beta2=0.999, weight_decay=0.0, **EXECUTORS[executor])
     for _ in range(300):
@@ -357,7 +357,7 @@ def test_late_move_to_another_dtype_or_layout(executor):
 
 # ---------------------------------------------------------------------------------------------- executors
 def test_an_executor_is_a_class_and_an_entry_of_the_table(monkeypatch):
-    """It takes the parameters that it supports, before those behind it; runs are recorded under its label."""
+    """It takes the parameters that it supports before later executors; runs are recorded under its label."""
 
     class Mine(SingleTensor):
         drawn = 0

@@ -1,4 +1,4 @@
-"""IVON's controls: which Gaussian they sample from, what they learn, and that methods named so do what they say."""
+"""IVON's controls: the Gaussian that they sample from, the Hessian that they learn, and the methods of these names."""
 
 import copy
 import math
@@ -53,7 +53,7 @@ class PlainIsotropic(ReferenceIVON):
 
 
 def orders_of(model, seed=SEED):
-    """The permutation of all weights of a network, which keeps each within its tensor."""
+    """Return the permutation of all weights of a network, which keeps each within its tensor."""
     parts, start = [], 0
     for position, param in enumerate(model.parameters(), start=1):
         parts.append(start + np.random.default_rng([seed, position]).permutation(param.numel()))
@@ -91,7 +91,7 @@ def test_steps_are_those_of_a_plain_loop(name, dtype, hess_approx, how, samples)
 
 @controls
 def test_the_estimate_is_clipped_at_the_hessian_that_is_learned(name):
-    """Not at the one that is sampled, or a small entry would follow the large one that stands in for it."""
+    """Not at the one that is sampled from, or a small entry would follow the large one in its place."""
     model = mlp(torch.float64)
     optimizer, plain = CONTROLS[name](model, hess_clip=0.3), reference(name, model, hess_clip=0.3)
     for _ in range(10):
@@ -171,7 +171,7 @@ def test_price_estimate_is_unbiased_for_the_gaussian_that_is_sampled():
 
 @controls
 def test_what_is_learned_is_the_hessian_averaged_over_the_posterior(name):
-    """Of a quadratic loss that is its diagonal; an estimate by the learned sigma would be wrong by a factor."""
+    """For a quadratic loss this is the Hessian's diagonal; with the learned sigma the estimate is wrong by a factor."""
     torch.manual_seed(2)
     factor = torch.randn(6, 6, dtype=torch.float64)
     hessian = factor @ factor.T / 6
@@ -179,7 +179,7 @@ def test_what_is_learned_is_the_hessian_averaged_over_the_posterior(name):
     parameter = model.weight
     optimizer = CONTROLS[name](model, beta2=0.5, lr=0.0)
     first = torch.tensor([0.01, 0.1, 0.5, 1.0, 4.0, 20.0], dtype=torch.float64)
-    train_step(model, optimizer, (torch.zeros(1, 6).double(), torch.zeros(1).long()))  # makes the state
+    train_step(model, optimizer, (torch.zeros(1, 6).double(), torch.zeros(1).long()))  # creates the state
     optimizer.state[parameter]["hess"].copy_(first[None])
     std = std_of(optimizer.posterior(model))
     mean, estimates = parameter.detach().clone(), []
@@ -192,7 +192,7 @@ def test_what_is_learned_is_the_hessian_averaged_over_the_posterior(name):
     estimates = torch.stack(estimates)
     errors = (estimates.mean(0) - hessian.diagonal()) / (estimates.std(0) / math.sqrt(len(estimates)))
     assert errors.abs().max() < 4.5
-    gap = estimates.mean(0) - first  # the optimizer took a step with the mean of these very estimates
+    gap = estimates.mean(0) - first  # the optimizer's step used the mean of these estimates
     expected = first + 0.5 * gap + 0.5 * 0.25 * gap**2 / (first + 1e-4)
     torch.testing.assert_close(optimizer.state[parameter]["hess"][0], expected, rtol=1e-9, atol=1e-12)
     learned = 1 / (50.0 * (first + 1e-4)).sqrt()
@@ -238,7 +238,7 @@ def test_samples_are_not_kept_over_steps(name):
 
 # ------------------------------------------------------------------ the methods
 def plain_training(config, steps):
-    """Weights after steps of momentum SGD at the weights themselves, in float64: m -= lr (average gradient + δ m)."""
+    """Return the weights after noiseless momentum SGD in float64: m -= lr (average gradient + δ m)."""
     trainer = Trainer(config, prepare(config), torch.device("cpu"))
     model, order = trainer.model.double(), trainer.batches.order(0)
     images = (
@@ -276,8 +276,8 @@ def test_fixed_variance_stays_and_without_noise_it_is_momentum():
         assert (std / expected - 1).abs().max() < 1e-6
         plain = plain_training(config, steps)
         errors[ess] = float((weights(trainer.model) - plain).norm() / plain.norm())
-    assert errors[5e14] < 1e-6  # it is that loop, but for the noise, ...
-    assert errors[5e10] < 0.1 * errors[None]  # ... which at 5e10 is a thousandth of the paper's
+    assert errors[5e14] < 1e-6  # without the noise it is that loop ...
+    assert errors[5e10] < 0.1 * errors[None]  # ... and at 5e10 the noise is a thousandth of the paper's
 
 
 @pytest.mark.parametrize("method", ["ivon_permuted", "ivon_isotropic"])

@@ -1,4 +1,4 @@
-"""Which code takes IVON's steps where nobody asks for one: the kernel if it works here, else torch's operations."""
+"""The code that takes IVON's steps by default: the kernel if it works here, else torch's operations."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ OPTIONS = {"lr": 0.1, "ess": 30.0}
 
 @pytest.fixture
 def unbuilt(monkeypatch, tmp_path):
-    """No kernel has been built: neither in this process nor in its caches."""
+    """Start without a built kernel, in this process and in its caches."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     caches = _cpu._library, _cpu._available
@@ -79,7 +79,7 @@ def test_it_is_built_at_the_first_sample_and_once_on_a_machine(unbuilt):
     assert built.stat() == before and len(list(built.parent.iterdir())) == 1
 
 
-# ---------------------------------------------------------------------- where something lacks
+# ---------------------------------------------------------------------- without a working compiler or cache
 def compiler_that(folder, does):
     path = folder / "cc"
     path.write_text(f"#!/bin/sh\n{does}\n")
@@ -122,7 +122,7 @@ def test_repr_tells_of_a_kernel_that_cannot_be_had(unbuilt, monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="users without numbers")
 @pytest.mark.parametrize("taken", [False, True], ids=["own folder", "a folder that others may write to"])
 def test_a_read_only_cache(unbuilt, monkeypatch, taken):
-    """A file stands where the folder should be: the kernel goes to this user's folder for temporary files, once."""
+    """The cache's folder is a file: the kernel is built once, in this user's folder for temporary files."""
     own = unbuilt / f"vlls-{os.getuid()}"
     if taken:
         own.mkdir()
@@ -144,7 +144,7 @@ def test_a_read_only_cache(unbuilt, monkeypatch, taken):
 # ---------------------------------------------------------------------- on a GPU
 @pytest.fixture
 def taken_for_a_gpu(monkeypatch):
-    """Parameters on the CPU go where those on a GPU go, as under Triton's interpreter, and no kernel was tried yet."""
+    """Treat parameters on the CPU as on a GPU, as under Triton's interpreter; no kernel has been tried yet."""
     monkeypatch.setattr(_cuda, "INTERPRETED", True)
     for asks in ("supports", "works"):
         monkeypatch.setattr(_cpu.FusedCPU, asks, lambda param: False)
@@ -169,7 +169,7 @@ class Uncompiled:
 def test_a_gpu_without_triton_or_its_compiler_takes_torch_s_operations_without_a_word(make, lacks, taken_for_a_gpu):
     Uncompiled.tried = 0
     if lacks == "Triton":
-        taken_for_a_gpu.setitem(sys.modules, "triton", None)  # so that its import fails
+        taken_for_a_gpu.setitem(sys.modules, "triton", None)  # its import fails
     else:
         taken_for_a_gpu.setattr(_cuda, "_kernel", Uncompiled)
     with warnings.catch_warnings():

@@ -24,7 +24,7 @@ def problem(unused=True):
 
 
 def train(model, forward, optimizer, x, y, how):
-    """One process, with its own seed at each step."""
+    """Train in one of the processes, with its own seed at each step."""
     rank = dist.get_rank()
     for step in range(STEPS):
         optimizer.generator.manual_seed(seed(step, rank))
@@ -42,7 +42,7 @@ def train(model, forward, optimizer, x, y, how):
 
 
 def reference(clip=None, unused=True, **options):
-    """One process with two samples a step, one for each half of the batch."""
+    """Train in a single process with two samples a step, one for each half of the batch."""
     model, x, y = problem(unused)
     optimizer = ivon(model, generator=torch.Generator(), mc_samples=2, **options)
     for step in range(STEPS):
@@ -65,7 +65,7 @@ def wrapped(how, ddp, options):
         )
     optimizer = ivon(model, sync=True, generator=torch.Generator(), **options)
     with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)  # no complaint about equal samples
+        warnings.simplefilter("error", RuntimeWarning)  # no warning of equal samples
         train(model, forward, optimizer, x, y, how)
     return results(model, optimizer)
 
@@ -107,7 +107,7 @@ def unscaled(model, optimizer, loss):
 
 
 def halved_between(model, optimizer, loss):
-    """Two micro-batches, the gradient of the first at a quarter of its weight."""
+    """Two micro-batches: the first one's gradient, of twice the loss, is quartered before the second."""
     (2 * loss()).backward()
     for p in model.parameters():
         if p.grad is not None:
@@ -121,7 +121,7 @@ def accumulated(model, optimizer, loss):
 
 
 CLIP = 0.05
-EDITS = [  # in the block; each leaves the gradient of the plain loss, or that clipped
+EDITS = [  # edits in the block; each leaves the plain loss's gradient, or the clipped one
     thrown_away,
     thrown_away_by_the_model,
     filled_with_zeros,
@@ -150,7 +150,7 @@ def edited(edit, views):
 
 
 class Checkpointed(torch.nn.Module):
-    """Its layers run backward each in a pass of its own, within that of the whole."""
+    """A network whose layers have their own backward passes, inside the whole network's pass."""
 
     def __init__(self, layers):
         super().__init__()
@@ -163,7 +163,7 @@ class Checkpointed(torch.nn.Module):
 
 
 def reentrant(views):
-    """Small buckets: some are averaged before the last inner pass begins."""
+    """Train with small buckets: some are averaged before the last inner pass begins."""
     model, x, y = problem(unused=False)
     options = {"gradient_as_bucket_view": views, "bucket_cap_mb": 1e-5}
     forward = torch.nn.parallel.DistributedDataParallel(Checkpointed(model), **options)
@@ -179,7 +179,7 @@ def reentrant(views):
 
 
 def scaled(options):
-    """With a GradScaler and an infinity on one process only: all skip that step."""
+    """Train with a GradScaler and an infinity in one process only: all processes skip that step."""
     model, x, y = problem()
     optimizer = ivon(model, sync=True, generator=torch.Generator().manual_seed(dist.get_rank()), **options)
     scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
@@ -230,7 +230,7 @@ def all_jobs(rank):
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """Both processes' results of every case, from one start."""
+    """Return both processes' results of every case, from one start."""
     return list(zip(*in_two_processes(tmp_path_factory.mktemp("ranks"), all_jobs), strict=True))
 
 
@@ -241,7 +241,7 @@ pytestmark = [needs_gloo, pytest.mark.slow]
 def test_two_processes_stay_identical_and_equal_one_with_two_samples(ran, case):
     expected = reference(**CASES[case][2])
     assert_alike(ran[case], expected)
-    assert (expected["0.weight.hess"] - 0.3).abs().max() > 0.05  # the curvature has moved, so halving it would show
+    assert (expected["0.weight.hess"] - 0.3).abs().max() > 0.05  # the curvature has moved, so a halved one would fail
 
 
 def test_an_infinity_on_one_process_skips_the_step_on_all(ran):
@@ -259,7 +259,7 @@ def test_equal_samples_are_warned_of_once_and_keep_sampled_is_refused(ran):
 @pytest.mark.parametrize("views", [False, True], ids=["", "views"])
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)
 def test_the_curvature_follows_what_is_done_to_the_gradient(ran, edit, views):
-    """In the block, on two processes: as on one process with two samples, of which nothing but the edit is left."""
+    """Edits in the block, in two processes: as in one process with two samples and the edited gradient."""
     both = ran[len(CASES) + 2 + 2 * EDITS.index(edit) + views]
     assert_alike(both, reference(clip=CLIP if edit is clipped else None))
 

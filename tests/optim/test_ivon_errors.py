@@ -1,4 +1,4 @@
-"""What IVON refuses: each error names the argument, its value, what is allowed and what to do; nothing changes."""
+"""IVON's errors: each names the argument, its value, the allowed values and the remedy; nothing changes."""
 
 import math
 from contextlib import nullcontext
@@ -17,7 +17,7 @@ def test_step_without_a_sample_says_what_to_call():
     optimizer = IVON(model.parameters(), lr=0.1, ess=30.0)
     with pytest.raises(RuntimeError, match=r"sampled_params\(train=True\).*step\(closure\)"):
         optimizer.step()
-    with optimizer.sampled_params():  # for prediction: not a sample to learn from
+    with optimizer.sampled_params():  # a sample for prediction, not for training
         loss_of(model, batch()).backward()
     with pytest.raises(RuntimeError, match="no sample to learn from"):
         optimizer.step()
@@ -29,7 +29,7 @@ def test_step_without_a_sample_says_what_to_call():
 @executors
 @pytest.mark.parametrize("backward_at", ["the mean", "the mean after a step", "another sample", "the next kept sample"])
 def test_a_backward_pass_away_from_the_sample_of_its_loss_is_refused(executor, backward_at):
-    """It would take the weights at hand for those of the forward pass, and give wrong gradients without a word."""
+    """It would use the current weights instead of the forward pass's, and give wrong gradients silently."""
     model = mlp()
     optimizer = IVON(model.parameters(), lr=0.1, ess=30.0, **EXECUTORS[executor])
     if backward_at == "the next kept sample":
@@ -51,7 +51,7 @@ def test_a_backward_pass_away_from_the_sample_of_its_loss_is_refused(executor, b
 
 
 def test_a_closure_is_refused_while_a_sample_waits_which_is_still_there_afterwards():
-    """An empty closure, as Lightning passes one, would learn from another sample than the gradient's."""
+    """With an empty closure, such as Lightning's, it would learn from another sample than the gradient's."""
     models = [mlp(), mlp()]
     for model, interrupted in zip(models, (True, False), strict=True):
         optimizer = IVON(model.parameters(), lr=0.1, ess=30.0, generator=torch.Generator().manual_seed(3))
@@ -173,7 +173,7 @@ def test_sparse_gradients_are_refused_and_nothing_changes(executor):
 
 @executors
 def test_a_draw_that_fails_or_is_interrupted_midway_leaves_the_mean(executor, monkeypatch):
-    """No memory for the second parameter's mean, an interrupt in the middle of the draw: weights and state stay."""
+    """After a lack of memory for the second parameter's mean, or an interrupt, weights and state are unchanged."""
 
     def attempt(error):
         before = weights(model)
@@ -193,7 +193,7 @@ def test_a_draw_that_fails_or_is_interrupted_midway_leaves_the_mean(executor, mo
     with monkeypatch.context() as patch:
         patch.setattr(_state.Scratch, "__get__", no_memory)
         attempt(MemoryError)
-    if executor != "fused":  # the kernel's call is one piece
+    if executor != "fused":  # the kernel's call cannot be interrupted
         noise = _tensors.posterior_noise if executor == "single" else torch._foreach_add_
         calls = []
 

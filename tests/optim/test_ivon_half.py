@@ -1,4 +1,4 @@
-"""IVON on half-precision parameters: the noise that is below their resolution still measures the curvature."""
+"""IVON on half-precision parameters: noise below their resolution still measures the curvature."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ HALVES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=s
 
 @HALVES
 def test_rounding_at_random_has_the_value_as_its_mean(dtype):
-    """Within three standard errors, from subnormal numbers to large ones, of either sign; numbers held stay."""
+    """Within three standard errors, from subnormal to large numbers of either sign; representable numbers stay."""
     generator = torch.Generator().manual_seed(0)
     top = 1e4 if dtype == torch.float16 else 1e30
     values = torch.tensor([1.0, 1.003, -1.003, 1.9999, 2.0, -4.0, 3.0e-6, 0.1, -0.7777, 0.0, top, 6e-8, -1.1e-5])
@@ -30,7 +30,7 @@ def test_rounding_at_random_has_the_value_as_its_mean(dtype):
 @HALVES
 @executors
 def test_a_curvature_settles_at_its_value(dtype, executor):
-    """A loss of curvature 2 on weights of 1 to 3, whose resolution is 11 times sigma in bfloat16 (it was 0.9)."""
+    """The loss has curvature 2; the weights, from 1 to 3, have a resolution of 11 times sigma in bfloat16."""
     generator = torch.Generator().manual_seed(0)
     centre = (1 + 2 * torch.rand(2000, generator=generator)).to(dtype)
     weight = torch.nn.Parameter(centre.clone())
@@ -47,6 +47,6 @@ def test_a_curvature_settles_at_its_value(dtype, executor):
         if step >= 2000 and step % 100 == 0:
             found.append(optimizer.state[weight]["hess"].mean())
     hess = optimizer.state[weight]["hess"]
-    # each entry scatters; the correction of Alg. 1 adds half (1 - beta2) times the variance of an estimate, over h
+    # single entries vary; the correction of Alg. 1 adds half (1 - beta2) times the variance of an estimate, over h
     assert abs(hess.mean() - 2.0) < 0.06
     assert abs(torch.stack(found).mean() - 2.0) < 0.06

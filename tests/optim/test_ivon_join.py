@@ -1,4 +1,4 @@
-"""IVON where one process has fewer batches than another: under Join as one process that sees what is there."""
+"""IVON if one process has fewer batches: under Join the result is that of one process with all the batches."""
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ def joined(batches=BATCHES, *, ddp=True, join=None, closure=False, schedule=Fals
                     optimizer.zero_grad()
                     scaler.scale(loss_of(forward, data)).backward()
                 if step == 3:
-                    model[0].weight.grad[0, 0] = float("inf")  # where the other has run out of batches
+                    model[0].weight.grad[0, 0] = float("inf")  # when the other process has no batches left
                 scaler.step(optimizer)
                 scaler.update()
     found = results(model, optimizer)
@@ -65,7 +65,7 @@ def joined(batches=BATCHES, *, ddp=True, join=None, closure=False, schedule=Fals
 
 
 def alone(batches=BATCHES, *, ddp=True, join=None, closure=False, schedule=False, scaler=False, **options):
-    """One process with a sample for each batch; where one lacks, DDP counts a gradient of zero by default."""
+    """Train in one process with a sample for each batch; for a missing batch DDP counts a zero gradient by default."""
     by_world = ddp and (join or {}).get("divide_by_initial_world_size", True)
     model, x, y = problem()
     optimizer = ivon(model, generator=torch.Generator(), **options)
@@ -78,7 +78,7 @@ def alone(batches=BATCHES, *, ddp=True, join=None, closure=False, schedule=False
             optimizer.generator.manual_seed(seed(step, rank))
             with optimizer.sampled_params(train=True):
                 backward(model, optimizer, (x[rank, step], y[rank, step]))
-        if len(ranks) == 1 and by_world:  # a sample without a gradient
+        if len(ranks) == 1 and by_world:  # a zero gradient for the missing batch
             with optimizer.sampled_params(train=True):
                 optimizer.zero_grad()
         optimizer.step()
@@ -86,7 +86,7 @@ def alone(batches=BATCHES, *, ddp=True, join=None, closure=False, schedule=False
 
 
 def told(call):
-    """The kind and the message of the error that a call raises."""
+    """Return the type's name and the message of the error that a call raises, or two empty strings."""
     try:
         call()
     except Exception as error:
@@ -110,7 +110,7 @@ def found(rank):
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """What both processes found, from one start."""
+    """Return the results of both processes, started once."""
     first, second = in_two_processes(tmp_path_factory.mktemp("ranks"), found)
     return {name: (first[name], second[name]) for name in first}
 
@@ -129,6 +129,6 @@ def test_an_optimizer_that_is_not_joined_says_so_instead_of_waiting(ran):
 def test_a_step_is_due_after_each_forward_pass(monkeypatch):
     from vlls.optim.ivon import _processes
 
-    monkeypatch.setattr(dist, "all_reduce", lambda count: count.fill_(1.0))  # the other is in its forward pass
+    monkeypatch.setattr(dist, "all_reduce", lambda count: count.fill_(1.0))  # the other process is in its forward pass
     with pytest.raises(RuntimeError, match=r"call step\(\) once after each forward pass"):
         _processes.count_stepping(torch.device("cpu"), stepping=False)

@@ -1,4 +1,4 @@
-"""What an executor keeps from step to step: a change of parameters, groups, gradients or state is noticed."""
+"""Executors keep tables between steps, and notice changes of parameters, groups, gradients and state."""
 
 import copy
 
@@ -13,7 +13,7 @@ LIST += ("hess_clip", 0.1), ("hess_every", 2), ("hess_approx", "gradsq"), ("debi
 
 
 def pair(executor, **options):
-    """A model that has made some steps and its optimizer."""
+    """Return a model and its optimizer after some steps."""
     model = mlp()
     groups = [{"params": list(part.parameters())} for part in (model[0], model[2])]
     optimizer = IVON(groups, lr=0.1, ess=30.0, hess_init=0.5, **EXECUTORS[executor], **options)
@@ -24,7 +24,7 @@ def pair(executor, **options):
 
 
 def assert_as_anew(model, optimizer, data=None, step=train_step):
-    """The next steps are those of a copy, which has kept nothing, and they move."""
+    """Check that the next steps equal those of a copy, which has no tables, and change the weights."""
     other, anew = copy.deepcopy((model, optimizer))
     data = batch(dtype=model[0].weight.dtype) if data is None else data
     start = weights(model)
@@ -148,7 +148,7 @@ def test_changes_between_steps(executor, change):
 
 @executors
 def test_gradients_that_come_and_go(executor):
-    """Each step has others, at other addresses, some in another order of elements or dtype."""
+    """Gradients differ from step to step, in their addresses and some in the order of elements or the dtype."""
 
     def step(model, optimizer, data):
         for missing in (None, model[0].bias, model[2].weight, model[2].weight, None):

@@ -1,4 +1,4 @@
-"""IVON and predict refuse what would go wrong in silence."""
+"""IVON and predict refuse calls that would silently go wrong."""
 
 import copy
 import pickle
@@ -118,7 +118,7 @@ def test_a_saved_generator_that_is_lost_or_missing_is_said():
 
 # ---------------------------------------------------------------------- other optimizers, compiled models
 class Theirs(torch.optim.SGD):
-    """Fits the protocol and is no IVON."""
+    """An optimizer with the protocol's methods that is not IVON."""
 
     generator = None
     sampled_params, posterior = IVON.sampled_params, IVON.posterior

@@ -1,4 +1,4 @@
-"""What Chapter 5 claims of IVON: its Hessian estimate, positivity, fixed point, squared gradients, and Theorem 1."""
+"""Chapter 5's claims about IVON: its Hessian estimate, positivity, fixed point, squared gradients, and Theorem 1."""
 
 import itertools
 import math
@@ -34,7 +34,7 @@ def diagonal(m, h):
 
 @pytest.fixture(scope="module")
 def diagonal_von(patients):
-    """Mean and Hessian of diagonal VON's fixed point, by quadrature."""
+    """Return mean and Hessian of diagonal VON's fixed point, by quadrature."""
     m, h = torch.zeros(5, dtype=torch.float64), torch.full((5,), 0.1, dtype=torch.float64)
     for _ in range(60):
         q = diagonal(m, h)
@@ -46,7 +46,7 @@ def diagonal_von(patients):
 
 
 def gradients(glm, theta, batch, g):
-    """The gradient of the mean loss at each row of theta, on a minibatch of its own, without replacement."""
+    """Return the mean loss's gradient at each row of theta, each on its own minibatch, drawn without replacement."""
     if batch == N:
         return ((theta @ glm.features.T).sigmoid() - glm.targets) @ glm.features / N
     rows = torch.rand(len(theta), N, generator=g).topk(batch).indices
@@ -55,12 +55,12 @@ def gradients(glm, theta, batch, g):
 
 
 def errors(samples, expected=0.0):
-    """Distance of the samples' mean from what it should be, in standard errors."""
+    """Return the distance of the samples' mean from the expected one, in standard errors."""
     return (samples.mean(0) - expected) / (samples.std(0) / math.sqrt(len(samples)))
 
 
 def run(glm, steps, batch=N, chains=16, seed=0, **options):
-    """Mean and Hessian of independent chains of IVON, averaged over the second half."""
+    """Return mean and Hessian of independent chains of IVON, averaged over the second half."""
     given = {"ess": N, "hess_init": 0.1, "beta2": 0.998, "weight_decay": DELTA, "rescale_lr": False, **options}
     g = generator(seed)
     theta = torch.zeros(chains, 5, dtype=torch.float64, requires_grad=True)
@@ -80,7 +80,7 @@ def run(glm, steps, batch=N, chains=16, seed=0, **options):
 @pytest.mark.guards("lem-ivon-hessian")
 @pytest.mark.parametrize("batch", [N, 16])
 def test_one_estimate_has_the_hessian_as_its_expectation(patients, batch):
-    """Off the optimum and with unequal variances; the right side by quadrature."""
+    """Away from the optimum and with unequal variances; the right side by quadrature."""
     m = torch.tensor([-1.0, 0.5, 0.0, -2.0, 1.0], dtype=torch.float64)
     q = GaussianPosterior(m, torch.diag(torch.tensor([0.3, 0.05, 1.0, 0.1, 0.6], dtype=torch.float64)))
     g = generator()
@@ -88,7 +88,7 @@ def test_one_estimate_has_the_hessian_as_its_expectation(patients, batch):
     h_hat = gradients(patients, theta, batch, g) * (theta - m) / q.variance
     expected = (patients.expected_hessian(q).diagonal() - 1) / N
     assert errors(h_hat, expected).abs().max() < 4
-    if batch == N:  # a wrong power of sigma would be seen
+    if batch == N:  # a wrong power of sigma would fail
         assert errors(h_hat * q.variance.sqrt(), expected).abs().max() > 20
 
 
@@ -146,7 +146,7 @@ def test_the_precision_at_most_halves_whatever_the_estimate(beta2):
 
 # ------------------------------------------------------------------ the fixed point
 def rest(beta2, chains=1000, slope=0.1, noise=0.1, ess=100, delta=1e-3, curvature=0.1):
-    """Tail averages, one a chain, of h and of its second-order term, on a quadratic with a mean that is held at 0."""
+    """Return each chain's tail averages of h and of its second-order term, on a quadratic with the mean fixed at 0."""
     g = generator()
     theta = torch.zeros(chains, dtype=torch.float64, requires_grad=True)
     optimizer = IVON([theta], 0.0, ess, hess_init=curvature, beta2=beta2, weight_decay=delta, generator=g)
@@ -175,12 +175,12 @@ def test_the_hessian_at_rest_balances_its_second_order_term(beta2):
 @pytest.mark.slow
 @pytest.mark.guards("prop-ivon-fixed-point")
 def test_the_bias_has_the_limit_of_the_proposition():
-    """The gradient, its noise and the curvature each have their share; the other terms are left out in turn."""
+    """The gradient, its noise and the curvature each contribute; the first two are switched off in turn."""
     for slope, noise in ((0.0, 0.0), (0.1, 0.0), (0.0, 0.2)):
         h, _ = rest(0.99, slope=slope, noise=noise, chains=2000)
         limit = 0.5 * (100 * (slope**2 + noise**2) + 2 * 0.1**2 / 0.101)
         bias, error = (float(f) for f in ((h - 0.1).mean() / 0.01, h.std() / math.sqrt(len(h)) / 0.01))
-        assert abs(bias - limit) < 4 * error + 0.03 * limit  # 3 %: what a beta2 of 0.99 is from its limit
+        assert abs(bias - limit) < 4 * error + 0.03 * limit  # 3 %: the distance of beta2 = 0.99 from the limit
 
 
 @pytest.mark.slow
@@ -230,7 +230,7 @@ def test_the_factor_is_the_batch_size():
         statistic = sample_statistic(gradient, theta, hess_approx="gradsq")
         assert errors(batch * statistic, h).abs() < 4
         found = hess_estimate(statistic, torch.ones(1).double(), ess=n, weight_decay=0.0, hess_approx="gradsq")
-        assert errors(found, n / batch * h).abs() < 4  # what the package does: N / B times too much
+        assert errors(found, n / batch * h).abs() < 4  # the package's estimate: N / B times too large
         price = hess_estimate(gradient * theta, torch.ones(1).double(), ess=n, weight_decay=0.0, hess_approx="price")
         assert errors(price, h).abs() < 4
 
@@ -238,7 +238,7 @@ def test_the_factor_is_the_batch_size():
 @pytest.mark.slow
 @pytest.mark.guards("prop-ivon-gradsq")
 def test_gradsq_with_ess_makes_the_posterior_too_narrow(patients, diagonal_von):
-    """By about sqrt(B/N); the advice ess = sqrt(N B) brings the width back. Labels are drawn from the model."""
+    """By about sqrt(B/N); ess = sqrt(N B), as advised, restores the width. Labels are drawn from the model."""
     m, _ = diagonal_von
     coin = torch.rand(N, dtype=torch.float64, generator=generator())
     glm = GLM(Bernoulli(), patients.features, (coin < (patients.features @ m).sigmoid()).double())

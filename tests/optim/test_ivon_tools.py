@@ -1,4 +1,4 @@
-"""IVON beside torch's other tools: GradScaler, accumulation over batches, BatchNorm and others."""
+"""IVON with torch's other tools: GradScaler, accumulation over batches, BatchNorm and others."""
 
 import math
 
@@ -72,7 +72,7 @@ def test_gradient_clipping_after_the_context_reaches_the_step(executor, samples)
 
 @executors
 def test_half_precision_gradients_are_unscaled_in_float32(executor):
-    """A gradient of 1e-7 is below half of float16's resolution there; scaled by 2^16 it is exact enough."""
+    """float16 represents a gradient of 1e-7 badly; scaled by 2^16 it is exact enough."""
     p = torch.nn.Parameter(torch.ones(50, dtype=torch.float16))
     optimizer = IVON([p], lr=0.1, ess=10.0, beta1=0.0, **EXECUTORS[executor])
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
@@ -188,7 +188,7 @@ def test_batch_norm_statistics_untouched_by_predictive_sampling(executor):
     assert int(model[1].num_batches_tracked) == 2
 
 
-# ---------------------------------------------------------------------------------------------- beside other tools
+# ---------------------------------------------------------------------------------------------- other tools
 @executors
 def test_schedulers_and_tensor_learning_rates(executor):
     """A scheduler changes the step; a learning rate held in a tensor is read at each step."""
@@ -212,7 +212,7 @@ def test_schedulers_and_tensor_learning_rates(executor):
 
 
 def test_one_cycle_scheduler_writes_beta1():
-    """OneCycleLR looks for 'momentum' or 'betas'; told not to cycle them it works."""
+    """OneCycleLR looks for 'momentum' or 'betas'; with cycle_momentum=False it works."""
     model = mlp()
     optimizer = IVON(model.parameters(), lr=0.1, ess=30.0)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.2, total_steps=5, cycle_momentum=False)

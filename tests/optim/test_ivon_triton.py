@@ -1,4 +1,4 @@
-"""The kernel for GPUs: interpreted on a CPU, compiled for a GPU without one, and run where there is one."""
+"""The kernel for GPUs: interpreted on a CPU, compiled without a GPU, and run on a GPU if there is one."""
 
 import os
 import re
@@ -34,7 +34,7 @@ def test_the_kernel_follows_alg_1(interpreted):
 
 
 # ------------------------------------------------------------------------------- compiled, without a GPU
-# constants of the kernel, and how many tensors a tile reads and writes: no sample where no statistic is made of it
+# The kernel's constants, and how many tensors a tile reads and writes; a sample is read only for its statistic.
 VARIANTS = {
     "draw": ({"MODE": 0}, 2, 2),
     "exchange": ({"MODE": 1}, 2, 2),
@@ -50,7 +50,7 @@ variants = pytest.mark.parametrize("variant", VARIANTS)
 
 @cache
 def compiled(variant):
-    """The kernel for an H100: assembly and machine code, as at a launch with tables that begin at multiples of 16."""
+    """Compile the kernel for an H100, as for a launch with tables at multiples of 16: assembly and machine code."""
     compiler = pytest.importorskip("triton.compiler", reason="this Triton compiles otherwise")
     backends = pytest.importorskip("triton.backends.compiler", reason="this Triton compiles otherwise")
     from vlls.optim.ivon._cuda import LANES

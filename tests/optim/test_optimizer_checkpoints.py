@@ -58,7 +58,7 @@ def test_a_fresh_optimizer_gives_its_state_and_is_as_it_was(name):
     untouched, other = made(name)
     for each, its in ((model, optimizer), (untouched, other)):
         MAKERS[name][1](each, its)
-    assert torch.equal(weights(model), weights(untouched))  # and trains as one that nobody looked at
+    assert torch.equal(weights(model), weights(untouched))  # it trains as if it had not been saved
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -108,7 +108,7 @@ def test_set_alone_on_a_fresh_optimizer(name):
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_step_of_learning_rate_zero_is_no_way_around_the_checks(name):
-    """Without gradients, or with any that is not zero, a step that has nothing to learn from is refused as ever."""
+    """A step with neither sample nor closure is refused as usual, without gradients and with a nonzero one."""
     model, optimizer = made(name)
     optimizer.param_groups[0]["lr"] = 0.0
     with pytest.raises(RuntimeError, match=r"no sample|without a closure"):
@@ -120,7 +120,7 @@ def test_a_step_of_learning_rate_zero_is_no_way_around_the_checks(name):
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_hooks_on_load_are_heard(name):
-    """What a pre-hook returns is loaded; what a post-hook changes stays; hooks that were registered stay registered."""
+    """A pre-hook's return value is loaded, a post-hook's changes remain, and registered hooks stay registered."""
     model, optimizer = made(name)
     MAKERS[name][1](model, optimizer)
     saved = optimizer.state_dict()
@@ -160,7 +160,7 @@ def test_a_pre_hook_may_mend_what_would_be_refused():
 
 
 def test_hyperparameters_of_numpy_are_read_back(tmp_path):
-    """torch.load takes no NumPy number, so that a state with one would be lost."""
+    """torch.load refuses NumPy numbers, so that a state with one would be lost."""
     first, second = mlp().parameters(), mlp().parameters()
     groups = [{"params": first}, {"params": second, "weight_decay": np.float64(0.01), "debias": np.bool_(False)}]
     optimizer = IVON(groups, lr=np.logspace(-2, 0, 3)[1], ess=np.int64(30), beta2=np.float32(0.5))
@@ -179,7 +179,7 @@ def test_state_dict_of_another_type():
 
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_a_generator_in_the_state_of_the_first_parameter_does_not_disturb(executor):
-    """It is there after state_dict(), for tools that keep nothing else, and goes when another state is loaded."""
+    """state_dict() puts it there, for tools that save only the state; an optimizer without a generator drops it."""
     model = mlp()
     optimizer = ivon(model, **EXECUTORS[executor])
     saved = optimizer.state_dict()
@@ -197,7 +197,7 @@ NAMES = ("ess", "hess_init", "beta1", "beta2", "weight_decay", "hess_approx", "c
 
 @pytest.mark.parametrize("kept", [False, True])
 def test_a_state_of_an_older_version_goes_on_bit_for_bit(kept):
-    """Three groups, of which the last is in bfloat16; the float64 ones follow the reference at the same noise."""
+    """The last of three groups is in bfloat16; the float64 groups follow the reference at the same noise."""
     saved = torch.load(Path(__file__).parent / "data" / "ivon_state.pt", weights_only=True)
     params = [torch.nn.Parameter(p.clone()) for p in saved["params"]]
     groups = [{"params": params[:2]}, {"params": params[2:3]}, {"params": params[3:]}]

@@ -49,7 +49,7 @@ def test_it_is_the_prediction_of_the_posterior_with_so_many_times_the_standard_d
 
 @posteriors
 def test_of_a_linear_model_it_is_an_integral_over_the_logit(make):
-    """The logit is N(m, (s sigma)^2): Gauss-Hermite quadrature gives the mean of its sigmoid, draws agree with it."""
+    """The logit is N(m, (s sigma)^2): draws agree with the mean of its sigmoid by Gauss-Hermite quadrature."""
     model, x, draws = linear(1), torch.randn(12, 4, dtype=torch.float64), 4000
     rows = torch.cat([x, torch.ones(12, 1, dtype=torch.float64)], 1)  # weights, then the bias
     if make is diagonal:
@@ -68,7 +68,7 @@ def test_of_a_linear_model_it_is_an_integral_over_the_logit(make):
 
 @executors
 def test_draws_of_an_optimizer_agree_with_its_posterior_s(executor):
-    """By its own generator; weights, samples that wait, and the mode of the model are as they were."""
+    """The draws use its generator; weights, the sample in use, and the model's mode stay unchanged."""
     (model, data), draws = (mlp(), batch()), 300
     optimizer = ivon(model, generator=seeded(3), **EXECUTORS[executor])
     train_step(model, optimizer, data)

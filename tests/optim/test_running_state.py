@@ -1,4 +1,4 @@
-"""What a model keeps in buffers stays as the passes at the mean left it: statistics, vectors, counters of its own."""
+"""A model's buffers stay as the passes at the mean left them: statistics, vectors, custom counters."""
 
 import threading
 
@@ -11,7 +11,7 @@ from vlls.optim._running import nothing_listens
 
 
 class Counter(nn.Module):
-    """Counts its passes in place, keeps the last mean in a buffer assigned anew, and a table that grows."""
+    """Count passes in place; keep the last mean in a buffer that each pass replaces, and a table that grows."""
 
     def __init__(self):
         super().__init__()
@@ -28,7 +28,7 @@ class Counter(nn.Module):
 
 
 class Standardized(nn.Module):
-    """Batch normalisation by hand, in evaluation mode too."""
+    """Batch normalisation by hand, with batch statistics in evaluation mode too."""
 
     def __init__(self, width):
         super().__init__()
@@ -61,7 +61,7 @@ parts = pytest.mark.parametrize("part", PARTS)
 def model_with(part):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 6), PARTS[part](), nn.Linear(6, 3))
-    if part == "SyncBatchNorm":  # on a CPU it takes running statistics as in evaluation mode
+    if part == "SyncBatchNorm":  # between processes its training mode needs a GPU
         model.eval()
     return model
 
@@ -94,7 +94,7 @@ def test_a_sample_that_does_not_train(part):
 @parts
 @pytest.mark.parametrize("how", ["closure", "by hand"])
 def test_second_pass_of_sam(part, how):
-    """Afterwards the buffers are those of the one pass at the weights before the step."""
+    """Afterwards the buffers are those of the first pass, at the weights before the step."""
     model, alone = model_with(part), model_with(part)
     optimizer = SAM(model.parameters(), torch.optim.SGD, lr=0.0, rho=0.5)
 
@@ -144,7 +144,7 @@ def test_another_model_in_the_block_goes_on():
 
 
 def test_another_threads_statistics_go_on():
-    """With and without parameters of its own, while this thread holds a sample."""
+    """Another model's statistics, with parameters or without, while this thread holds a sample."""
     model, others = model_with("BatchNorm"), [model_with("BatchNorm"), nn.BatchNorm1d(4, affine=False)]
     optimizer = IVON(model.parameters(), lr=0.1, ess=10.0)
     with optimizer.sampled_params(train=False):
@@ -158,7 +158,7 @@ def test_another_threads_statistics_go_on():
 
 
 def test_samples_of_other_threads_and_compilations_wait_for_each_other():
-    """torch would compile a hook that stays only as long as another thread samples."""
+    """Otherwise torch would compile a hook that exists only while another thread samples."""
     optimizers = [IVON(nn.Linear(2, 2).parameters(), lr=0.1, ess=10) for _ in range(2)]
     sampled, compiling, go_on, done = (threading.Event() for _ in range(4))
     order = []

@@ -1,4 +1,4 @@
-"""SAM: against its definition, the two calls and their order, BatchNorm."""
+"""SAM against its definition; the two calls and their order; BatchNorm."""
 
 import copy
 import math
@@ -15,7 +15,7 @@ from vlls.optim._sam import SAM
 
 # ---------------------------------------------------------------------- the definition
 def reference(base, adaptives, rhos, steps):
-    """Weights after SAM in float64, entry by entry as the definition says, SGD and AdamW written out."""
+    """Return the weights after SAM in float64, entry by entry by its definition, with SGD and AdamW written out."""
     model = network()
     inputs, targets = data()
     names = [name for name, _ in model.named_parameters()]
@@ -77,9 +77,9 @@ def test_each_group_has_its_rho_and_adaptive_under_one_norm(base, foreach):
 @pytest.mark.parametrize("adaptive", [False, True])
 @pytest.mark.parametrize("dtypes", [["float32"], ["bfloat16"], ["float64", "bfloat16", "float32", "bfloat16"]])
 def test_both_paths_agree_and_round_once(dtypes, adaptive):
-    """The moved parameter is the float64 one rounded to its dtype, give or take a unit in the last place.
+    """The moved parameter is the float64 result rounded to its dtype, within a unit in the last place.
 
-    A float64 parameter beside float32 ones shares a norm that was summed in float32.
+    A float64 parameter beside float32 ones shares their norm, which is summed in float32.
     """
     dtypes = [getattr(torch, name) for name in dtypes]
     start = [torch.randn(5, 3).to(dtype) for dtype in dtypes]
@@ -169,7 +169,7 @@ def test_two_calls_are_step_with_a_closure():
 
 @pytest.mark.parametrize("foreach", [False, True])
 def test_second_step_restores_the_bits_in_place(foreach):
-    """A subtraction would not: 1e-8 is lost in a perturbation of order one."""
+    """A subtraction would not: 1e-8 is lost beside a perturbation of order one."""
     image = nn.Parameter((1e-8 * torch.randn(2, 3, 4, 4)).to(memory_format=torch.channels_last))
     rest = nn.Parameter(torch.randn(7).bfloat16())
     optimizer = SAM([image, rest], torch.optim.SGD, rho=3.0, lr=0.0, foreach=foreach)
@@ -199,12 +199,12 @@ def test_step_returns_the_first_loss_and_enables_gradients():
     with torch.no_grad():
         assert optimizer.step(closure).item() == 12.5
     assert [point for point, _ in seen] == [[3.0, 4.0], pytest.approx([3.3, 4.4])]
-    assert seen[1][1] is None  # cleared between the two
+    assert seen[1][1] is None  # cleared between the two steps
     assert theta.tolist() == pytest.approx([3.0 - 0.33, 4.0 - 0.44])
 
 
 class Failed(BaseException):
-    """Not an Exception, as KeyboardInterrupt is not."""
+    """An error that is not an Exception, like KeyboardInterrupt."""
 
 
 @pytest.mark.parametrize("failing", [1, 2])
@@ -276,7 +276,7 @@ def test_the_base_optimizer_shares_groups_and_state():
     before = values(model)
     optimizer.step(closure_of(model, optimizer))
     assert same(values(model), before)
-    optimizer.state = type(optimizer.state)(dict)  # as some do to forget the momentum
+    optimizer.state = type(optimizer.state)(dict)  # some code does this to reset the momentum
     optimizer.step(closure_of(model, optimizer))
     assert len(optimizer.state) == 4
 

@@ -71,7 +71,7 @@ def test_reduced_buffers_of_adafactor_load():
 
 
 def test_a_dict_of_an_older_torch_loads():
-    """Flags that came later are filled in by the base optimizer itself."""
+    """The base optimizer adds the newer flags."""
     theta, optimizer = quadratic()
     state = optimizer.state_dict()
     for flag in ("nesterov", "maximize", "foreach", "differentiable", "fused"):
@@ -228,7 +228,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
     "devices", [["cpu"] * 6, pytest.param(["cpu"] * 2 + ["cuda"] * 4, marks=needs_gpu)], ids=["cpu", "two devices"]
 )
 def test_one_norm_over_dtypes_and_devices(devices, foreach, adaptive):
-    """Of tensors in three dtypes, on the CPU and on a GPU: the formula in float64, to the rounding of each dtype."""
+    """For tensors in three dtypes, on CPU and GPU: the formula in float64, up to the rounding of each dtype."""
     start = [torch.randn(5, 3).to(dtype) for dtype in (torch.float32, torch.bfloat16, torch.float64)] * 2
     grads = [torch.randn_like(p) for p in start]
     params = [nn.Parameter(p.to(device, copy=True)) for p, device in zip(start, devices, strict=True)]

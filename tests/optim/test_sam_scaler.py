@@ -25,7 +25,7 @@ def mlp():
 
 
 def train(scale=None, epochs=12, corrupt=None):
-    """Accuracy and scale after training; ``corrupt(step, half, model)`` may spoil the gradients."""
+    """Return accuracy and scale after training; ``corrupt(step, half, model)`` may change the gradients."""
     x, y, test_x, test_y = digits()
     model = mlp()
     optimizer = SAM(model.parameters(), torch.optim.SGD, rho=0.05, lr=0.1, momentum=0.9)
@@ -57,7 +57,7 @@ def test_a_scale_far_too_large_ends_where_float32_does(scale):
     scaled, found, model = train(scale)
     assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
     assert plain > 0.93
-    error = (2 * plain * (1 - plain) / 597) ** 0.5  # of the difference, of 597 test images
+    error = (2 * plain * (1 - plain) / 597) ** 0.5  # standard error of the difference, for 597 test images
     assert abs(scaled - plain) < 3 * error
     assert found < scale or scale == 2.0**16
 
@@ -90,7 +90,7 @@ def test_an_overflow_in_one_half_changes_nothing_but_the_scale(half, bad):
 
 
 def test_a_skipped_step_is_as_if_it_had_not_been():
-    """Also by a closure; the steps before and after are those of a run without it."""
+    """Also with a closure; all other steps are those of a run without the skipped one."""
 
     def run(bad_step):
         model = network()

@@ -1,4 +1,4 @@
-"""Several threads on one model: each finds the weights as one thread alone would, and leaves them so."""
+"""Several threads on one model: each sees and leaves the weights as a single thread would."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ LIMIT = 300  # seconds after which threads have hung
 
 
 def in_threads(calls, rounds):
-    """Every call in a thread of its own, ``rounds`` times; their results in order."""
+    """Make each call in its own thread, ``rounds`` times, and return the results in order."""
     start = threading.Barrier(len(calls))
 
     def run(call):
@@ -59,7 +59,7 @@ def test_predict_rank_examples_and_samples_at_once(executor):
 
 @executors
 def test_one_thread_trains_while_others_look(executor):
-    """The trained weights are those of training without anybody looking; each look finds a mean, not a sample."""
+    """Readers do not change the trained weights, and each reads a mean, not a sample."""
 
     def trained(looks):
         model, data = mlp(), batch()
@@ -98,7 +98,7 @@ def test_sam_keeps_others_waiting_until_its_second_step():
     optimizer.first_step()
     thread = threading.Thread(target=lambda: seen.append((optimizer.state_dict(), weights(model))))
     thread.start()
-    thread.join(0.2)  # it cannot end: whatever the machine does in the meantime, this holds
+    thread.join(0.2)  # it cannot end, so a slow machine does no harm
     assert thread.is_alive() and not torch.equal(weights(model), before)
     loss_of(model, data).backward()
     optimizer.second_step()

@@ -7,7 +7,7 @@ from vlls import IVON, SAM, predict
 
 
 class Wrapper:
-    """Reads of attributes go on to the optimizer, methods of its class are called with the wrapper."""
+    """Reads of attributes are passed to the optimizer; methods of its class are called with the wrapper."""
 
     def __init__(self, optimizer):
         self.optimizer = optimizer

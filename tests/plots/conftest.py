@@ -9,7 +9,7 @@ collect_ignore_glob = [] if find_spec("seaborn") else ["test_*.py"]
 
 @pytest.fixture(autouse=True)
 def _close_figures():
-    """A figure is not closed where drawing it raises an error."""
+    """Close the figures that an error in drawing leaves open."""
     yield
     import matplotlib.pyplot as plt
 

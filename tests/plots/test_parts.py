@@ -1,4 +1,4 @@
-"""How a figure is cut for narrow screens: every panel is in one part, with its labels, and no part is too wide."""
+"""Figures are cut for narrow screens: every panel is in one part, with its labels, and no part is too wide."""
 
 import json
 from io import BytesIO
@@ -23,7 +23,7 @@ def cut(rows, columns, **look):
 
 
 def own(part):
-    """The box of a part that holds its panels: labels that it shares stand before it."""
+    """Return the box of a part's panels; the boxes of shared labels come before it."""
     return part[-1][0]
 
 
@@ -38,12 +38,12 @@ def test_every_panel_is_whole_in_one_part_that_is_narrow(columns, shared):
         assert inside.count(True) == 1
     for part in figure.parts():
         wide = max(x + right - left for (left, _, right, _), x, _ in part)
-        assert columns == 2 or wide <= NARROW  # a panel may be wider
+        assert columns == 2 or wide <= NARROW  # a single panel may be wider
 
 
 def test_a_column_brings_what_it_has_in_common_with_the_first():
     assert [len(part) for part in cut(1, 2, sharey=True)[0].parts()] == [1, 3]  # the label, its ticks, the panel
-    assert [len(part) for part in cut(1, 2)[0].parts()] == [1, 2]  # the label alone
+    assert [len(part) for part in cut(1, 2)[0].parts()] == [1, 2]  # the label and the panel
     figure, axes = cut(1, 2)
     axes[0, 1].set_ylabel("its own")
     assert [len(part) for part in figure.parts()] == [1, 1]
@@ -120,7 +120,7 @@ def test_the_parts_are_of_the_picture_as_it_is_saved_with_a_legend_that_is_wider
         return figure
 
     figure = plot_wide_legend()
-    for _ in range(2):  # the second time like the first
+    for _ in range(2):  # the second result equals the first
         with Image.open(BytesIO(figure._repr_mimebundle_()[0]["image/png"])) as picture:
             told = json.loads(picture.info["Parts"])
             assert picture.width > 2 * 4 * 120 and len(told["parts"]) == 5

@@ -1,4 +1,4 @@
-"""Bars of calibration and of memorised labels, read back from the axes."""
+"""Bars of the calibration error and of memorised labels, read back from the axes."""
 
 import numpy as np
 import pandas as pd
@@ -41,7 +41,7 @@ def test_calibration_of_label_smoothing_is_not_that_of_sgd():
 
 
 def test_runs_without_metrics_of_the_posterior_have_no_bars_for_it():
-    rows = table(sweep()).assign(posterior_ece=None, posterior_nll=None)  # of type object
+    rows = table(sweep()).assign(posterior_ece=None, posterior_nll=None)  # columns of type object
     error, likelihood = (bars(ax) for ax in calibration(rows).axes)
     assert error["IVON at the mean"] == pytest.approx([2.25])
     assert np.isnan([shown["IVON averaged over the posterior"] for shown in (error, likelihood)]).all()

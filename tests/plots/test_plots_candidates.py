@@ -1,4 +1,4 @@
-"""Candidates side by side, after the last epoch and the best; what is missing, and tables of something else."""
+"""Candidates side by side, after the last and the best epoch; missing runs, and tables of other experiments."""
 
 import math
 from pathlib import Path
@@ -25,7 +25,7 @@ ROWS = table(
 
 
 def marks(ax):
-    """The marks of an axis: (accuracy, line, filled, colour) of each point, without the legend's."""
+    """Return (accuracy, line, filled, colour) of each mark on an axis, without the legend's."""
     found = []
     for line in ax.lines:
         x, y = np.atleast_1d(line.get_xdata()), np.atleast_1d(line.get_ydata())
@@ -50,7 +50,7 @@ def test_every_candidate_has_its_last_and_best_epoch_in_every_panel():
     colours = {at: {mark[3][:3] for mark in marks(left) if mark[1] == at} for at in range(4)}
     for at, method in enumerate(("ivon", "sgd", "sgd", "ls")):
         assert colours[at] == {to_rgba(METHODS[method].colour)[:3]}
-    assert [mark[:3] for mark in marks(right)] == [(30.0, 1, True)]  # no epochs, and the run that diverged is told
+    assert [mark[:3] for mark in marks(right)] == [(30.0, 1, True)]  # no best epoch; the diverged run is counted below
     assert right.get_xlabel() == "test accuracy (%)\n1 run diverged" and left.get_xlabel() == "test accuracy (%)"
     assert legend(figure) == ["last epoch", "best epoch", "a seed, last epoch"]
     assert right.get_xlim()[1] - right.get_xlim()[0] >= 4

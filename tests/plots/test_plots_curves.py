@@ -18,7 +18,7 @@ def test_noise_levels_show_the_best_value_of_each_panel():
         x, y, bar = curve(ax, name)
         assert x == [0.2, 0.4] and y == pytest.approx(mean)
         assert bar == pytest.approx([std(0, 0.02), std(0.59, 0.60) if name == "LS" else std(0, 0.02)])
-    tops = [pytest.approx((0.2, 93 + std(0, 0.02))), pytest.approx((0.4, 63 + std(0, 0.02)))]  # of SAM's bars
+    tops = [pytest.approx((0.2, 93 + std(0, 0.02))), pytest.approx((0.4, 63 + std(0, 0.02)))]  # the tops of SAM's bars
     assert [(text.get_text(), text.xy) for text in ax.texts] == [
         *zip(["ρ = 0.05", "ρ = 0.05"], tops, strict=True),
         *zip(["α = 0.3", "α = 0.9"], tops, strict=True),

@@ -1,4 +1,4 @@
-"""The frame of all figures of runs: the runs they draw, bad tables, panels, the footnote."""
+"""The common parts of all figures of runs: the runs that they draw, bad tables, panels, the footnote."""
 
 import io
 import json
@@ -70,7 +70,7 @@ def test_a_missing_column_that_one_figure_needs_is_named(plot, column):
     rows = table(sweep()).drop(columns=column)
     with pytest.raises(ValueError, match=rf"lacks the columns {column};"):
         plot(rows)
-    sensitivity(rows)  # the others do not need it
+    sensitivity(rows)  # other figures do not need it
 
 
 @pytest.mark.parametrize(("column", "other"), [("protocol", "smoke"), ("experiment", "fig7")])
@@ -138,7 +138,7 @@ def test_runs_to_choose_values_and_runs_that_diverged_are_left_out_and_the_latte
         assert curve(before, name)[1:] == curve(after, name)[1:] and texts(before) == texts(after)
         assert "diverged" not in before.get_xlabel()
     assert "diverged" not in more.axes[0].get_xlabel() and more.axes[1].get_xlabel().endswith("\n2 runs diverged")
-    assert more.axes[1].get_xticklabels()[-1].get_text() == "0.7"  # nothing stands over it, which shows what happened
+    assert more.axes[1].get_xticklabels()[-1].get_text() == "0.7"  # the empty place shows that its runs diverged
     one = sensitivity(table(sweep(), extra[:3]))
     assert one.axes[1].get_xlabel().endswith("\n1 run diverged")
 
@@ -149,7 +149,7 @@ def test_any_part_of_a_sweep_is_drawn_without_a_warning(figure, kept):
     rows = [*sweep(A), *sweep(B, -0.3), *seeds("ivon_fixed", 0.8, 0.7, posterior_std=0.01, value=0.9)]
     of_kept = table(rows)[lambda t: t["method"].isin(kept)]
     with warnings.catch_warnings():
-        for category in (UserWarning, RuntimeWarning, FutureWarning):  # matplotlib's, numpy's and pandas's
+        for category in (UserWarning, RuntimeWarning, FutureWarning):  # of matplotlib, numpy and pandas
             warnings.simplefilter("error", category)
         for part in (of_kept, of_kept.assign(status="diverged", test_accuracy=None)):
             FIGURES[figure](part).canvas.draw()
@@ -164,7 +164,7 @@ def test_the_footnote_tells_how_wide_the_posterior_was_and_how_much_of_it_was_le
     ends = dict.fromkeys(f"{100 * value:.2g}" for value in (ivon["learned_share"].min(), ivon["learned_share"].max()))
     assert f"IVON's σ: {start} at the start," in " ".join(text.split())
     assert f"learned share {' to '.join(ends)} %" in " ".join(text.split())
-    assert start == f"{(50_000 * 0.901) ** -0.5:.2g}"  # the paper's
+    assert start == f"{(50_000 * 0.901) ** -0.5:.2g}"  # with the paper's number of images
     assert "σ" not in plot_experiment("fig5", rows.drop(columns="std_50")).get_supxlabel()
 
 

@@ -1,4 +1,4 @@
-"""Accuracies over hyperparameters (Figures 5, 8 and 9): what is drawn is read back and compared with means by hand."""
+"""Accuracies over hyperparameters (Figures 5, 8 and 9), read back from the axes and compared with means by hand."""
 
 import numpy as np
 import pytest

@@ -12,7 +12,7 @@ from vlls.plots._smoothed_labels import smoothed_labels
 
 
 def pairs(method, matrix, *, value=math.nan, panel=A, seed=0, **fields):
-    """A row for each entry of a matrix of smoothed labels."""
+    """Return a table with a row for each entry of a matrix of smoothed labels."""
     place = {"experiment": "fig4", "protocol": "paper", "panel": panel, "method": method, "value": value, "seed": seed}
     return [
         {**place, "label": f"c{i}", "other": f"c{j}", "smoothed": float(entry), **fields}

@@ -1,4 +1,4 @@
-"""GCE, SCE, ELR and negative label smoothing: sympy, plain loops from their papers, and the fast path."""
+"""GCE, SCE, ELR and negative label smoothing against sympy and plain loops from their papers, and the fast path."""
 
 import copy
 import math
@@ -19,7 +19,7 @@ from vlls.smoothing import (
     smooth_labels,
 )
 
-A = -3.0  # log 0 of SCE
+A = -3.0  # SCE's log 0
 
 
 # ------------------------------------------------------------------ the papers' losses: lists and math, no torch
@@ -29,14 +29,14 @@ def plain_gce(row, label, q):
 
 
 def plain_sce(row, label, alpha, beta, log_zero):
-    """Wang et al. (2019): alpha times CE plus beta times reverse CE, in which log 0 is a number."""
+    """Wang et al. (2019): alpha times CE plus beta times reverse CE, with a finite log 0."""
     logs = [max(math.log(y), log_zero) if y > 0 else log_zero for y in label]
     reverse = -sum(p * log for p, log in zip(plain_softmax(row), logs, strict=True))
     return alpha * plain_cross_entropy(label, row) + beta * reverse
 
 
 class PlainELR:
-    """Liu et al. (2020), example by example: the target moves first, then the loss is taken with it."""
+    """Liu et al. (2020), example by example: the target is updated first, then used in the loss."""
 
     def __init__(self, n, k, lam, beta):
         self.lam, self.beta, self.targets = lam, beta, [[0.0] * k for _ in range(n)]
@@ -86,7 +86,7 @@ def test_loss_and_gradient_are_the_paper_s(name, soft):
 # ------------------------------------------------------------------ the closed forms of the noise, in sympy
 @pytest.fixture(scope="module")
 def symbols():
-    """Logits, their softmax, and a one-hot label of the first of three classes."""
+    """Return logits, their softmax, and a one-hot label of the first of three classes."""
     logits = sp.Matrix(sp.symbols("f_1:4", real=True))
     exps = logits.applyfunc(sp.exp)
     return logits, exps / sum(exps), sp.Matrix([1, 0, 0])
@@ -115,7 +115,7 @@ def test_noise_of_sce_in_sympy(symbols):
     noise = (1 - (alpha - beta * log_zero * p[0])) * (p - y)
     loss = -alpha * sp.log(p[0]) - beta * log_zero * (p[1] + p[2])
     assert is_zero(gradient(loss, logits) - (p - (y + noise)))
-    logs = sp.Matrix(sp.symbols("l_1:4", real=True))  # a label of probabilities
+    logs = sp.Matrix(sp.symbols("l_1:4", real=True))  # below, a label whose entries sum to one
     label = sp.Matrix([*sp.symbols("y_1:3", real=True), 0])
     label[2] = 1 - label[0] - label[1]
     noise = (1 - alpha) * (p - label) + beta * p.multiply_elementwise(logs - sp.ones(3, 1) * p.dot(logs))
@@ -172,7 +172,7 @@ def test_extreme_logits_have_finite_losses_and_right_gradients(dtype, size):
     logits = torch.tensor([[size, 0, -size], [-size, 0, size], [0, size, size], [-size, -size, -size]]).to(dtype)
     labels, index = torch.tensor([0, 0, 0, 2]), torch.arange(4)
     elr = EarlyLearningRegularization(4, 3, decay=0.5)
-    for _ in range(12):  # a mean within 1e-3 of the prediction
+    for _ in range(12):  # until the mean is within 1e-3 of the prediction
         elr(logits, labels, index)
     for criterion in (GeneralizedCrossEntropy(), SymmetricCrossEntropy(), LabelSmoothingLoss(-0.8), elr.eval()):
         criterion.reduction = "sum"
@@ -199,9 +199,9 @@ def test_a_masked_class_is_left_out_by_gce():
     assert torch.autograd.grad(loss, logits)[0].isfinite().all()
 
 
-# ------------------------------------------------------------------ what ELR remembers
+# ------------------------------------------------------------------ ELR's memory
 def visits(epochs, n=30, size=10):
-    """Batches of logits and classes with their indices, every example once an epoch, in another order each."""
+    """Yield batches of logits and classes with their indices, each epoch with every example in another order."""
     for epoch in range(epochs):
         order = torch.randperm(n, generator=torch.Generator().manual_seed(epoch))
         for step, index in enumerate(order.split(size)):
@@ -215,7 +215,7 @@ def test_elr_follows_liu_et_al_over_three_epochs(told):
     before = 0
     for epoch, logits, labels, index in visits(3):
         if told and epoch > before:
-            ours.next_epoch()  # one process need not say so
+            ours.next_epoch()  # optional in a single process
             before = epoch
         noise = ours.label_noise(logits, labels, index)
         loss = ours(logits, labels, index)
@@ -277,7 +277,7 @@ def test_a_replica_of_elr_is_refused_in_training():
 def test_elr_does_not_push_beyond_its_bound():
     criterion, index = EarlyLearningRegularization(1, 2), torch.tensor([0])
     certain, label = torch.tensor([[40.0, 0.0]], requires_grad=True), torch.tensor([1])
-    for _ in range(60):  # the mean becomes the one-hot prediction
+    for _ in range(60):  # until the mean is the one-hot prediction
         loss = criterion(certain, label, index)
     assert float(loss.detach()) == pytest.approx(40 + 3 * math.log(1e-4), rel=1e-6)
     assert criterion.label_noise(certain, label, index).abs().max() == 0
@@ -335,7 +335,7 @@ class WithLoss(torch.nn.Module):
 
 
 def shares(epoch):
-    """Examples of each of two processes in an epoch, other ones each time, and not as many."""
+    """Return each process's examples in an epoch: others in every epoch, and different numbers."""
     return torch.randperm(30, generator=torch.Generator().manual_seed(epoch)).split([18, 12])
 
 

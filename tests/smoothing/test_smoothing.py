@@ -82,7 +82,7 @@ def test_label_smoothing_loss_is_torch_s(reduction, smoothing, soft):
 # ------------------------------------------------------------------ Chapter 1: gradient, optimum and penalty of Eq. 1
 @pytest.fixture(scope="module")
 def symbols():
-    """Logits, a label whose entries sum to one, the softmax and the rate, for three classes, in sympy."""
+    """Return sympy's logits, a label whose entries sum to one, the softmax and the rate, for three classes."""
     alpha, logits = sp.symbols("alpha", positive=True), sp.Matrix(sp.symbols("f_1:4", real=True))
     first, second = sp.symbols("y_1:3", real=True)
     exps = logits.applyfunc(sp.exp)
@@ -127,13 +127,13 @@ def test_gradient_of_label_smoothing(symbols):
 @pytest.mark.parametrize("rate", [0.01, 0.1, 0.5, 1.0])
 def test_best_logits_under_label_smoothing_are_finite(k, rate):
     alpha, size = sp.symbols("alpha K", positive=True)
-    odds = 1 + size * (1 - alpha) / alpha  # e to the gap
+    odds = 1 + size * (1 - alpha) / alpha  # exp of the gap
     assert sp.simplify(odds / (odds + size - 1) - (1 - alpha + alpha / size)) == 0
     assert sp.simplify(1 / (odds + size - 1) - alpha / size) == 0
 
     gap = math.log(1 + k * (1 - rate) / rate)
     logits, label = np.zeros(k), np.full(k, rate / k) + np.eye(k)[0] * (1 - rate)
-    for _ in range(50):  # Newton's method on the convex loss, from zero, with the constant direction filled in
+    for _ in range(50):  # Newton's method on the convex loss, from zero; ones((k, k)) / k makes the Hessian invertible
         p = np.exp(logits - logits.max())
         p /= p.sum()
         step = np.linalg.solve(np.diag(p) - np.outer(p, p) + np.ones((k, k)) / k, p - label)
@@ -270,7 +270,7 @@ def test_noise_keeps_labels_probabilities(name, n, scale, seed, dtype):
         torch.testing.assert_close(noise.sum(dim=1), torch.zeros(n, dtype=wide), rtol=0, atol=1e-6)
     if name in PROBABILITIES:
         assert torch.all(F.one_hot(labels, K) + noise >= -1e-6)
-        assert torch.all(noise.gather(1, labels.unsqueeze(1)) <= 1e-6)  # a label only ever loses
+        assert torch.all(noise.gather(1, labels.unsqueeze(1)) <= 1e-6)  # the noise never raises the label's entry
     if name == "acls":
         predicted = logits.argmax(dim=1, keepdim=True)
         assert torch.all(noise.gather(1, predicted) <= 0) and torch.all(noise.scatter(1, predicted, 0) >= 0)

@@ -1,4 +1,4 @@
-"""Losses with a memory keep it accurate when the module that holds them is cast."""
+"""Losses with a memory keep it accurate when their module is cast."""
 
 import pytest
 import torch

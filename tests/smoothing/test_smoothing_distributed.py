@@ -1,4 +1,4 @@
-"""Losses with a memory inside DistributedDataParallel, two gloo processes: the labels that one process would have."""
+"""Losses with a memory inside DistributedDataParallel: two gloo processes have the labels of a single process."""
 
 import copy
 from contextlib import nullcontext
@@ -15,7 +15,7 @@ from vlls import MeanPredictionSmoothing, OnlineLabelSmoothing
 
 K = 5
 KINDS = {"ols": OnlineLabelSmoothing, "mean prediction": MeanPredictionSmoothing}
-CASES = {  # what differs from a plain run of the wrapped module
+CASES = {  # differences from a plain run of the wrapped module
     "default": {},
     "no broadcast": {"broadcast_buffers": False},
     "accumulation": {"accumulate": 2},
@@ -35,7 +35,7 @@ class WithLoss(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.net, self.criterion = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, K)), kind(0.5, K)
-        self.net[1].eval()  # has buffers to broadcast, and predicts what it does in one process
+        self.net[1].eval()  # has buffers to broadcast, and the outputs of a single process
 
     def forward(self, x, y):
         return self.criterion(self.net(x), y)
@@ -48,7 +48,7 @@ def data():
 
 
 def batches(epoch, rank, uneven):
-    """Rank 1 sees fewer examples a batch, and where ``uneven`` fewer batches as well."""
+    """Return a rank's batches: rank 1 has smaller ones, and with ``uneven`` fewer."""
     x, y = data()
     sizes = [10, 10, 10, 10] if rank == 0 else [7, 3, 8, 2][: 2 if uneven else 4]
     rows = torch.arange(sum(sizes)).split(sizes)
@@ -56,7 +56,7 @@ def batches(epoch, rank, uneven):
 
 
 def next_labels(kind, *, uneven=False, accumulate=1, compile=None, resume=False, **ddp):
-    """The labels in use after each of two epochs, and the loss with the last."""
+    """Return the labels in use after each of two epochs, and the loss with the last ones."""
     rank = dist.get_rank()
 
     def made():
@@ -85,7 +85,7 @@ def current(criterion):
 
 
 def alone(kind, uneven=False, **_):
-    """One process that sees the batches of both."""
+    """Train a single process on the batches of both."""
     module = WithLoss(KINDS[kind])
     labels = []
     for epoch in range(2):
@@ -103,7 +103,7 @@ def all_next_labels(rank):
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """What both processes found, from one start."""
+    """Return the results of both processes, started once."""
     return in_two_processes(tmp_path_factory.mktemp("ranks"), all_next_labels)
 
 
@@ -125,7 +125,7 @@ def test_statistics_are_saved_and_moved_but_are_no_buffers(kind):
     module(torch.randn(8, 4), torch.randint(K, (8,)))
     label = "soft_labels" if kind == "ols" else "mean_prediction"
     saved = {key.removeprefix("criterion."): value for key, value in module.state_dict().items() if "crit" in key}
-    assert list(saved) == [label, "_prob_sum", "_count"]  # as ever: saved states go on loading
+    assert list(saved) == [label, "_prob_sum", "_count"]  # unchanged, so that old states load
     assert [name for name, _ in module.criterion.named_buffers()] == [label]
     converted = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(module))
     for other in (copy.deepcopy(module), converted, WithLoss(KINDS[kind])):
@@ -142,7 +142,7 @@ def test_statistics_are_saved_and_moved_but_are_no_buffers(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_replica_of_data_parallel_is_refused_in_training(kind):
-    replica = KINDS[kind](0.5, K)._replicate_for_data_parallel()  # its statistics would be thrown away
+    replica = KINDS[kind](0.5, K)._replicate_for_data_parallel()  # the replica's statistics would be lost
     batch = torch.randn(8, K), torch.randint(K, (8,))
     with pytest.raises(RuntimeError, match="throws away the statistics.*use DistributedDataParallel"):
         replica(*batch)

@@ -37,7 +37,7 @@ def test_online_label_smoothing_follows_zhang_et_al_over_three_epochs(dtype):
         for step in range(4):
             logits, labels = batch(10 * epoch + step, n=17, dtype=dtype)
             if epoch == 1:
-                logits[:, 2] -= 60  # nobody recognises class 2 in the second epoch
+                logits[:, 2] -= 60  # class 2 has no correct example in the second epoch
             loss = ours(logits, labels)
             expected = plain.loss(logits.tolist(), labels.tolist())
             assert loss.dtype == dtype
@@ -47,7 +47,7 @@ def test_online_label_smoothing_follows_zhang_et_al_over_three_epochs(dtype):
         ours.next_epoch()
         plain.next_epoch()
         np.testing.assert_allclose(ours.soft_labels, plain.soft, rtol=0, atol=1e-6)
-    assert right > 50 and wrong > 50 and plain.kept == {2}  # the run met every case
+    assert right > 50 and wrong > 50 and plain.kept == {2}  # all cases occurred
 
 
 def test_soft_labels_are_the_mean_of_the_correct_predictions():
@@ -110,7 +110,7 @@ def test_mean_prediction_follows_equations_3_to_5():
         criterion.next_epoch()
         mean = [sum(p[j] for p in predictions) / len(predictions) for j in range(K)]
         np.testing.assert_allclose(criterion.mean_prediction, mean, rtol=0, atol=1e-14)
-    assert max(mean) - min(mean) > 0.02  # it has left the uniform start
+    assert max(mean) - min(mean) > 0.02  # the mean has left its uniform start
 
 
 @pytest.mark.parametrize("given_prior", ["uniform", "shared", "per example"])
@@ -133,7 +133,7 @@ def test_entropy_rate_at_its_ends_and_in_between():
 def test_entropy_rate_stays_in_its_range_despite_rounding():
     nearly_uniform = 1e-4 * torch.randn(2000, 10, generator=torch.Generator().manual_seed(0))
     p = nearly_uniform.softmax(dim=1)
-    assert (1 + (p * p.log()).sum(dim=1) / math.log(10)).min() < 0  # what rounding alone would give
+    assert (1 + (p * p.log()).sum(dim=1) / math.log(10)).min() < 0  # the formula, only rounded, would be negative
     rate = entropy_rate(nearly_uniform)
     assert rate.min() >= 0 and rate.max() < 1e-6
 

@@ -1,4 +1,4 @@
-"""Weight averaging: the average of a run's weights, its metrics, and that the training does not notice it."""
+"""Weight averaging: the average of a run's weights, its metrics, and that it does not change the training."""
 
 import copy
 import dataclasses
@@ -20,7 +20,7 @@ SMALL_RESNET = {"model": "resnet18", "train_size": 100, "epochs": 1, "eval_sampl
 
 
 def states_of(trainer, steps):
-    """The network's state after each step."""
+    """Take steps and return the network's state after each."""
     states = []
     for step in range(steps):
         if step % trainer.steps_per_epoch == 0:
@@ -33,7 +33,7 @@ def states_of(trainer, steps):
 
 
 def plain_average(states, decay):
-    """The exponential average of the states after each step, in float64, begun at the first."""
+    """Return the exponential average of the states in float64, which begins at the first."""
     average = {name: value.double() for name, value in states[0].items()}
     for state in states[1:]:
         for name, value in state.items():

@@ -1,4 +1,4 @@
-"""Keys of runs: what they are hashes of, and that no new field and no new method changes them."""
+"""Keys of runs: the values that they hash, and that no new field and no new method changes them."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ def test_known_keys(key):
     assert config.key == key and config.resolved().key == key and config.name.endswith(f"-{key}")
 
 
-# ------------------------------------------------------------------ what may be added
+# ------------------------------------------------------------------ new fields and methods
 def test_every_field_says_under_which_value_runs_went_without_it():
     """Give a new field of RunConfig a line of INTRODUCED in vlls/train/_keys.py; change none of the others."""
     assert set(keys.INTRODUCED) == {field.name for field in dataclasses.fields(RunConfig)}
@@ -38,7 +38,7 @@ def test_every_field_says_under_which_value_runs_went_without_it():
 
 @pytest.fixture
 def runs() -> list[ResolvedConfig]:
-    """Configs of this version: each method on each data set, those of all smoke sweeps, and the known ones."""
+    """Return configs of this version: each method on each data set, those of all smoke sweeps, and the known ones."""
     found = [cell.config for name in EXPERIMENTS for cell in cells(name, "smoke", seeds=1)]
     found += [RunConfig(**fields).resolved() for fields in KNOWN.values()]
     return found + [
@@ -50,9 +50,9 @@ def runs() -> list[ResolvedConfig]:
 
 @pytest.fixture
 def newer(monkeypatch):
-    """Return a function that makes a config of a newer version of one of this version.
+    """Return a function that converts a config of this version to a newer version with two new fields.
 
-    It has a field more that all methods read; and one that a new method reads, and LS, which had its value built in.
+    All methods read the first; a new method and LS, which had its value built in, read the second.
     """
     monkeypatch.setattr(keys, "INTRODUCED", {**keys.INTRODUCED, "colour": "red", "charm": 0.5})
     reads = {"charm": 0.5, "strangeness": 2.0}
@@ -95,7 +95,7 @@ def test_a_run_that_older_versions_could_not_make_is_not_taken_for_one_of_theirs
     assert "ema_accuracy" in run(averaged, tmp_path).final
 
 
-# ------------------------------------------------------------------ what counts
+# ------------------------------------------------------------------ fields that count
 def test_it_is_of_what_is_run_not_of_how_it_was_said():
     short = RunConfig(dataset="cifar10", method="sam")
     long = RunConfig(dataset="cifar10", method="sam", lr=0.05, rho=0.05, epochs=200, milestones=[0.5, 0.75])
@@ -152,7 +152,7 @@ def test_fields_that_an_older_version_had_not_take_their_defaults():
 
 # ------------------------------------------------------------------ runs that an older version named
 def aged(folder, config):
-    """Rename a run as the last version of the old keys would have named it; that had fewer fields."""
+    """Rename a run as the last version with the old keys would have named it; that version had fewer fields."""
     key = keys.older_key(config)
     written = {"key": key, "config": {name: config.to_dict()[name] for name in keys._FIRST}}
     older = folder.rename(folder.with_name(f"{folder.name[:-12]}{key}"))
@@ -168,7 +168,7 @@ def test_a_finished_run_under_its_older_name_is_not_trained_again(tmp_path):
     older = aged(first.folder, config)
     again = run(config, tmp_path)
     assert again.folder == older and again.model is None and list(tmp_path.iterdir()) == [older]
-    assert load_run(older).config == config  # its record and its checkpoint are of one run, whatever their keys
+    assert load_run(older).config == config  # record and checkpoint belong to the same run, though their keys differ
 
 
 def test_a_cut_run_under_its_older_name_goes_on(tmp_path):

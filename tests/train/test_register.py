@@ -1,4 +1,4 @@
-"""Methods from outside: they train, resume, load and travel to other processes as the paper's do."""
+"""Registered methods train, resume, load and are sent to other processes as the paper's methods are."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from vlls.train import METHODS, Interrupted, Method, RunConfig, hyperparameters,
 
 @pytest.fixture(autouse=True)
 def registered():
-    """Have both methods for the length of a test."""
+    """Register both methods for one test."""
     before = dict(METHODS)
     for method in (ANNEALED, SIGN):
         register(method)
@@ -132,7 +132,7 @@ def test_records_are_checked(method, message):
 
 
 def test_the_paper_s_records_pass_the_checks_of_others():
-    """What ``register`` refuses must not be in the table either."""
+    """``register`` accepts every method of the table."""
     table = {name: method for name, method in METHODS.items() if name not in ("annealed", "sign")}
     for name, method in table.items():
         del methods._METHODS[name]

@@ -1,4 +1,4 @@
-"""Losses made for wrong labels reach above plain SGD where 40 % of the labels are wrong."""
+"""Losses that are made for wrong labels beat plain SGD with 40 % wrong labels."""
 
 import pytest
 
@@ -9,7 +9,7 @@ RIVALS = ("gce", "sce", "elr")
 
 
 def accuracies(method):
-    """Test accuracies (%) of the last of twenty epochs, for each seed."""
+    """Return each seed's test accuracy (%) after the last of twenty epochs."""
     measured = {"epochs": 20, "eval_every": 20, "thorough_every": 20, "eval_samples": 0}
     errors = {"dataset": "digits", "corruption": "symmetric", "rate": 0.4}
     return [100 * run(RunConfig(method=method, seed=s, **errors, **measured)).final["test_accuracy"] for s in SEEDS]

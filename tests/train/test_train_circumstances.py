@@ -1,4 +1,4 @@
-"""A run that goes on elsewhere than it was begun: with the same executor, or its user is told, and so is its record."""
+"""A run that is resumed elsewhere keeps its executor, or notes the change to its user and in its record."""
 
 import json
 
@@ -43,7 +43,7 @@ def test_the_record_tells_the_executor(tmp_path, monkeypatch):
     kernel = run(config, tmp_path / "kernel")
     without_compiler(monkeypatch)
     plain = run(config, tmp_path / "plain")
-    assert plain.final != kernel.final and plain.config.key == kernel.config.key  # what the record must tell apart
+    assert plain.final != kernel.final and plain.config.key == kernel.config.key  # the record must distinguish these
     kernel, plain = (json.loads((r.folder / "record.json").read_text())["machine"] for r in (kernel, plain))
     assert kernel["executor"].startswith("cpu ivon-") and plain["executor"] == "single"
     assert kernel["changes"] == plain["changes"] == []
@@ -68,12 +68,12 @@ def test_a_run_that_was_begun_with_the_kernel_says_that_it_goes_on_without(tmp_p
     config, notes = tiny(method="ivon"), Notes()
     cut(config, tmp_path)
     without_compiler(monkeypatch)
-    with pytest.raises(Interrupted), pytest.warns(UserWarning, match="other circumstances"):  # StopAt's own
+    with pytest.raises(Interrupted), pytest.warns(UserWarning, match="other circumstances"):  # from the reporter StopAt
         run(config, tmp_path, resume=True, reporters=[notes, StopAt(13)])
     (line,) = notes.told
     assert "goes on under other circumstances (executor: cpu ivon-" in line and "now single)" in line
     assert "\n" not in line
-    result = run(config, tmp_path, resume=True, reporters=[notes])  # as before: nothing more to say
+    result = run(config, tmp_path, resume=True, reporters=[notes])  # no further change, no further note
     assert len(notes.told) == 1
     (change,) = result.machine["changes"]
     assert change["step"] == 8 and change["executor"][1] == "single"

@@ -1,4 +1,4 @@
-"""Steps through a compiled network: as without it up to rounding, and without it where torch cannot compile."""
+"""Steps through a compiled network: the same up to rounding, and eager if torch cannot compile."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def normalizing():
     return torch.nn.Sequential(*layers, torch.nn.Linear(216, 10))
 
 
-# ---------------------------------------------------------------------- where torch can
+# ---------------------------------------------------------------------- with a compiler
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -55,14 +55,14 @@ def test_a_compiled_run_is_the_run_up_to_rounding(tmp_path, options):
     compiled = run(config, tmp_path / "compiled", compile=True, reporters=[notes])
     assert notes.told == [] and compiled.machine["compiled"] and not plain.machine["compiled"]
     assert compiled.machine["compile_seconds"] > 0 and plain.machine["compile_seconds"] == 0
-    assert compiled.folder.name == plain.folder.name  # no part of the run's identity
+    assert compiled.folder.name == plain.folder.name  # not part of the run's key
     assert type(compiled.model) is type(plain.model)
     assert relative_difference(compiled.model, plain.model) < 1e-5
     for name, value in plain.final.items():
         assert compiled.final[name] == pytest.approx(value, abs=5e-3), name
     one, two = (torch.load(r.folder / "checkpoint.pt", weights_only=True) for r in (plain, compiled))
     assert one["model"].keys() == two["model"].keys()
-    if options["method"] == "ivon":  # the network is as any other
+    if options["method"] == "ivon":  # label noise works as for any network
         x = torch.randn(4, 1, 8, 8)
         a, b = (label_noise_moments(r.model, r.posterior, x).magnitude for r in (plain, compiled))
         torch.testing.assert_close(a, b, rtol=1e-3, atol=0)
@@ -82,7 +82,7 @@ def test_a_compiled_run_goes_on_bit_for_bit_and_says_if_it_cannot(tmp_path):
     with pytest.warns(UserWarning, match=r"other circumstances \(compiled: True, now False\)"):
         plain = run(config, tmp_path / "plain", resume=True)
     assert plain.machine["changes"] == [{"step": 8, "compiled": [True, False]}]
-    assert plain.machine["compile_seconds"] > 0  # of the first part
+    assert plain.machine["compile_seconds"] > 0  # from the first part
 
 
 @needs_compiler
@@ -95,14 +95,14 @@ def test_running_statistics_are_those_of_the_steps(monkeypatch):
         trainer.batches.start(0, 0)
         for step in range(3):
             trainer.step(step)
-        assert int(trainer.model[1].num_batches_tracked) == 3  # of SAM's first passes alone
+        assert int(trainer.model[1].num_batches_tracked) == 3  # SAM's first passes only
         assert not any(name.startswith("_orig_mod") for name in trainer.state_dict()["model"])
         found.append(trainer.model)
     assert relative_difference(*found) < 1e-5
 
 
 def test_a_process_may_compile_any_number_of_networks(monkeypatch):
-    """torch compiles one code object, such as that of all Sequentials, eight times."""
+    """By default torch compiles a code object, such as the forward of all Sequentials, at most eight times."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     for compiled in (torch.compile, Compiled):
         for n in range(1, 12):
@@ -111,7 +111,7 @@ def test_a_process_may_compile_any_number_of_networks(monkeypatch):
     torch._dynamo.reset()
 
 
-# ---------------------------------------------------------------------- where it cannot
+# ---------------------------------------------------------------------- without a compiler
 def fails_at_once(function, **_):
     raise RuntimeError("torch.compile is not supported\nhere")
 
@@ -158,7 +158,7 @@ def test_the_trial_leaves_no_trace(monkeypatch):
 
 
 class Branching(torch.nn.Module):
-    """Its way depends on its input, which no one graph can hold."""
+    """A network with a branch that depends on its input, which a single graph cannot express."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Configs, their keys and presets, schedules: what a run is before it begins."""
+"""Configs, their keys and presets, and schedules."""
 
 import copy
 import dataclasses
@@ -17,7 +17,7 @@ from vlls.train._trainer import learning_rate
 from vlls.train.methods import make_optimizer
 
 # ------------------------------------------------------------------ the paper's numbers
-PAPER = [  # App. C.2 and Table 1, typed off the paper: data set, errors, rate, method, lr, weight decay, h_0
+PAPER = [  # App. C.2 and Table 1, copied from the paper: data set, errors, rate, method, lr, weight decay, h_0
     ("cifar10", "symmetric", 0.4, "ls", 0.05, 1e-3, None),
     ("cifar10", "pair_flip", 0.2, "sam", 0.05, 1e-3, None),
     ("cifar10", "class_dependent", 0.4, "ivon", 0.2, 1e-3, 0.9),
@@ -92,7 +92,7 @@ def test_many_images_unknown_ones_and_an_ess_of_ones_own_leave_h0_alone(tmp_path
 def test_clothing1m_is_a_resnet50_and_variational_gd_has_no_momentum():
     assert RunConfig(dataset="clothing1m").resolved().model == "resnet50"
     assert RunConfig(dataset="clothing1m").resolved().pretrained is True
-    assert RunConfig(dataset="clothing1m", model="cnn3").resolved().pretrained is False  # there are no weights for it
+    assert RunConfig(dataset="clothing1m", model="cnn3").resolved().pretrained is False  # it has no pretrained weights
     miniature = RunConfig(dataset="clothing1m_miniature").resolved()
     assert (miniature.model, miniature.pretrained, miniature.epochs) == ("cnn3", False, 20)
     assert miniature.hess_init == hyperparameters("digits", "ivon", train_size=1_400)["hess_init"]
@@ -142,7 +142,7 @@ def test_every_method_is_complete_on_every_data_set(dataset, method):
 def test_a_learned_posterior_has_other_defaults_and_the_paper_s_none(method):
     base = {"dataset": "mnist", "method": method, "train_size": 5_000, "epochs": 12}
     paper, learned = (RunConfig(**base, posterior=name) for name in ("paper", "learned"))
-    assert paper.key == RunConfig(**base).key != learned.key  # runs keep their keys
+    assert paper.key == RunConfig(**base).key != learned.key  # the default leaves keys unchanged
     before, now = paper.resolved(), learned.resolved()
     assert (now.ess, now.hess_init) == (5_000 * ESS_TO_LEARN, TO_LEARN["hess_init"])
     assert now.hess_clip == (TO_LEARN["hess_clip"] if "hess_clip" in METHODS[method].reads else None)
@@ -179,7 +179,7 @@ def test_options_of_the_hessian_reach_the_optimizer():
     config = RunConfig(hess_clip=3, hess_every=2).resolved()
     group = make_optimizer(config, torch.nn.Linear(3, 2), num_train=80).param_groups[0]
     assert (group["hess_clip"], group["hess_every"]) == (3.0, 2)
-    assert math.isclose(config.beta2 ** (28 * 40 // 2), math.exp(-2), rel_tol=1e-2)  # as much is left of h0
+    assert math.isclose(config.beta2 ** (28 * 40 // 2), math.exp(-2), rel_tol=1e-2)  # the remaining share of h0
     plain = make_optimizer(RunConfig().resolved(), torch.nn.Linear(3, 2), num_train=80).param_groups[0]
     assert (plain["hess_clip"], plain["hess_every"]) == (math.inf, 1)
 
@@ -229,7 +229,7 @@ def test_a_resolved_config_is_the_same_run():
         dataclasses.replace(resolved, lr=None)
 
 
-# ------------------------------------------------------------------ what is not allowed
+# ------------------------------------------------------------------ bad values
 @pytest.mark.parametrize(
     "values, message",
     [
@@ -238,7 +238,7 @@ def test_a_resolved_config_is_the_same_run():
         ({"model": "resnet43"}, "did you mean 'resnet34'"),
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
         ({"precision": "bf16"}, "precision='bf16' is unknown.*auto, float32, bfloat16"),
-        ({"corruption": "symmetric", "rate": 1.0}, r"rate=1.0 is outside \[0, 1\)"),  # the rest of it: test_corruption
+        ({"corruption": "symmetric", "rate": 1.0}, r"rate=1.0 is outside \[0, 1\)"),  # others: test_corruption
         ({"corruption": "class_dependent", "rate": 0.5, "rate_step": 0.06}, "rate_step of at most 0.05"),
         ({"corruption": "symmetric"}, "corruption='symmetric' needs rate > 0; pass the share"),
         ({"corruption": "pair_flip", "rate": 0}, "corruption='pair_flip' needs rate > 0; pass the share"),

@@ -20,7 +20,7 @@ ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def command(folder, config, program=("-m", "vlls.cli")):
-    """What a user types: torchrun, and an option for every field that is not at its default."""
+    """Return a user's command: torchrun, and an option for every field that is not at its default."""
     defaults = RunConfig().to_dict()
     given = {name: value for name, value in config.to_dict().items() if value != defaults[name]}
     options = []
@@ -57,7 +57,7 @@ dist.destroy_process_group()
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
-    """A folder with a run of IVON by two processes."""
+    """Return a folder with a run of IVON by two processes."""
     folder = tmp_path_factory.mktemp("together")
     finish(command(folder, WHOLE))
     return folder
@@ -65,7 +65,7 @@ def together(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory):
-    """A folder with runs of the other methods and a control of IVON, one after the other by the same two processes."""
+    """Return a folder with runs of the other methods and of an IVON control, all by the same two processes."""
     folder = tmp_path_factory.mktemp("others")
     (folder / "program.py").write_text(PROGRAM)
     configs = json.dumps([config.to_dict() for config in (*OTHERS.values(), tiny(**CONTROL))])
@@ -89,10 +89,10 @@ def test_two_ranks_are_one_process_with_two_samples(together, tmp_path):
     one = torch.load(alone.folder / "checkpoint.pt", weights_only=True)
     for i, slot in one["optimizer"]["state"].items():  # the learned variances too
         assert torch.allclose(state["optimizer"]["state"][i]["hess"], slot["hess"], rtol=1e-5, atol=1e-7)
-    single = run(tiny(method="ivon"))  # a sample, where there were two
+    single = run(tiny(method="ivon"))  # one sample instead of two
     assert relative_difference(single.model.state_dict(), alone.model.state_dict()) > 1e-3
     for ours, theirs in zip(record["epochs"], alone.epochs, strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-4, abs=3e-3)  # a prediction on the edge may tip over
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=3e-3)  # a borderline prediction may change
 
 
 @pytest.mark.parametrize("method", OTHERS)

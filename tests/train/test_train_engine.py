@@ -1,4 +1,4 @@
-"""The engine against plain loops, its measures against plain formulas, and what it does when things go wrong."""
+"""The engine against plain loops, its measures against plain formulas, and its errors."""
 
 import dataclasses
 import json
@@ -26,9 +26,9 @@ from vlls.train._trainer import Trainer
 CPU = torch.device("cpu")
 
 
-# ------------------------------------------------------------------ the step is what one would write
+# ------------------------------------------------------------------ steps against a plain loop
 def plain_loop(config, steps, make_optimizer, label_smoothing=0.0):
-    """Train as in any tutorial, float32 and eager, on the batches that the engine sees."""
+    """Train as in a tutorial, in float32 and eager, on the engine's batches."""
     config = config.resolved()
     data = prepare(config)
     trainer = Trainer(config, data, CPU)  # for its initial weights, moments and order
@@ -87,7 +87,7 @@ def test_variational_methods_take_ivons_steps(method):
     plain = plain_loop(config, 6, make, label_smoothing=0.1 if method == "ivon_ls" else 0.0)
     assert relative_difference(engine.model, plain) < 1e-5
     moved = any(not torch.equal(s["hess"], torch.full_like(s["hess"], 0.5)) for s in engine.optimizer.state.values())
-    assert moved == learned  # the others hold their variance
+    assert moved == learned  # the other methods keep their variance
 
 
 def test_two_samples_see_a_half_of_the_batch_each():
@@ -99,7 +99,7 @@ def test_two_samples_see_a_half_of_the_batch_each():
     )
     trainer.step(0)
     assert [n for n, _ in seen] == [10, 10]
-    assert not torch.equal(seen[0][1], seen[1][1])  # at weights of their own
+    assert not torch.equal(seen[0][1], seen[1][1])  # each half has its own weights
 
 
 def test_sam_counts_a_batch_once_and_sees_it_twice():
@@ -242,7 +242,7 @@ def test_certain_mistakes_cost_much_and_not_infinity():
 
 
 def calibration_error(p, y):
-    """Of confidences in fifteen bins, [0, 1/15) to [14/15, 1], in plain Python."""
+    """Return the calibration error with fifteen bins, [0, 1/15) to [14/15, 1], in plain Python."""
     bins = [[] for _ in range(15)]
     for row, label in zip(p.tolist(), y.tolist(), strict=True):
         confidence = max(row)
@@ -254,9 +254,9 @@ def test_a_confidence_of_one_is_in_the_last_bin():
     p = torch.tensor([[1.0, 0.0]] * 10 + [[0.95, 0.05]] * 10)
     y = torch.tensor([0] * 5 + [1] * 5 + [0] * 5 + [1] * 5)
     assert classification_metrics(p, y)["ece"] == pytest.approx(0.475, abs=1e-6)
-    p = torch.tensor([[1.0, 0.0]] * 20 + [[0.95, 0.05]] * 20)  # too bold at 1, too shy at 0.95
+    p = torch.tensor([[1.0, 0.0]] * 20 + [[0.95, 0.05]] * 20)  # overconfident at 1, underconfident at 0.95
     y = torch.tensor([0] * 18 + [1] * 2 + [0] * 20)
-    assert calibration_error(p, y) == pytest.approx(0.025)  # with a bin of its own, 1 would make it 0.075
+    assert calibration_error(p, y) == pytest.approx(0.025)  # with a separate bin for 1 it would be 0.075
     assert classification_metrics(p, y)["ece"] == pytest.approx(0.025, abs=1e-6)
 
 
@@ -266,7 +266,7 @@ def test_confidences_that_saturate_and_those_on_the_edges_of_bins():
     p, y = logits.softmax(1), torch.randint(0, 4, (500,), generator=generator)
     assert int((p == 1).sum()) > 100
     assert classification_metrics(p, y)["ece"] == pytest.approx(calibration_error(p, y), abs=1e-5)
-    p[p[:, 0] == 1, 0] = 1 + 1e-6  # averages that were rounded up are no logits
+    p[p[:, 0] == 1, 0] = 1 + 1e-6  # an average that was rounded up to more than 1 is not taken for a logit
     assert p.max() > 1
     assert classification_metrics(p, y)["ece"] == pytest.approx(calibration_error(p.clamp(max=1), y), abs=1e-5)
     of_one = (
@@ -384,7 +384,7 @@ def test_running_accuracy_and_loss_are_those_of_the_epochs_images():
         def epoch(self, metrics):
             losses.append(metrics["train_loss"])
 
-    config = tiny(method="sgd", lr=0.0, epochs=2, batch_size=300)  # weights that stay: the loss is that of all images
+    config = tiny(method="sgd", lr=0.0, epochs=2, batch_size=300)  # fixed weights: the loss is of all images
     result = run(config, reporters=[Watch()])
     assert result.epochs[0]["train_loss"] == pytest.approx(result.epochs[1]["train_loss"], rel=1e-6)
     data = prepare(config.resolved())
@@ -420,7 +420,7 @@ def test_the_same_config_gives_the_same_run_and_leaves_global_random_numbers_alo
     assert other.final != first.final
 
 
-# ------------------------------------------------------------------ when it goes wrong
+# ------------------------------------------------------------------ errors
 @pytest.mark.parametrize("method", ["sgd", "ivon", "ols"])
 def test_a_loss_that_is_no_number_stops_the_run_with_a_record(tmp_path, method):
     result = run(tiny(method=method, lr=1e30, epochs=5, corruption="none", rate=0.0), tmp_path)
@@ -494,7 +494,7 @@ def test_unreadable_test_images_are_left_out_of_the_measures(tmp_path):
     )
     assert run(config).final["test_accuracy"] == 1.0
     for i in range(5):
-        (root / "test" / "cat" / f"{i}.png").write_bytes(b"")  # would be replaced by dogs
+        (root / "test" / "cat" / f"{i}.png").write_bytes(b"")  # unreadable: in training, dogs would replace them
     assert run(config).final["test_accuracy"] == 1.0
 
 
@@ -529,7 +529,7 @@ def test_the_setting_of_the_gpu_test_learns_with_bfloat16(method):
 @needs_gpu
 @pytest.mark.parametrize("method", ["sgd", "sam", "ls", "ivon"])
 def test_gpu_run_with_bfloat16_learns_and_resumes(tmp_path, method):
-    # without augmentation: of crops and flips of 8x8 pixels nothing learns much in so few epochs
+    # no augmentation: with crops and flips of 8x8 pixels, so few epochs teach little
     config = tiny(method=method, corruption="none", rate=0.0, train_size=None, epochs=6)
     with pytest.raises(vlls.train.Interrupted):
         run(config, tmp_path, device="cuda", reporters=[StopAt(40)])
@@ -549,7 +549,7 @@ def test_arrays_can_be_handed_over():
 
 
 def test_graph_takes_over_after_three_steps(monkeypatch):
-    """What surrounds the capture, with a stand-in that runs the step when it is replayed."""
+    """The code around the capture, with a stand-in whose replay runs the step."""
     config = tiny(method="ivon", augment=True).resolved()
     eager, graphed = (Trainer(config, prepare(config), CPU) for _ in range(2))
     events = []
@@ -564,7 +564,7 @@ def test_graph_takes_over_after_three_steps(monkeypatch):
 
     class Capture:
         def __init__(self, graph, stream, capture_error_mode):
-            graphed._take = lambda: events.append("captured")  # nothing is computed while capturing
+            graphed._take = lambda: events.append("captured")  # a capture computes nothing
 
         def __enter__(self):
             pass

@@ -1,6 +1,6 @@
-"""Real images: MNIST and CIFAR-10 where ``VLLS_DATA`` has them, through the same call that users make.
+"""Real images: MNIST and CIFAR-10 if ``VLLS_DATA`` has them, through the users' function.
 
-Five seeds of the comparison are in ``benchmarks/bench_label_errors.py`` and its record; here it is one, and shorter.
+``benchmarks/bench_label_errors.py`` and its record compare five seeds; here it is one seed, and a shorter run.
 """
 
 import json
@@ -36,7 +36,7 @@ def test_mnist_reaches_98_5_percent():
 
 @needs("mnist")
 def test_ivon_beats_sgd_where_labels_are_wrong():
-    """With the recorded comparison's first variance, which is larger than the paper's, on half of its images."""
+    """With the recorded comparison's initial variance, which is larger than the paper's, on half of its images."""
     config = {"dataset": "mnist", "corruption": "symmetric", "rate": 0.4, "train_size": 3000, "epochs": 16}
     ivon, sgd = (
         run(RunConfig(method=m, hess_init=h0, eval_every=16, thorough_every=16, eval_samples=0, **config)).final

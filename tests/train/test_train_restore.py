@@ -1,4 +1,4 @@
-"""A run that was kept comes back as it was: weights, posterior, images, and clear errors where it cannot."""
+"""A saved run is restored exactly: weights, posterior, images; otherwise the errors are clear."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ ROWS = np.arange(200)
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
-    """A run in memory, whose folder the tests copy before they change it."""
+    """Return a finished run, whose folder the tests copy before they change it."""
     return run(tiny(method="ivon", epochs=1, train_size=200, validation_size=50), tmp_path_factory.mktemp("runs"))
 
 
@@ -41,7 +41,7 @@ def change(path, **entries):
         path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
 
 
-# ------------------------------------------------------------------ what comes back
+# ------------------------------------------------------------------ restored runs
 @pytest.mark.parametrize(
     "changes",
     [
@@ -126,13 +126,13 @@ def test_a_run_that_was_cut(tmp_path):
     )
     assert loaded.config == config.resolved()
     assert loaded.posterior is not None
-    # one of a version that kept the config in the record only has none to go by
+    # a checkpoint of a version that kept the config only in the record cannot be loaded without a record
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
     del state["config"]
     torch.save(state, folder / "checkpoint.pt")
     with pytest.raises(ValueError, match=r"record\.json only, and there is none; finish the run with vlls train --res"):
         load_run(folder)
-    run(config, tmp_path, resume=True)  # which goes on all the same
+    run(config, tmp_path, resume=True)  # but it can be resumed
 
 
 def test_old_checkpoints_take_the_config_of_the_record(copy, kept):
@@ -212,7 +212,7 @@ def test_a_folder_whose_images_changed_places(photos, tmp_path, moved):
     first.rename(photos / moved / "dog" / first.name)
     second.rename(photos / moved / "cat" / second.name)
     refused(folder, f"{photos} has changed since the run", f"are in its part(s) {moved};", "vlls train --overwrite")
-    change(folder / "checkpoint.pt", fingerprints={})  # of a version that kept none
+    change(folder / "checkpoint.pt", fingerprints={})  # by a version that kept none
     assert len(load_run(folder).images("train")) == 14
 
 
@@ -235,7 +235,7 @@ def test_labels_in_memory_that_changed(copy):
     refused(copy, "digits has changed since the run", "part(s) train;")
 
 
-# ------------------------------------------------------------------ what cannot be loaded
+# ------------------------------------------------------------------ errors
 def refused(folder, *words, **options):
     with pytest.raises(ValueError) as caught:
         load_run(folder, **options)

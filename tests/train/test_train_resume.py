@@ -1,4 +1,4 @@
-"""A run that is cut, by whatever, goes on as if it had not been; what it wrote is whole at any moment."""
+"""A run that is cut for any reason resumes without a difference; its files are whole at any moment."""
 
 import contextlib
 import errno
@@ -66,7 +66,7 @@ HOW = ["before it is saved", "half written", "written, not in its place", "in it
 
 
 class KillAt(Reporter):
-    """Kill this process after a step, at one of the moments of its checkpoint's being written."""
+    """Kill this process after a step, at a chosen moment of writing its checkpoint."""
 
     def __init__(self, at, how):
         self.at, self.moment, self.sync, self.synced = at, HOW.index(how), os.fsync, None
@@ -78,7 +78,7 @@ class KillAt(Reporter):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     def fsync(self, handle):
-        """Stand in for ``os.fsync``, which is called of the file, and of its folder once the file is in its place."""
+        """Stand in for ``os.fsync``, which is called for the file, and for its folder after the file is moved there."""
         if self.synced is not None:
             self.synced += 1
             if self.moment == 1:
@@ -109,7 +109,7 @@ def test_killed_at_twenty_random_moments_and_resumed(tmp_path):
         child.join()
         assert child.exitcode == -signal.SIGKILL and not (folder / "record.json").exists()
         kept = at if how == "in its place" else at - 1
-        if kept:  # what is there can be read, whenever the kill came
+        if kept:  # the file is readable, whatever the moment of the kill
             assert load_checkpoint(folder / "checkpoint.pt", config.key)["step"] == kept
     cut = run(config, tmp_path / "cut", resume=True)
     assert differences(saved(whole.folder), saved(cut.folder)) == []
@@ -148,7 +148,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     first = run(tiny(method="sgd"), tmp_path)
     again = run(tiny(method="sgd"), tmp_path)
     assert without_machine(first.record()) == without_machine(again.record())
-    assert again.machine == first.machine  # the very same run, dates and all
+    assert again.machine == first.machine  # the same run, including its dates
     anew = run(tiny(method="sgd"), tmp_path, overwrite=True)
     assert anew.model is not None and anew.final == first.final
 
@@ -179,7 +179,7 @@ def test_runs_that_share_a_folder_do_not_touch_each_other(tmp_path):
     outputs = [process.communicate(timeout=600)[0] for process in processes]
     codes = [process.returncode for process in processes]
     assert codes[1] == 0
-    # of the two that are the same run, one waits outside or finds it finished; none harms the other
+    # of the two processes with the same run, one is refused or finds it finished; neither harms the other
     assert sorted((codes[0], codes[2])) in ([0, 2], [0, 0])
     assert all("another process is at work on this very run" in out for out, c in zip(outputs, codes, strict=True) if c)
     for config in configs[:2]:
@@ -205,7 +205,7 @@ def test_a_folder_is_held_by_one_process_and_freed_at_its_end(tmp_path):
         assert (tmp_path / ".lock").exists()
 
 
-# ------------------------------------------------------------------ what can be wrong with a checkpoint or a disk
+# ------------------------------------------------------------------ faulty checkpoints and disks
 def damaged(path, how):
     content = path.read_bytes()
     if how == "truncated":

@@ -1,4 +1,4 @@
-"""The time and speed that a run tells, on a device that takes work at once and does it later, as a GPU does."""
+"""The times and speeds that a run reports, on a device that queues work and does it later, as a GPU does."""
 
 import importlib
 import io
@@ -15,11 +15,11 @@ from vlls.train._reporters import Progress
 from vlls.train._trainer import Trainer
 
 loop, reporters = (importlib.import_module(f"vlls.train.{name}") for name in ("_loop", "_reporters"))
-STEP, EVALUATION, SENDING = 2.0, 5.0, 0.25  # seconds, of the device and of the program that sends it work
+STEP, EVALUATION, SENDING = 2.0, 5.0, 0.25  # seconds on the device, and of the program to send a step
 
 
 class Device:
-    """A clock that goes on while the device is waited for, and hardly while it is sent work."""
+    """A clock that advances when the program waits for the device, and hardly when it sends work."""
 
     def __init__(self):
         self.now = self.waiting = 0.0

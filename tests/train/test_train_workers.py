@@ -1,4 +1,4 @@
-"""The processes that decode images: forked from a clean one where this process has used a GPU."""
+"""The processes that decode images are forked from a clean process if this one has used a GPU."""
 
 import pytest
 import torch

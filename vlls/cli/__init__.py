@@ -19,10 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: those after the command's name; None for this process's own.
     """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a terminal that knows no Greek gets question marks, not a traceback
+        if hasattr(stream, "reconfigure"):  # a terminal that cannot show Greek gets question marks, not a traceback
             stream.reconfigure(errors="replace")
     try:
-        if find_spec("torchmetrics") is None:  # not needed before the first evaluation, when it would be too late
+        if find_spec("torchmetrics") is None:  # else it fails at the first evaluation, too late
             raise ModuleNotFoundError(name="torchmetrics")
         from vlls.cli._app import app
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""The commands, whose errors end as one line."""
+"""The group of commands, which reports an error in one line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vlls.cli._train import EXAMPLES, train
 
 
 class Commands(TyperGroup):
-    """The group of commands; whatever a user did wrong ends as one line and exit code 2."""
+    """The group of commands; wrong use is reported in one line, with exit code 2."""
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Run a command and leave with its exit code."""
@@ -64,7 +64,7 @@ def _version(asked: bool) -> None:
 
 
 def import_from_here(name: str) -> None:
-    """Import a module of the user, which is installed or lies in the current folder."""
+    """Import a user's module that is installed or lies in the current folder."""
     if not all(part.isidentifier() for part in name.split(".")) or name.endswith(".py"):
         raise ValueError(f"--import {name} is no name of a module; pass my_methods for the file my_methods.py")
     if os.getcwd() not in sys.path:  # processes of a sweep inherit it

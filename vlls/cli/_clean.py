@@ -204,7 +204,7 @@ def _exits() -> Iterator[None]:
 
 # ---------------------------------------------------------------------- options
 def _check_run(given: dict[str, Any], part: str, folds: int | None, images: Path | None, classes: str | None) -> None:
-    """Raise a ValueError for options that have no meaning for a run that is finished."""
+    """Raise a ValueError for options that have no meaning for a finished run."""
     if given:
         name = next(iter(given)).replace("_", "-")
         raise ValueError(f"--{name} is for a network that is trained here; the run has its own: leave it out")
@@ -217,7 +217,7 @@ def _check_run(given: dict[str, Any], part: str, folds: int | None, images: Path
 
 
 def _default_output(source: Path, is_run: bool) -> Path:
-    """Return the run's folder, or a folder beside the images' if this process is in theirs, or here."""
+    """Return the run's folder, or a new one for images: here, or beside their folder if this process runs in it."""
     if is_run:
         return source
     base = source.resolve()
@@ -243,7 +243,7 @@ def _flag(text: str) -> str | int | float:
 
 
 def _check_enough(source: Source, folds: int | None) -> None:
-    """Raise a ValueError unless there are labels enough to train with."""
+    """Raise a ValueError unless there are enough labels to train with."""
     import numpy as np
 
     if source.run is not None and folds is None:
@@ -263,7 +263,7 @@ def _check_enough(source: Source, folds: int | None) -> None:
 def _command(
     source: Path, part: str, images: Path | None, classes: str | None, output: Path | None, is_run: bool
 ) -> str:
-    """Return the command that takes decisions, but for their file."""
+    """Return the command that applies decisions, without the name of their file."""
     words = ["vlls", "clean", str(source)]
     options = {"--images": images, "--classes": classes, "--output": output, "--part": part if is_run else "train"}
     for name, value in options.items():
@@ -295,7 +295,7 @@ def _applied(labels: LabelledImages, path: Path, target: Path, drop_unsure: bool
 
 @contextmanager
 def _progress(notes: Console, title: str = "") -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on a terminal, from the first image on to the last; a title on a line of its own before it, if any."""
+    """Show a bar on a terminal, from the first image to the last, below a title if there is one."""
     if title:
         note(notes, title)
     if not notes.file.isatty() or notes.is_dumb_terminal or notes.quiet:

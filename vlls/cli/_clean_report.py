@@ -23,10 +23,10 @@ from vlls.label_errors._judge import Judge
 from vlls.train.methods import METHODS
 
 CSV, HTML, CORRECTED = "labels.csv", "labels.html", "corrected.csv"
-LARGEST = 512  # pixels of the longer side of images that lie in the page
-LISTED = 5  # classes of a suspect with their probabilities
-LEAST_SHOWN, MOST_SHOWN = 100, 10_000  # suspects in the page, if there are so many
-NAMED = 3  # suspects that are named in print
+LARGEST = 512  # pixels of the longer side of images embedded in the page
+LISTED = 5  # classes of a suspect that are listed with probabilities
+LEAST_SHOWN, MOST_SHOWN = 100, 10_000  # suspects on the page, if there are as many
+NAMED = 3  # suspects named in the printed summary
 SHOWN_BY_BROWSERS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".avif")
 
 
@@ -41,7 +41,7 @@ class Asked:
     embed: bool = False
 
     def check(self, labels: npt.NDArray[np.int64], draws: int) -> None:
-        """Raise a ValueError, before anything is trained, if labels cannot be judged so by so many draws."""
+        """Raise a ValueError before training if the labels or the number of draws do not suit these options."""
         Judge(self.score, self.flag, self.adjust, None).check_number(labels)
         if self.score == "error_times_variance" and draws < 2:
             raise ValueError(
@@ -57,7 +57,7 @@ class CleanReport:
     source: Source
     found: Predictions
     asked: Asked
-    command: str  # that takes the decisions
+    command: str  # that applies the decisions
     seconds: float
 
     @cached_property
@@ -67,7 +67,7 @@ class CleanReport:
 
     @cached_property
     def columns(self) -> dict[str, npt.NDArray[Any]]:
-        """The columns of the table of labels, the most suspicious first; ``row`` is that of the source's data."""
+        """The columns of the table of labels, the most suspicious first; ``row`` is the row in the source's data."""
         asked, given = self.asked, self.source.data.labels[self.source.judged]
         options: Any = {"score": asked.score, "flag": asked.flag, "adjust": asked.adjust}
         table = label_errors_from_probabilities(self.found.probabilities, given, **options)
@@ -77,7 +77,7 @@ class CleanReport:
 
     @cached_property
     def twins(self) -> dict[int, int]:
-        """Judged rows whose image is that of another row with another label, and that row."""
+        """Judged rows whose image equals the image of another row with a different label, and that row."""
         images, data = self.source.images.images, self.source.data
         if not isinstance(images, np.ndarray):
             return {}
@@ -97,7 +97,8 @@ class CleanReport:
     def places(self) -> list[int]:
         """Places in the columns of the suspects that the page shows, the most suspicious first.
 
-        Besides those that are flagged, all that the network disagrees with: on its own training images it is cautious.
+        They are the flagged labels and all others that the network disagrees with: on its training images it is
+        cautious.
         """
         columns, asked = self.columns, self.asked.show
         scored = int(np.isfinite(columns["score"]).sum())
@@ -145,7 +146,7 @@ class CleanReport:
         return as_csv([*head, "flag", "same_image"], rows)
 
     def page(self, folder: Path, progress: Callable[[int, int], None] | None = None) -> bytes:
-        """The page of suspects, which lies in this folder, as HTML."""
+        """The page of suspects as HTML, to be written into this folder."""
         data, places, suspects = self.source.data, self.places, []
         for done, place in enumerate(places, start=1):
             suspects.append(self._suspect(place, folder))
@@ -165,7 +166,7 @@ class CleanReport:
         return page.encode(errors="backslashreplace")
 
     def _suspect(self, place: int, folder: Path) -> dict[str, Any]:
-        """Return a suspect as the page's script takes it."""
+        """Return a suspect in the form that the page's script reads."""
         data, columns, row = self.source.data, self.columns, int(self.columns["row"][place])
         p = self.probabilities[columns["index"][place]]
         given, suggested = int(columns["given"][place]), int(columns["suggested"][place])
@@ -185,7 +186,7 @@ class CleanReport:
         }
 
     def _image(self, row: int, folder: Path) -> dict[str, Any]:
-        """Return where the whole image of a row is, seen from the folder, or the image itself."""
+        """Return the address of a row's whole image, relative to the folder, or the image itself."""
         files, images = self.source.data.files, self.source.images.images
         if files is None:
             assert isinstance(images, np.ndarray)
@@ -264,7 +265,7 @@ class CleanReport:
 
     @property
     def accuracy(self) -> float | None:
-        """Accuracy on a test part, where there is one that the network was not trained on."""
+        """Accuracy on a test part that the network was not trained on, if there is one."""
         return self.found.accuracy if len(self.source.to_test) or self.source.run is not None else None
 
     def sentences(self, folder: Path) -> list[str]:
@@ -287,7 +288,7 @@ class CleanReport:
 
 
 def _address(file: Path, folder: Path) -> str:
-    """Return the address of a file, relative to a folder if there is a way from there."""
+    """Return the address of a file, relative to a folder if they are on one drive."""
     try:
         return quote(Path(os.path.relpath(file.absolute(), folder.absolute())).as_posix())
     except ValueError:  # another drive

@@ -1,4 +1,4 @@
-"""The networks of ``vlls clean``: on which images they are trained, with which settings, and their predictions."""
+"""The networks of ``vlls clean``: their training images, settings and predictions."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ from vlls.train._trainer import pixel_moments, seen_size
 from vlls.train.methods import METHODS as KNOWN
 
 SMALL, LARGER = 32, 64  # pixels that a network sees of images in files, on a CPU and on a GPU
-# Few epochs, so that the labels are not learned by heart: those of the protocol ``mnist``, fewer of many images, and
-# more of a few; a ResNet's are those of the protocol ``short``.
+# Few epochs, so that the network does not memorise the labels: as many as in the protocol ``mnist``, fewer for many
+# images, and more for few; for a ResNet as many as in the protocol ``short``.
 EPOCHS, LEAST_EPOCHS, RESNET_EPOCHS = 12, 5, 30
-PASSES = 60_000  # of images through the small network in a run, if there are so many
+PASSES = 60_000  # of images through the small network in a run, at most, while it has LEAST_EPOCHS or more
 STEPS = 200  # of the small network, at least
-LR = {True: 0.05, False: 0.02}  # of the small network, by whether the method is variational; of that protocol
+LR = {True: 0.05, False: 0.02}  # of the small network, by whether the method is variational; as in ``mnist``
 BATCH = 50
 PIXELS = 2**18  # of a batch that is judged
 
@@ -73,10 +73,10 @@ class Source:
         data: the labels, all of them.
         images: the images, in the same order, as networks take them.
         read: whether each image could be read, (N,).
-        judged: rows whose labels are asked about, (M,).
+        judged: rows whose labels are judged, (M,).
         base: the folder, list or run that the user passed.
-        run: that was trained before; None if networks are to be trained.
-        config: of networks that are to be trained, given the number of their training images.
+        run: an earlier run whose network judges them; None if networks are to be trained.
+        config: function that returns the config of a network to train from the number of its training images.
     """
 
     data: LabelledImages
@@ -132,7 +132,7 @@ def of_labels(data: LabelledImages, base: Path, part: str, training: Training, d
 
 
 def epochs_for(network: str, images: int, steps: int) -> int:
-    """Return the number of epochs of so many images and steps each.
+    """Return the number of epochs for this many images, and this many steps in an epoch.
 
     Example:
         >>> [epochs_for("cnn3", n, n // 50) for n in (200, 2_000, 6_000, 50_000)]
@@ -174,7 +174,7 @@ def of_run(loaded: LoadedRun, part: str) -> Source:
 # ---------------------------------------------------------------------- networks
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Probabilities of the judged images, and of which networks they are.
+    """Probabilities of the judged images, and the networks that gave them.
 
     Attributes:
         probabilities: for each of S draws of the weights, (S, M, K); NaN for images that could not be read.
@@ -188,19 +188,19 @@ class Predictions:
 
     @property
     def accuracy(self) -> float | None:
-        """Accuracy of the one network that is measured on a test part of its own; None if there is none."""
+        """Accuracy on the test part; None if there is no such part, or if there are several networks."""
         return None if len(self.runs) > 1 else self.runs[0].epochs[-1].get("test_accuracy")
 
 
 class _Networks:
-    """Trains networks for a source, or loads those that were trained before."""
+    """Trains networks for a source, or loads those trained before."""
 
     def __init__(self, source: Source, kept: Path, notes: Console, **options: Any) -> None:
         self.source, self.notes, self.options = source, notes, options
         self.folder = kept / "runs" / _digest(source)
 
     def network(self, rows: npt.NDArray[np.int64], test: npt.NDArray[np.int64], name: str) -> LoadedRun:
-        """Return the network that is trained on these rows and measured on those."""
+        """Return a network that is trained on the images ``rows`` and measured on the images ``test``."""
         source = self.source
         data = RunData(source.images.subset(rows), None, source.images.subset(test), source.data.classes)
         reporter = _Told(self.notes, measured=test is not rows)
@@ -219,7 +219,7 @@ class Diverged(Exception):
 
 
 class _Told(Progress):
-    """Progress of training, without measures on images that are those of the training."""
+    """Progress of training; test metrics are left out if there are no separate test images (not ``measured``)."""
 
     def __init__(self, console: Console, measured: bool) -> None:
         super().__init__(console)
@@ -237,9 +237,9 @@ def predictions(
 
     Args:
         source: of labels and images.
-        kept: folder that networks are kept in, so that the next call need not train them again.
-        folds: number of networks, each of which is asked about the images that it was not trained on; None for one
-            network, which is asked about all.
+        kept: folder for the networks, so that the next call need not train them again.
+        folds: number of networks; each predicts the images that it was not trained on. None for one network, which
+            predicts all.
         samples: draws of the weights of each network.
         notes: where progress goes.
         told: called with the numbers of images done and in all.
@@ -260,7 +260,7 @@ def predictions(
     for number in range(folds):
         held = train[fold == number]
         loaded = networks.network(train[fold != number], held, f"fold-{number + 1}-of-{folds}")
-        others = np.setdiff1d(judged, train)  # without a label, or of another part: asked of every network
+        others = np.setdiff1d(judged, train)  # without a label, or of another part: predicted by every network
         rows = np.concatenate([np.intersect1d(held, judged), others])
         runs.append(loaded)
         if not len(rows):
@@ -312,7 +312,7 @@ def stratified(labels: npt.NDArray[np.int64], folds: int) -> npt.NDArray[np.int6
 
 
 def _digest(source: Source) -> str:
-    """Return a hash of the labels and the images, so that networks of others are not taken for theirs."""
+    """Return a hash of the labels and the images, so that networks for other data are not reused."""
     digest = hashlib.sha256(source.data.fingerprint.encode())
     if isinstance(source.images.images, np.ndarray):
         digest.update(source.images.images.tobytes())

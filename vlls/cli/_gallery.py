@@ -43,7 +43,7 @@ class GalleryExample:
 
     @property
     def alt(self) -> str:
-        """The example in words, for those who do not see the image."""
+        """The example in words, for readers who cannot see the image."""
         part = f"{self.part} " if self.part else ""
         names = f"labelled {self.given}, predicted {self.predicted}"
         correct = f", correctly {self.clean}" if self.wrong else ""
@@ -74,7 +74,8 @@ def gallery(
     """Return the page as HTML, with images and styles in it.
 
     ``facts`` are terms and texts about the run; ``noise``, and ``wrong`` if the correct labels are known, are of all
-    examples, (N,). Disputed labels, where to look for wrong ones (Chapter 7), come first; ``caution`` above everything.
+    examples, (N,). Disputed labels come first, because many wrong ones are among them (Chapter 7); ``caution`` is above
+    everything.
     """
     sections = [
         ("disputed", "Labels that may be wrong", "the one that the posterior disagrees with most first", disputed),

@@ -98,7 +98,7 @@ def noise(
     notes = Console(stderr=True, quiet=quiet)
     try:
         with terminable(), threads_of(threads), redirect_stdout(sys.stderr), warnings_noted(notes):
-            needs("PIL.Image", "a gallery")  # not only when the noise is computed
+            needs("PIL.Image", "a gallery")  # before the noise is computed, not after it
             run = load_run(folder, device=device, root=data)
             posterior = _posterior(run, std)
             there = [name for name in PARTS if getattr(run.data, name) is not None]
@@ -137,7 +137,7 @@ noise.__doc__ = HELP
 
 
 def _posterior(run: LoadedRun, std: float | None) -> Posterior:
-    """The distribution of the weights: as learned, or with one standard deviation for all."""
+    """Return the distribution of the weights: as learned, or with one standard deviation for all."""
     if std is None:
         if run.posterior is None:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The options of ``vlls noise``, and its reports of a ranking: a table, a page, a summary, sentences."""
+"""The options of ``vlls noise`` and its reports of a ranking: a table, a page, a summary, sentences."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CSV, HTML = "noise.csv", "noise.html"
 ALL = "all"  # parts of a run's data in one table
-DISPUTES = 3  # labels that are named in print
+DISPUTES = 3  # labels named in the printed summary
 PART_NAMES = {"train": "training", "test": "test", "validation": "validation"}
 
 
@@ -109,7 +109,7 @@ def rank_parts(
 
     total, done, found = sum(map(len, parts.values())), 0, []
     for part, images in parts.items():
-        # Asked for each part by itself: so the draws of the weights, and the noise, are those of the part by itself.
+        # A generator for each part: its draws, and so its noise, are the same as without the other parts.
         options, before = asked.options(run), done
         told = None if progress is None else lambda now, _, before=before: progress(before + now, total)
         try:
@@ -143,18 +143,18 @@ class NoiseReport:
     """Reports of a ranking."""
 
     run: LoadedRun
-    name: str  # of the part that was asked for, or "all"
+    name: str  # of the requested part, or "all"
     asked: Asked
     posterior: Posterior
     images: Mapping[str, RunImages]  # by the name of their part
     ranking: ExampleRanking  # of all parts
     part: np.ndarray  # of each example of the ranking, (N,) of str
-    seconds: float  # that it took
+    seconds: float  # duration of the ranking
 
     @cached_property
     def clean(self) -> np.ndarray | None:
-        """The correct labels in the order of the ranking; None where nobody knows them."""
-        if self.run.data.train.clean is None:  # files as they are found: nobody has checked those for testing either
+        """The correct labels in the order of the ranking; None if they are unknown."""
+        if self.run.data.train.clean is None:  # no labels of these files were checked, not even those for testing
             return None
         clean = self.ranking.label.copy()
         for part, images in self.images.items():
@@ -169,7 +169,7 @@ class NoiseReport:
         return sum(len(images.unreadable) for images in self.images.values())
 
     def _file(self, row: int) -> str | None:
-        """Return the path of the image of a row, if it is in a file of its own."""
+        """Return the path of the image of a row, or None if it has no file."""
         path = self.images[self.part[row]].path(int(self.ranking.index[row]))
         return None if path is None else str(path)
 
@@ -182,9 +182,9 @@ class NoiseReport:
 
     @property
     def learned(self) -> float | None:
-        """Share of the precision that comes from the data, where it is learned; the rest is its start's."""
+        """Share of a learned precision that comes from the data, not from its initial value; None if not learned."""
         config = self.run.config
-        if config.beta2 is None or self.asked.std is not None:  # methods that learn it have the one
+        if config.beta2 is None or self.asked.std is not None:  # only methods that learn it have beta2
             return None
         return 1 - config.beta2 ** (self.run.step // (config.hess_every or 1))
 

@@ -15,7 +15,7 @@ PIXELATED = 64  # images whose longer side is shorter are kept pixel by pixel, a
 
 
 def render(template: str, purpose: str, **values: Any) -> str:
-    """Return a page of a template in this folder; ``purpose`` says in errors what needs jinja2."""
+    """Return the page of a template in this folder; ``purpose`` names the feature in an error if jinja2 is missing."""
     jinja2 = needs("jinja2", purpose)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -37,6 +37,6 @@ def encoded(pixels: np.ndarray, longest: int, purpose: str, kind: str = "PNG") -
 
 
 def data_uri(pixels: np.ndarray, longest: int, purpose: str) -> str:
-    """Return an image as the address of itself: small ones pixel by pixel, larger ones as JPEG."""
+    """Return an image as a data URI: small ones pixel by pixel, larger ones as JPEG."""
     kind = "PNG" if max(pixels.shape[:2]) < PIXELATED else "JPEG"
     return f"data:image/{kind.lower()};base64,{encoded(pixels, longest, purpose, kind)}"

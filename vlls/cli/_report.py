@@ -69,7 +69,7 @@ def results_table(results: Sequence[RunResult]) -> Table:
     table.add_section()
 
     def once(label: str, cells: Sequence[str]) -> None:
-        """Add a row of values that a run has once, whatever the way to predict."""
+        """Add a row of values that do not depend on the way to predict."""
         if any(cells):
             shown = zip(columns, cells, strict=True)
             table.add_row(label, *(cell if prefix == "test" else "" for (_, prefix), cell in shown))
@@ -100,7 +100,7 @@ def _number(value: float | None, unit: str) -> str:
 
 
 def _range(final: Mapping[str, float], *names: str, percent: bool = False) -> str:
-    """Return numbers of a run beside each other; empty if it has none of them."""
+    """Return a run's numbers in one string; empty if it has none of them."""
     values = [final[name] for name in names if name in final]
     return ", ".join(f"{100 * value:.2g} %" if percent else f"{value:.3g}" for value in values)
 

@@ -130,7 +130,7 @@ def sweep(
         return
     budget = None if time_budget is None else seconds_of(time_budget)
     notes = Console(stderr=True, quiet=quiet)
-    cells(name, protocol, seeds=seeds, tune=tune)  # faults in them are told before a process or cluster begins
+    cells(name, protocol, seeds=seeds, tune=tune)  # report errors in them before a process or cluster starts
     where = _executor(executor, device, workers_per_device, isolate, threads, address)
     try:
         with terminable(), _Watch(notes) as watch:
@@ -233,17 +233,17 @@ def clock(seconds: float) -> str:
 
 
 class TimeLeft:
-    """Estimates how long the runs take that are left, from the times of those that are over.
+    """Estimates the time that the remaining runs take from the times of the finished ones.
 
-    A process that does its first run has to be started, and to import what it needs, before the first step; the other
-    runs have not. So a run is timed from when it first told of a step. Methods differ, and a sweep does them one after
-    the other: each run that is left takes as long as those of its method. Where none of them is over, it takes as long
-    as all others, for each of the passes through the network that its method makes in a step.
+    Before its first run a process has to start and to import packages. So a run is timed from its first report of a
+    step. A sweep does the methods one after the other, and they differ in speed: a remaining run takes the mean time of
+    the finished runs of its method. If there are none, it takes the mean time of all others per pass through the
+    network, multiplied by the number of passes in a step of its method.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._began: dict[Cell, tuple[float, float | None]] = {}  # when a run began, or first told, and of which share
+        self._began: dict[Cell, tuple[float, float | None]] = {}  # start or first report, share done at it
         self._times: dict[str, list[float]] = {}  # of those that are over, by method
         self._together = 1
 
@@ -256,14 +256,14 @@ class TimeLeft:
             self._began[cell] = (self._clock(), done)
 
     def end(self, cell: Cell, finished: bool) -> None:
-        """Note that a run is over; one that failed tells nothing of the others."""
+        """Note that a run is over; a failed one is not timed."""
         began, share = self._began.pop(cell)
-        if finished and (share or 0.0) < 0.5:  # one that was resumed near its end tells little
+        if finished and (share or 0.0) < 0.5:  # a run resumed near its end is no measure
             seconds = (self._clock() - began) / (1 - (share or 0.0))
             self._times.setdefault(cell.config.method, []).append(seconds)
 
     def seconds(self, waiting: Sequence[Cell], running: Mapping[Cell, float]) -> float | None:
-        """Return the seconds that are left, or None before any run is over; ``running`` has the share that is done."""
+        """Return the seconds left, or None before the first run is finished; ``running`` has the share that is done."""
         a_pass = [seconds / METHODS[method].passes for method, times in self._times.items() for seconds in times]
         if not a_pass:
             return None
@@ -276,7 +276,7 @@ class TimeLeft:
 
 
 class _Watch(SweepReporter):
-    """A bar over the runs and a line for each that is under way; without a terminal, a line for each that is over."""
+    """A bar over the runs and a line for each running one; without a terminal, a line for each that is over."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

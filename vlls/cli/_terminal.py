@@ -94,7 +94,7 @@ def say(line: str) -> None:
 
 
 class Failed(Exception):
-    """A run that this process could not do; printed by whichever process of a ``torchrun`` it is."""
+    """A run that failed in this process; any process of ``torchrun`` prints it, not only the first."""
 
 
 def rank() -> int:
@@ -106,7 +106,7 @@ def rank() -> int:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error on one line."""
+    """Return the message of an error on one line."""
     text = str(error)
     if hasattr(error, "format_message"):  # wrong use, found by typer
         text = error.format_message()

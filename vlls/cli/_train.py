@@ -70,7 +70,7 @@ HELP = f"""Train a network as the paper does, measure it and keep a record.
 
 # ---------------------------------------------------------------------- the command
 MACHINE, OUTPUT = "Machine", "Output"
-COURSE = ("seed", "epochs", "eval_every", "batch_size")  # which say neither what is learned nor how
+COURSE = ("seed", "epochs", "eval_every", "batch_size")  # fields of neither the data nor the method
 
 
 @with_run_options
@@ -144,7 +144,7 @@ def demonstration(**course: Any) -> list[RunConfig]:
 
 
 def _checked(config: RunConfig, dry_run: bool) -> RunConfig:
-    """Return the config resolved, unless its data set is none; a plan is told only of data that will do."""
+    """Return the resolved config after checking its data set; for a dry run a folder of images is loaded too."""
     folder = check_dataset(config.dataset, config.labels, "dataset")
     if dry_run and folder is not None:
         from vlls.data import load  # late: it needs torch

@@ -22,7 +22,7 @@ _CHUNK = 1 << 16  # lines held as Python objects at a time; a million of them wo
 
 
 def read_clothing1m(dataset: Dataset, root: Path, download: bool) -> ImageStream:
-    """Read Clothing1M (Xiao et al., 2015; Fig. 9, Chapter 12) from ``root`` or a folder of its name in there."""
+    """Read Clothing1M (Xiao et al., 2015; Fig. 9, Chapter 12) from ``root`` or the folder of its name in it."""
     folder = next((f for f in (root / "clothing1m", root / "Clothing1M", root) if _find(f, _TRAIN)), None)
     if folder is None:
         raise MissingDataError(

@@ -31,7 +31,7 @@ _ROLE = re.compile(
     + r"[ _.-]*(?:set|data|dataset|images|imgs|split)?[ _.-]*\d{0,4}",
     re.IGNORECASE,
 )
-_JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")  # that systems leave
+_JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")  # written by operating systems
 
 
 def load_folder(root: Path) -> ImageStream:
@@ -87,7 +87,7 @@ def _parts(root: Path, top: Sequence[str], walk: _Walk) -> dict[str, Path]:
     others = by_role.pop(None, [])
     if "train" not in by_role or len(by_role) == 1:
         return {}
-    if "eval" in by_role:  # whichever of the two there is not
+    if "eval" in by_role:  # takes the place of the missing one
         by_role.setdefault("val" if "test" in by_role else "test", []).extend(by_role.pop("eval"))
     for role, names in by_role.items():
         if len(names) > 1:

@@ -31,7 +31,7 @@ _PART_COLUMNS = ("part", "split")
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Labels to look through, and the images that they are of.
+    """Labels to check, and their images.
 
     Attributes:
         name: of the data, for titles and files.
@@ -39,7 +39,7 @@ class LabelledImages:
         labels: the given ones, (N,) int64, -1 for one that is missing.
         classes: names of the K classes.
         parts: of the split, (N,) of str: ``train``, ``validation`` or ``test``.
-        files: where the images are, or None where they do not lie in files.
+        files: paths of the images, or None if they are not in files.
     """
 
     name: str
@@ -98,7 +98,7 @@ def labelled_folder(root: Path) -> LabelledImages:
 
 
 def printable(path: str) -> str:
-    """Return a path as text, with bytes that are none written as escapes."""
+    """Return a path as text; bytes that are not valid text become escapes."""
     return path.encode(errors="backslashreplace").decode()
 
 
@@ -112,7 +112,7 @@ def read_list(path: Path, images: Path | None = None, classes: Sequence[str] | N
         classes: names that labels may have; every name that occurs, if left out.
 
     Raises:
-        DataError: if the file is none of that form, or names fewer than two classes.
+        DataError: if the file is not of that form, or names fewer than two classes.
 
     Warns:
         UserWarning: with the numbers of labels that are missing or unknown, and of paths that are listed twice.
@@ -182,7 +182,7 @@ def _part(path: Path, name: str) -> str:
 def _labels(
     path: Path, given: Sequence[str], classes: Sequence[str] | None
 ) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
-    """Return the labels as classes, and the names of the classes."""
+    """Return the labels as class indices, and the names of the classes."""
     present = Counter(label for label in given if label)
     whole = all(label.isdecimal() for label in present)
     names = tuple(sorted(present, key=int) if whole else sorted(present)) if classes is None else tuple(classes)

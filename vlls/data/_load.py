@@ -1,4 +1,4 @@
-"""The function that loads a data set, whatever it is kept in."""
+"""The function that loads a data set from any of its file formats."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ SEED = 2015
 # number of images of each list; the same number of every class
 SIZES = {"noisy_train": 1400, "clean_train": 140, "clean_val": 140, "clean_test": 420}
 WRONG_SHARE = 0.38  # probability that a noisy label is wrong, about as Xiao et al. (2015) report for Clothing1M
-SYMMETRIC_SHARE = 0.15  # of the wrong labels these are any other class, each as likely; the others name a look-alike
-# the classes that a class is taken for; these pairs are ours, but the real data set's confusions are of this kind
+SYMMETRIC_SHARE = 0.15  # of the wrong labels: drawn uniformly from the other classes; the rest name a look-alike
+# the classes that a class is confused with; the pairs are ours, of the same kind as those of the real data set
 LOOK_ALIKES = {
     "T-Shirt": ("Vest", "Shirt"),
     "Shirt": ("Chiffon", "T-Shirt"),
@@ -59,9 +59,9 @@ def plan_miniature(seed: int = SEED) -> tuple[dict[str, range], np.ndarray, np.n
         seed: of the labels.
 
     Returns:
-        The images of each list, the correct classes, and the labels with errors, both int64 of shape (N,). Written
-        down are the labels with errors of the list ``noisy_train`` and of every second image of ``clean_train`` and
-        ``clean_val``, which have both, as in Clothing1M.
+        The images of each list, the correct classes, and the labels with errors, both int64 of shape (N,). The label
+        file with errors lists the images of ``noisy_train`` and every second one of ``clean_train`` and ``clean_val``;
+        the latter have both labels, as in Clothing1M.
 
     Example:
         >>> lists, true, noisy = plan_miniature()
@@ -82,9 +82,9 @@ def plan_miniature(seed: int = SEED) -> tuple[dict[str, range], np.ndarray, np.n
 
 
 def read_miniature(dataset: Dataset, root: Path, download: bool) -> ImageStream:
-    """Return the miniature that lies under ``root``; make it if it is not there: all of it, or nothing.
+    """Return the miniature under ``root``; draw it first if it is missing, all of it or nothing.
 
-    A folder that is there is left as it is. Processes that make it at the same time do not get in each other's way.
+    An existing folder is left unchanged. Several processes may draw it at the same time.
     """
     folder = root / NAME
     if not folder.exists():

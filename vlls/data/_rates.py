@@ -8,7 +8,7 @@ from numbers import Real
 from vlls._names import check_known
 
 CORRUPTIONS = ("symmetric", "pair_flip", "class_dependent")
-ROUNDING = 1e-12  # by so much may the sum κ + βK, rounded, miss the 1 that it is
+ROUNDING = 1e-12  # largest error by which a rounded κ + βK may exceed 1
 
 
 def check_errors(

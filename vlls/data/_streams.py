@@ -18,7 +18,7 @@ from vlls._errors import DataError, MissingDataError, needs, one_line
 
 __all__ = ["ImageFiles", "ImageStream"]
 
-_TRIES = 100  # images in a row that may be unreadable before it is no accident
+_TRIES = 100  # unreadable images in a row that raise an error
 
 
 class ImageFiles(Dataset[tuple[Tensor, int, int, bool]]):
@@ -142,8 +142,8 @@ def decode_whole(path: Path, longest: int) -> np.ndarray:
 
 
 def _turned(image: Any) -> Any:
-    """Return an image turned as its EXIF orientation says; last, because few pixels are left to turn."""
-    with suppress(Exception):  # EXIF data that are damaged say nothing, and the pixels are good
+    """Return an image turned as its EXIF orientation says; done last, when few pixels are left."""
+    with suppress(Exception):  # damaged EXIF data are ignored: the pixels are good
         needs("PIL.ImageOps", "reading images").exif_transpose(image, in_place=True)
     return image
 
@@ -151,7 +151,7 @@ def _turned(image: Any) -> Any:
 def _open(path: Path, size: int) -> tuple[Any, Any]:
     """Return Pillow's module, and an image in RGB, its shorter side no smaller than ``size`` unless the file's is."""
     image_module, file_module = (needs(f"PIL.{name}", "reading images") for name in ("Image", "ImageFile"))
-    # Elsewhere in the process truncated images may be welcome: here they would be grey in part, and unnoticed.
+    # Other code may allow truncated images; here they would be partly grey, and nobody would notice.
     lenient, file_module.LOAD_TRUNCATED_IMAGES = file_module.LOAD_TRUNCATED_IMAGES, False
     try:
         with image_module.open(path) as image:

@@ -39,7 +39,7 @@ def read_torchvision(dataset: Dataset, root: Path, download: bool) -> ImageArray
 
 
 def _found(dataset: Dataset, root: Path) -> ImageArrays | None:
-    """Return the data set if it lies under ``root``: of the arrays file, or else of torchvision's layout."""
+    """Return the data set if it lies under ``root``: from the arrays file, or else from torchvision's layout."""
     arrays_file, (class_name, folder) = root / f"{dataset.name}.npz", dataset.torchvision
     if arrays_file.exists():
         return load_npz(arrays_file, dataset.name, dataset.classes)
@@ -55,7 +55,7 @@ def _found(dataset: Dataset, root: Path) -> ImageArrays | None:
     make = getattr(needs("torchvision.datasets", f"reading {root / folder}"), class_name)
     try:
         train, test = (make(root, train=part, download=False) for part in (True, False))
-    except Exception as error:  # a pickle that is damaged can raise anything
+    except Exception as error:  # a damaged pickle can raise anything
         raise DataError(
             f"{root / folder} is incomplete or damaged ({one_line(error)}); delete the folder to download it again, or "
             "unpack the original archive there"
@@ -71,7 +71,7 @@ def _is_idx(dataset: Dataset) -> bool:
 
 
 def _find_idx(folder: Path) -> dict[str, Path]:
-    """Return the paths of the idx files in ``folder``, the plain ones before the gzipped; those that are there."""
+    """Return the paths of the idx files that are in ``folder``; a plain file is preferred to a gzipped one."""
     found = {}
     for key, name in _IDX_FILES.items():
         if there := [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]:
@@ -127,13 +127,13 @@ def _download(dataset: Dataset, root: Path) -> None:
     try:
         with whole_folder(root / folder) as made, _timeout(30.0):
             make(made.parent, train=True, download=True)
-    except Exception as error:  # the network, the disk, the archive: whichever it was, the data set is not there
+    except Exception as error:  # of the network, the disk or the archive
         raise MissingDataError(f"the download of {name} into {root} failed ({one_line(error)})") from error
 
 
 @contextmanager
 def _timeout(seconds: float) -> Iterator[None]:
-    """Give up on a network that does not answer; the default is to wait for ever."""
+    """Give up on a network that does not answer; the default is to wait forever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(before if before is not None else seconds)
     try:

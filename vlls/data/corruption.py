@@ -66,7 +66,7 @@ def transition_matrix(corruption: str, num_classes: int, rate: float, rate_step:
         keep = np.eye(num_classes)
         return (1.0 - rate) * keep + rate * np.roll(keep, 1, axis=1)
     rates = np.minimum(rate + rate_step * np.arange(1, num_classes + 1), 1.0)
-    rates[rates >= 1.0 - ROUNDING] = 1.0  # a class that is always wrong is so exactly
+    rates[rates >= 1.0 - ROUNDING] = 1.0  # a rate of 1 is exactly 1
     matrix = np.repeat((rates / (num_classes - 1))[:, None], num_classes, axis=1)
     np.fill_diagonal(matrix, 1.0 - rates)
     return matrix
@@ -170,7 +170,7 @@ def class_dependent(labels: Labels, base_rate: float, rate_step: float, num_clas
 
 def _draw(labels: np.ndarray, matrix: np.ndarray, seed: int, chunk: int = 8192) -> np.ndarray:
     """Draw a label from row ``matrix[y]`` for each y in turn; chunks keep the one-hot draws from piling up."""
-    multinomial = np.random.RandomState(seed).multinomial  # not a Generator, which draws others
+    multinomial = np.random.RandomState(seed).multinomial  # a Generator would draw different numbers
     rows = list(matrix)
     drawn = np.empty_like(labels)
     for start in range(0, len(labels), chunk):

@@ -47,7 +47,7 @@ class Cell:
 
     @property
     def position(self) -> tuple[Any, ...]:
-        """Panel, role, method and variant, hyperparameter, value and seed; a cell of an experiment has its own."""
+        """Panel, role, method and variant, hyperparameter, value and seed, which identify a cell in its sweep."""
         config = self.config
         return (self.panel, self.role, config.method, self.variant, self.parameter, self.value, config.seed)
 
@@ -61,7 +61,7 @@ class Cell:
 
 
 def panels_at(name: str, size: str) -> list[Panel]:
-    """Return the panels of an experiment that there are at a protocol."""
+    """Return the panels of an experiment that a protocol has."""
     return [panel for panel in experiment(name).panels if protocol(size).takes(dict(panel.fields))]
 
 
@@ -97,7 +97,7 @@ def cells(name: str, size: str = "reduced", *, seeds: int | None = None, tune: b
         tuned_methods.add(SGD)  # it is a value of one of them
     ordered: list[Cell] = []
     tried = [(entry, settings) for entry in what.candidates for settings in entry.settings()]
-    tried.sort(key=lambda pair: pair[1] != pair[0].settings()[0])  # the one that stands for a method comes first
+    tried.sort(key=lambda pair: pair[1] != pair[0].settings()[0])  # the candidate that represents a method comes first
     for seed in range(count):
         of_seed = [_cell(what, size, panel, *pair, seed) for pair in tried for panel in panels]
         ordered += of_seed
@@ -112,7 +112,7 @@ def cells(name: str, size: str = "reduced", *, seeds: int | None = None, tune: b
 
 
 def _images(dataset: str) -> int | None:
-    """Return the number of training images of a data set; None where it comes with images held out."""
+    """Return the number of training images of a data set; None if it comes with images held out."""
     known = DATASETS.get(dataset)
     if known is not None and known.train_size is not None:
         return known.train_size or None
@@ -139,20 +139,20 @@ def _cell(what: Experiment, size: str, panel: Panel, entry: Candidates, settings
 
 
 def _sized(fields: dict[str, Any]) -> ResolvedConfig:
-    """Return the config of a cell, with the values that it has at the paper's size brought to its own."""
+    """Return the config of a cell; values given for the paper's size are scaled to its own."""
     asked = RunConfig.of(fields)
     check_dataset(asked.dataset, asked.labels, "dataset")
     config = asked.located().resolved()
     sized: dict[str, Any] = {}
     if asked.hess_init is not None and config.ess is None and config.images:
         sized["hess_init"] = hess_init_for(asked.hess_init, config.images, config.weight_decay)
-    if asked.warmup_epochs is not None and config.schedule != "constant":  # a probe's is its own
+    if asked.warmup_epochs is not None and config.schedule != "constant":  # a probe keeps its own
         sized["warmup_epochs"] = min(asked.warmup_epochs, config.epochs / 10)
     return replace(config, **sized)
 
 
 def _holding_out(cell: Cell, share: float, available: int) -> Cell:
-    """The same run with a part of its training images held out, with their given labels."""
+    """Return the same run with a share of its training images held out, with their given labels."""
     values = cell.config.to_dict()
     size = cell.config.train_size or available
     values["validation_size"] = round(share * size)

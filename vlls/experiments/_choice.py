@@ -1,4 +1,4 @@
-"""Which runs stand for a method in a panel: those of its best value, SGD's among them where the method is SGD."""
+"""The runs that represent a method in a panel: those at its best value, which are SGD's where the method is SGD."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def sgd_last(methods: Iterable[str]) -> list[str]:
 
 
 def without_variants(rows: DataFrame) -> DataFrame:
-    """Return the runs of methods as the paper has them; an older table, without the column, has no others."""
+    """Return the runs of the paper's methods, without variants; an older table has no such column, and no variants."""
     return rows[rows["variant"].fillna("") == ""] if "variant" in rows else rows
 
 
@@ -88,7 +88,7 @@ def best_runs(rows: DataFrame, method: str, how: str = "test") -> DataFrame:
     """Return the runs of one panel that were trained on all images with a method's best value; all if none is tried.
 
     The value has the highest mean accuracy on the test images, or, if ``how`` is ``"validation"``, on images held out.
-    There are no runs if none of that value is finished, or if the method has none itself.
+    The table is empty if no run of that value is finished, or if the method itself has none.
     """
     rows = tried(rows, method)
     main = rows[rows["role"] == "main"]
@@ -104,9 +104,10 @@ def best_runs(rows: DataFrame, method: str, how: str = "test") -> DataFrame:
 
 
 def _means(rows: DataFrame, column: str) -> Series:
-    """Return the mean of each value over the seeds that all have: none wins by its seeds.
+    """Return the mean of each value over the seeds that all values have, so that none wins by its seeds.
 
-    Values with a run that diverged are left out if there are others.
+    If they share no seed, each mean is over all seeds of its value. Values with a run that diverged are left out if
+    there are others.
     """
     diverged = rows.loc[rows["status"] != "finished", "value"]
     whole = rows[~rows["value"].isin(diverged)]

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def gains(table: DataFrame, other: str, how: str) -> DataFrame:
-    """Return, by panel, IVON's ``accuracy`` less that of another method at its best value in points, as ``gain``.
+    """Return, by panel, how many points IVON's ``accuracy`` is above another method's at its best value: ``gain``.
 
-    ``error`` is its standard error over seeds, NaN with one; ``clear`` tells whether it is more than two of them from
-    zero.
+    ``error`` is its standard error over seeds, NaN with one; ``clear`` tells whether it is more than two standard
+    errors from zero.
     """
     chosen = choose(table, how=how, methods=(PROPOSED, other))
     columns = ["accuracy", "std", "seeds"]
@@ -112,9 +112,9 @@ def coverage(name: str, table: DataFrame) -> str:
 
 
 def missing(name: str, rows: DataFrame) -> str:
-    """Say which panels and candidates of an experiment have no run among the rows of one protocol; empty if none lacks.
+    """Say which panels and candidates of an experiment have no run among the rows of one protocol; empty if all have.
 
-    It is empty too for an experiment that is not registered, or rows of other panels than its own.
+    It is empty too for an experiment or a protocol that is not registered, and if there are no rows of its panels.
     """
     size = rows["protocol"].iloc[0]
     if name not in EXPERIMENTS or size not in PROTOCOLS:
@@ -137,7 +137,7 @@ def missing(name: str, rows: DataFrame) -> str:
     for label, those in where.items():
         by_panels[tuple(those)].append(label)
     told = []
-    for panels, labels in by_panels.items():  # those that lack in all panels are told without them
+    for panels, labels in by_panels.items():  # candidates missing in all panels are listed without panels
         at = "" if len(panels) == len(begun) else f" for {'; '.join(panels)}"
         told.append(f"Not run{at}: {'; '.join(labels)}")
     empty = dict.fromkeys(cell.panel for cell in planned.values() if cell.panel not in begun)

@@ -29,7 +29,7 @@ __all__ = ["LocalExecutor", "available_cores"]
 class LocalExecutor:
     """Runs side by side on this machine: on a GPU in threads of one process, on a CPU in processes.
 
-    The threads of a GPU's process launch their steps on streams of their own, which fill the gaps of each other's;
+    The threads of a GPU's process launch their steps on separate streams, which fill each other's gaps;
     several processes would take turns.
 
     Args:
@@ -64,7 +64,7 @@ class LocalExecutor:
         self.threads = threads if first.type == "cpu" else None
         self._devices, self._each = devices, workers_per_device
         isolate = first.type == "cpu" if isolate is None else isolate
-        self._room = 1 if isolate else workers_per_device  # of a process, in runs
+        self._room = 1 if isolate else workers_per_device  # runs that a process does at a time
         self._workers = [
             _Worker(device, self._room) for _ in range(workers_per_device // self._room) for device in devices
         ]
@@ -118,7 +118,7 @@ def available_cores() -> int:
 
 
 class _Worker:
-    """A process that is begun when there is a first job for it, and again where it has died."""
+    """A process that starts with its first job, and starts again if it has died."""
 
     def __init__(self, device: str, room: int) -> None:
         self.device, self.room = device, room
@@ -131,7 +131,7 @@ class _Worker:
         if self.process is None or not self.process.is_alive():
             context = multiprocessing.get_context("spawn")
             self.connection, theirs = context.Pipe()
-            self.process = context.Process(target=_serve, args=(theirs,))  # no daemon: a run may have processes itself
+            self.process = context.Process(target=_serve, args=(theirs,))  # no daemon: a run may start processes
             self.process.start()
             theirs.close()
         self.jobs[job.cell.config.key] = job
@@ -186,7 +186,7 @@ class _Worker:
 # ---------------------------------------------------------------------- in the process
 def _serve(connection: Connection) -> None:
     """Do jobs, each in a thread, until there are no more."""
-    if hasattr(os, "setsid"):  # Ctrl-C is the sweep's, which then asks us
+    if hasattr(os, "setsid"):  # the sweep handles Ctrl-C, and then asks us to stop
         os.setsid()
     _end_with_parent()
     signal.signal(signal.SIGTERM, lambda signum, _: stop_threads(signum))
@@ -200,7 +200,7 @@ def _serve(connection: Connection) -> None:
         try:
             with _own_stream(job.device):
                 outcome = job.work([DoneReporter(lambda done: tell(key, done))])
-        except BaseException as error:  # no stream on a GPU that is full, an exit: the sweep would wait for ever
+        except BaseException as error:  # a full GPU without a stream, an exit: the sweep would wait forever
             outcome = Outcome("failed", f"its thread ended with {type(error).__name__}: {one_line(error)}")
         tell(key, 1.0, outcome)
 
@@ -224,7 +224,7 @@ def _own_stream(device: str) -> AbstractContextManager[Any]:
 
 
 def _end_with_parent() -> None:
-    """End at once when the sweep's process is gone, however it went: its next start goes on from the checkpoints."""
+    """End at once when the sweep's process is gone, however it ended; the next sweep goes on from the checkpoints."""
     parent: Any = multiprocessing.parent_process()
 
     def watch() -> None:

@@ -140,7 +140,7 @@ class ResultsFolder:
         )
         listed, found = self.listed(), {}
         for folder in sorted(self.runs.iterdir()):
-            with suppress(ValueError):  # a file that cannot be read is told where it is asked for
+            with suppress(ValueError):  # an unreadable file is reported when its run is read
                 config = config_of(folder, listed)
                 if config is not None and not (self.runs / config.name).exists():
                     found[config.name] = folder
@@ -178,7 +178,7 @@ class ResultsFolder:
         return (self.run(cell.config) / CHECKPOINT).exists()
 
     def keep(self, config: RunConfig, record: dict[str, Any], labels: dict[str, Any] | None) -> None:
-        """Save the record and the labels of a run on a machine that does not see this folder."""
+        """Save the record and the labels of a run that was done on a machine without access to this folder."""
         folder = self.run(config)
         make_folder(folder)
         if labels is not None:
@@ -186,7 +186,7 @@ class ResultsFolder:
         save_record(folder / RECORD, record)
 
     def smoothed_labels(self, cell: Cell) -> dict[str, Any] | None:
-        """Return the smoothed labels that a cell asked for, or None; those of other cells of its run are theirs."""
+        """Return the smoothed labels of a cell's run, or None if they are missing or the cell does not ask for them."""
         path = self.run(cell.config) / LABELS
         return load_record(path) if cell.also and path.exists() else None
 

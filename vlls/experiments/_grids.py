@@ -92,15 +92,15 @@ FIXED = Candidates("ivon_fixed", "hess_init", (0.9, 0.03, 0.1, 0.3, 3.0, 10.0, 3
 # ours, on both sides of the paper's 0.05
 HESSIAN = Candidates("ivon", "hess_init", (0.9, 0.01, 0.05, 0.1, 0.2, 0.5), tune=False)
 
-# what of IVON does it, and what else would do: ours, each at one value
+# controls, ours, each at one value: which part of IVON has the effect, and which other changes have it
 SMALLER_STEP = Candidates("sgd", variant="smaller step and decay", fields={"lr": 0.02, "weight_decay": 5e-4})
 COSINE = Candidates("sgd", variant="cosine and warm-up", fields={"schedule": "cosine", "warmup_epochs": 5.0})
 NO_NOISE = Candidates("ivon_fixed", variant="no noise", fields={"ess": 5e10})
 AVERAGED = tuple(Candidates(name, variant="averaged weights", fields={"ema": 0.998}) for name in ("sgd", "ivon"))
 SIGMAS = tuple(Candidates(name) for name in ("ivon_fixed", "ivon_permuted", "ivon_isotropic"))
-# A posterior that is learned, and less of it at each step down the ladder (Chapter 14). EVON steps
-# five times as far, which names the given labels of held-out images best (MNIST, 40 % symmetric errors, seed 0: 0.563
-# of them at twice IVON's rate, 0.568 at five times; IVON itself is worse there).
+# The ladder of Chapter 14: a learned posterior, and less of it at each step down. EVON's learning rate is five times
+# IVON's: it predicts the given labels of held-out images best (MNIST, 40 % symmetric errors, seed 0: accuracy 0.563 at
+# twice IVON's rate, 0.568 at five times; IVON itself is worse there).
 LADDER = (
     Candidates("evon", variant="learned", fields={"posterior": "learned", "lr": 1.0}),
     *(
@@ -114,7 +114,7 @@ NEGATIVE = Candidates("ls", variant="negative", fields={"smoothing": -0.4})
 IVON_LS = Candidates("ivon_ls", "smoothing", (0.1, 0.5))
 
 
-# ---------------------------------------------------------------------- where it is tried
+# ---------------------------------------------------------------------- panels
 def errors(dataset: str, corruption: str, rate: float) -> Panel:
     """A panel of symmetric or pair-flip errors."""
     title = f"{{dataset}}, {corruption.replace('_', ' ')} {100 * rate:g} %"

@@ -23,12 +23,12 @@ _STATUS = ("finished", "diverged")
 
 @dataclass
 class Imported:
-    """What :func:`import_records` did.
+    """The outcome of :func:`import_records`.
 
     Attributes:
         added: the records that were written into the folder, each with the cells that it is the run of.
         present: those whose run was there already.
-        without_cell: those that are no run of any experiment at any protocol.
+        without_cell: those that belong to no experiment at any protocol.
         refused: those that cannot be used, each with the reason.
     """
 
@@ -42,7 +42,7 @@ def import_records(paths: Iterable[str | os.PathLike[str]], results: str | os.Pa
     """Write records of runs into a results folder, as the runs of all experiments and protocols that they belong to.
 
     A record is known by its config, whichever version wrote it: the fields that its method reads are those of a cell,
-    but for how often it was measured. It gets the cell's key, and keeps in ``imported`` the one that it had. Runs that
+    except for how often it was measured. It gets the cell's key, and keeps its old one in ``imported``. Runs that
     the folder holds stay as they are, so that importing again changes nothing.
 
     Args:
@@ -99,9 +99,9 @@ def _files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
 
 def _timed(path: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record with its true time in ``wall_seconds``; raise a ValueError if it tells none, or is no whole run.
+    """Return a record with its true duration in ``wall_seconds``; raise a ValueError if it has none or is incomplete.
 
-    On a GPU the clock of older versions stopped too early; ``elapsed_seconds`` is the time that somebody took for them.
+    On a GPU older versions stopped their clock too early; for them ``elapsed_seconds`` is a duration measured by hand.
     """
     machine, images = record["machine"], record["counts"].get("train_images")
     seconds = machine.get("elapsed_seconds", machine.get("wall_seconds"))
@@ -117,7 +117,7 @@ def _timed(path: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _grid() -> dict[str, dict[int, Cell]]:
-    """Return the cells at seed 0 of all experiments and protocols, numbered in order, by what their runs train."""
+    """Return the cells at seed 0 of all experiments and protocols, numbered in order, by their runs' training."""
     able = [(name, size) for name in EXPERIMENTS for size in PROTOCOLS if panels_at(name, size)]
     grid: dict[str, dict[int, Cell]] = {}
     for i, cell in enumerate(cell for sweep in able for cell in skipped(_seed_0, sweep) or ()):
@@ -130,13 +130,13 @@ def _seed_0(sweep: tuple[str, str]) -> list[Cell]:
 
 
 def _trained(config: RunConfig) -> str:
-    """Return the fields that decide how a run trains, whatever its seed and however often it is measured."""
+    """Return the fields that decide how a run trains, without its seed and how often it is measured."""
     fields = {name: value for name, value in counted(config).items() if name not in (*_MEASURED, "seed")}
     return json.dumps(fields, sort_keys=True)
 
 
 def _cells_of(config: ResolvedConfig, grid: dict[str, dict[int, Cell]]) -> dict[int, Cell]:
-    """Return the cells that a run is of; those that hold images out to tune by have seed 0."""
+    """Return the cells that a run belongs to; cells that hold images out to tune exist at seed 0 only."""
     return {
         i: replace(cell, config=replace(cell.config, seed=config.seed))
         for i, cell in grid.get(_trained(config), {}).items()
@@ -145,7 +145,7 @@ def _cells_of(config: ResolvedConfig, grid: dict[str, dict[int, Cell]]) -> dict[
 
 
 def _keep(folder: ResultsFolder, cell: Cell, record: dict[str, Any]) -> bool:
-    """Write a record as the one of a cell's run, unless there is a whole one; return whether it was written."""
+    """Write a record for a cell's run unless there is an intact one; return whether it was written."""
     try:
         if folder.record(cell.config) is not None:
             return False

@@ -31,11 +31,11 @@ _ASIDE = re.compile(r"\.older(-\d+)?$")
 
 @dataclass
 class Migration:
-    """What :func:`migrate` did.
+    """The outcome of :func:`migrate`.
 
     Attributes:
         runs: number of runs, or rows of a table, that have another key now.
-        aside: folders of runs that are there twice, with the better one under the run's name.
+        aside: folders of runs that exist twice; the better one has the run's name.
         left: the runs that were left as they were, each with the reason.
     """
 
@@ -91,7 +91,7 @@ def _migrate_run(folder: Path, listed: dict[str, RunConfig], done: Migration) ->
         if (folder / CHECKPOINT).exists():
             try:
                 state = load_checkpoint(folder / CHECKPOINT)
-            except ValueError as error:  # a run that is over does without it
+            except ValueError as error:  # a run that is over needs none
                 if record is None:
                     raise
                 done.left[folder / CHECKPOINT] = str(error)

@@ -32,7 +32,7 @@ class Protocol:
             are made for it: every run holds images out, or none does.
         apply: makes the fields of :class:`.RunConfig` of this size from those of the paper's.
         takes: whether there is a panel with these fields at this size.
-        compiled: whether a GPU's runs compile their network unless told otherwise: they are long enough for it to pay.
+        compiled: whether runs on a GPU compile their network by default, because they are long enough for it to pay.
     """
 
     name: str
@@ -74,9 +74,9 @@ def _reduced(fields: Fields) -> Fields:
     return {**fields, **small, "eval_every": 10, "thorough_every": small["epochs"]}
 
 
-# Of the paper's learning rates by so much: of three values each, the ones that name the given labels of 10,000 held-out
-# images best (40 % symmetric errors, seed 0): 0.02 of 0.01, 0.02, 0.05 for LS and SAM, and 0.05 of 0.02, 0.05, 0.1 for
-# IVON. SGD takes LS's, being LS at α = 0; a smaller step is among the controls.
+# Factors of the paper's learning rates. Of three rates each, these predict the given labels of 10,000 held-out images
+# best (40 % symmetric errors, seed 0): 0.02 among 0.01, 0.02, 0.05 for LS and SAM, and 0.05 among 0.02, 0.05, 0.1 for
+# IVON. SGD, which is LS at α = 0, takes LS's rate; a smaller step is among the controls.
 _MNIST_LR = {True: 0.25, False: 0.4}  # by whether the method is variational
 _MNIST_PANELS = {("symmetric", 0.4), ("pair_flip", 0.2), ("pair_flip", 0.4)}
 _MNIST_PANELS |= {("class_dependent", base_rate) for base_rate in (0.1, 0.3, 0.5)}

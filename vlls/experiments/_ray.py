@@ -89,7 +89,7 @@ class RayExecutor:
 
     @property
     def free(self) -> int:
-        """Number of jobs that could be begun now; one waits ready, so that no machine does."""
+        """Number of jobs that could be begun now, with one more than can run, so that no machine has to wait."""
         return 0 if self._stopping else max(0, self._slots + 1 - len(self._jobs))
 
     def submit(self, job: Job) -> None:
@@ -151,7 +151,7 @@ def _connect(ray: Any, address: str | None, timeout: float) -> None:
 
 
 def _work_there(job: Job) -> Outcome:
-    """Do a job on whichever machine this is."""
+    """Do a job on this machine, in the results folder if it is shared, or else in a temporary one."""
     import tempfile
 
     if (job.runs.parent / MANIFEST).exists():  # the machines share the folder

@@ -71,7 +71,7 @@ def collate(
     A record, or the list of a sweep's runs, that cannot be read is left out, with a warning that names its file.
 
     Raises:
-        ValueError: if the folder is none of results.
+        ValueError: if the folder is not a results folder.
 
     Example:
         >>> import tempfile
@@ -88,7 +88,7 @@ def collate_labels(
 ) -> DataFrame:
     """Return the smoothed labels that were computed after runs, as :func:`collate` returns the runs.
 
-    A row is a pair of classes of a run: the one of the examples, ``label``, and each ``other``. Its ``smoothed`` is the
+    A row is a pair of classes of a run: the given one, ``label``, and each ``other``. Its ``smoothed`` is the
     entry of the mean smoothed label and, of variational methods, ``mean_noise`` (:func:`.smoothed_labels`).
     """
     rows: list[tuple[Any, ...]] = []
@@ -117,7 +117,7 @@ def _read(
     experiment: str | None,
     protocol: str | None,
 ) -> list[tuple[Cell, dict[str, Any]]]:
-    """Return the cells of a folder's sweeps that were asked for, each with its record, those that can be read."""
+    """Return the requested cells of a folder's sweeps, each with its record, without those that cannot be read."""
     folder = ResultsFolder(results)
     if not folder.path.exists():
         raise ValueError(
@@ -151,9 +151,9 @@ def _row(cell: Cell, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_epochs(epochs: Sequence[dict[str, Any]], by: str) -> dict[str, Any]:
-    """The measured epochs of highest accuracy, on the test images and on those held out, with their test accuracy.
+    """Return the epoch of highest accuracy on the test images, and on images held out, each with its test accuracy.
 
-    It is that of the weights (``by`` is ``"test"``), or of their average (``"ema"``).
+    Test accuracies are of the weights (``by`` is ``"test"``), or of their average (``"ema"``).
     """
     row: dict[str, Any] = {}
     for name, how in (("best", by), ("chosen", "validation")):
@@ -248,10 +248,10 @@ def load_table(path: str | os.PathLike[str]) -> DataFrame:
 
 
 def highest_protocol(table: DataFrame) -> DataFrame:
-    """Return the rows of the highest protocol that there are, of each panel's own kind.
+    """Return the rows of the highest protocol among those in the table.
 
     Raises:
-        ValueError: for a protocol that there is not.
+        ValueError: for an unknown protocol.
     """
     if not len(table):
         return table
@@ -304,7 +304,7 @@ def choose(table: DataFrame, *, how: str = "test", methods: Sequence[str] | None
 
 
 def _check_one(table: DataFrame) -> None:
-    """Refuse a table of several protocols or experiments."""
+    """Raise a ValueError for a table of several protocols or experiments."""
     for name in ("protocol", "experiment"):
         if table[name].nunique() > 1:
             found = ", ".join(map(str, table[name].unique()))
@@ -312,7 +312,7 @@ def _check_one(table: DataFrame) -> None:
 
 
 def _summary(runs: DataFrame) -> dict[str, Any]:
-    """The accuracy of runs with one value."""
+    """Summarise the accuracy of runs with one value."""
     value, accuracy = float(runs["value"].iloc[0]), 100 * finished(runs)["test_accuracy"]
     return {
         "value": None if math.isnan(value) else value,

@@ -30,7 +30,7 @@ def smoothed_labels(loaded: LoadedRun, *, images: int = IMAGES) -> dict[str, Any
 
     Args:
         loaded: a run whose weights were kept.
-        images: at most how many are looked at, for a variational method.
+        images: largest number of images to average over, for a variational method.
 
     Returns:
         ``classes``, ``smoothed`` as a list of rows, and for a variational method ``mean_noise``.
@@ -60,7 +60,7 @@ def smoothed_labels(loaded: LoadedRun, *, images: int = IMAGES) -> dict[str, Any
 
 
 def _of_posterior(loaded: LoadedRun, posterior: Posterior, images: int) -> tuple[Tensor, Tensor]:
-    """(K, K) tables: the smoothed label with the noise's size in it, and the noise's mean."""
+    """Return two (K, K) tables: smoothed labels with the noise's size in them, and the noise's mean."""
     train = loaded.images("train")
     rows = _evenly(train.given.numpy(), images)
     classes = loaded.data.num_classes

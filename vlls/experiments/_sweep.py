@@ -100,7 +100,7 @@ def sweep(
         compile: whether the networks are compiled, as :func:`.run` does it; None for that on a GPU at the protocols
             whose runs are long.
         keep_weights: whether the checkpoints of finished runs stay.
-        reporters: told of progress.
+        reporters: called as the sweep progresses.
 
     Raises:
         ValueError: for an unknown experiment or protocol, data that cannot be had, a method that other processes cannot
@@ -154,7 +154,7 @@ def check_data(grid: Sequence[Cell], root: str | os.PathLike[str] | None) -> Non
 
 
 def check_methods(grid: Sequence[Cell]) -> None:
-    """Refuse a registered method that other processes could not load."""
+    """Raise a ValueError for a registered method that other processes could not load."""
     for config in {cell.config.method: cell.config for cell in grid}.values():
         try:
             pickle.dumps(config)
@@ -178,7 +178,7 @@ class _Sweep:
         self.running: dict[str, list[Cell]] = {}
 
     def go(self, job: Job, deadline: float | None) -> None:
-        """Do the cells, until they are done, time is over, or somebody asks to stop."""
+        """Do the cells until all are done, the time is over, or the user stops the sweep."""
         for reporter in self.reporters:
             reporter.start(self.result, self.executor.describe())
         try:
@@ -195,7 +195,7 @@ class _Sweep:
         self.stop()
 
     def fill(self, job: Job) -> None:
-        """Begin as many cells as can be."""
+        """Begin as many cells as the executor has room for."""
         from vlls.train._machine import signals_put_off  # late: it needs torch
 
         while self.waiting and self.executor.free:
@@ -206,14 +206,14 @@ class _Sweep:
             if self.folder.is_done(cell):
                 self.result.finished.append(cell)
                 continue
-            with signals_put_off():  # a process that is half begun could be neither asked to stop nor ended
+            with signals_put_off():  # a half-started process can be neither asked to stop nor ended
                 self.running[cell.config.key] = [cell]
                 for reporter in self.reporters:
                     reporter.begin(cell)
                 self.executor.submit(replace(job, cell=cell))
 
     def listen(self, timeout: float) -> None:
-        """Take note of the news of the runs."""
+        """Handle the runs' reports."""
         for job, done, outcome in self.executor.events(timeout):
             if outcome is not None:
                 self.end(job.cell, outcome)
@@ -226,7 +226,7 @@ class _Sweep:
         for cell in self.running.pop(first.config.key, [first]):
             if outcome.status in ("finished", "diverged"):
                 if outcome.record is not None and self.folder.record(cell.config) is None:
-                    self.folder.keep(cell.config, outcome.record, outcome.labels)  # of a machine that does not see it
+                    self.folder.keep(cell.config, outcome.record, outcome.labels)  # done without access to it
                 self.folder.clear_failure(cell)
                 self.result.finished.append(cell)
             elif outcome.status == "failed":
@@ -238,7 +238,7 @@ class _Sweep:
             reporter.end(first, outcome)
 
     def stop(self) -> None:
-        """Have the runs under way saved."""
+        """Ask the runs under way to save, and wait until they have."""
         if self.running:
             self.executor.stop()
             until = time.monotonic() + GRACE

@@ -22,7 +22,10 @@ PATIENCE = 60.0  # seconds to wait for a process that is still letting go of the
 
 
 def work(job: Job, reporters: Sequence[Reporter] = ()) -> Outcome:
-    """Do a job and return its outcome, also if it fails: resume its run if it was cut; if it is over, train no more."""
+    """Do a job and return its outcome, also if it fails: resume its run if it was cut, and skip a run that is over.
+
+    A run that is over is trained again only if its labels are missing and its weights were not kept.
+    """
     if job.threads is not None:
         torch.set_num_threads(job.threads)
     try:
@@ -37,7 +40,7 @@ def work(job: Job, reporters: Sequence[Reporter] = ()) -> Outcome:
         return Outcome("failed", "the machine has not enough memory; choose fewer --workers-per-device")
     except (ValueError, OSError) as error:
         return Outcome("failed", " ".join(str(error).split()))
-    except Exception as error:  # a defect: where it was, and the rest of the sweep goes on
+    except Exception as error:  # a defect: report the place; the sweep goes on
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{os.path.basename(last.filename)}:{last.lineno}"
         return Outcome("failed", f"{type(error).__name__} at {where}: {' '.join(str(error).split())}")
@@ -66,14 +69,14 @@ def _train(job: Job, reporters: Sequence[Reporter]) -> Outcome:
     if not job.keep_weights:
         (folder / CHECKPOINT).unlink(missing_ok=True)
     record = load_record(folder / RECORD)
-    if result.model is not None:  # trained now: its times are those of so many side by side
+    if result.model is not None:  # trained now, with so many runs side by side
         record["machine"]["side_by_side"] = job.side_by_side
         save_record(folder / RECORD, record)
     return Outcome(result.status, result.reason, record, labels)
 
 
 def _patiently(job: Job, reporters: Sequence[Reporter]) -> Outcome:
-    """Train once the process that had this run before, and is ending, has let go of it."""
+    """Train as soon as the process that had this run before, and is ending, has released it."""
     until = time.monotonic() + PATIENCE
     while True:
         try:

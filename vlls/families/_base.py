@@ -96,7 +96,7 @@ class Family(ABC):
         return restore(gaussian_expectation(function, mean, var.sqrt()))
 
     def _gaussian(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor, Elementwise]:
-        """Check a scalar Gaussian; return it flat in float64, and the way back to the caller's shape and dtype."""
+        """Check a scalar Gaussian; return it flat in float64, and a function back to the caller's shape and dtype."""
         mean, var = torch.as_tensor(mean), torch.as_tensor(var)
         dtype = torch.promote_types(mean.dtype, var.dtype)
         dtype = dtype if dtype.is_floating_point else torch.float64

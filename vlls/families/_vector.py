@@ -1,4 +1,4 @@
-"""Families with a vector of natural parameters, integrated by quasi-Monte Carlo: Categorical and one's own."""
+"""Families with a vector of natural parameters, integrated by quasi-Monte Carlo: Categorical and your own."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class VectorFamily(Family):
 
     def _conditions(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         n, k = y.shape
-        weights = torch.eye(k, dtype=y.dtype, device=y.device).repeat(n, 1)  # nothing is known of where the means end
+        weights = torch.eye(k, dtype=y.dtype, device=y.device).repeat(n, 1)  # the range of the means is unknown
         rows = torch.arange(n, device=y.device).repeat_interleave(k)
         return rows, weights, torch.zeros(n * k, dtype=torch.bool, device=y.device)
 
@@ -117,7 +117,7 @@ class VectorFamily(Family):
         return [average.reshape(len(points), *shape, *average.shape[2:]) for average in averages]
 
     def _root(self, var: Tensor) -> Tensor:
-        """Return the symmetric square root of V: a continuous function of V, so that iterations over it settle."""
+        """Return the symmetric square root of V: a continuous function of V, so that iterations over it converge."""
         if var.ndim == 2:
             lowest = float(var.min()) if var.numel() else 0.0
             root = torch.diag_embed(var.clamp_min(0).sqrt())

@@ -1,6 +1,6 @@
 r"""Probabilities of the clean label from those of the given one, by the matrix of the label errors.
 
-A network that was trained on noisy labels and has not learned them by heart predicts given labels,
+A network that was trained on noisy labels and has not memorised them predicts given labels,
 :math:`p(j \mid x)`; with :math:`T_{ij}` the probability that an example of class i is given the label j,
 :math:`p(j \mid x) = \sum_i q(i \mid x)\,T_{ij}` for the clean labels' probabilities q that are asked for.
 """
@@ -23,7 +23,7 @@ from vlls.label_errors._scores import confident_class, count_pairs
 Array = npt.NDArray[np.float64]
 
 METHODS = ("bayes", "inverse")
-_ROUNDS = 10  # of Bayes' rule; more bring p(x) nearer to q T, and classes that p(x) has none of nearer to 0
+_ROUNDS = 10  # of Bayes' rule; with more, q T is closer to p(x), and classes that p(x) lacks are closer to 0
 _TINY = np.finfo(np.float64).tiny
 _TEMPERATURES = np.exp(np.linspace(-3.0, 2.0, 201))
 
@@ -68,7 +68,7 @@ def estimate_transition(probabilities: Any, labels: Any) -> Array:
 
 
 def _evidence(counts: Array, prior: Array) -> float:
-    """Return the log marginal likelihood of rows of counts under Dirichlet priors, but for a constant."""
+    """Return the log marginal likelihood of rows of counts under Dirichlet priors, up to a constant."""
     before, after = torch.from_numpy(prior), torch.from_numpy(prior + counts)
     of_rows = before.sum(1).lgamma() - after.sum(1).lgamma()
     return float(of_rows.sum() + (after.lgamma() - before.lgamma()).sum())
@@ -155,7 +155,7 @@ class LabelCorrection:
         given = given_labels(labels, p.shape)
         both = q * np.where(given == MISSING, 1.0, self.transition[:, given]).T
         total = both.sum(axis=1, keepdims=True)
-        return np.where(total > 0, both / np.maximum(total, _TINY), q)  # a label that no class has says nothing
+        return np.where(total > 0, both / np.maximum(total, _TINY), q)  # a label of probability 0 is ignored
 
     def _clean(self, p: Array) -> Array:
         if self.method == "inverse":
@@ -221,7 +221,7 @@ def tempered(p: Array, temperature: float) -> Array:
 def nearest_distribution(values: Array) -> Array:
     """Return the distributions (N, K) at the least Euclidean distance from rows that sum to 1.
 
-    A number is taken off every entry and what falls below 0 is cut, so that the order of the entries stays.
+    The same number is subtracted from every entry and negative results become 0, so the order of the entries stays.
     """
     falling = -np.sort(-values, axis=1)
     excess = (falling.cumsum(axis=1) - 1) / np.arange(1, values.shape[1] + 1)

@@ -13,7 +13,7 @@ from vlls._names import check_known
 from vlls.data._labelled import LabelledImages
 
 KEEP, CORRECT, UNSURE = "keep", "correct", "unsure"
-COLUMNS = ("given", "decision", "label", "data")  # beside the one that says which image
+COLUMNS = ("given", "decision", "label", "data")  # beside the column with the image's key
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ def read_decisions(path: Path, data: LabelledImages) -> dict[str, Decision]:
         data: the labels that they must be on.
 
     Raises:
-        DataError: if it is no such file, or its decisions are on other data, on unknown images or for unknown classes,
-            or contradict each other.
+        DataError: if it is not such a file, or its decisions are on other data, on unknown images or for unknown
+            classes, or contradict each other.
     """
     lines = _lines(path, data.kind)
     if foreign := sorted({line["data"] for line in lines} - {data.fingerprint}):
@@ -83,9 +83,9 @@ def _lines(path: Path, kind: str) -> list[dict[str, str]]:
 
 
 def corrected_list(data: LabelledImages, decisions: Mapping[str, Decision], drop_unsure: bool = False) -> bytes:
-    """Return the list of all images with the labels that were decided on, as CSV.
+    """Return the list of all images as CSV, with corrected labels where a decision changed them.
 
-    Labels that were not decided on stay as they are; with ``drop_unsure`` images that are unsure are left out.
+    Labels without a decision stay as they are; with ``drop_unsure`` unsure images are left out.
     """
     labels = [decisions[key].label if key in decisions else data.label(row) for row, key in enumerate(data.keys)]
     unsure = frozenset(key for key, decision in decisions.items() if decision.kind == UNSURE)

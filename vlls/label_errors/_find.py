@@ -132,7 +132,7 @@ def find_label_errors(
     for batch in walk(model, posterior, dataset, num_samples, batch_size, forward, progress, generator):
         if labels is None and batch.labels is None:
             raise ValueError("labels are not given, and the items of the data set have none; pass labels=...")
-        if labels is not None and given is None:  # an error in them is told before the other batches
+        if labels is not None and given is None:  # report an error in them before the other batches run
             given = given_labels(labels, (length_of(dataset), batch.probabilities.shape[2]), classes)
             judge.check_number(given)
         walked.append(batch)

@@ -1,4 +1,4 @@
-"""Labels as people have them: whole numbers or names, with some missing."""
+"""Given labels in any form: whole numbers or names, some of them missing."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Classes = npt.NDArray[np.int64]
 def given_labels(labels: Any, shape: Sequence[int], classes: Sequence[str] | None = None) -> Classes:
     """Return the given labels as classes (N,), with -1 for one that is missing; ``shape`` ends in N (or 0) and K.
 
-    A label is missing that is -1, None, NaN or NA; with ``classes`` labels may be names, and one that is not among
-    them is missing too, with a warning that counts them.
+    -1, None, NaN and NA are missing labels. With ``classes`` labels may be names; names that are not among them are
+    missing too, and a warning counts them.
     """
     num, num_classes = shape[-2:]
     if classes is not None and len(classes) != num_classes:
@@ -90,7 +90,7 @@ def _whole(entry: Any, at: int) -> Any:
     if _is_missing(entry):
         return MISSING
     if isinstance(entry, float) and entry.is_integer():
-        return int(entry)  # a column of integers is one of floats once a value is missing
+        return int(entry)  # pandas turns integers into floats if a value is missing
     if isinstance(entry, bool) or not isinstance(entry, int | np.integer):
         raise ValueError(f"labels[{at}] is {entry!r}, {kind_of(entry)}; pass whole numbers, the classes from 0")
     return int(entry)

@@ -35,7 +35,7 @@ _ADJUSTED = ("self_confidence", "margin")
 
 @dataclass(frozen=True)
 class Judge:
-    """How labels are scored and flagged; the fields are keywords of :func:`find_label_errors`."""
+    """Scores and flags labels; the fields are keywords of :func:`find_label_errors`."""
 
     score: str
     flag: Flag
@@ -116,7 +116,7 @@ class Judge:
         return make_table({name: column[order] for name, column in columns.items()})
 
     def _clean(self, p: Floats, given: Classes) -> Floats:
-        """Return the probabilities (n, K) of the clean labels, those of the given ones if nothing asks for them."""
+        """Return the probabilities (n, K) of the clean labels, or of the given ones if no option needs the clean."""
         if not self.by_bayes:
             return p
         correction = self.correction or LabelCorrection(estimate_transition(p, given))
@@ -131,7 +131,7 @@ class Judge:
 
 
 def _named(classes: Classes, names: Sequence[str] | None) -> npt.NDArray[Any]:
-    """Return the names of classes, empty for a missing one; the classes themselves where there are no names."""
+    """Return the names of classes, empty for a missing one; the classes themselves if there are no names."""
     return classes if names is None else np.array([*names, ""], dtype=object)[classes]
 
 

@@ -1,4 +1,4 @@
-"""Probabilities of examples by class, as people have them, and the confident joint of those that have a label."""
+"""Class probabilities in any form, and the confident joint of the examples that have a label."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vlls.smoothing._base import check_probabilities, describe
 
 
 def checked_probabilities(probabilities: Any) -> Floats:
-    """Return probabilities (S, N, K) of an array (N,), (N, K) or (S, N, K), after a check that they are some."""
+    """Return an array (N,), (N, K) or (S, N, K) as (S, N, K), after checking that it holds probabilities."""
     p = torch.as_tensor(probabilities if isinstance(probabilities, Tensor) else np.array(probabilities)).detach().cpu()
     if not p.is_floating_point() or p.ndim not in (1, 2, 3) or p.numel() == 0:
         raise ValueError(

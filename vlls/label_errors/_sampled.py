@@ -139,7 +139,7 @@ def walk(
 def _draws(
     model: nn.Module, posterior: AnyPosterior, num_samples: int, generator: torch.Generator
 ) -> Callable[[], AbstractContextManager[None]]:
-    """Return a function that has the model carry a draw of the posterior, or its mean, for the time of a pass."""
+    """Return a function that makes a context in which the model has a draw of the posterior, or its mean."""
     if posterior is None:
         return nullcontext
     if isinstance(posterior, VariationalOptimizer):
@@ -166,7 +166,7 @@ def _called(model: nn.Module, batch: Any, forward: Forward | None) -> Tensor:
 
 
 def _rows(p: Tensor, num: int) -> Tensor:
-    """Return probabilities (B, K), of two classes where the model has one logit."""
+    """Return probabilities (B, K), of two classes if the model has one logit."""
     if p.ndim == 1 or p.shape[1:] == (1,):
         p = torch.stack([1 - p.flatten(), p.flatten()], dim=1)
     if p.ndim != 2 or len(p) != num:
@@ -178,7 +178,7 @@ def _rows(p: Tensor, num: int) -> Tensor:
 
 # ------------------------------------------------------------------ data sets
 def _batches(dataset: Any, batch_size: int, dtype: torch.dtype) -> Iterator[Any]:
-    """Yield batches in the order of the data set, as its items are."""
+    """Yield batches in the order of the data set, in the form of its items."""
     dataset = as_tensors(dataset, dtype)
     if isinstance(dataset, Tensor | Mapping) and length_of(dataset) == 0:
         return
@@ -225,7 +225,7 @@ def as_tensors(dataset: Any, dtype: torch.dtype) -> Any:
 
 
 def length_of(dataset: Any) -> int:
-    """Return the number of examples, 0 where nobody knows."""
+    """Return the number of examples, 0 if it is unknown."""
     if isinstance(dataset, Mapping):
         return len(next((value for name, value in dataset.items() if name not in _LABELS), ()))
     source: Any = dataset.dataset if isinstance(dataset, DataLoader) else dataset
@@ -263,7 +263,7 @@ def _are_texts(value: Any) -> bool:
 
 
 def _contents(x: Any) -> Iterator[list[bytes]]:
-    """Yield the rows of everything that the input of a batch consists of, whatever its form."""
+    """Yield the rows of each part of a batch's input, which may have any form."""
     if isinstance(x, Tensor) and x.ndim:
         yield [row.tobytes() for row in x.detach().cpu().contiguous().view(len(x), -1).view(torch.uint8).numpy()]
     elif _are_texts(x):
@@ -274,7 +274,7 @@ def _contents(x: Any) -> Iterator[list[bytes]]:
 
 
 def _digests(batch: Any) -> npt.NDArray[np.uint64]:
-    """Return a number (B,) for each input of a batch, which equal inputs share."""
+    """Return a hash (B,) of each input of a batch."""
     x = _input(batch)
     contents = list(_contents(x))
     if not contents:

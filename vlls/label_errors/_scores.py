@@ -18,12 +18,12 @@ from vlls.label_errors._given import MISSING, Classes
 Floats = npt.NDArray[np.floating[Any]]
 Doubles = npt.NDArray[np.float64]
 
-ROUNDING = 1e-6  # a mean of equal probabilities may be rounded to one above them
+ROUNDING = 1e-6  # the mean of equal probabilities may be rounded up above them
 _LEAST = 2 * ROUNDING  # threshold, so that a probability of 0 reaches none
 
 
 def of_class(p: Floats, classes: Classes) -> Doubles:
-    """Return the probability (N,) of each example's class, NaN where the class is missing."""
+    """Return the probability (N,) of each example's class, NaN if the class is missing."""
     found = np.take_along_axis(p, np.maximum(classes, 0)[:, None], axis=1)[:, 0].astype(np.float64)
     return np.where(classes == MISSING, np.nan, found)
 
@@ -38,10 +38,10 @@ def thresholds(p: Floats, given: Classes) -> Doubles:
 
 
 def confident_class(p: Floats, given: Classes) -> Classes:
-    """Return the class (N,) whose probability reaches its threshold, -1 where none does.
+    """Return the class (N,) whose probability reaches its threshold, -1 if none does.
 
-    If more than one does, it is the most probable class: cleanlab's rule, where the paper's takes the most probable of
-    those that do.
+    If several do, it is the most probable of all classes, as in cleanlab; the paper takes the most probable of those
+    that reach their threshold.
     """
     enough = p >= np.maximum(thresholds(p, given), _LEAST) - ROUNDING  # never of a class without labels
     number = enough.sum(axis=1)
@@ -56,7 +56,7 @@ def confidently_wrong(p: Floats, given: Classes) -> npt.NDArray[np.bool_]:
 
 
 def count_pairs(given: Classes, other: Classes, num_classes: int) -> npt.NDArray[np.int64]:
-    """Return how many examples have each pair of classes, (K, K), leaving out those of which one is missing."""
+    """Return how many examples have each pair of classes, (K, K), without examples that lack one of the two."""
     both = (given != MISSING) & (other != MISSING)
     pairs = np.bincount(given[both] * num_classes + other[both], minlength=num_classes**2)
     return pairs.reshape(num_classes, num_classes)

@@ -1,4 +1,4 @@
-"""A classifier of scikit-learn's kind that is trained on wrong labels and tells which they are."""
+"""A classifier with scikit-learn's interface that is trained on wrong labels and finds them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         feature_names_in\_: their names, if they have any.
 
     Raises:
-        ValueError: in ``fit``, if an argument is not allowed, there is one class only, or, as of all classifiers of
+        ValueError: in ``fit``, if an argument is not allowed, there is one class only, or, as in all classifiers of
             scikit-learn, if ``X`` and ``y`` differ in length or hold NaN.
         ModuleNotFoundError: at import, without scikit-learn 1.6 or newer.
 
@@ -182,7 +182,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             raise ValueError(f"device={self.device!r} is not here; choose 'cpu', or a device that torch has") from None
 
     def _learn(self, inputs: Tensor, given: Array, seed: int) -> None:
-        """Train a network from scratch, with random numbers that leave torch's own as they were."""
+        """Train a network from scratch, without changing the state of torch's random numbers."""
         labels = torch.from_numpy(given).to(self.device)
         with torch.random.fork_rng([self.device] if torch.device(self.device).type == "cuda" else []):
             torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""A table of examples: pandas' where it is installed, and a small one with the same columns where it is not."""
+"""A table of examples: pandas' if it is installed, or else a small one with the same columns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Columns = dict[str, npt.NDArray[Any]]
 
 
 class Table:
-    """Columns of one length by name, for those who have no pandas.
+    """Columns of one length by name, for users without pandas.
 
     ``table["score"]`` is a column, ``table[:10]`` or ``table[mask]`` a table of some rows.
 
@@ -65,7 +65,7 @@ class Table:
 
 
 def make_table(columns: Columns) -> Any:
-    """Return a ``pandas.DataFrame``, or a :class:`Table` where pandas is not installed."""
+    """Return a ``pandas.DataFrame``, or a :class:`Table` if pandas is not installed."""
     try:
         pandas = import_module("pandas")
     except ImportError:

@@ -13,9 +13,9 @@ Slices = dict[str, tuple[str, slice]]
 
 
 def projections(module: nn.Module) -> dict[str, Slices]:
-    """Of an attention: for each projection, the parameter and its rows that are its ``weight`` and its ``bias``.
+    """Return for each projection of an attention the parameters, and their rows, that are its ``weight`` and ``bias``.
 
-    Empty for other modules, and for an attention with learned or zero keys beside the projected ones.
+    The result is empty for other modules, and for an attention with learned or zero keys beside the projected ones.
     """
     if not isinstance(module, nn.MultiheadAttention) or type(module).forward is not nn.MultiheadAttention.forward:
         return {}
@@ -46,7 +46,7 @@ def attend(
     average_attn_weights: bool = True,
     is_causal: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Do as ``nn.MultiheadAttention.forward``; ``tap(part, input, output)`` sees each projection, in its layout."""
+    """Replace ``nn.MultiheadAttention.forward``; ``tap(part, input, output)`` sees each projection, in its layout."""
 
     def project(part: str, a: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         z = F.linear(a, weight, bias)

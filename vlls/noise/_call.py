@@ -18,16 +18,16 @@ from vlls._locks import holding_model
 from vlls.noise._checks import check_logits, passes
 
 _lock = threading.Lock()
-_inside = 0  # blocks of all threads, for the switches are the process's
+_inside = 0  # blocks of all threads, because the switches are global to the process
 _switches = ExitStack()
 _loaded = False
 
 
 @contextmanager
 def differentiable() -> Iterator[None]:
-    """Attention by kernels that can be differentiated in every way.
+    """Use only attention kernels that torch can differentiate in every mode.
 
-    The switches are those of the process: the first block of all threads turns them and the last one turns them back.
+    The switches are global to the process: the first block of all threads sets them and the last one resets them.
     """
     global _inside, _loaded
     with _lock:
@@ -51,9 +51,9 @@ def differentiable() -> Iterator[None]:
 
 
 class Call:
-    """The logits of a model as a function of a batch and the weights that are named; the others stay as they are.
+    """The logits of a model as a function of a batch and of named weights; other weights are the model's.
 
-    Buffers are copies, so that a module that changes its own in every pass leaves the model as it was. All numbers,
+    Buffers are copied, so a module that changes its buffers in every pass leaves the model unchanged. All numbers,
     inputs included, have at least the precision of ``dtype``, if it is given.
     """
 
@@ -76,9 +76,9 @@ class Call:
 
     @contextmanager
     def carrying(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
-        """Let the model have these weights, as ``torch.func.functional_call`` does for the time of a pass forward.
+        """Give the model these weights within the block, as ``torch.func.functional_call`` does for a forward pass.
 
-        A pass backward needs them too: a checkpoint runs a part of the model once more.
+        A backward pass needs them too: a checkpoint runs part of the model again.
         """
         given = {**self._fixed, **{name: weight.to(self._kinds[name]) for name, weight in weights.items()}}
         given.update({name: given[name].clone() for name in self._shortened & given.keys()})
@@ -100,7 +100,7 @@ class Call:
 
 
 def call_of(model: nn.Module, mean: Mapping[str, Tensor], x: Tensor) -> tuple[Call, Tensor]:
-    """A model's call, in float32 where its own precision is less and it can do that, and its logits of one example."""
+    """Return a model's call, in float32 if the model is in half precision and can use it, and one example's logits."""
     call = Call(model, mean)
     with torch.no_grad():
         with passes(x):
@@ -132,11 +132,11 @@ class Lookup:
 
 @contextmanager
 def borrowed(model: nn.Module) -> Iterator[None]:
-    """Have a model to oneself and leave it as it was.
+    """Use a model exclusively within the block, and restore it afterwards.
 
     Other threads wait. Weights that were cast under ``torch.autocast`` are cast again, inside and afterwards. Gradients
-    of embeddings are those of the function, without torch's exceptions for padding, sparse and frequent tokens. Tensors
-    that modules set as attributes, as pruning sets the ``weight`` that it computes, are put back.
+    of embeddings are the true ones, without torch's exceptions for padding, sparse and frequent tokens. Tensors that
+    modules set as attributes are restored, such as the ``weight`` that pruning computes.
     """
     with holding_model(model):
         torch.clear_autocast_cache()
@@ -162,7 +162,7 @@ def borrowed(model: nn.Module) -> Iterator[None]:
 
 
 def _is_lookup(module: nn.Module) -> bool:
-    """Whether torch's gradient of an embedding is another than that of the function."""
+    """Whether torch's gradient of an embedding differs from its derivative."""
     if not isinstance(module, nn.Embedding) or type(module).forward is not nn.Embedding.forward:
         return False
     changed = module.padding_idx is not None or module.sparse or module.scale_grad_by_freq

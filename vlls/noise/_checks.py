@@ -26,7 +26,7 @@ TOGETHER = (
 
 
 def memory_aim(memory_limit: float | None, device: torch.device) -> float:
-    """Bytes that temporaries may take, of a limit in MiB: 64 on a CPU and 2048 on a GPU if it is None."""
+    """Return the bytes that temporaries may take for a limit in MiB; None is 64 on a CPU and 2048 on a GPU."""
     if memory_limit is None:
         memory_limit = 2048 if device.type == "cuda" else 64
     elif not is_number(memory_limit) or not memory_limit > 0:
@@ -35,13 +35,13 @@ def memory_aim(memory_limit: float | None, device: torch.device) -> float:
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that can still be had on a device."""
+    """Return the free bytes of a device's memory."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
-        return 8 << 30  # of a system that does not tell
+        return 8 << 30  # the system does not report it
 
 
 def check_batch(x: Tensor) -> None:
@@ -58,7 +58,7 @@ def passes(x: Tensor) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        if "more than 1 value per channel" not in str(error):  # of batch statistics, which one example has not
+        if "more than 1 value per channel" not in str(error):  # batch statistics of one example
             raise
         raise ValueError(TOGETHER) from error
     except (RuntimeError, TypeError, IndexError) as error:

@@ -16,7 +16,7 @@ def taylor_label_noise(family: Family, mean: Tensor, var: Tensor, e: Tensor) -> 
     r"""Return the one-sample Taylor noise of Eq. 14, :math:`A''(\mu) \, v^{1/2} e` (Chapter 2).
 
     Averaged over e it tends to zero, not to the exact noise: it tells how large the noise can be on an example,
-    not what it is. The paper drops the minus sign of the Taylor step, which the symmetry of e allows.
+    not its value. The paper drops the minus sign of the Taylor step, which the symmetry of e allows.
 
     Args:
         family: a family with a scalar natural parameter.

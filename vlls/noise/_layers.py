@@ -26,7 +26,7 @@ from vlls._bases import Bases, project
 from vlls.noise._call import Lookup
 
 MOVE = 32  # multiplications of a product that take the time of an operation on one number in memory
-READ = ("weight", "bias")  # the parameters that rules read; a module may have others, of which they know nothing
+READ = ("weight", "bias")  # the parameters that rules read; a module may have others
 _Turned = Mapping[str, Bases] | None  # by parameter
 _Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
@@ -61,7 +61,7 @@ class Rule(ABC):
         block: int,
         bases: _Turned = None,
     ) -> Tensor:
-        """Return what parameters of independent weights add, (B, R, R), with temporaries of ``block`` bytes.
+        """Return the contribution of parameters with independent weights, (B, R, R), in temporaries of ``block`` bytes.
 
         ``variances`` of a parameter with ``bases`` are those of its weights' coordinates in them.
         """
@@ -72,7 +72,7 @@ class Rule(ABC):
 
 
 def rule_for(module: nn.Module) -> Rule | None:
-    """The rule of a module, if its ``forward`` is that of a layer we know."""
+    """Return the rule of a module, or None if its ``forward`` is not a known layer's."""
     if isinstance(module, torch.jit.ScriptModule) or not isinstance(vars(module).get("forward"), Lookup | None):
         return None
     forward = type(module).forward
@@ -116,7 +116,7 @@ class _Multiplier(Rule):
         block: int,
         bases: _Turned = None,
     ) -> Tensor:
-        """Return what weight and bias add; bases of the weight turn u along its inputs and g along its outputs."""
+        """Return the contribution of weight and bias; bases of the weight turn u along inputs and g along outputs."""
         u, g = self.split(a, g)
         total = g.new_zeros(g.shape[1], g.shape[0], g.shape[0])
         if "bias" in variances:
@@ -139,7 +139,7 @@ class _Multiplier(Rule):
 
 
 def _each_way(r: int, out: int, j: int, t: int) -> tuple[int, int]:
-    """Multiplications for one of some output channels with j weights at t positions: by position, and by weight."""
+    """Count the multiplications for one of ``out`` channels, j weights and t positions: by position, and by weight."""
     pairs = t * (t + 1) // 2
     by_position = pairs * j + r * t * t + r * r * t + MOVE * (2 * t * t + 3 * pairs * j // out)
     return by_position, r * j * (t + r + MOVE)
@@ -155,7 +155,7 @@ class Linear(_Multiplier):
 
 
 def _turned(u: Tensor, g: Tensor, shape: Sequence[int], bases: Bases) -> tuple[Tensor, Tensor]:
-    """Inputs (B, 1, J, T) and gradients (R, B, 1, O, T) in the bases of a weight of this shape."""
+    """Return inputs (B, 1, J, T) and gradients (R, B, 1, O, T) in the bases of a weight of this shape."""
     outputs, *inputs = bases
     if outputs is not None:
         g = outputs.T @ g
@@ -187,7 +187,7 @@ class _Convolution(_Multiplier):
 
 def _patches(conv: _Conv, a: Tensor) -> Tensor:
     """Input patches (B, C * prod(kernel), T), in the order of the weight's columns."""
-    dims = a.ndim - 2  # torch's unfold, of images alone, goes from example to example
+    dims = a.ndim - 2  # torch's unfold takes images only, one example at a time
     mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
     a = F.pad(a, conv._reversed_padding_repeated_twice, mode=mode)
     for axis in range(dims):
@@ -201,7 +201,7 @@ def _patches(conv: _Conv, a: Tensor) -> Tensor:
 def _by_weight(u: Tensor, g: Tensor, var: Tensor, block: int) -> Tensor:
     """Form the scaled gradients of as many weights at a time as ``block`` bytes hold, and sum their products.
 
-    The products are taken of one output channel at a time: a GPU is slow at few of them that are long.
+    The products are taken one output channel at a time: a GPU is slow at a few long ones.
     """
     (r, num, groups, out, positions), j = g.shape, u.shape[2]
     total = g.new_zeros(num, r, r)
@@ -227,7 +227,7 @@ def _by_weight(u: Tensor, g: Tensor, var: Tensor, block: int) -> Tensor:
 
 
 def _by_position(u: Tensor, g: Tensor, var: Tensor, block: int) -> Tensor:
-    """Sum over the weights first: cheap where an example has few positions, as at the end of a network."""
+    """Sum over the weights first: cheap if an example has few positions, as at the end of a network."""
     (r, num, groups, out, positions), j = g.shape, u.shape[2]
     total = g.new_zeros(num, r, r)
     first, second = torch.triu_indices(positions, positions, device=g.device)
@@ -255,7 +255,7 @@ def _by_position(u: Tensor, g: Tensor, var: Tensor, block: int) -> Tensor:
 
 # ---------------------------------------------------------------------- layers that scale and shift
 def _normalizer(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
-    """The normalisation of a module without its affine part, if it is one we know."""
+    """Return the normalisation of a module without its affine part, or None if it is not a known one."""
     forward = type(module).forward
     m: Any = module
 
@@ -310,10 +310,10 @@ class _Embedding(Rule):
         block: int,
         bases: _Turned = None,
     ) -> Tensor:
-        """Look at the tokens of an example only; one that comes twice has one row of weights."""
+        """Read only the rows of an example's tokens; a token that occurs twice has one row of weights."""
         tokens = a.reshape(len(a), -1)  # (B, T)
         g = g.reshape(*g.shape[:2], -1, g.shape[-1])  # (R, B, T, D)
-        first = (tokens[:, :, None] == tokens[:, None, :]).to(torch.uint8).argmax(-1)  # where each token comes first
+        first = (tokens[:, :, None] == tokens[:, None, :]).to(torch.uint8).argmax(-1)  # where each token occurs first
         summed = torch.zeros_like(g).scatter_add_(2, first[None, :, :, None].expand_as(g), g)
         return _gram(summed.flatten(2), variances["weight"][tokens].flatten(1))
 

@@ -64,10 +64,10 @@ def logit_covariance(
 
 
 class Linearization:
-    """A network seen through its Jacobian at the posterior's mean; the first example of x shows how it is built.
+    """A network linearised at the posterior's mean; trial passes with the first example of x find its layers.
 
-    ``num_directions`` functions of the logits, K if left out, are pulled back at once; ``instead`` is the advice of the
-    error if a gradient is not the slope.
+    ``num_directions`` functions of the logits, K if left out, are pulled back at once. ``instead`` is the advice in the
+    error that is raised if a gradient is not the slope.
     """
 
     def __init__(
@@ -86,20 +86,20 @@ class Linearization:
         self._look(x, trials, instead)
         names = [name for site in self._sites if not site.variances for name in site.names]
         names += [name for name in self._others if name not in self.posterior.std]
-        # how many parts of the network add rows to each basis of the posterior that is not independent
+        # how many parts of the network (sites, other parameters) add rows to each basis of the posterior
         self._shared = Counter(self.posterior.basis(name) for name in names)
         self._room = memory_limit, x.device
         self.take(num_directions or self.setting.num_outputs)
 
     def take(self, num_directions: int) -> None:
-        """Pull so many functions of the logits back at once, or as many as there are logits."""
+        """Pull this many functions of the logits back at once, at most as many as there are logits."""
         num_directions = min(num_directions, self.setting.num_outputs)
         self._batch, self._block = self._divide(num_directions, *self._room)
         self.num_directions = num_directions
 
     # ------------------------------------------------------------------ places
     def _look(self, x: Tensor, trials: Trials, instead: str) -> None:
-        """Run one and two examples, to see which axis is the batch and which parameters are used how often."""
+        """Run one and two examples, to find the batch axis and how often each parameter is used."""
         moving = self.posterior.moving()
         sites = sites_of(self.setting.model, self.posterior)
         with differentiable():
@@ -131,7 +131,7 @@ class Linearization:
 
     # ------------------------------------------------------------------ how much at a time
     def _divide(self, r: int, memory_limit: float | None, device: torch.device) -> tuple[int, int]:
-        """Examples of a part, and bytes of a block of one layer's weight gradients."""
+        """Return the number of examples in a part, and the bytes of a block of one layer's weight gradients."""
         aim = memory_aim(memory_limit, device)
         k = self.setting.num_outputs
         total, largest = self._sizes
@@ -148,7 +148,7 @@ class Linearization:
         return max(1, int((aim - block) / one)), int(block)
 
     def _held(self) -> int:
-        """Numbers of the rows of one example that are kept until all parts have added theirs."""
+        """Count the numbers in one example's rows that are kept until all parts have added theirs."""
         lengths = {self.posterior.basis(name): self.posterior.length(name) for name in self.posterior.mean}
         return sum(lengths[basis] for basis, number in self._shared.items() if number > 1)
 
@@ -163,7 +163,7 @@ class Linearization:
         )
 
     def covariances(self, x: Tensor) -> Tensor:
-        """V of every example, (B, K, K)."""
+        """Return V of every example, (B, K, K)."""
         return torch.cat([self.covariance(part, done) for part, done in self.parts(x)])
 
     def parts(self, x: Tensor) -> Iterator[tuple[Tensor, Pass]]:
@@ -202,7 +202,7 @@ class Linearization:
         self._total = part if self._total is None else self._total + part
 
     def _scale(self, name: str, gradient: Tensor, examples: slice, num: int) -> None:
-        """Add what (R, n, ...) gradients of some of ``num`` examples with respect to one parameter contribute."""
+        """Add the contribution of (R, n, ...) gradients, of some of ``num`` examples with respect to one parameter."""
         rows, basis = self.posterior.rows(name, gradient), self.posterior.basis(name)
         if self._shared[basis] > 1:  # its Gram matrix has to wait for the others
             if basis not in self._rows:
@@ -282,12 +282,12 @@ def _mebibytes(size: float) -> str:
 
 
 def differentiable_input(x: Tensor) -> Tensor:
-    """The batch as autograd takes it: tensors made in inference mode are copied."""
+    """Return the batch in a form that autograd takes: tensors made in inference mode are copied."""
     return x.clone() if isinstance(x, Tensor) and x.is_inference() else x
 
 
 def _batch_axis(one: Seen, two: Seen) -> int | None:
-    """The axis along which two examples are twice one, of inputs and outputs alike."""
+    """Return the axis, of inputs and outputs alike, along which two examples are longer than one; None without one."""
     axes = set()
     for small, large in ((one.input.shape, two.input.shape), (one.output_shape, two.output_shape)):
         differ = [i for i, (a, b) in enumerate(zip(small, large, strict=False)) if a != b]
@@ -298,7 +298,7 @@ def _batch_axis(one: Seen, two: Seen) -> int | None:
 
 
 def _uses(done: Pass, parameters: dict[str, Tensor]) -> dict[str, int]:
-    """How often each parameter enters the logits' graph."""
+    """Count how often each parameter enters the logits' graph."""
     names = {id(parameter): name for name, parameter in parameters.items()}
     uses = dict.fromkeys(parameters, 0)
     waiting, known = [done.logits.grad_fn], set()

@@ -30,7 +30,7 @@ _INSTEAD = "use method='rank' or 'monte_carlo'"
 
 @dataclass(frozen=True)
 class _Gaussian:
-    """Gaussian logits N(mean, root rootᵀ) of some examples, from which (B, K, K) results can be had."""
+    """Gaussian logits N(mean, root rootᵀ) of some examples, from which (B, K, K) results can be computed."""
 
     family: Family
     mean: Tensor
@@ -99,7 +99,7 @@ class LabelNoise:
 
 
 def _check_room(num: int, k: int, device: torch.device) -> None:
-    """Raise a ValueError where (B, K, K) results are more than memory holds."""
+    """Raise a ValueError if (B, K, K) results do not fit in memory."""
     need, there = 2 * 8 * num * k * k, available_memory(device)
     if need > there:
         raise ValueError(
@@ -210,7 +210,7 @@ def label_noise_moments(model: nn.Module, posterior: _AnyPosterior, x: Tensor, o
 
 
 class Estimator:
-    """An estimate of the noise that walks over batches; it learns shapes from one of them."""
+    """Estimates the noise batch by batch; it learns shapes from the first."""
 
     line: Linearization  # of exact and rank
 
@@ -232,7 +232,7 @@ class Estimator:
         self.posterior = self.setting.posterior.map(self._lay)  # for passes forward only
         self.family = the_family(options.family, self.num_outputs)
         if method == "rank" and self._all_is_cheaper():
-            with suppress(ValueError):  # memory may hold the few and not all
+            with suppress(ValueError):  # memory may hold a few directions and not all
                 self.line.take(self.num_outputs)
         self.setting.warn()
 
@@ -250,7 +250,7 @@ class Estimator:
         return every + operations(self.family, k, k) < few + operations(self.family, k, r)
 
     def parts(self, x: Tensor) -> Iterator[LabelNoise]:
-        """Yield the noise of one part of the batch after the other."""
+        """Yield the noise of the batch, part by part."""
         if self.options.method == "monte_carlo":
             yield self._monte_carlo(x)
         elif self.options.method == "direction":
@@ -264,7 +264,7 @@ class Estimator:
         start, rank = 0, self.line.num_directions
         for part, done in self.line.parts(x):
             logits = done.logits.detach()
-            if rank == self.num_outputs:  # also of ``rank``: all directions need no choice
+            if rank == self.num_outputs:  # also for ``rank``: all directions need no choice
                 root = symmetric_root(self.line.covariance(part, done).double())
             else:  # those along which A'' is largest: the others hardly reach the labels
                 directions = leading_directions(self.family, logits.double(), rank)
@@ -278,7 +278,7 @@ class Estimator:
     def _bent(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Estimate E_q[f] - f(m) by n pairs of draws, in which all odd orders cancel.
 
-        Return it with its n deviations, (B, K, n), whose squares add up to that of its standard error.
+        Return it with its n deviations, (B, K, n), whose squares add up to its squared standard error.
         """
         logits = self._logits(self.posterior.mean, x)
         generator = self.options.generator or torch.Generator(x.device).manual_seed(0)
@@ -309,7 +309,7 @@ class Estimator:
 
     # ------------------------------------------------------------------ Eq. 20, one direction at a time
     def _jvp(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and J Σ^{1/2} e for one draw e, (B, K) each, e being the same for all examples."""
+        """Return logits and J Σ^{1/2} e, (B, K) each, for one draw e that all examples share."""
         ends = (self.posterior.mean,), (self.posterior.step(self.options.generator),)
         with differentiable(), torch.no_grad(), forward_derivatives(_INSTEAD):
             pairs = [
@@ -320,7 +320,7 @@ class Estimator:
         return check_logits(logits, len(x)), slope
 
     def draw(self, x: Tensor) -> Tensor:
-        """One draw of Eq. 20, (B, K)."""
+        """Return one draw of Eq. 20, (B, K)."""
         logits, slope = self._jvp(x)
         dtype = torch.promote_types(logits.dtype, torch.float32)
         logits, slope = logits.to(dtype), slope.to(dtype)
@@ -407,7 +407,7 @@ def _result(
     sources: tuple[_Gaussian | Tensor, ...],
     linear: bool = False,
 ) -> LabelNoise:
-    """The noise of given moments, with the standard error of its magnitude."""
+    """Return the noise with these moments and this standard error of its magnitude."""
     square = variance.sum(1) + (0 if linear else shift.square().sum(1))
     dtype = torch.promote_types(logits.dtype, torch.float32)
     shift, std, magnitude, error = (t.to(dtype) for t in (shift, variance.sqrt(), square.sqrt(), error))
@@ -416,7 +416,7 @@ def _result(
 
 
 def _layout(setting: Setting, x: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return channels last, up to three times faster, as the layout of images and filters, if the model takes it."""
+    """Return the layout of images and filters: channels last, up to three times as fast, if the model takes it."""
     try:
         with torch.no_grad():
             weights = {name: _channels_last(p.detach()) for name, p in setting.posterior.mean.items()}

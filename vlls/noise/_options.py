@@ -51,7 +51,7 @@ Called = Callable[Concatenate[nn.Module, _AnyPosterior, Tensor, P], T]
 
 
 def keywords(options: Callable[P, Options]) -> Callable[[Plain[Options, T]], Called[P, T]]:
-    """Let a function of a model, a posterior, a batch and options take the fields of the options as its keywords."""
+    """Make the fields of the options keywords of a function of a model, a posterior, a batch and options."""
 
     def decorate(function: Plain[Options, T]) -> Called[P, T]:
         @wraps(function)

@@ -1,4 +1,4 @@
-"""A posterior as the parameters of one model: checked, under the model's names and on its device."""
+"""A posterior over the parameters of one model: checked, under the model's names and on its device."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ModelPosterior:
     """A posterior over the parameters of one model."""
 
     mean: dict[str, Tensor]  # by the model's names, in float32 at least
-    std: dict[str, Tensor]  # of the parameters whose weights are independent, alike
+    std: dict[str, Tensor]  # likewise, of the parameters whose weights are independent
     source: Posterior | None = None  # scales the other parameters and draws them; None if there are none
     theirs: dict[str, str] = field(default_factory=dict)  # the source's names for the model's
     lengths: dict[str, int] = field(default_factory=dict)  # Q, of a row of each parameter that the source scales
@@ -28,7 +28,7 @@ class ModelPosterior:
     joint: bool = False  # rows of the source have one basis, so that they are added up
 
     def map(self, change: Callable[[Tensor], Tensor]) -> ModelPosterior:
-        """Return the posterior with every mean and standard deviation changed: cast, or laid out otherwise."""
+        """Return the posterior with every mean and standard deviation changed, for instance cast."""
         mean, std = ({name: change(t.detach()) for name, t in of.items()} for of in (self.mean, self.std))
         return replace(self, mean=mean, std=std)  # rotations follow the dtype of the gradients
 
@@ -57,11 +57,11 @@ class ModelPosterior:
         return steps
 
     def length(self, name: str) -> int:
-        """How many numbers Q a row of a parameter has."""
+        """Return the length Q of a parameter's rows."""
         return self.lengths.get(name, self.mean[name].numel())
 
     def rows(self, name: str, gradients: Tensor) -> Tensor:
-        """(R, B, Q) rows of a parameter, in the dtype of its (R, B, ...) gradients."""
+        """Return (R, B, Q) rows of a parameter, in the dtype of its (R, B, ...) gradients."""
         if name in self.std:
             return (gradients * self.std[name].to(gradients)).reshape(*gradients.shape[:2], -1)
         assert self.source is not None
@@ -70,7 +70,7 @@ class ModelPosterior:
         return _scaled(self.source, theirs, gradients.detach().to(wide)).to(gradients.dtype)
 
     def variance(self, gradient: Mapping[str, Tensor]) -> Tensor:
-        """The variance of one function of the parameters, a scalar, from its gradient."""
+        """Return the variance of one function of the parameters, a scalar, from its gradient."""
         if self.source is None:
             return sum_of((g * self.std[name]).square().sum() for name, g in gradient.items())
         rows: dict[str, Tensor] = {}
@@ -80,7 +80,7 @@ class ModelPosterior:
         return sum_of(gram(part) for part in rows.values()).sum()
 
     def deviations(self) -> dict[str, Tensor]:
-        """Standard deviations, or the size of one draw's deviations where weights are not independent."""
+        """Return standard deviations or, for weights that are not independent, the absolute deviations of one draw."""
         if self.source is None:
             return self.std
         device = next(iter(self.mean.values())).device
@@ -104,7 +104,7 @@ def sum_of(parts: Iterable[Tensor]) -> Tensor:
 
 
 def posterior_of(model: nn.Module, posterior: Any) -> ModelPosterior:
-    """Check a posterior, or an object that returns one, as one over the parameters of a model that is not compiled."""
+    """Check a posterior, or an object that returns one, and return it as one over an uncompiled model's parameters."""
     posterior = _as_posterior(model, posterior)
     parameters = dict(model.named_parameters())
     theirs = {name.removeprefix(PREFIX): name for name in posterior.mean}
@@ -206,7 +206,7 @@ def _check_sample(posterior: Posterior, device: torch.device) -> None:
 
 
 def _length(posterior: Posterior, name: str) -> int:
-    """How many numbers a row of a parameter has, after a trial."""
+    """Return the length of a parameter's rows, found by a trial call."""
     mean = posterior.mean[name]
     rows = _scaled(posterior, name, torch.ones(2, 3, *mean.shape, dtype=_wide(mean), device=mean.device))
     if not bool(torch.isfinite(rows).all()):
@@ -219,7 +219,7 @@ def _length(posterior: Posterior, name: str) -> int:
 
 @torch.no_grad()
 def _scaled(posterior: Posterior, name: str, gradients: Tensor) -> Tensor:
-    """The rows of a posterior, or a ValueError if they do not fit the gradients."""
+    """Return the rows of a posterior; raise a ValueError if they do not fit the gradients."""
     try:
         rows = posterior.scale(name, gradients)
     except KeyError as error:

@@ -17,9 +17,9 @@ from vlls._quadrature import gaussian_expectation, sobol_normal
 from vlls.families import Bernoulli, Categorical, Family, VectorFamily
 from vlls.noise._layers import MOVE
 
-_POINTS = Categorical(2)  # the points of a family that brings none
+_POINTS = Categorical(2)  # for families without their own points
 _ROOM = 1 << 19  # numbers of one temporary
-_STEPS = 9  # that find an eigenvalue of A'': no probabilities were found that need more than seven
+_STEPS = 9  # to find an eigenvalue of A''; no probabilities were found that need more than seven
 
 
 class Moments(NamedTuple):
@@ -32,7 +32,7 @@ class Moments(NamedTuple):
 
 
 def the_family(family: Family | None, num_outputs: int) -> Family:
-    """The family given, or Categorical for several logits and Bernoulli for one."""
+    """Return the given family, or Categorical for several logits and Bernoulli for one."""
     if family is None:
         return Categorical(num_outputs) if num_outputs > 1 else Bernoulli()
     if not isinstance(family, Family):
@@ -43,13 +43,13 @@ def the_family(family: Family | None, num_outputs: int) -> Family:
 
 
 def curvature(family: Family, logits: Tensor) -> Tensor:
-    """A'' as (B, K, K) matrices: diagonal where every logit has a label of its own."""
+    """Return A'' as (B, K, K) matrices, diagonal if each logit has its own label."""
     value = family.curvature(logits)
     return value if isinstance(family, VectorFamily) else torch.diag_embed(value)
 
 
 def bend(family: Family, logits: Tensor, vectors: Tensor) -> Tensor:
-    """A'' times (B, K, M) vectors, of which no (K, K) matrix is formed for the families that have a simple one."""
+    """Return A'' times (B, K, M) vectors; for families with a simple A'' no (K, K) matrix is formed."""
     if isinstance(family, Categorical):  # diag p - p pᵀ
         return _bend(family.mean(logits), vectors)
     value = family.curvature(logits)
@@ -57,8 +57,8 @@ def bend(family: Family, logits: Tensor, vectors: Tensor) -> Tensor:
 
 
 def mean_bend(family: Family, logits: Tensor, root: Tensor, moments: Moments, vectors: Tensor) -> Tensor:
-    """E[A''(f)], the derivative of E[A'(f)] by the mean of the logits, times vectors; arguments as of push."""
-    if isinstance(family, Categorical):  # diag E[p] - E[p pᵀ], of which push has the moments
+    """Return E[A''(f)], the derivative of E[A'(f)] by the mean of the logits, times vectors; arguments as in push."""
+    if isinstance(family, Categorical):  # diag E[p] - E[p pᵀ], from the moments of push
         return _bend(family.mean(logits) - moments.shift, vectors) - moments.covariance
     if isinstance(family, VectorFamily):
         return family.expected_curvature(logits, root @ root.mT) @ vectors
@@ -71,7 +71,7 @@ def _bend(p: Tensor, vectors: Tensor) -> Tensor:
 
 
 def leading_directions(family: Family, logits: Tensor, rank: int) -> Tensor:
-    """An orthonormal basis of the eigenvectors of the ``rank`` largest eigenvalues of A'', (B, K, rank); rank < K."""
+    """Return orthonormal eigenvectors of the ``rank`` largest eigenvalues of A'', (B, K, rank); rank < K."""
     num, k = logits.shape
     if isinstance(family, Categorical):
         if rank == k - 1:  # all but the vector of ones, which A'' takes to 0: Householder's reflection moves it last
@@ -109,7 +109,7 @@ def _leading_directions(p: Tensor, rank: int, xp: Any) -> Tensor:
     the eigenvector's entries (Golub, 1973). It is found as its distance from :math:`p_{i+1}`, to full relative
     accuracy, so that the vectors are orthogonal: each step replaces the summands left of the root, and those right of
     it, by one pole each and a constant that have their value and slope (Li, 1993), which doubles the digits. Equal
-    probabilities are first told apart by 1e-13 of them.
+    probabilities are first separated by a relative 1e-13.
     """
     top, order = p.topk(rank + 1)
     steps = torch.arange(rank + 1, 0, -1, dtype=p.dtype, device=p.device)
@@ -132,14 +132,14 @@ def _leading_directions(p: Tensor, rank: int, xp: Any) -> Tensor:
             b = c + s + r
             root = (b * b - 4 * c * s).clip(0) ** 0.5
             before, t = t, xp.clip(xp.where(b > 0, 2 * s / (b + root), (b - root) / (2 * c)), low, high)
-            if xp is np and (abs(t - before) <= 1e-15 * before).all():  # a GPU would wait for the answer
+            if xp is np and (abs(t - before) <= 1e-15 * before).all():  # on a GPU the check would wait for the device
                 break
     vectors = torch.as_tensor(p / (distance - t * gap))
     return torch.nn.functional.normalize(vectors, dim=-1).mT
 
 
 def symmetric_root(covariance: Tensor) -> Tensor:
-    """The symmetric square root of positive semi-definite matrices; rounding below zero is cut off."""
+    """Return the symmetric square root of positive semi-definite matrices; negative eigenvalues become 0."""
     eigenvalues, vectors = torch.linalg.eigh(covariance)
     return (vectors * eigenvalues.clamp_min(0).sqrt()[..., None, :]) @ vectors.mT
 
@@ -149,9 +149,9 @@ def _points_of(family: Family) -> VectorFamily:
 
 
 def push(family: Family, logits: Tensor, root: Tensor, vectors: Tensor | None = None) -> Moments:
-    """Moments of the noise for Gaussian logits: (B, K) means and a (B, K, R) root of their covariance, in float64.
+    """Return moments of the noise for Gaussian logits: (B, K) means and a (B, K, R) root of their covariance, float64.
 
-    With (B, K, M) vectors, their products with the noise's covariance instead of it.
+    With (B, K, M) vectors, return their products with the noise's covariance instead of the covariance.
     """
     k = logits.shape[1]
     known: dict[str, Tensor] = {}  # without points

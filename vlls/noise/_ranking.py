@@ -1,4 +1,4 @@
-"""Examples in the order of their label noise: which are atypical, ambiguous, or wrongly labelled (Chapter 7)."""
+"""Examples in the order of their label noise, to find atypical, ambiguous or wrongly labelled ones (Chapter 7)."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def rank_examples(
 
 
 def _describe(estimator: Estimator, part: LabelNoise, given: Tensor) -> tuple[Tensor, ...]:
-    """Prediction, magnitude, noise on the given label, disagreement with it and its error, of each example."""
+    """Return each example's prediction, magnitude, noise on the given label, disagreement with it and its error."""
     logits = part.logits.double()
     single = logits.shape[1] == 1  # logit: classes 0 and 1
     at = torch.zeros_like(given) if single else given

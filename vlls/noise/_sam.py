@@ -130,7 +130,7 @@ def _accurate(tensor: Tensor) -> Tensor:
 
 
 def _targets(family: Family, labels: Any, logits: Tensor) -> Tensor:
-    """Labels as (B, K) targets in the dtype of the logits, float32 at least."""
+    """Return labels as (B, K) targets in the dtype of the logits, float32 at least."""
     num, k = logits.shape
     if family.num_outputs is not None and _dimensions(labels) != 2:
         labels = check_labels(labels, num, k)

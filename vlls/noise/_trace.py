@@ -32,7 +32,7 @@ class Site:
     part: str  # which of an attention's projections; empty for other modules
     parameters: Mapping[str, tuple[str, slice]]  # by the rule's name: that in the model, and the rows of it
     shapes: Mapping[str, torch.Size]  # of these parameters, by the model's names
-    # by the rule's names, if all weights are independent, some in bases of their own; empty otherwise
+    # by the rule's names, if all weights are independent, some of them in bases; empty otherwise
     variances: Mapping[str, Tensor]
     bases: Mapping[str, Bases]
     axis: int = 0  # of the batch, in the input and the output
@@ -66,7 +66,7 @@ class Pass:
 
 
 def sites_of(model: nn.Module, posterior: ModelPosterior) -> list[Site]:
-    """The sites of a model whose parameters the posterior moves."""
+    """Return the sites of a model whose parameters the posterior moves."""
     sites = []
     moving = posterior.moving()
 
@@ -89,7 +89,7 @@ def sites_of(model: nn.Module, posterior: ModelPosterior) -> list[Site]:
 
     within = {id(child) for module in model.modules() if projections(module) for child in module.children()}
     for prefix, module in model.named_modules():
-        if id(module) in within:  # an attention's last layer, of which the attention takes the weights
+        if id(module) in within:  # an attention's output layer, a projection of the attention
             continue
         rule = rule_for(module)
         if rule is not None:
@@ -106,7 +106,7 @@ class _Take(torch.autograd.Function):
     @staticmethod
     def forward(g: Tensor, sink: Callable[[Tensor], None]) -> Tensor:
         sink(g[None])
-        return g.new_empty(())  # nobody looks at it
+        return g.new_empty(())  # it is never read
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -120,7 +120,7 @@ class _Take(torch.autograd.Function):
 
 
 def contribution(site: Site, a: Tensor, g: Tensor, block: int) -> Tensor:
-    """What independent weights add, (B, R, R), from a site's input and (R, ...) gradients of its output."""
+    """Return the contribution of independent weights, (B, R, R), from a site's input and (R, ...) output gradients."""
     a, g = _accurate(site, a, g)
     variances = {name: variance.to(g) for name, variance in site.variances.items()}
     if not site.bases:
@@ -130,9 +130,9 @@ def contribution(site: Site, a: Tensor, g: Tensor, block: int) -> Tensor:
 
 
 def gradients(site: Site, a: Tensor, g: Tensor, num: int) -> Iterator[tuple[slice, str, Tensor]]:
-    """The gradients of ``num`` examples at a time with respect to each of a site's parameters, under the model's names.
+    """Yield the gradients of ``num`` examples at a time with respect to each of a site's parameters, by model name.
 
-    They are (R, num, ...), and zero where another site has the rows.
+    They are (R, num, ...), and zero in rows that belong to another site.
     """
     a, g = _accurate(site, a, g)
     for start in range(0, len(a), num):
@@ -147,7 +147,7 @@ def gradients(site: Site, a: Tensor, g: Tensor, num: int) -> Iterator[tuple[slic
 
 
 def _accurate(site: Site, a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """Input and gradients in float32 at least, with the batch in front."""
+    """Return input and gradients in float32 at least, with the batch in front."""
     accurate = torch.promote_types(g.dtype, torch.float32)
     a, g = a.movedim(site.axis, 0), g.movedim(site.axis + 1, 1).to(accurate)
     return (a.to(accurate) if a.is_floating_point() else a), g
@@ -176,7 +176,7 @@ def forward(
             def consume(g: Tensor) -> None:
                 _Take.apply(g, lambda whole: sink(site, held, whole))
 
-            z.register_hook(consume)  # of the value before whatever happens to it in place
+            z.register_hook(consume)  # of the value before any in-place operation
 
     with _watching(call.model, sites, note, result.sizes), torch.enable_grad():
         result.logits = call(parameters, x)
@@ -240,13 +240,13 @@ def backward_once(done: Pass, directions: Tensor) -> None:
 
 @contextmanager
 def replayed(done: Pass) -> Iterator[None]:
-    """Have the model as it was in a pass forward: a checkpoint runs a part of it again in the pass backward."""
+    """Put the model in the state of a forward pass: in the backward pass a checkpoint runs part of it again."""
     with done.call.carrying(done.parameters), _watching(done.call.model, done.sites, lambda *_: None, []):
         yield
 
 
 def _ends(edges: list[GradientEdge], logits: Tensor) -> list[GradientEdge]:
-    """Those edges from which no other is reached: a pass to them runs through all the others."""
+    """Return the edges from which no other is reached: a pass to them runs through all the others."""
     at = {edge.node for edge in edges}
     reached: dict[Any, bool] = {}  # whether a site lies beyond the node
     stack: list[tuple[Any, bool]] = [(logits.grad_fn, False)]

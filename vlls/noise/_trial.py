@@ -1,7 +1,7 @@
-r"""Trials of a network on one or two examples: whether its noise is that of each example, and its gradient the slope.
+r"""Trials of a network: whether each example has its own noise, and whether the gradient is the slope.
 
-They run once for an estimator, in float64 where the network can, so that rounding is told from a fault. Three of them:
-an example alone has the logits that it has beside others; what autograd returns predicts how the logits move along a
+They run once for an estimator, in float64 if the network can, to distinguish rounding from faults. There are three:
+an example alone has the same logits as in a batch; autograd's derivatives predict how the logits move along a
 random direction of the posterior; each layer's rule agrees with autograd. The last two look at random weights of the
 posterior, not at its mean, where a network that was just made has units exactly at a kink and layers of zeros.
 """
@@ -35,27 +35,27 @@ from vlls.noise._trace import Pass, Site, backward_once, contribution, forward, 
 Weights = Mapping[str, Tensor]
 T = TypeVar("T")
 
-_ROWS = 16  # at the most that are looked at together
+_ROWS = 16  # examples in a trial, at most
 
 
 class _Stage(NamedTuple):
-    """A step along a direction, and how far prediction and movement may be apart."""
+    """A step along a direction, and the allowed difference between prediction and movement."""
 
-    # of the logits over their size: above rounding, and small, for a ReLU that switches on the way is told wrongly
+    # of the logits over their size: above rounding, but small, because a ReLU that switches on the way is mispredicted
     movement: float
     share: float  # largest difference, over the posterior's root mean square movement
     rounding: float  # of logits, over their size
     longest: float  # step, in standard deviations
-    cotangents: int  # how many functions of the logits are looked at
+    cotangents: int  # number of functions of the logits to check
 
 
 _FINE = _Stage(1e-8, 1e-3, 1e-12, 1e-4, 1)
-_SINGLE = _Stage(5e-4, 0.05, 1e-5, 100.0, 6)  # also of a float64 model that rounds to float32 somewhere
+_SINGLE = _Stage(5e-4, 0.05, 1e-5, 100.0, 6)  # also for a float64 model that rounds to float32 somewhere
 _HALF = _Stage(0.2, 0.2, 0.02, 100.0, 6)
 
 
 class _Slope(NamedTuple):
-    """How functions of the logits move along a step, as a derivative tells."""
+    """The movement of functions of the logits along a step, as a derivative predicts it."""
 
     look: Callable[[Tensor], Tensor]  # the functions
     logits: Tensor
@@ -82,7 +82,7 @@ class _Arithmetic:
 
 
 class Trials:
-    """The trials of a network, which is called in arithmetic of ``dtype``, under a posterior."""
+    """The trials of a network under a posterior, called in arithmetic of ``dtype``."""
 
     def __init__(
         self, call: Call, posterior: ModelPosterior, x: Tensor, dtype: torch.dtype, memory_limit: float | None
@@ -97,7 +97,7 @@ class Trials:
             self._arithmetics.insert(0, _Arithmetic(fine, posterior, torch.float64))
 
     def _first(self, trial: Callable[[_Arithmetic], T]) -> T:
-        """The result in the first arithmetic that the network takes."""
+        """Return the result in the first arithmetic that the network takes."""
         while len(self._arithmetics) > 1:
             try:
                 return trial(self._arithmetics[0])
@@ -106,12 +106,12 @@ class Trials:
         return trial(self._arithmetics[0])
 
     def _weights(self, arithmetic: _Arithmetic) -> dict[str, Tensor]:
-        """Weights of the posterior, that require gradients."""
+        """Draw weights from the posterior; they require gradients."""
         step = arithmetic.posterior.step(self._generator)
         return {name: (arithmetic.posterior.mean[name] + step[name]).requires_grad_() for name in step}
 
     def _chosen(self, arithmetic: _Arithmetic) -> Iterator[Tensor]:
-        """The example whose entries differ most, and a few that take little time and memory, such as rows of tokens.
+        """Yield the example whose entries differ most, and then a few together if they are small, such as tokens.
 
         A black image would not show the effect of a convolution, nor one sentence the effect of every word.
         """
@@ -129,7 +129,7 @@ class Trials:
 
     # ------------------------------------------------------------------ each example for itself
     def examples(self) -> None:
-        """Raise a ValueError where the logits of an example depend on chance, or on the rest of the batch."""
+        """Raise a ValueError if the logits of an example depend on chance, or on the rest of the batch."""
         self._first(self._examples)
 
     @torch.no_grad()
@@ -157,9 +157,9 @@ class Trials:
 
     # ------------------------------------------------------------------ reverse mode
     def gradients(self, sites: list[Site], instead: str) -> set[str]:
-        """Raise a ValueError where the logits move otherwise than autograd says.
+        """Raise a ValueError if the logits do not move as autograd predicts.
 
-        Return the names of the modules whose rule is not right, for a hook or a subclass changes what they compute.
+        Return the names of the modules whose rule is wrong because a hook or a subclass changes their output.
         """
         return self._first(lambda arithmetic: self._gradients(arithmetic, sites, instead))
 
@@ -206,7 +206,7 @@ class Trials:
 
     # ------------------------------------------------------------------ forward mode
     def slopes(self, instead: str) -> None:
-        """Raise a ValueError where the logits move otherwise than a Jacobian-vector product says."""
+        """Raise a ValueError if the logits do not move as a Jacobian-vector product predicts."""
         self._first(lambda arithmetic: self._slopes(arithmetic, instead))
 
     @torch.no_grad()
@@ -225,7 +225,7 @@ class Trials:
 
     # ------------------------------------------------------------------ both
     def _holds(self, arithmetic: _Arithmetic, slope: Callable[[Tensor, _Stage, Weights, Weights], _Slope]) -> bool:
-        """Whether the logits move as told along one of two directions: at a kink they do not along one in a million."""
+        """Whether the logits move as predicted along one of two directions; at a kink, one in a million does not."""
 
         def agrees(x: Tensor, stage: _Stage) -> bool | None:
             at, step = self._weights(arithmetic), arithmetic.posterior.step(self._generator)
@@ -239,10 +239,10 @@ class Trials:
 
 @torch.no_grad()
 def _agrees(arithmetic: _Arithmetic, stage: _Stage, at: Weights, step: Weights, x: Tensor, told: _Slope) -> bool | None:
-    """Whether functions of the logits move along a step as told, or None where rounding may hide it.
+    """Whether functions of the logits move along a step as predicted, or None if rounding may hide it.
 
-    A step 64 times as long moves the logits 64 times as far, unless rounding does; it is not cut to ``longest``, for
-    one too short for float32 moves nothing.
+    A step 64 times as long moves the logits 64 times as far, unless rounding moves them. It is not cut to ``longest``,
+    because a step too short for float32 moves nothing.
     """
     base, size = _size(told.look(told.logits)), told.size
     wanted = stage.movement * max(1.0, base / size) if size > 0 else 1.0
@@ -268,7 +268,7 @@ def _size(values: Tensor) -> float:
 def _misread(
     sites: list[Site], of_rules: Mapping[str, float], gradient: Mapping[str, Tensor], arithmetic: _Arithmetic
 ) -> set[str]:
-    """The modules whose variance by their rules differs from that by the gradient."""
+    """Return the modules whose variance by their rules differs from the variance by the gradient."""
     names: dict[str, set[str]] = defaultdict(set)
     for site in sites:
         names[site.module] |= site.names
@@ -296,7 +296,7 @@ def _reachable(instead: str) -> Iterator[None]:
 
 
 def _pull(done: Pass, direction: Tensor) -> dict[str, Tensor]:
-    """The gradient of a function of the logits, with zeros where none arrives."""
+    """Return the gradient of a function of the logits, with zeros where none arrives."""
     if not done.logits.requires_grad:
         return {name: torch.zeros_like(w) for name, w in done.parameters.items()}
     with replayed(done):
@@ -306,7 +306,7 @@ def _pull(done: Pass, direction: Tensor) -> dict[str, Tensor]:
 
 
 def _companions(x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """Examples unlike the first: two of its batch, or, if there are none, some that are made of its entries."""
+    """Return examples unlike the first: two of its batch or, if all are equal, some made from its entries."""
     first, flat = x[:1], x.reshape(len(x), -1)
     others = (flat[1:] != flat[:1]).any(1).nonzero()[:, 0] + 1
     if len(others):
@@ -318,7 +318,7 @@ def _companions(x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         made += [first / 2, first + 1]
     elif x.dtype == torch.bool:
         made.append(~first)
-    else:  # tokens that there are
+    else:  # valid tokens
         made.append((first - 1).clamp_min(0))
     return [], [one for one in made if bool((one != first).any())]
 
@@ -328,10 +328,10 @@ def _differ(one: Tensor, two: Tensor, resolution: float) -> bool:
     return not bool((one - two).abs().max() <= resolution * two.abs().max().clamp_min(1e-9))
 
 
-# ---------------------------------------------------------------------- where every estimator begins
+# ---------------------------------------------------------------------- the start of every estimator
 @dataclass(frozen=True)
 class Setting:
-    """A network that is not compiled, and a posterior over its weights."""
+    """An uncompiled network, and a posterior over its weights."""
 
     model: nn.Module
     call: Call
@@ -341,7 +341,7 @@ class Setting:
     arithmetic: torch.dtype  # of a call
 
     def warn(self) -> None:
-        """Warn of the first weights in half precision whose deviations are below the spacing of their numbers."""
+        """Warn of the first weights in half precision with most deviations below the spacing of their numbers."""
         narrow = [(n, p.dtype) for n, p in self.model.named_parameters() if is_narrow(p) and n in self.posterior.mean]
         deviations = self.posterior.deviations() if narrow else {}
         for name, dtype in narrow:
@@ -371,7 +371,7 @@ def prepare(model: nn.Module, posterior: Any, x: Tensor, memory_limit: float | N
 def trials_of(
     model: nn.Module, posterior: ModelPosterior, x: Tensor, memory_limit: float | None
 ) -> tuple[Setting, Trials]:
-    """The setting of a checked posterior, and its trials, of which the first was passed."""
+    """Return the setting of a checked posterior, and its trials after the first one was passed."""
     call, logits = call_of(model, posterior.mean, x)
     arithmetic = call.dtype or logits.dtype
     if call.dtype is None and any(is_narrow(p) for p in model.parameters()):

@@ -1,4 +1,4 @@
-"""Whether gradients are numbers."""
+"""A check that gradients are finite."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def predict(
 def _draws_of(
     model: torch.nn.Module, posterior: Any, scale: float, generator: torch.Generator | None
 ) -> Callable[[], AbstractContextManager[None]]:
-    """Return a function that has the model carry a draw of a scaled posterior for the time of a pass forward."""
+    """Return a function that makes a context in which the model has a draw of a scaled posterior."""
     from vlls.noise._call import Call
     from vlls.noise._posterior import posterior_of
 
@@ -148,7 +148,7 @@ def _drawing_from(optimizer: VariationalOptimizer, generator: torch.Generator | 
 
 @contextmanager
 def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode for every module, then each as it was."""
+    """Put every module in evaluation mode within the block, and restore its mode afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -1,9 +1,9 @@
-"""Hold a model's running state still while its weights are not the ones that will be used.
+"""Keep a model's running state unchanged while its weights are not the ones that will be used.
 
-A network at a perturbed or sampled weight vector normalises with its own batch statistics, but what it would write
-into its buffers (running averages, the vectors of a spectral norm, other counters) belongs to weights that nobody
-evaluates. The optimizers know parameters, not modules, so this listens to the modules that run, and takes those that
-have one of the optimizer's parameters for the model at hand. Others, and those of other threads, are left alone.
+A network at a perturbed or sampled weight vector normalises with its own batch statistics, but its updates of buffers
+(running averages, the vectors of a spectral norm, other counters) would belong to weights that are never
+evaluated. The optimizers know parameters, not modules. So a hook looks at the modules that run, and treats those that
+have one of the optimizer's parameters as the model at hand. Others, and those of other threads, are left alone.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from torch.nn.parameter import is_lazy
 
 from vlls._compiled import uncompiled
 
-_CHANGE = threading.Condition()  # of the next
-_LISTENING: set[int] = set()  # those that have a hook of all modules, in any thread
+_CHANGE = threading.Condition()  # guards the next
+_LISTENING: set[int] = set()  # ids of the objects that have a hook on all modules, in any thread
 
 
 @contextmanager
 def nothing_listens(seconds: float = 60.0) -> Iterator[None]:
-    """Keep hooks away from all modules, as torch compiles those in that it meets; other threads wait to begin.
+    """Keep these hooks off all modules within the block, because torch would compile them in; other threads wait.
 
     Args:
-        seconds: to wait for those that are at work; the block is entered in any case.
+        seconds: to wait for hooks that are in use; the block is entered in any case.
     """
     with _CHANGE:
         _CHANGE.wait_for(lambda: not _LISTENING, seconds)
@@ -87,19 +87,19 @@ class FrozenRunningState:
                 if buffer is None or is_lazy(buffer):
                     continue
                 expanded = any(s == 0 and n > 1 for s, n in zip(buffer.stride(), buffer.shape, strict=True))
-                if not expanded:  # each element has memory of its own
+                if not expanded:  # no two elements share memory
                     self._before.append((part, name, buffer, buffer.detach().clone()))
 
     @torch.no_grad()
     def stop(self) -> None:
-        """Put back what :meth:`start` found and listen no longer."""
+        """Restore the state before :meth:`start` and stop listening."""
         self._end()
         before, self._before = self._before, []
         self._seen.clear()
         for module, name, buffer, value in before:
             buffer.copy_(value)
             now = module._buffers.get(name)
-            # assigned again; one of another shape is a cache that grew, on which the module goes on to rely
+            # replaced by another tensor; one of another shape is a cache that grew, and the module relies on it
             if now is not None and now is not buffer and now.shape == buffer.shape and now.dtype == buffer.dtype:
                 module._buffers[name] = buffer
 

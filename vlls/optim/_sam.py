@@ -261,7 +261,7 @@ class SAM(Optimizer):
                 params.append(p)
                 grads.append(p.grad)
 
-        # processes that hold shards take the same way: all see the infinity in one of them
+        # processes that hold shards must decide alike: all see an infinity in one of them
         shards = [g for _, grads in alike.values() for g in grads if mesh_of(g) is not None]
         self._sound = not shards or are_finite(shards)
         if not self._sound:
@@ -280,14 +280,14 @@ class SAM(Optimizer):
         try:
             for (*how, _), tensors in alike.items():
                 perturb_(*tensors, norm, *how)
-        except BaseException:  # out of memory, say: not half of the parameters moved
+        except BaseException:  # out of memory, say: put back the parameters that have moved
             self._put_back()
             raise
         drop_cached_casts()
         self._warn_of_rounding()
 
     def _warn_of_rounding(self) -> None:
-        """Warn, once, where half-precision parameters have hardly moved: SAM is then its base optimizer."""
+        """Warn, once, if half-precision parameters have hardly moved: SAM is then only its base optimizer."""
         halves = [pair for pair in self._original or () if torch.finfo(pair[0].dtype).bits < 32]
         if self._rounding_checked or not halves or any(group["rho"] == 0 for group in self.param_groups):
             return
@@ -317,7 +317,7 @@ class SAM(Optimizer):
         sound = self._sound and are_finite([p.grad for p in self._params() if p.grad is not None])
         with self._alone():
             self._restore()
-            self._opt_called = True  # what torch's schedulers look at, to warn that they were stepped first
+            self._opt_called = True  # torch's schedulers read this, to warn that they were stepped first
             self._share()  # again, in case someone has assigned either
             if sound:
                 self.base_optimizer.step()
@@ -380,7 +380,7 @@ class SAM(Optimizer):
         return [p for group in self.param_groups for p in group["params"]]
 
     def _alone(self) -> AbstractContextManager[None]:
-        """Other threads wait: one at a time changes the parameters, or reads them where they may be perturbed."""
+        """Make other threads wait: one at a time changes the parameters, or reads them when they may be perturbed."""
         return holding(self._params())
 
     def _check_at_theta(self, method: str) -> None:

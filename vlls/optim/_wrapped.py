@@ -1,7 +1,7 @@
 """Optimizers inside other tools.
 
-Wrappers that imitate an optimizer's class, as Lightning's do, hand only reads of attributes on to it, and
-torch.distributed.checkpoint has the state made by a step that changes nothing.
+Wrappers that imitate an optimizer's class, as Lightning's do, forward only reads of attributes to it, and
+torch.distributed.checkpoint takes a step that changes nothing in order to create the state.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def itself(optimizer: S) -> S:
 
 
 def on_itself(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
-    """Let a method that changes attributes change the optimizer's, not those of a wrapper."""
+    """Make a method that changes attributes change the optimizer's, not a wrapper's."""
 
     @wraps(method)
     def call(self: S, *args: P.args, **kwargs: P.kwargs) -> T:

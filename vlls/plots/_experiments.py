@@ -137,7 +137,7 @@ def sensitivity(rows: DataFrame) -> Figure:
 
 
 def _positions(values: Sequence[float]) -> dict[float, float]:
-    """Return where values stand on their axis: to scale, or side by side if some are far closer than others."""
+    """Return the places of values on their axis: to scale, or side by side if some are much closer than others."""
     gaps = np.diff(values)
     to_scale = not len(gaps) or max(gaps) < 2.5 * min(gaps)
     return dict(zip(values, values if to_scale else range(len(values)), strict=True))
@@ -179,12 +179,12 @@ def noise_levels(rows: DataFrame) -> Figure:
     figure, ax = plt.subplots(figsize=(SINGLE, 3.8))
     best = {method: _best_of_panels(shown.values(), method) for method in sgd_last(methods_in(rows))}
     curves = []
-    for name, runs in best.items():  # what may be SGD is seen around its points
+    for name, runs in best.items():  # a method that may be SGD has larger, open points around SGD's
         around = {} if METHODS[name].sgd_value is None else {"markersize": 7, "markerfacecolor": "none"}
         curves.append(draw_curve(ax, runs, "rate", name, **around))
     points = pd.concat(curves, ignore_index=True)
     ends = points["mean"].add(points["std"], fill_value=0).clip(upper=100)
-    tops = ends.groupby(points["rate"]).max()  # free above them: accuracies fall
+    tops = ends.groupby(points["rate"]).max()  # room for text above the curves, which fall
     with_values = [METHODS[method] for method in best if METHODS[method].symbol]
     for i, method in enumerate(reversed(with_values)):
         for at, value in best[method.name].groupby("rate")["value"].first().dropna().items():
@@ -221,7 +221,7 @@ def fixed_variance(rows: DataFrame) -> Figure:
 
 
 def _starts_a_hessian(rows: DataFrame) -> Series:
-    """Say which runs were given a start of a Hessian that is learned."""
+    """Return a mask of the runs that set the initial value of a learned Hessian."""
     learning = [name for name, method in METHODS.items() if {"hess_init", "beta2"} <= method.reads.keys()]
     return rows["method"].isin(learning) & rows["value"].notna()
 
@@ -341,8 +341,8 @@ def memorisation(rows: DataFrame) -> Figure:
 def _bars(rows: DataFrame, factors: Mapping[str, float], drawn: Sequence[tuple[str, ...]], sgd_as_zero: bool) -> Figure:
     """Draw axes one under the other, with a group of bars for each panel, of each method at its best value.
 
-    ``factors`` has for each axis label the factor from the table's unit to the axis's; of ``drawn`` each has a method,
-    the words behind its name, and a column for each of the axes.
+    ``factors`` maps each axis label to the factor from the table's unit to the axis's. An entry of ``drawn`` is a
+    method, the words after its name, and a column for each axis.
     """
     shown = by_panel(rows)
     size = (SINGLE, 2 * len(factors) + 0.9)

@@ -1,7 +1,7 @@
-"""Cuts a figure into parts, which a narrow screen shows one below the other: its legend, and its columns of panels.
+"""Cut a figure into parts that a narrow screen shows one below the other: its legend, and its columns of panels.
 
 Nothing is drawn again: a part is a piece of the same picture. A column of panels that shares the labels of its vertical
-axis, or a bar of colours, with others brings them along.
+axis, or a colour bar, with others has them in its part too.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Cut:
     def _placed(
         self, first: list[Axes], labels: list[Span], spans: list[Span], top: float, bottom: float
     ) -> list[Piece]:
-        """Return the pieces of a part: labels that it has in common with the first column, and panels beside them."""
+        """Return the pieces of a part: labels that it shares with the first column, and panels beside them."""
         found: list[Piece] = []
         x = 0.0
         for left, right in labels:
@@ -97,7 +97,7 @@ class Cut:
             x += right - left
         return found
 
-    # ------------------------------------------------------------------ what stands where
+    # ------------------------------------------------------------------ positions
     def _box(self, found: Any) -> Box:
         edges = (found.x0 - self._left, self._top - found.y1, found.x1 - self._left, self._top - found.y0)
         return tuple(float(edge) / self._scale for edge in edges)  # type: ignore[return-value]
@@ -106,13 +106,13 @@ class Cut:
         return self._box(ax.get_window_extent())
 
     def _entry(self, text: Any) -> Box:
-        """The box of an entry of a legend: its mark stands before the text."""
+        """Return the box of a legend's entry, with the mark before its text."""
         left, top, right, bottom = self._box(text.get_window_extent())
         mark = 3.2 * text.get_fontsize() / 72 * self.figure.dpi / self._scale
         return (left - mark, top - 3, right + 4, bottom + 3)
 
     def _blocks(self) -> list[Columns]:
-        """Return the columns of panels, those of a row by themselves where it has others than the row above."""
+        """Return the columns of panels in blocks; a row whose columns differ from those above begins a new block."""
         panels = sorted((ax for ax in self.figure.axes if ax.get_visible()), key=lambda ax: self._frame(ax)[1])
         rows: list[list[Axes]] = []
         for ax in panels:
@@ -140,7 +140,7 @@ class Cut:
         return columns
 
     def _packed(self, columns: Columns) -> list[tuple[list[Span], list[Span]]]:
-        """Return from where to where the labels and the panels reach that each part of a block has side by side."""
+        """Return the horizontal spans of the labels, and of the panels, in each part of a block."""
         lefts = [min(self._tight(ax)[0] for ax in column) for column in columns]
         rights = [max(self._tight(ax)[2] for ax in column) for column in columns]
         cuts = [0.0, *((a + b) / 2 for a, b in zip(rights, lefts[1:], strict=False)), self.width]
@@ -162,13 +162,13 @@ class Cut:
             return max(_length([*labels, *panels]) for labels, panels in packed)
 
         packed, widest = pack(NARROW), math.inf
-        while (now := widest_of(packed)) < widest:  # as many parts, but of like length
+        while (now := widest_of(packed)) < widest:  # as many parts, but of similar width
             widest, tighter = now, pack(now - 1)
             packed = tighter if len(tighter) == len(packed) else packed
         return packed
 
     def _labels(self, first: list[Axes], column: list[Axes]) -> list[Span]:
-        """Return from where to where the labels reach that a column has in common with the first one."""
+        """Return the horizontal spans of the labels that a column shares with the first one."""
         if column is first:
             return []
         names = [] if any(ax.get_ylabel() for ax in column) else self._names(first)
@@ -179,7 +179,7 @@ class Cut:
         return spans
 
     def _names(self, first: list[Axes]) -> list[Any]:
-        """Return what the vertical axes of the first column are called: the figure's own label, or each axis's."""
+        """Return the labels of the first column's vertical axes: the figure's label, or each axis's."""
         if self.figure.get_supylabel():
             return [self.figure._supylabel]  # type: ignore[attr-defined]
         return [ax.yaxis.label for ax in first if ax.axison and ax.get_ylabel()]

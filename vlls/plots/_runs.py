@@ -27,10 +27,10 @@ ACCURACY = "test accuracy (%)"
 def figure_of(
     rows_of: Callable[[DataFrame], DataFrame], columns: int = 3
 ) -> Callable[[Callable[[DataFrame], Figure]], Callable[..., Figure]]:
-    """Make a function of rows one of a table and the experiment's ``name``.
+    """Turn a function of rows into a function of a table and the experiment's ``name``.
 
-    The function gets the rows that ``rows_of`` takes from the table, and its figure a legend of so many columns and the
-    footnote. Without rows the figure says how to make some.
+    The function gets the rows that ``rows_of`` takes from the table; its figure gets a legend with ``columns`` columns,
+    and the footnote. Without rows the figure says how to make some.
     """
 
     def decorate(draw: Callable[[DataFrame], Figure]) -> Callable[..., Figure]:
@@ -104,7 +104,7 @@ def _no_runs(name: str) -> Figure:
 
 
 def finish(figure: Figure, rows: DataFrame, columns: int, name: str = "…") -> Figure:
-    """Put one legend over all axes, and under them how the runs are smaller than the paper's, and which are missing."""
+    """Put one legend above all axes, and below them a note: the runs' reductions from the paper's, and missing runs."""
     legend_above(figure, columns, fontsize=9)
     text = ""
     if "protocol" in rows and rows["protocol"].iloc[0] != "paper":
@@ -113,7 +113,7 @@ def finish(figure: Figure, rows: DataFrame, columns: int, name: str = "…") -> 
         many = f"{most} seed{'s' * (most != 1)}" if least == most else f"{least} to {most} seeds"
         text = f"{rows['protocol'].iloc[0]} protocol, {many}"
         if "reduced" in rows:
-            where: dict[str, list[str]] = {}  # methods differ in some parts; each part is told once a panel
+            where: dict[str, list[str]] = {}  # methods differ in some reductions; each is named once a panel
             for panel, texts in rows.groupby("panel", sort=False)["reduced"].unique().items():
                 parts = dict.fromkeys(part for text in texts for part in text.split(", "))
                 where.setdefault(", ".join(parts), []).append(str(panel))
@@ -129,7 +129,7 @@ def finish(figure: Figure, rows: DataFrame, columns: int, name: str = "…") -> 
 
 
 def posterior_width(rows: DataFrame) -> str:
-    """Say how wide IVON's posterior was and how much of it was learned, in the runs that tell it; else nothing."""
+    """Say how wide IVON's posterior was and how much of it was learned; empty if no run has recorded it."""
     if not {"std_start", "std_50", "learned_share"} <= set(rows):
         return ""
     told = rows[rows["method"] == PROPOSED].dropna(subset=["std_start", "std_50", "learned_share"])

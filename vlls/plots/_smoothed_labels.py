@@ -17,7 +17,7 @@ from vlls.plots._style import WIDTH
 from vlls.train.methods import METHODS, PROPOSED
 
 CLASSES = 10  # of a heat map, at most
-DEPTH = 1e-3  # the smallest entry that has a colour of its own, as a share of the largest
+DEPTH = 1e-3  # the smallest entry that is coloured on the scale, as a share of the largest
 
 
 def _pairs(labels: DataFrame) -> DataFrame:
@@ -55,7 +55,7 @@ def smoothed_labels(rows: DataFrame) -> Figure:
 
 
 def _methods() -> list[str]:
-    """The methods that smooth labels; those that smooth all alike, whatever the class, come last."""
+    """Return the methods that smooth labels, with those that smooth all classes equally last."""
     smoothing = [m for m in METHODS.values() if m.variational or m.smoothed_labels is not None]
     return [m.name for m in sorted(smoothing, key=lambda m: m.sgd_value is not None)]
 
@@ -66,7 +66,7 @@ def _title(method: str, value: float) -> str:
 
 
 def _heat_maps(part: SubFigure, panel: str, rows: DataFrame, titles: Sequence[str]) -> None:
-    """Draw a heat map for each title, with one scale of colours; white is a class's own entry and what there is not."""
+    """Draw a heat map for each title, with one scale of colours; a class's own entry and missing ones are white."""
     classes = rows["label"].unique()
     chosen = classes[np.linspace(0, len(classes) - 1, min(len(classes), CLASSES)).round().astype(int)]
     maps = {}

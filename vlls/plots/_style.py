@@ -50,7 +50,7 @@ def as_array(values: Any) -> np.ndarray:
 
 
 def legend_above(figure: Figure, columns: int, *, opaque: bool = False, **look: Any) -> None:
-    """Put one legend over all axes of a figure, with each label once; ``opaque`` takes the transparency from it."""
+    """Put one legend over all axes of a figure, with each label once; ``opaque`` removes its transparency."""
     found = [ax.get_legend_handles_labels() for ax in figure.axes]
     entries = {label: handle for handles, labels in found for handle, label in zip(handles, labels, strict=True)}
     if entries:
@@ -105,13 +105,13 @@ def _mimebundle(
     buffer = io.BytesIO()
     dpi = figure.dpi
     with plt.rc_context(STYLE):
-        figure.set_dpi(2 * dpi)  # letters are of other widths at another size
+        figure.set_dpi(2 * dpi)  # letters have other widths at another resolution
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # a second layout, of the picture that is cropped, would move the legends
         for legend in figure.legends:
             legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
         about = {"Description": text, "Parts": _told(Cut(figure, scale=2))}
-        ground = figure.get_facecolor()  # that of photographs is transparent
+        ground = figure.get_facecolor()  # transparent for photographs
         figure.savefig(buffer, format="png", dpi=figure.dpi, bbox_inches="tight", facecolor=ground, metadata=about)
         figure.set_dpi(dpi)
     png = buffer.getvalue()

@@ -81,8 +81,8 @@ class Batches(ABC):
         self.count, self.batch_size, self.rows, self.device, self.seed = count, batch_size, rows, device, seed
         self.room, self.augment = room, augment
         self.generator = torch.Generator(device).manual_seed(derive_seed(seed, "augmentation"))
-        self.unreadable: set[int] = set()  # images whose file could not be read, and for which another was taken
-        self.steps = count // batch_size  # an incomplete last batch is left out: another part each epoch
+        self.unreadable: set[int] = set()  # images whose file could not be read, replaced by others
+        self.steps = count // batch_size  # an incomplete last batch is left out, with other images each epoch
 
     def order(self, epoch: int) -> Tensor:
         """Return the indices of each batch's images, (steps, batch_size), on the CPU."""
@@ -169,7 +169,7 @@ class FileBatches(Batches):
 
 
 def file_loader(files: Any, batches: list[list[int]], workers: int, *, pin: bool = False) -> DataLoader[Any]:
-    """Load batches of indices in other processes; if this one has used a GPU, they are no forks of it.
+    """Load batches of indices in other processes, which are not forked if this process has used a GPU.
 
     A fork would inherit this process's CUDA graphs and abort as soon as it collected them as garbage, because CUDA does
     not work in forks.

@@ -1,4 +1,4 @@
-"""Whether a network ended at chance, no better than one that always names the most frequent class."""
+"""A check for networks that ended at chance, no better than always predicting the most frequent class."""
 
 from __future__ import annotations
 

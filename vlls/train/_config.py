@@ -160,7 +160,7 @@ class RunConfig:
         self._check_values()
 
     def _check_options(self) -> None:
-        """Refuse hyperparameters that the method does not read, as fields and as options."""
+        """Raise a ValueError for hyperparameters that the method does not read, as fields and as options."""
         for name in sorted(unread_by(self.method).intersection(_FIELDS)):
             if (value := getattr(self, name)) is not None:
                 users = ", ".join(method for method in METHODS if name in METHODS[method].reads)
@@ -388,13 +388,13 @@ class ResolvedConfig(RunConfig):
 
 _FIELDS = tuple(entry.name for entry in fields(RunConfig))
 _TYPES: dict[str, tuple[type, Callable[[Any], float]]] = {"float": (Real, float), "int": (Integral, int)}
-_NUMBERS = {  # of each field that holds a number: the type to accept, and the one to make of it
+_NUMBERS = {  # of each field that holds a number: the type to accept, and the type to convert it to
     entry.name: _TYPES[kind] for entry in fields(RunConfig) if (kind := str(entry.type).partition(" ")[0]) in _TYPES
 }
 
 
 def _unpickled(cls: type[C], values: dict[str, Any], method: Method | None) -> C:
-    """Make a config of another process, and register its method if this process does not know it."""
+    """Unpickle a config of another process, and register its method if this process does not know it."""
     if method is not None and method.name not in METHODS:
         register(method)
     return cls(**values)
@@ -406,7 +406,7 @@ def _options_of(method: str) -> dict[str, Any]:
 
 
 def _checked_option(name: str, value: Any, default: Any) -> Any:
-    """Return the value of an option, a float where its default is one."""
+    """Return the value of an option after checking it, as a float if its default is one."""
     if isinstance(default, float) and isinstance(value, Real) and not isinstance(value, bool):
         value = float(value)
     if value is None and default is None:

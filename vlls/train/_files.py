@@ -30,14 +30,14 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 def load_checkpoint(
     path: Path, *keys: str, device: Any = "cpu", remedy: str = "remove it or pass --overwrite to start again"
 ) -> dict[str, Any]:
-    """Read the checkpoint of the run with one of these keys; without any, of whichever run's it is."""
+    """Read the checkpoint of the run with one of these keys; without keys, of any run."""
     import torch  # late: records are read without it
 
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except OSError as error:
         raise ValueError(f"the checkpoint {path} cannot be read ({error.strerror}); {remedy}") from error
-    except Exception as error:  # whatever torch's reader met: RuntimeError, EOFError, UnpicklingError
+    except Exception as error:  # of torch's reader: RuntimeError, EOFError, UnpicklingError, ...
         raise ValueError(f"the checkpoint {path} is truncated or not one of vlls; {remedy}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT or "key" not in state:
         raise ValueError(f"the checkpoint {path} is not one that this version of vlls wrote; {remedy}")
@@ -70,9 +70,9 @@ def load_record(path: Path, remedy: str = "remove it to train again") -> dict[st
 def load_run_record(
     path: Path, config: RunConfig | None = None, remedy: str = "remove it to train again"
 ) -> tuple[dict[str, Any], RunConfig]:
-    """Read the record of a run, and its config, by which it is known whichever version wrote it.
+    """Read the record of a run and its config, which identifies the run whichever version wrote the record.
 
-    The config given, if any, is the one that it must be of.
+    If a config is given, the record must be of it.
     """
     record = load_record(path, remedy)
     if lacking := [name for name in _HELD if not isinstance(record.get(name), _HELD[name])]:
@@ -110,7 +110,7 @@ class FolderBusy(ValueError):
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process; the system lets go of it when the process ends, however it ends."""
+    """Hold a folder for this process; the system releases it when the process ends, however it ends."""
     from filelock import FileLock, Timeout  # late: `vlls --help` need not wait for it
 
     make_folder(folder)

@@ -19,8 +19,8 @@ _FIRST = (  # the fields of the last version whose keys hashed every field
     "batch_size lr schedule warmup_epochs milestones momentum weight_decay smoothing alpha margin rho ess hess_init "
     "beta2 hess_approx clip_radius mc_samples augment precision eval_every thorough_every eval_samples seed"
 ).split()
-# The value of each field of a resolved config under which runs went before there was the field: a field that has it is
-# left out of the key. Add a new field here, and never change one: that would rename the runs that people keep.
+# For each field of a resolved config the value that runs had before the field existed: a field with this value is left
+# out of the key. Add a new field here, and never change one: that would rename the runs that people keep.
 INTRODUCED: dict[str, Any] = dict.fromkeys(_FIRST) | {"dataset": "digits", "method": "ivon", "precision": "auto"}
 INTRODUCED |= {"validation_size": 0, "eval_every": 1, "eval_samples": 8, "seed": 0, "options": {}}
 INTRODUCED |= {"corruption": "none", "rate": 0.0, "rate_step": 0.0}
@@ -28,7 +28,7 @@ INTRODUCED |= {"ema": None, "posterior": "paper", "hess_clip": None, "hess_every
 
 
 def counted(config: RunConfig) -> dict[str, Any]:
-    """Return the fields that the key of a resolved config is a hash of: those read and not as in :data:`INTRODUCED`."""
+    """Return the fields that enter the key of a resolved config: those read whose value is not :data:`INTRODUCED`'s."""
     unread, found = unread_by(config.method), {}
     for name in (field.name for field in fields(config)):
         value, default = _plain(getattr(config, name)), _plain(INTRODUCED[name])
@@ -44,14 +44,14 @@ def run_key(config: RunConfig) -> str:
 
 
 def first_key(values: Mapping[str, Any]) -> str:
-    """Return a hash of all values; older versions took that of a resolved config as the key."""
+    """Return a hash of all values; for a resolved config it was the key in older versions."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def older_key(config: RunConfig) -> str:
     """Return the key that the last version which hashed every field gave to a resolved config.
 
-    A run that needs a field which that version did not have has its present key.
+    If a run needs a field that this version did not have, its present key is returned.
     """
     if counted(config).keys() - set(_FIRST):
         return run_key(config)
@@ -60,7 +60,7 @@ def older_key(config: RunConfig) -> str:
 
 
 def run_folder(runs: Path, config: RunConfig) -> Path:
-    """Return the folder of a run: the one of its name, or one that an older version named, if there is only that."""
+    """Return the folder of a run by its name, or the one that an older version named, if only that exists."""
     folder = runs / config.name
     older = [] if folder.exists() else sorted(runs.glob(f"*-{older_key(config)}"))
     return older[0] if older else folder

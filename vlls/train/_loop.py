@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["Interrupted", "Reporter", "RunResult", "run"]
 
 _ENTRIES = ("status", "reason", "counts", "labels", "epochs", "final", "machine")  # of a record
-AGREE_EVERY = 10  # steps between the moments at which processes agree to stop or to save
+AGREE_EVERY = 10  # steps after which processes agree again whether to stop or to save
 
 
 class Reporter:
@@ -162,8 +162,8 @@ def run(
 ) -> RunResult:
     """Train a network, measure it and keep a record; a run that is finished in this folder is not trained again.
 
-    The run has its own folder in ``folder``, named after the config, or as an older version named it. It
-    saves a checkpoint every ``checkpoint_seconds`` and whenever it ends. On a CPU a resumed run equals the
+    The run has its own folder in ``folder``, named after the config, or as an older version named it. It saves a
+    checkpoint every ``checkpoint_seconds``, when it finishes and when it is stopped. On a CPU a resumed run equals the
     uninterrupted one bit for bit if its circumstances are the same: executor (a compiled kernel or torch's
     operations), whether the network is compiled, processor, threads and versions. If they have changed, a note and the
     record say so. SIGTERM and Ctrl-C save and raise :class:`Interrupted`. Processes that ``torchrun`` starts share each
@@ -208,7 +208,7 @@ def run(
                 remedy = "pass --resume to go on or --overwrite to start again"
                 raise ValueError(f"{path} holds an unfinished run of this config; {remedy}")
         if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)  # the record's is this run's, not that of one before it
+            torch.cuda.reset_peak_memory_stats(device)  # the record has this run's peak, not an earlier one's
         # errors of data and config are found before anything is written
         how: Any = {"workers": workers, "cuda_graph": cuda_graph, "compile": compile}
         trainer = Trainer(config, data or prepare(config, root), device, **how)
@@ -237,7 +237,7 @@ class _Run:
         self.final: dict[str, float] = {}
         self.seconds = {"training": 0.0, "evaluation": 0.0, "compiling": trainer.compile_seconds}
         self.saved_at = time.monotonic()
-        self.changes: list[dict[str, Any]] = []  # of the circumstances, each time that it went on under others
+        self.changes: list[dict[str, Any]] = []  # of the circumstances, for each time that they differed after resuming
         self.notes = [trainer.note] if trainer.note else []
 
     def from_start_to_end(self, overwrite: bool) -> RunResult:
@@ -305,7 +305,7 @@ class _Run:
         return 1 if self.trainer.device.type == "cpu" else 50
 
     def _end_epoch(self, epoch: int, loss: float, correct: float) -> None:
-        """Measure if it is time to, and tell the epoch's metrics."""
+        """Evaluate if it is time to, and report the epoch's metrics."""
         trainer, config = self.trainer, self.config
         seen = trainer.steps_per_epoch * trainer.batches.batch_size
         metrics: dict[str, float] = {"epoch": epoch + 1, "lr": trainer.learning_rate(self.step - 1)}
@@ -340,7 +340,7 @@ class _Run:
             raise Interrupted(signum, None if self.folder is None else self.folder / CHECKPOINT)
         return True
 
-    # ------------------------------------------------------------------ what stays
+    # ------------------------------------------------------------------ checkpoint and record
     def save(self) -> None:
         """Write the checkpoint; every process must call this."""
         self.saved_at = time.monotonic()
@@ -369,7 +369,7 @@ class _Run:
             )
 
     def finish(self, status: str) -> RunResult:
-        """Save the last checkpoint and the record."""
+        """Save the record and, unless the run diverged, the last checkpoint; return the result."""
         trainer, reason, posterior = self.trainer, "", None
         if status == "finished":
             self.save()

@@ -1,4 +1,4 @@
-"""The machine that a run is on: its device, processes and signals, and an account of it for the record."""
+"""The machine that a run is on: its device, processes and signals, and its description for the record."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
 def synchronize(device: torch.device) -> None:
     """Wait until a device has done the work that this thread launched; read a clock only after that.
 
-    Of a device with streams, only the current one is waited for: not the runs beside this one.
+    On a device with streams it waits only for the current one, not for other runs.
     """
     if device.type == "cpu":
         return
@@ -58,7 +58,7 @@ def synchronize(device: torch.device) -> None:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[int]:
-    """Join the processes that ``torchrun`` started, for the length of the block, and give this one's rank."""
+    """Join the processes that ``torchrun`` started within the block, and yield this one's rank."""
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized()
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -80,12 +80,12 @@ def gathered(value: Any) -> list[Any]:
     return values
 
 
-_runs_in_threads: dict[int, list[int]] = {}  # the signals that each run in another thread than the main one was told
+_runs_in_threads: dict[int, list[int]] = {}  # signals for each run outside of the main thread
 _told_to_all: list[int] = []
 
 
 def stop_threads(signum: int) -> None:
-    """Ask the runs in other threads than the main one to stop, and those that begin later: they hear no signals."""
+    """Ask runs outside of the main thread to stop, also those that begin later: they receive no signals."""
     _told_to_all.append(signum)
     for asked in list(_runs_in_threads.values()):
         asked.append(signum)
@@ -129,7 +129,7 @@ def signals_put_off() -> Iterator[None]:
             signal.raise_signal(signum)
 
 
-# ---------------------------------------------------------------------- the account
+# ---------------------------------------------------------------------- description
 def circumstances(trainer: Trainer) -> dict[str, Any]:
     """Return the things outside of the config that a run's numbers depend on."""
     device = trainer.device

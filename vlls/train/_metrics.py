@@ -36,8 +36,8 @@ def classification_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, f
         ``accuracy``, ``nll`` (nats), ``ece`` and ``brier``.
 
     Raises:
-        ValueError: if there are no predictions, they are no probabilities (logits, say), or the labels are no classes
-            or of another number.
+        ValueError: if there are no predictions, if they are not probabilities (logits, say), or if the labels are not
+            classes or differ in number.
 
     Example:
         >>> metrics = classification_metrics(torch.tensor([[0.8, 0.2], [0.6, 0.4]]), torch.tensor([0, 1]))
@@ -90,7 +90,7 @@ def import_torchmetrics() -> Any:
 
 @torch.no_grad()
 def memorisation(predicted: Tensor, given: Tensor, clean: Tensor) -> dict[str, float]:
-    """Return the shares of rightly and wrongly labelled images predicted as labelled, and of wrong ones as they are."""
+    """Return the shares of right and of wrong labels that are predicted, and of wrong ones whose class is."""
     predicted, given, clean = (whole_labels(labels) for labels in (predicted, given, clean))
     wrong = given != clean
     found = {"clean_part_accuracy": _share((predicted == given)[~wrong])}

@@ -28,7 +28,7 @@ class Images:
     Attributes:
         images: (N, H, W, C) uint8, or files that are read when they are needed.
         given: the labels to train or measure with, (N,) int64.
-        clean: the correct labels, (N,), or None if nobody knows them.
+        clean: the correct labels, (N,), or None if they are unknown.
     """
 
     images: npt.NDArray[np.uint8] | ImageFiles
@@ -74,7 +74,7 @@ class RunData:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """The number K of classes."""
         return len(self.classes)
 
     @cached_property
@@ -105,7 +105,7 @@ def prepare(config: RunConfig, root: str | os.PathLike[str] | None = None) -> Ru
         checked = data.val  # images that the data set holds out itself
         validation = None if checked is None else Images(checked.resized(margin), checked.labels, checked.labels)
         images, labels, skipped = data.train.resized(margin), data.train.labels, sum(data.missing_labels.values())
-        # the labels of files are as they are found: right only where the corruption is ours
+        # labels of files may be wrong already; they count as correct only if we corrupt them
         clean = labels if config.corruption != "none" else None
     else:
         if config.image_size is not None:

@@ -32,22 +32,22 @@ _SMALL |= {"ivon": {"lr": 0.1, "hess_init": 0.9}}
 _TABLES: dict[str, dict[str, Any]] = {
     "cifar10": _CIFAR10,
     "digits": {**_SMALL, "epochs": 40},
-    # few drawings, so small batches; chosen by the clean validation images after eight epochs: 0.02, and for IVON 0.1,
-    # which of 0.1, 0.2, 0.5 has 84, 84, 62 % of them right
+    # few drawings, so small batches; rates chosen on the clean validation images after eight epochs: 0.02, and for IVON
+    # 0.1 (0.1, 0.2, 0.5 have 84, 84, 62 % of them right)
     "clothing1m_miniature": {**_SMALL, "batch_size": 25, "lr": 0.02},
 }
-_DRAWINGS = {"clothing1m_miniature": 1_400}  # training images, where :class:`.Dataset` does not tell
+_DRAWINGS = {"clothing1m_miniature": 1_400}  # training images, where :class:`.Dataset` does not say
 
 
-# Ours, chosen on digits and MNIST with 40 % of the labels wrong, of h0 from 0.001 to 0.03, an ess of 200 or 1,000 for
-# each image, and a clip of 1 to 300 or none: most of the Hessian is learned, and hardly any accuracy is lost.
+# Ours, chosen on digits and MNIST with 40 % of the labels wrong, among h0 from 0.001 to 0.03, an ess of 200 or 1,000
+# for each image, and a clip of 1 to 300 or none: most of the Hessian is learned, and hardly any accuracy is lost.
 TO_LEARN: dict[str, Any] = {"posterior": "learned", "hess_init": 0.001, "hess_clip": 100.0}
 ESS_TO_LEARN = 1_000.0  # for each training image
-# Times IVON's learning rate: in its basis EVON finds the large curvatures, and divides by them. Chosen for the
+# Factor of IVON's learning rate: in its basis EVON finds the large curvatures, and divides by them. Chosen for the
 # experiment ``ladder``.
 STEP_TO_LEARN = {"evon": 5.0}
 
-PAPER_IMAGES, PAPER_STEPS = 50_000, 200_000  # of the runs that h0 and beta2 = 1 - 1e-5 are the paper's for
+PAPER_IMAGES, PAPER_STEPS = 50_000, 200_000  # of the runs for which the paper gives h0 and beta2 = 1 - 1e-5
 
 
 def hyperparameters(
@@ -125,9 +125,9 @@ def settings(
     posterior: str | None = None,
     hess_every: int = 1,
 ) -> dict[str, Any]:
-    """Return :func:`hyperparameters` unchecked: the key of a run on a folder is the same where the folder is not.
+    """Return :func:`hyperparameters` without checks: a run on a folder has the same key where the folder is missing.
 
-    ``images`` is their number, None or 0 if that is not known; the posterior counts them unless there is an ``ess``.
+    ``images`` is the number of training images, None or 0 if unknown; the posterior depends on it if ``ess`` is None.
     """
     if dataset == "cifar100":
         nearest_corruption = "pair_flip" if corruption == "pair_flip" else "symmetric"

@@ -36,7 +36,7 @@ _SHOWN = {  # the metrics of an epoch that are shown, and their names there
 
 
 class Progress(Reporter):
-    """A bar on a terminal, or a line for each epoch if the console is none (log files, ``torchrun``).
+    """A bar on a terminal, or a line for each epoch if the console is not a terminal (log files, ``torchrun``).
 
     Use it as a context manager, so that the terminal is restored however the run ends.
 
@@ -96,7 +96,7 @@ class Progress(Reporter):
         if self._known[0] < self._step:
             self.done(self._step)
         self._metrics = metrics
-        self._known = self._mark = self._step, time.perf_counter()  # measuring takes time, which is not the training's
+        self._known = self._mark = self._step, time.perf_counter()  # evaluation is no training time
         if self._live is None:
             self._line(f"epoch {metrics['epoch']:g}/{self._epochs}: {', '.join([*_told(metrics), *self._pace()])}")
 

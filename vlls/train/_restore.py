@@ -48,7 +48,7 @@ class RunImages(Dataset[Tensor]):
 
     Attributes:
         given: labels that the run was given, (N,) int64 on the CPU; some may be wrong.
-        clean: the correct labels, (N,), or None where nobody knows them.
+        clean: the correct labels, (N,), or None if they are unknown.
         classes: the K class names.
         unreadable: indices of images that were asked for and could not be read.
 
@@ -170,8 +170,8 @@ def load_run(
     Args:
         folder: of the run, that holds its ``checkpoint.pt``, as :func:`.run` or ``vlls train`` left it.
         device: where the network goes, as :func:`.run` takes it.
-        root: where data are, as :func:`.load` takes it. A folder of images that is no longer where it was is looked
-            for beside the run, and in here.
+        root: where data are, as :func:`.load` takes it. If a folder of images has moved, it is searched for beside the
+            run, and in here.
         data: those that were passed to :func:`.run`, if any were; without them the config's are loaded.
 
     Raises:
@@ -248,7 +248,7 @@ def _check_folder(folder: Path) -> None:
 def _data(
     folder: Path, config: RunConfig, record: dict[str, Any], state: dict[str, Any], root: str | os.PathLike[str] | None
 ) -> RunData:
-    """Return the data of a run; a folder of images is looked for beside the run too, and under ``root``."""
+    """Return the data of a run; a folder of images is searched for beside the run too, and under ``root``."""
     first = None
     for path in _candidates(folder, config.dataset, root):
         try:
@@ -287,7 +287,7 @@ def _candidates(folder: Path, dataset: str, root: str | os.PathLike[str] | None)
     if dataset in DATASETS:
         return [dataset]
     given = Path(dataset).expanduser()
-    # runs of older versions were told a path relative to where they were started, which is often above their folder
+    # older versions kept a path relative to the folder that a run was started in, which is often above the run's
     beside = given.name if given.is_absolute() else given
     paths = [given, *(above / beside for above in list(folder.resolve().parents)[:3])]
     if root is not None:

@@ -26,7 +26,7 @@ from vlls.train._machine import gathered
 from vlls.train._prepare import FILE_IMAGE_SIZE, Images, RunData, derive_seed
 from vlls.train.methods import METHODS, make_criterion, make_optimizer
 
-WARMUP = 3  # steps taken as they come before the step is captured in a CUDA graph
+WARMUP = 3  # steps taken directly before the step is captured in a CUDA graph
 # Of the runs in threads of one process, one at a time builds its network from the global generator, tries cuDNN's
 # algorithms, which is a global switch, or launches steps: while one is captured, none may be replayed.
 ONE_AT_A_TIME = threading.RLock()
@@ -70,7 +70,7 @@ class Trainer:
         self.criterion = make_criterion(config, data.num_classes, len(data.train)).to(device)
         self.optimizer = make_optimizer(config, self.model, len(data.train), together=self.world > 1)
         first = self.rank * self._samples
-        self.samplers = [  # one stream of weight noise for each share of the batch, whatever process it is on
+        self.samplers = [  # one stream of weight noise for each share of the batch, in any process
             torch.Generator(device).manual_seed(derive_seed(config.seed, "samples", first + i))
             for i in range(self._samples)
         ]
@@ -100,7 +100,7 @@ class Trainer:
         return self._graph is not None
 
     def _compile(self) -> None:
-        """Let steps call the network compiled, if torch can compile it forward and backward for batches like theirs."""
+        """Make steps call the compiled network, if torch can compile it forward and backward for their batches."""
         began = time.perf_counter()
         size = self.batches.image_size
         images = torch.zeros(self.rows_per_sample, size, size, len(self.mean), dtype=torch.uint8, device=self.device)
@@ -157,7 +157,7 @@ class Trainer:
             self.average.update_parameters(self.model)
 
     def _advance(self) -> None:
-        """Take the step as it comes, capture it, or replay it."""
+        """Take the step directly, capture it in a CUDA graph, or replay it."""
         with ONE_AT_A_TIME if self._use_graph or self.device.type == "cuda" else nullcontext():
             self._launch()
 
@@ -234,7 +234,7 @@ class Trainer:
         for generator in (self.batches.generator, *self.samplers):
             graph.register_generator_state(generator)
         self.optimizer.zero_grad()
-        # other threads may go on: the one that pins a DataLoader's batches does
+        # other threads may go on, such as the one that pins a DataLoader's batches
         with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             self._take()
         return graph
@@ -348,7 +348,7 @@ def make_model(
 ) -> nn.Module:
     """Return the run's network with its first weights, on the device, channels last in memory.
 
-    ``pretrained`` replaces the config's, for weights that will be replaced themselves.
+    ``pretrained`` replaces the config's value, for a caller that replaces the weights anyway.
     """
     channels = data.train.images.shape[3] if isinstance(data.train.images, np.ndarray) else 3
     with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):

@@ -36,6 +36,6 @@ const show = (root, data, part) => {
     radio.addEventListener("focus", () => describe(radios.findIndex((other) => other.checked)));
     radio.parentElement.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && choose());
   });
-  const chosen = radios.findIndex((radio) => radio.checked); // a browser may remember another than the first
+  const chosen = radios.findIndex((radio) => radio.checked); // a browser may remember the last choice
   describe(Math.max(chosen, 0));
 };

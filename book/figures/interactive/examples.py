@@ -112,7 +112,7 @@ def explore_examples(
 
 @styled
 def _draw(ink: np.ndarray, examples: list[dict[str, Any]], names: list[str]) -> plt.Figure:
-    """Draw the images and, under each, its noise by class: of the most noise above, of the least below."""
+    """Draw the images and, under each, its noise by class: images with the most noise above, with the least below."""
     columns = len(ink) // 2
     figure, axes = plt.subplots(
         4, columns, figsize=(WIDTH, 3.4), height_ratios=(2, 3, 2, 3), squeeze=False
@@ -138,7 +138,7 @@ def _draw(ink: np.ndarray, examples: list[dict[str, Any]], names: list[str]) -> 
 
 
 def _number(value: float, digits: int = 2) -> str:
-    """Two digits; where there are many zeros, ``digits`` of them and a power of ten.
+    """Format a number with two digits or, below 1e-3, with ``digits`` digits and a power of ten.
 
     Example:
         >>> _number(0.314), _number(3.14e-7), _number(0.0)
@@ -157,7 +157,7 @@ def _number(value: float, digits: int = 2) -> str:
 def _check(
     grey: Tensor, given: Tensor, noise: LabelNoise, shown: int, classes: Sequence[str] | None
 ) -> list[str]:
-    """Raise a ValueError where the arguments do not fit together; return the names of the classes."""
+    """Raise a ValueError if the arguments do not fit together; return the names of the classes."""
     num, k = noise.std.shape
     if k < 2:
         raise ValueError(

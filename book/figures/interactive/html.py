@@ -44,7 +44,7 @@ class InteractiveFigure:
         body: HTML of the controls, shown by the script; ``@id@`` stands for the id of the element.
         data: what the script draws; JSON.
         still: HTML that is shown with and without the script.
-        picture: a PNG that stands for it in the PDF and, unless there is something still, without the script.
+        picture: a PNG that stands for it in the PDF and, unless there is ``still``, without the script.
 
     Example:
         >>> from figures.interactive import explore_label_noise
@@ -68,7 +68,7 @@ class InteractiveFigure:
         return self.picture
 
     def _repr_html_(self) -> str:
-        """Return the element, with a new id at each call, since a page may hold it twice."""
+        """Return the element, with a new id at each call, because a page may hold it twice."""
         data = json.dumps(self.data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
         picture = ""
         if not self.still:
@@ -90,7 +90,7 @@ class InteractiveFigure:
 
 
 def alpha_png(values: np.ndarray, colour: tuple[float, float, float]) -> str:
-    """Return a picture of one colour, whose opacity is given, as the address of a PNG that holds it.
+    """Return a picture of one colour with given opacities, as the data URI of a PNG.
 
     Args:
         values: (H, W) opacities from 0 to 1; they are rounded to 255 levels.
@@ -156,7 +156,7 @@ def _file(name: str) -> str:
 
 @cache
 def _colours() -> str:
-    """The book's palette as variables of the element, for light grounds and, with ``-dark``, for dark ones."""
+    """Return the book's palette as CSS variables, ``-light`` for light backgrounds and ``-dark`` for dark ones."""
     rules = []
     for name, colour in COLOURS.items():
         for suffix, white in (("", 0.0), ("-dark", LIGHTER)):

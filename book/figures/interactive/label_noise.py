@@ -17,7 +17,7 @@ STEP = (
     1 / 8
 )  # of the table, in the mean and in the standard deviation; a power of two, so that places are exact
 DIGITS = 6
-BEYOND = 2  # the axis goes on for so many logits behind the largest mean
+BEYOND = 2  # logits by which the axis extends beyond the largest mean
 
 
 def explore_label_noise(

@@ -1,4 +1,4 @@
-// What the interactive figures share. The figure's own file follows, with a function show(root, data, part).
+// Functions that the interactive figures share. The figure's own file follows, with a function show(root, data, part).
 const start = (kind, show) => {
   for (const root of document.querySelectorAll(`.vlls-figure[data-vlls="${kind}"]:not([data-ready])`)) {
     root.dataset.ready = "";

@@ -12,7 +12,7 @@ const DIRECTIONS = { 2: [[0.5, -0.5]], 3: [[0.5, -0.5, 0], [1, 1, -2].map((x) =>
 const drawn = (f, v, e) =>
   f.map((x, k) => x + Math.sqrt(v) * DIRECTIONS[f.length].reduce((sum, d, j) => sum + d[k] * e[j], 0));
 
-// Nodes and weights of the trapezoid rule under that normal. It converges exponentially, for all is analytic.
+// Nodes and weights of the trapezoid rule under that normal. It converges exponentially, because all is analytic.
 const nodes = (dimensions, step = 0.35, radius = 6.3) => {
   const n = Math.floor(radius / step), line = Array.from({ length: 2 * n + 1 }, (_, i) => step * (i - n));
   const places = dimensions === 1 ? line.map((a) => [a]) : line.flatMap((a) => line.map((b) => [a, b]));
@@ -80,7 +80,7 @@ const show = (root, data, part) => {
     return { svg, x, at, y, bars, line, dot };
   };
 
-  // What is inside of [0, 1] is pale.
+  // The part inside [0, 1] is pale.
   const stretch = ({ svg, x }, from, to, y, colour) => {
     const [low, high] = from < to ? [from, to] : [to, from];
     for (const [a, b, opacity] of [[low, Math.min(high, 0), 1], [Math.max(low, 0), Math.min(high, 1), 0.5],

@@ -163,7 +163,7 @@ def _body(num: int, top: float) -> str:
 
 
 def _lines(contours: Any, level: float) -> list[list[float]]:
-    """Contour lines as [x, y, x, y, ...]; three decimals are finer than a pixel."""
+    """Return contour lines as [x, y, x, y, ...]; three decimals are finer than a pixel."""
     return [np.round(line, 3).flatten().tolist() for line in contours.lines(level)]
 
 

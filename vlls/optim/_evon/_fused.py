@@ -1,6 +1,6 @@
-"""EVON's steps by IVON's kernels, which take the coordinates of a turned parameter for a parameter.
+"""EVON's steps by IVON's kernels, which are applied to the coordinates of a turned parameter.
 
-The noise is not kept: the same key makes it again. So three numbers a parameter are enough, as in IVON, beside the
+The noise is not kept: the same key generates it again. So three numbers per weight are enough, as in IVON, beside the
 bases, their factors and three rows of memory as long as the parameters that are turned at once.
 """
 
@@ -27,7 +27,7 @@ class FusedEigenbasis(Fused):
 
     saves_first = True
     kernel: ClassVar[type[Fused]]
-    at_once: ClassVar[int]  # entries of a part, if it has several parameters
+    at_once: ClassVar[int]  # largest number of entries of a part with several parameters
 
     def __init__(self) -> None:
         self._straight = self.kernel()
@@ -128,7 +128,7 @@ class EigenbasisCUDA(FusedEigenbasis):
         send_steps(states)
         for state in states:
             assert isinstance(state, EigenState)
-            state.counted = state.step  # the same number, where it has been sent
+            state.counted = state.step  # the same number, on the device
         super().save(states)
 
 
@@ -147,7 +147,7 @@ class _Plan(Memory):
         ]
 
     def hold(self, states: States) -> bool:
-        """Whether they are these, all is where it was, and the parts are still of one draw each."""
+        """Whether the plan is for these parameters, no memory has moved, and each part is still from one draw."""
         same = super().hold(states) and all(part.drawn_at_once for part in self.parts)
         return same and [_kind(state) for state in states] == self._kinds
 
@@ -180,11 +180,11 @@ class _Part:
 
     @property
     def drawn_at_once(self) -> bool:
-        """Whether the last sample of all parameters is of one draw."""
+        """Whether the last samples of all parameters are from one draw."""
         return all(state.drawn is self._states[0].drawn for state in self._states)
 
     def draw(self) -> None:
-        """Leave a sample in each parameter."""
+        """Write a sample into each parameter."""
         torch._foreach_zero_(self._starts)
         self._draw._run(SAVE_AND_SAMPLE, self._drawn, self._key(), False, False)
         self._turn(1, 0, 1)
@@ -219,7 +219,7 @@ class _Part:
 
 
 class _Turner:
-    """Parameters of one shape, whose coordinates lie behind each other in each row of a memory."""
+    """Parameters of one shape, whose coordinates are stored one after the other in each row of a memory."""
 
     def __init__(self, states: list[EigenState], memory: Tensor) -> None:
         self._states, self._memory, self.num = states, memory, len(states)
@@ -234,7 +234,7 @@ class _Turner:
         return row.view(*self._front, size, -1).mT
 
     def start(self, to: int, free: int) -> int:
-        """The row to begin in, in order to end in the row ``to``."""
+        """Return the row to begin in, so that the result ends in the row ``to``."""
         return free if len(self._axes) % 2 else to
 
     def turn(self, side: int, to: int, free: int, given: Sequence[Tensor]) -> None:
@@ -268,7 +268,7 @@ def _kind(state: ParameterState) -> tuple[bool, ...]:
 
 
 def _seen_as(state: EigenState, param: Tensor, other: Tensor, group: dict[str, Any]) -> EigenState:
-    """The same state, with others in the place of the parameter, its counterpart and the hyperparameters."""
+    """Return a copy of the state with another parameter, other counterpart and other hyperparameters."""
     seen = copy(state)
     seen.param, seen.other, seen.group, seen.grad, seen.held = param, other, group, None, None
     return seen

@@ -1,4 +1,4 @@
-"""How the bases are learned: running averages of the gradients' products, and their eigenvectors."""
+"""Learning of the bases: running averages of the gradients' products, and their eigenvectors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlls._bases import distance_from_orthonormal, in_full, matrices_of, widened
 from vlls._warnings import warn_caller
 from vlls.optim._evon._state import EigenState
 
-SAMPLES = 10  # gradients that a factor takes up between two changes of its basis
+SAMPLES = 10  # gradients that enter a factor between two changes of its basis
 AT_ONCE = 2**19  # entries of the factors whose bases are found at once
 LOST = 1e-3  # distance from orthonormal beyond which a basis is repaired
 
@@ -24,7 +24,7 @@ def new_buffers(state: EigenState) -> list[Tensor]:
 
 
 def learn_bases(states: Sequence[EigenState], buffers: Callable[[EigenState], list[Tensor]]) -> None:
-    """Let the factors take up this step's gradients, and the bases follow them, where it is time to."""
+    """Add this step's gradients to the factors, and update the bases, where either is due."""
     due: list[tuple[EigenState, int]] = []
     for state in states:
         state.count += 1
@@ -48,7 +48,7 @@ def learn_bases(states: Sequence[EigenState], buffers: Callable[[EigenState], li
 
 
 def _follow(due: Sequence[tuple[EigenState, int]]) -> Iterator[tuple[tuple[EigenState, int], Tensor]]:
-    """The new bases, those of one size at once as far as they are short; none where a factor says nothing."""
+    """Yield new bases, small ones of one size computed at once; none for a factor that is zero or not finite."""
     alike: dict[Any, list[tuple[EigenState, int]]] = {}
     for state, axis in due:
         factor, basis = state.lasting[f"factor_{axis}"], state.lasting.get(f"basis_{axis}")
@@ -73,7 +73,7 @@ def _eigenvectors(factors: Tensor) -> Tensor:
 
 
 def _sound(state: EigenState, axis: int) -> Tensor:
-    """The basis of an axis, repaired if rounding or a loaded state has bent it."""
+    """Return the basis of an axis, made orthonormal again if rounding or a loaded state has changed it."""
     name = f"basis_{axis}"
     basis = state.lasting[name]
     distance = distance_from_orthonormal(basis)
@@ -93,9 +93,9 @@ def _power_iteration(factors: Tensor, bases: Tensor) -> Tensor:
     size = factors.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None]
     moved = factors @ bases
     order = (bases * moved).sum(-2).argsort(-1, descending=True)  # by the Rayleigh quotients
-    moved.addcmul_(size, bases, value=1e-6)  # where a factor has no say, a vector stays
+    moved.addcmul_(size, bases, value=1e-6)  # vectors in a factor's null space stay
     moved = moved.gather(-1, order[:, None].expand_as(moved))
-    for wide in (False, True):  # the second takes away the first one's rounding
+    for wide in (False, True):  # the second pass corrects the first one's rounding
         moved = widened(moved) if wide else moved
         moved /= moved.norm(dim=-2, keepdim=True)
         root, info = torch.linalg.cholesky_ex(moved.mT @ moved)

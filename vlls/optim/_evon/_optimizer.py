@@ -85,7 +85,7 @@ class EVON(IVON):
         foreach = options.pop("foreach", None)
         if foreach:
             raise ValueError("foreach=True: EVON takes one parameter after the other; leave foreach out")
-        if foreach is not None and fused is None:  # as in IVON: whoever chooses takes torch's operations
+        if foreach is not None and fused is None:  # as in IVON: an explicit foreach means torch's operations
             fused = False
         own: dict[str, Any] = {"interval": interval, "basis_decay": basis_decay, "max_axis": max_axis}
         super().__init__(params, lr, ess, foreach=False, fused=fused, **options, **own)

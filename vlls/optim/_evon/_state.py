@@ -14,9 +14,9 @@ from vlls.optim.ivon._state import ParameterState
 class EigenState(ParameterState):
     """A parameter whose momentum, Hessian and noise are coordinates in the bases of its axes."""
 
-    bases: Bases = ()  # of each axis; None where it is as it is
+    bases: Bases = ()  # of each axis; None for an axis without one
     drawn: tuple[Tensor, dict[str, Any]]  # key and hyperparameters of the last sample, where the noise is not kept
-    # The number of steps, beside ``step``: a look there, on a GPU, would wait for all that is in the queue.
+    # The number of steps as a Python number: reading ``step`` on a GPU would wait for all that is in the queue.
     count: int
     counted: Tensor | None = None  # the ``step`` that it counts along with
 
@@ -31,7 +31,7 @@ class EigenState(ParameterState):
 
     @property
     def axes(self) -> tuple[int, ...]:
-        """The sizes of the axes, those behind the second as one."""
+        """The sizes of the axes; those after the second count as one."""
         return axes_of(self.param.shape)
 
     @property
@@ -51,11 +51,11 @@ class EigenState(ParameterState):
         return [0, 2, 1] if channels_last(self.param) else list(range(len(self.axes)))
 
     def flat(self, tensor: Tensor) -> Tensor:
-        """All entries of a tensor in that order: a view, where they are in it."""
+        """Return all entries of a tensor in the order of the axes in memory: a view if they are in it."""
         return (tensor.movedim(1, -1) if channels_last(self.param) else tensor).reshape(-1)
 
     def unflat(self, entries: Tensor) -> Tensor:
-        """The tensor with such a row of entries, a view."""
+        """Return the tensor with such a row of entries, a view."""
         shape = self.param.shape
         if channels_last(self.param):
             return entries.view(shape[0], *shape[2:], shape[1]).movedim(-1, 1)
@@ -70,7 +70,7 @@ class EigenState(ParameterState):
         return super().seen(project(grad, self.bases) if self.turned else grad, noise)
 
     def tensors(self) -> list[Tensor]:
-        """Those of IVON, factors and bases; one that has not been made yet is made."""
+        """Return IVON's tensors, factors and bases; missing ones are made."""
         own = []
         for axis in self.turning:
             unit = torch.eye(self.axes[axis], dtype=self.dtype, device=self.param.device)

@@ -116,7 +116,7 @@ class EigenbasisForeach(Foreach):
 
 
 def parts_of(states: Sequence[EigenState], most: int) -> Iterator[list[EigenState]]:
-    """Parameters of one group and dtype, at most ``most`` entries, those of one shape behind each other."""
+    """Yield parameters of one group and dtype, at most ``most`` entries, with those of one shape next to each other."""
     alike: dict[Any, list[EigenState]] = {}
     for state in sorted(states, key=lambda state: state.param.shape):
         alike.setdefault((id(state.group), state.param.device, state.param.dtype), []).append(state)
@@ -146,13 +146,13 @@ def _turned(part: Sequence[EigenState], tensors: Sequence[Tensor], side: int) ->
 
 
 def _in_bases(state: EigenState, mean: Tensor, grad: Tensor) -> EigenState:
-    """The same state, of a parameter whose mean and gradient are these."""
+    """Return a copy of the state with this mean and gradient."""
     seen = copy(state)
     seen.param, seen.grad = mean, grad
     return seen
 
 
 def split_turned(states: States) -> tuple[list[EigenState], list[EigenState]]:
-    """Those without a basis, and those with one."""
+    """Return the parameters without a basis, and those with one."""
     own = [state for state in states if isinstance(state, EigenState)]
     return [state for state in own if not state.turned], [state for state in own if state.turned]

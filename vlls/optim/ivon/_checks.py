@@ -42,7 +42,7 @@ INSTEAD = {
     "N": "ess=...",
     "hess_decay": "beta2=...",
 }
-OF_ALL = ("mc_samples", "sync", "generator", "foreach", "fused")  # options that no group has of its own
+OF_ALL = ("mc_samples", "sync", "generator", "foreach", "fused")  # options of the whole optimizer, not of a group
 IN_GROUPS = (*RANGES, "hess_approx", "debias", "rescale_lr", "hess_every")
 LATER: dict[str, Any] = {"hess_clip": math.inf, "hess_every": 1}  # of older states, whose groups lack them
 
@@ -77,7 +77,7 @@ def check_group(group: dict[str, Any]) -> None:
 
 
 def check_keywords(unknown: dict[str, Any], optimizer: str, own: Sequence[str]) -> None:
-    """Raise a ValueError for the first keyword that the optimizer does not have, which adds its ``own`` to IVON's."""
+    """Raise a ValueError for the first keyword that is neither one of IVON's nor of the optimizer's ``own``."""
     for name, value in unknown.items():
         known = (*IN_GROUPS, *own, *OF_ALL)
         close = difflib.get_close_matches(name, known, n=1)
@@ -88,7 +88,7 @@ def check_keywords(unknown: dict[str, Any], optimizer: str, own: Sequence[str]) 
 def check_keys(group: dict[str, Any], known: Iterable[str]) -> None:
     """Raise a ValueError for a key that a group cannot have, or that is nearly a hyperparameter's name.
 
-    Others are left alone, as everywhere in torch: schedulers and users keep things of their own in groups.
+    Others are left alone, as everywhere in torch: schedulers and users keep their own entries in groups.
     """
     for key in group.keys() - set(known) - {"params"}:
         if key in OF_ALL:
@@ -100,14 +100,14 @@ def check_keys(group: dict[str, Any], known: Iterable[str]) -> None:
 
 
 def saved_generator(state_dict: dict[str, Any]) -> Tensor | None:
-    """The generator's state in a saved one, also where a tool has kept the parameters' state only."""
+    """Return the generator's state in a saved state, also if a tool has kept the parameters' state only."""
     states = [state_dict, *state_dict["state"].values()]
     found: list[Tensor] = [state["generator"] for state in states if state and "generator" in state]
     return found[0].cpu() if found else None
 
 
 def check_generator_state(state: Tensor | None, generator: torch.Generator | None) -> None:
-    """Raise a ValueError where a saved state of a generator fits no such generator; warn where one of them lacks."""
+    """Raise a ValueError if a saved state does not fit the generator; warn if only one of the two is there."""
     if state is not None and generator is not None:
         try:
             torch.Generator(generator.device).set_state(state)
@@ -165,7 +165,7 @@ def _has_params(group: dict[str, Any]) -> bool:
 
 
 def check_state_dict(state_dict: dict[str, Any], optimizer: Any) -> None:
-    """Raise a ValueError that names the first thing in which a saved state and the optimizer differ."""
+    """Raise a ValueError that names the first difference between a saved state and the optimizer."""
     name, groups = type(optimizer).__name__, optimizer.param_groups
     if not isinstance(state_dict, dict) or not {"state", "param_groups"} <= state_dict.keys():
         raise ValueError(f"state_dict has no 'state' and 'param_groups'; pass what {name}.state_dict() returned")
@@ -216,7 +216,7 @@ ENTRIES = 256  # of a parameter that are looked at
 
 
 class FirstSteps:
-    """Looks at the noise before the first step, and at how far the mean has gone after the first hundred.
+    """Checks the noise before the first step, and the distance that the mean has gone after the first hundred.
 
     Parameters that start at zero (biases, a linear model's weights) say nothing about their scale and are left out.
     """
@@ -237,7 +237,7 @@ class FirstSteps:
             )
 
     def ended(self) -> bool:
-        """Look at the mean, where the parameters are, once there were steps enough; True if that was all."""
+        """Check the mean, which the parameters hold now, after enough steps; return whether the checks are over."""
         if self.steps < STEPS or capturing(state.param for state in self._states):
             return False
         moved = self._rms([_some(state.mean) - start for state, start in zip(self._states, self._start, strict=True)])
@@ -251,7 +251,7 @@ class FirstSteps:
         return True
 
     def _rms(self, parts: Sequence[Tensor]) -> float:
-        """Root mean square over all entries of the parameters, of each of which ``parts`` has some."""
+        """Return the root mean square over all entries of the parameters, estimated from ``parts`` of each."""
         sizes = [state.param.numel() for state in self._states]
         squares = [n * float(part.double().square().mean()) for n, part in zip(sizes, parts, strict=True)]
         return math.sqrt(sum(squares) / max(1, sum(sizes)))
@@ -268,5 +268,5 @@ def _some_std(state: ParameterState) -> Tensor:
 
 
 def can_look(states: Sequence[ParameterState]) -> bool:
-    """Whether numbers can be read now, and training begins."""
+    """Whether numbers can be read from the device now, and no step has been taken yet."""
     return not capturing(state.param for state in states) and all(float(state.step) == 0 for state in states[:1])

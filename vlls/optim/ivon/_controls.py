@@ -5,7 +5,7 @@ another: its variances are :math:`\sigma'^2 = 1/(\lambda (h' + \delta))`, where 
 permuted or levelled. The price estimate divides by the variance of the noise that was drawn,
 :math:`\hat h = \hat g\,(\theta - m) / \sigma'^2`, so it stays an unbiased estimate of
 :math:`\mathbb E_{\mathcal N(m, \sigma'^2)}[\nabla^2 \ell]`, and :math:`h` is learned as in IVON. ``posterior``
-returns the Gaussian that is sampled; :func:`.learned_share`, and with it a run's ``std_5`` to ``std_95``, tells of the
+returns the Gaussian that is sampled; :func:`.learned_share`, and with it a run's ``std_5`` to ``std_95``, describe the
 learned one.
 """
 
@@ -46,7 +46,7 @@ class Control(IVON):
         """Return the Hessian h' of each parameter's samples, in any layout, from the learned ones."""
 
     def keep_sampled(self) -> Any:
-        """Refuse: the next sample would be drawn by the Hessian before the step."""
+        """Raise an error: the next sample would be drawn with the Hessian before the step."""
         raise RuntimeError(
             f"{type(self).__name__} cannot keep the parameters at samples; use sampled_params(train=True) or "
             "step(closure)"

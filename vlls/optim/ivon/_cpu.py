@@ -1,8 +1,8 @@
 """IVON's fused executor for float32 parameters on the CPU: builds and calls ``_ivon.c``.
 
 The kernel is plain C without headers of torch or Python, so building it takes the compiler a second; the result is
-kept in a cache folder. Threads are Python's: the call leaves the interpreter lock, and a second OpenMP runtime beside
-torch's would fight with it over the cores.
+kept in a cache folder. Threads are Python's: the call releases the interpreter lock, and a second OpenMP runtime beside
+torch's would compete with it for the cores.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _Row(ctypes.Structure):  # of _ivon.c
 
 
 def compiler() -> list[str] | None:
-    """The C compiler's command: ``$CC``, else the first of cc, gcc and clang that is installed."""
+    """Return the C compiler's command: ``$CC``, else the first of cc, gcc and clang that is installed."""
     if os.environ.get("CC"):
         command = shlex.split(os.environ["CC"])
         return command if shutil.which(command[0]) else None
@@ -64,7 +64,7 @@ def compiler() -> list[str] | None:
 
 
 def _processor() -> str:
-    """The processor's features, on which ``-march=native`` depends: unlike machines may share a home folder."""
+    """Return the processor's features, on which ``-march=native`` depends: machines may share a home folder."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line for line in lines if line.startswith(("flags", "Features")))
@@ -73,20 +73,20 @@ def _processor() -> str:
 
 
 def _folder() -> Path:
-    """Where the kernel is kept: the user's cache; if it is read-only, a folder for temporary files, of this user."""
+    """Return the folder for the kernel: the user's cache or, if it is read-only, a temporary folder of this user."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "vlls")
     if _is_writable(cache, 0o777):
         return cache
     if hasattr(os, "getuid"):
         own = Path(tempfile.gettempdir(), f"vlls-{os.getuid()}")
-        # all users may write beside it, so another could have made it first, with a library of theirs in it
+        # another user could have made this folder first, with a library in it
         if _is_writable(own, 0o700) and (own.lstat().st_uid, own.lstat().st_mode & 0o77) == (os.getuid(), 0):
             return own
     return Path(tempfile.mkdtemp(prefix="vlls-"))
 
 
 def _is_writable(folder: Path, mode: int) -> bool:
-    """Whether the folder is there, made if need be, and can be written to."""
+    """Make the folder if it is missing; return whether it can be written to."""
     try:
         folder.mkdir(mode, parents=True, exist_ok=True)
     except OSError:
@@ -120,7 +120,7 @@ def _build() -> ctypes.CDLL:
                 f"{shlex.join(build)} failed on {SOURCE.name}: {built.stderr.decode(errors='replace').strip()[:500]}; "
                 "point $CC to another compiler, or leave fused out"
             )
-        partial.replace(path)  # at once whole, also beside another process that builds it
+        partial.replace(path)  # atomic, also if another process builds it
     library = ctypes.CDLL(str(path))
     library.ivon_run.restype = None
     library.ivon_run.argtypes = [ctypes.c_int, ctypes.c_void_p, *[ctypes.c_int64] * 4, ctypes.c_int, ctypes.c_int]
@@ -128,7 +128,7 @@ def _build() -> ctypes.CDLL:
 
 
 def available() -> bool:
-    """Whether a compiler is installed and compiles the kernel; one that fails is tried once in these surroundings."""
+    """Whether a compiler is installed and compiles the kernel; tried again only if an environment variable changes."""
     return _available(*(os.environ.get(name) for name in ("CC", "PATH", "HOME", "XDG_CACHE_HOME", "TMPDIR")))
 
 
@@ -136,19 +136,19 @@ def available() -> bool:
 def _available(*surroundings: str | None) -> bool:
     try:
         _library()
-    except (OSError, RuntimeError, AttributeError):  # an AttributeError: it has made a library of something else
+    except (OSError, RuntimeError, AttributeError):  # AttributeError: the library lacks the kernel
         return False
     return True
 
 
 @lru_cache(maxsize=1)
 def _threads(pid: int) -> ThreadPoolExecutor:
-    """A pool for this process: a forked child must not wait for its parent's threads."""
+    """Return a pool for this process: a forked child must not wait for its parent's threads."""
     return ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="vlls-ivon")
 
 
 class _Table(Memory):
-    """The kernel's rows for some parameters, into which a step writes hyperparameters and gradients only."""
+    """The kernel's rows for some parameters; a step writes only hyperparameters and gradients into them."""
 
     def __init__(self, states: States) -> None:
         super().__init__(states)
@@ -161,7 +161,7 @@ class _Table(Memory):
             row.numel, row.stream = state.param.numel(), state.index
         sizes = [state.param.numel() for state in states]
         self.tiles = sum(-(-size // TILE) for size in sizes)
-        self.threads = max(1, sum(sizes) // (4 * TILE))  # at most: for less work another costs more than it does
+        self.threads = max(1, sum(sizes) // (4 * TILE))  # at most: with less work each, another thread does not pay
 
     def write(self, mode: int, keep: list[Tensor]) -> None:
         """Write hyperparameters and, for an update, gradients."""
@@ -193,7 +193,7 @@ def _numbers(state: ParameterState, mode: int, step: float) -> _Numbers:
 
 
 class FusedCPU(Fused):
-    """Alg. 1, the mean's exchange and the next sample in one pass each; three numbers a parameter beside itself."""
+    """Alg. 1, the exchange of mean and sample, and the next sample, a pass each; keeps three numbers per weight."""
 
     _tables: tuple[_Table, ...] = ()  # of the last two calls: all parameters, and those with a gradient
 
@@ -241,7 +241,7 @@ class FusedCPU(Fused):
         try:
             for k in range(1, threads):
                 others.append(_threads(os.getpid()).submit(part, k))
-        except RuntimeError:  # Python ends and starts no thread; the mean must come back all the same
+        except RuntimeError:  # at its exit Python starts no thread, but the mean must come back
             for k in range(len(others) + 1, threads):
                 part(k)
         try:

@@ -46,7 +46,7 @@ class _Table:
         self._in_graphs: list[Tensor] = []  # a captured copy reads these again at every replay
 
     def send(self, values: Tensor, device: torch.device) -> Tensor:
-        """The array in device memory; ``values`` must not be changed in place afterwards."""
+        """Return the array in device memory; ``values`` must not be changed in place afterwards."""
         same = values is self._sent or torch.equal(values, self._sent)
         if same and self.tensor is not None and self.tensor.device == device:
             return self.tensor
@@ -93,7 +93,7 @@ class _Launch:
         return self._states[0].statistic is not None
 
     def send(self, mode: int, tables: dict[str, _Table], keep: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows, numbers and tiles in device memory."""
+        """Return rows, numbers and tiles in device memory."""
         rows = self._rows
         if mode == UPDATE:
             read = {GRAD: [state.grad for state in self._states]}
@@ -112,7 +112,7 @@ class _Launch:
 
 
 def send_steps(states: States) -> None:
-    """Bring the numbers of steps to where the parameters are."""
+    """Move the numbers of steps to the parameters' devices."""
     for state in states:
         if state.step.device != state.param.device:
             state.step = state.lasting["step"] = state.step.to(state.param.device, torch.float32)
@@ -139,7 +139,7 @@ class _Launches(Memory):
 
 
 class FusedCUDA(Fused):
-    """Alg. 1, the mean's exchange and the next sample, each one launch for all parameters of a device."""
+    """Alg. 1, the exchange of mean and sample, and the next sample: each one launch for all parameters of a device."""
 
     _made: tuple[_Launches, ...] = ()  # the last two: for all parameters, and for those with a gradient
 
@@ -183,7 +183,7 @@ class FusedCUDA(Fused):
                 kernel[(len(tiles),)](rows, numbers, tiles, at, **constants)
 
     def _tables_of(self, mode: int, part: _Launch) -> dict[str, _Table]:
-        """The same for each step, as a CUDA graph reads them again."""
+        """Return the tables of a launch, the same for each step, because a CUDA graph reads them again."""
         of = part.device, mode, part.gradsq
         if of not in self._tables:
             self._tables[of] = {name: _Table() for name in ("rows", "numbers", "tiles")}
@@ -199,19 +199,19 @@ def _runs_on(device: torch.device) -> bool:
         probe = torch.ones(1, device=device, requires_grad=True)
         with IVON([probe], 0.0, 1.0, fused=True, generator=torch.Generator(device)).sampled_params():
             return True
-    except Exception:  # whatever it is, torch's operations work without it
+    except Exception:  # after any error, torch's operations work without the kernel
         return False
 
 
 def _row(state: ParameterState) -> list[int]:
-    """The kernel's row of a parameter; gradient and statistic are written before each update."""
+    """Return the kernel's row of a parameter; gradient and statistic are written before each update."""
     before, after = (state.param, state.other), (state.momentum, state.hess, state.step)
     addresses = [*(t.data_ptr() for t in before), 0, 0, *(t.data_ptr() for t in after)]
     return [*addresses, state.param.numel(), state.index]
 
 
 def _tiles(numels: list[int]) -> Tensor:
-    """(parameter, tile) for each program of a launch."""
+    """Return (parameter, tile) for each program of a launch."""
     counts = torch.tensor([-(-numel // TILE) for numel in numels])
     index = torch.repeat_interleave(counts)
     first = counts.cumsum(0) - counts
@@ -219,7 +219,7 @@ def _tiles(numels: list[int]) -> Tensor:
 
 
 def _write_device_lr(numbers: Tensor, states: States) -> None:
-    """Learning rates that are tensors, a group at a time: a CUDA graph reads them at every replay."""
+    """Write learning rates that are tensors, a group at a time: a CUDA graph reads them at every replay."""
     first = 0
     while first < len(states):
         group = states[first].group

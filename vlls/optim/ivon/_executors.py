@@ -37,12 +37,12 @@ class StepExecutor(ABC):
 
     @classmethod
     def works(cls, param: Tensor) -> bool:
-        """Whether it takes this parameter here, where nobody has asked for it: without an error if something lacks."""
+        """Whether it takes this parameter on this machine; False, not an error, if a compiler or package is missing."""
         return cls.supports(param)
 
     @classmethod
     def label(cls) -> str:
-        """The name and version of the code that runs, for records; torch's own are named by the option."""
+        """Return the name and version of the code that runs, for records; torch's operations have the option's name."""
         return cls.option
 
     @abstractmethod
@@ -55,11 +55,11 @@ class StepExecutor(ABC):
 
     @abstractmethod
     def restore(self, states: States) -> None:
-        """Write the mean back; the update still finds what it needs of the sample."""
+        """Write the mean back, and keep the parts of the sample that the update needs."""
 
     @abstractmethod
     def noise(self, state: ParameterState, at_sample: bool) -> Tensor:
-        """The sample minus the mean, of the last draw."""
+        """Return the sample minus the mean, of the last draw."""
 
     @abstractmethod
     def update(self, states: States, generator: Generator | None, at_sample: bool, resample: bool) -> None:
@@ -70,7 +70,7 @@ class StepExecutor(ABC):
 
 
 class Fused(StepExecutor):
-    """Kernels for float32, one pass each, that keep the other of mean and sample beside the parameter, and no noise."""
+    """Kernels for float32, one pass each: either mean or sample is in the parameter, the other is kept; no noise is."""
 
     option = "fused"
     saves_first = False  # the kernel that draws saves the mean
@@ -99,7 +99,7 @@ class Fused(StepExecutor):
 
     @staticmethod
     def tell_autograd(states: States) -> None:
-        """Have torch refuse a backward pass through the values before, as it does after an operation of its own."""
+        """Make torch refuse a backward pass through the old values, as it does after its own in-place operations."""
         for state in states:
             increment_version(state.param)
 
@@ -110,13 +110,13 @@ class Fused(StepExecutor):
 
     @staticmethod
     def new_key(generator: Generator | None, device: torch.device | str | None = None) -> Tensor:
-        """A fresh 63-bit key for a counter-based draw, from ``generator`` or torch's own."""
+        """Draw a 63-bit key for a counter-based generator, from ``generator`` or torch's own."""
         device = generator.device if generator is not None else device
         return torch.empty((), dtype=torch.int64, device=device).random_(generator=generator)
 
     @staticmethod
     def addresses(states: States, tensors: Sequence[Tensor | None], keep: list[Tensor]) -> list[int]:
-        """Addresses of tensors in the parameters' dtype and order of elements, 0 for None; ``keep`` holds copies."""
+        """Return addresses of tensors in the parameters' dtype and order, 0 for None; ``keep`` gets the copies."""
         found = []
         for state, tensor in zip(states, tensors, strict=True):
             if tensor is not None and (tensor.stride() != state.param.stride() or tensor.dtype != torch.float32):
@@ -139,5 +139,5 @@ class Memory:
         return [*map(Tensor.data_ptr, self._tensors), *map(Tensor.numel, self._tensors[: len(self.states)])]
 
     def hold(self, states: States) -> bool:
-        """Whether they are these, and all is where it was."""
+        """Whether this is the memory of these parameters, and nothing has moved."""
         return states is self.states and self._look() == self._seen

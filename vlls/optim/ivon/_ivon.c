@@ -1,12 +1,12 @@
 /* IVON's fused kernels for the CPU: Alg. 1 in one pass over memory, with the Gaussian noise made in registers.
  *
- * Compiled on first use by vlls/optim/_cpu.py and called through ctypes; vlls/optim/_triton.py holds the same for a
- * GPU. Nothing here depends on torch or on Python's headers. Written so that the compiler vectorizes every loop
- * over elements: no calls into libm but sqrtf, no branches on data.
+ * _cpu.py compiles this file on first use and calls it through ctypes; _triton.py holds the same kernel for a GPU.
+ * Nothing here depends on torch or on Python's headers. The compiler can vectorize every loop over elements: there are
+ * no calls into libm except sqrtf, and no branches on data.
  *
  * Noise: a tile of 4096 elements draws from 64 interleaved generators xoshiro128+, each seeded by Philox at a counter
- * made of the tile's and the tensor's number. It depends on the key and the element alone, not on threads or
- * instruction sets, and costs a third of Philox for every number.
+ * made of the tile's and the tensor's number. The noise depends on the key and the element alone, not on threads or
+ * instruction sets, and costs a third of drawing every number by Philox.
  */
 #include <math.h>
 #include <stdint.h>

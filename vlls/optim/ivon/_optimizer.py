@@ -167,7 +167,7 @@ class IVON(Optimizer, Joinable):
         """Forget samples and scratch memory; lasting state is in ``self.state``."""
         self._weights = Weights(self)
         self._seeds_checked = False
-        self._begun = False  # with the first sample to train at
+        self._begun = False  # True from the first training sample on
         self._first_steps: checks.FirstSteps | None = None
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -205,7 +205,7 @@ class IVON(Optimizer, Joinable):
 
     @property
     def capturable(self) -> bool:
-        """Whether a CUDA graph can hold the steps, for those of a kernel read no number from the device."""
+        """Whether a CUDA graph can hold the steps: a kernel's steps read no number from the device."""
         return bool(self.fused) or all(kind.option == "fused" for kind in self._executors())
 
     def _executors(self) -> list[type[StepExecutor]]:
@@ -316,7 +316,7 @@ class IVON(Optimizer, Joinable):
     @torch.inference_mode(False)  # the state outlives the block in which it is made
     @torch.no_grad()
     def _begin(self, train: bool) -> tuple[list[ParameterState], processes.LocalGradients | None]:
-        """Prepare another sample, which overwrites the last one's noise and, if it trains, ``param.grad``."""
+        """Prepare the next sample, which overwrites the last one's noise and, if it trains, ``param.grad``."""
         states = self._weights.plan()
         if train and not self._begun and not torch.compiler.is_compiling():
             self._begun = True
@@ -408,7 +408,7 @@ class IVON(Optimizer, Joinable):
         found_inf, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
         together = self.sync and processes.several_processes()
         if not together and found_inf is not None and float(found_inf) != 0.0:
-            return  # GradScaler's step with an infinity or a NaN: as if it had not been
+            return  # GradScaler skips a step with an infinity or a NaN
         states = self._weights.samples.finish(None if scale is None else 1.0 / float(scale))
         if together and not self._average(states, found_inf):
             return
@@ -418,7 +418,7 @@ class IVON(Optimizer, Joinable):
             self._look_back()
 
     def _average(self, states: list[ParameterState], found_inf: Tensor | None) -> bool:
-        """Average over the processes; return False where one has found an infinity."""
+        """Average over the processes; return False if one has found an infinity."""
         Join.notify_join_context(self)
         world = dist.get_world_size()
         stepping = processes.count_stepping(self.join_device, stepping=True)
@@ -524,7 +524,7 @@ class IVON(Optimizer, Joinable):
     @torch.inference_mode(False)
     @torch.no_grad()
     def _store_generator(self) -> None:
-        """Keep the generator's state in that of the first parameter: torch.distributed.checkpoint takes no more."""
+        """Keep the generator's state with the first parameter's: torch.distributed.checkpoint saves nothing else."""
         if self.generator is not None and (states := self._weights.refresh()):
             states[0].lasting["generator"] = self.generator.get_state().to(states[0].param.device)
 
@@ -602,7 +602,7 @@ class IVON(Optimizer, Joinable):
 
 
 class _OutOfBatches(JoinHook):
-    """Lets a process that has no batch left take part in the others' steps, under ``Join``."""
+    """Lets a process without batches take part in the others' steps, under ``Join``."""
 
     def __init__(self, optimizer: IVON) -> None:
         self._optimizer = optimizer

@@ -1,4 +1,4 @@
-"""IVON over several processes: every one draws its own sample, all make the same step."""
+"""IVON over several processes: each draws its own sample, all take the same step."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class LocalGradients:
         self._norms.pop(state, None)
         if not self._waits:
             self._waits = True
-            # DistributedDataParallel writes its average in a callback of its own, that it queues later: go behind it
+            # DistributedDataParallel writes its average in a callback that it queues later: run after that one
             _at_the_end(lambda: _at_the_end(self._ended))
 
     def _ended(self) -> None:
         self._waits = False
-        # of all, also where a reentrant checkpoint has ended a pass of its own before: averages are in place only now
+        # of all states: a reentrant checkpoint may have ended an inner pass before, but averages are in place only now
         self._norms = {state: _norm(state) for state in self._states if state.has_gradient}
 
     @torch.no_grad()
@@ -95,8 +95,8 @@ def _norm(state: ParameterState) -> Tensor:
 def count_stepping(device: torch.device, *, stepping: bool) -> int:
     """Return how many processes make this step; those that ran out of batches under ``Join`` do not.
 
-    It is the first exchange of a step, and one float that all add up is also the first of each round in which such a
-    process waits (a process that goes on then adds 1): where only the model was joined, it finds that out here.
+    It is the first exchange of a step. A process that waits under ``Join`` begins each round with a sum of one float
+    too, in which a process that goes on adds 1. So a process that goes on without a step is found here.
     """
     count = torch.full((1,), STEP * stepping, device=device)
     dist.all_reduce(count)
@@ -109,10 +109,10 @@ def count_stepping(device: torch.device, *, stepping: bool) -> int:
 def average_over_processes(
     states: list[ParameterState], found_inf: Tensor | None = None, *, stepping: int, divisor: int
 ) -> bool:
-    """Average over the processes, with zeros where one has no gradient; False, and nothing, where one has an infinity.
+    """Average over the processes, with zeros for missing gradients; if one has an infinity, only return False.
 
-    ``stepping`` divides the sum of the gradients, ``divisor`` that of the statistics; GradScaler's ``found_inf``
-    becomes that of all.
+    ``stepping`` divides the sum of the gradients, ``divisor`` the sum of the statistics. GradScaler's ``found_inf``
+    becomes the largest of all.
     """
     device = states[0].param.device
     present = torch.tensor([state.grad is not None for state in states], dtype=torch.float32, device=device)

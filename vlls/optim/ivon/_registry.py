@@ -1,4 +1,4 @@
-"""The table of executors. To add one: a subclass of :class:`.StepExecutor` in a file of its own, and an entry here."""
+"""The table of executors. To add one: a subclass of :class:`.StepExecutor` in its own file, and an entry here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXECUTORS: list[type[StepExecutor]] = [FusedCPU, FusedCUDA, Foreach, SingleTenso
 def executors_of(params: Sequence[Tensor], *, fused: bool | None, foreach: bool | None) -> list[type[StepExecutor]]:
     """Return the executor of each parameter by the optimizer's options.
 
-    Where neither is given, a kernel is taken if it works here. One that was asked for raises an error if it does not.
+    If neither is given, a kernel is taken if it works here. A requested one raises an error if it does not.
     """
     asked, by_default = bool(fused), fused is None and foreach is None
     if foreach is None:

@@ -25,12 +25,12 @@ class Scratch:
 
 
 def beta2_at(step: float, group: dict[str, Any]) -> float:
-    """Decay of the Hessian in the ``step``-th step: 1 where the group leaves the Hessian as it is."""
+    """Return the decay of the Hessian in the ``step``-th step: 1 if the group does not update it then."""
     return 1.0 if step % group["hess_every"] else group["beta2"]
 
 
 def bias_correction_at(step: float, group: dict[str, Any]) -> float:
-    """1 - beta1^t in the ``step``-th step, or 1 if the group asks for no debiasing."""
+    """Return 1 - beta1^t in the ``step``-th step, or 1 if the group asks for no debiasing."""
     return 1.0 - group["beta1"] ** step if group["debias"] else 1.0
 
 
@@ -60,7 +60,7 @@ class ParameterState:
         self.aliases: list[Tensor] = []  # other Parameters on the very same memory
         self.held: Tensor | None = None  # the gradient at the end of the block, in case zero_grad() drops it
         self.grad: Tensor | None = None  # the gradient that the update reads, averaged over samples
-        self.statistic: Tensor | None = None  # averaged over samples; None: the executor forms that of one sample
+        self.statistic: Tensor | None = None  # averaged over samples; None: the executor computes it for one sample
         self.norm: Tensor | None = None  # of the averaged gradient, when it was shown in param.grad
         self.drawn_hess: Tensor | None = None  # of the Gaussian that is sampled; None: the learned one
 
@@ -85,7 +85,7 @@ class ParameterState:
             lasting.pop("mean", None)
 
     def take_mean(self) -> None:
-        """Keep the mean in float32, where the parameter has fewer bits.
+        """Keep the mean in float32 if the parameter has fewer bits.
 
         If the parameter was written from outside (a loaded model, say), it is the mean and our copy is not.
         """
@@ -106,7 +106,7 @@ class ParameterState:
         return tensor.stride() == param.stride() or not torch.ops.aten.is_non_overlapping_and_dense(param)
 
     def empty(self) -> Tensor:
-        """New memory of the parameter's layout in the state's dtype."""
+        """Return new memory of the parameter's layout in the state's dtype."""
         return torch.empty_like(self.param, dtype=self.dtype, requires_grad=False)
 
     @property
@@ -137,7 +137,7 @@ class ParameterState:
 
     @property
     def sampled_hess(self) -> Tensor:
-        """The Hessian that gives the samples their standard deviation: the learned one, but in controls."""
+        """The Hessian that gives the samples their standard deviation: the learned one, except in controls."""
         return self.hess if self.drawn_hess is None else self.drawn_hess
 
     def std(self) -> Tensor:
@@ -149,7 +149,7 @@ class ParameterState:
         return sample_statistic(grad.to(self.dtype), noise, hess_approx=self.group["hess_approx"])
 
     def tensors(self) -> list[Tensor]:
-        """All numbers that steps go on from, but the number of steps."""
+        """Return all tensors that the next step depends on, except the number of steps."""
         return [self.param.detach(), self.momentum, self.hess, *([self.mean] if self.keeps_master else [])]
 
     @property

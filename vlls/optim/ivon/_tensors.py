@@ -80,7 +80,7 @@ class Stored(StepExecutor):
 
 
 def _alike(states: States, dtype: Callable[[ParameterState], Any]) -> dict[Any, list[ParameterState]]:
-    """Parameters of one group, device and dtype, in order."""
+    """Return the parameters by group, device and dtype, in order."""
     parts: dict[Any, list[ParameterState]] = {}
     for state in states:
         parts.setdefault((id(state.group), state.param.device, dtype(state)), []).append(state)
@@ -104,7 +104,7 @@ def round_at_random(values: Tensor, dtype: torch.dtype, generator: Generator | N
 
 
 def _pieces(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
-    """The same elements of every tensor, a piece at a time, as views."""
+    """Yield the same elements of every tensor, a piece at a time, as views."""
     first = tensors[0]
     dense = first.numel() > 1 and torch.ops.aten.is_non_overlapping_and_dense(first)
     if first.is_cuda or not dense or any(t.stride() != first.stride() for t in tensors):  # a GPU has no use for them
@@ -149,7 +149,7 @@ class SingleTensor(Stored):
 
 
 class Foreach(Stored):
-    """Lists of tensors, a kernel a group and operation, all in place: few launches on a GPU."""
+    """Lists of tensors, one kernel for each group and operation, all in place: few launches on a GPU."""
 
     option = "foreach"
 

@@ -20,7 +20,7 @@ except ImportError as error:  # a torch without Triton: Windows, macOS, CPU-only
 
 @triton.jit
 def _tensor(row, column: tl.constexpr, start, WIDE: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The float tensor whose address stands in a column of a row of the table, from an element on."""
+    """Return a pointer to a tensor from an element on; its address is in a column of a row of the table."""
     tensor = tl.load(row + column).to(tl.pointer_type(tl.float32)) + start
     return tl.multiple_of(tensor, 16) if WIDE else tensor
 
@@ -73,7 +73,7 @@ def _noise(key, tile, stream, LANES: tl.constexpr):  # type: ignore[no-untyped-d
 
 @triton.jit
 def _clamp(x, most):  # type: ignore[no-untyped-def]
-    """Within [-most, most]; NaN stays."""
+    """Clamp to [-most, most]; NaN stays."""
     return tl.clamp(x, -most, most, propagate_nan=tl.PropagateNan.ALL)
 
 

@@ -55,7 +55,7 @@ class Samples:
         self._states, self._count, self._averaged = [], 0, False
 
     def add(self, states: list[ParameterState], *, local: bool = False) -> None:
-        """Count the gradients in ``param.grad`` as one sample; with ``local``, its statistic is that of local_grad."""
+        """Count the gradients in ``param.grad`` as one sample; with ``local``, take its statistic from local_grad."""
         grads = [state.gradient() for state in states]
         if not self and not local:
             self._states, self._count = states, 1
@@ -125,7 +125,7 @@ class Weights:
         self._states: dict[Tensor, ParameterState] = {}
         self._executors: dict[type[StepExecutor], StepExecutor] = {}
         self.planned: list[ParameterState] = []  # all trainable parameters at the last refresh
-        self._masters: list[ParameterState] = []  # those that keep a mean of more bits
+        self._masters: list[ParameterState] = []  # those that keep a mean in more bits
         self._seen: Seen | None = None  # from which they were made
         self._plans: list[tuple[list[ParameterState], Plan]] = []  # for all of them first, then for some of them
         self._options: tuple[bool | None, bool | None] | None = None  # of the optimizer, which the plans follow
@@ -143,9 +143,9 @@ class Weights:
         return self.where is Where.KEPT
 
     def refresh(self) -> list[ParameterState]:
-        """The state of every trainable parameter, made or moved to where the parameter is now.
+        """Return the state of every trainable parameter, made or moved to where the parameter is now.
 
-        It is the same list as long as nothing has changed, so that what was made for it can be used again.
+        It is the same list as long as nothing has changed, so that plans for it can be used again.
         """
         if self._seen is None or not _same(self._seen, self._look()):
             self._plans = []
@@ -179,7 +179,7 @@ class Weights:
         return states
 
     def _look(self) -> Seen:
-        """All that :meth:`_refresh` reads: objects, and facts about them. No line of Python for each tensor."""
+        """Return all that :meth:`_refresh` reads, objects and facts about them, without a Python loop over tensors."""
         groups, lasting = self._optimizer.param_groups, self._optimizer.state.values()
         params = list(chain.from_iterable(group["params"] for group in groups))
         kept = list(chain.from_iterable(map(dict.values, lasting)))
@@ -197,7 +197,7 @@ class Weights:
         return states
 
     def _plan(self, states: list[ParameterState]) -> Plan:
-        """The executors and the parameters that each takes; those of the last call for the same list."""
+        """Return the executors and the parameters that each takes; a list that has a plan gets it again."""
         for planned, plan in self._plans:
             if planned is states:
                 return plan
@@ -211,11 +211,11 @@ class Weights:
         return plan
 
     def executors_of(self, params: Sequence[Tensor]) -> list[type[StepExecutor]]:
-        """The executor of each parameter by the optimizer's options."""
+        """Return the executor of each parameter by the optimizer's options."""
         return executors_of(params, fused=self._optimizer.fused, foreach=self._optimizer.foreach)
 
     def noise(self, states: list[ParameterState]) -> Iterator[Tensor]:
-        """The sample minus the mean of each parameter, of the last draw."""
+        """Yield the sample minus the mean of each parameter, of the last draw."""
         of = {state: executor for executor, members in self._plan(states) for state in members}
         return (of[state].noise(state, self.at_sample) for state in states)
 
@@ -279,7 +279,7 @@ class Weights:
         drop_cached_casts()
 
     def _part(self, states: list[ParameterState]) -> Parts:
-        """Those with a gradient and those without one: the same lists as in the last step, if they are the same."""
+        """Return the states with a gradient and those without: the last step's lists if they have the same entries."""
         parts: Parts = [], []
         for state in states:
             parts[state.grad is None].append(state)
