@@ -56,7 +56,8 @@ def found(browser, tmp_path):
         checks.press(browser, "TAB")
         names |= {"focus"} if browser.execute_script(checks.UNSEEN_FOCUS) else set()
         browser.execute_script(checks.axe_core())
-        names |= {"barrier"} if browser.execute_async_script(checks.BARRIERS) else set()
+        for rules in ([], [["color-contrast"]]):
+            names |= {"barrier"} if browser.execute_async_script(checks.BARRIERS, *rules) else set()
         return names | ({"console"} if console_errors(browser) else set())
 
     return find
