@@ -7,7 +7,6 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from vlls._files import write_atomically
+from vlls._files import expanded, write_atomically
 from vlls._names import kind_of
 from vlls._validation import check_known, check_whole_number
 from vlls._warnings import warn_caller
@@ -65,7 +64,7 @@ class ExampleRanking:
         columns = self.columns()
         writer.writerow(columns)
         writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
-        write_atomically(Path(path), text.getvalue().encode())
+        write_atomically(expanded(path), text.getvalue().encode())
 
 
 @torch.inference_mode(False)
