@@ -185,7 +185,7 @@ def test_without_a_home_data_are_among_the_temporary_files(tmp_path, monkeypatch
     assert len(load("digits").train_y) == 1437
     with pytest.raises(ValueError, match=f"cifar10 is not under {tmp_path / 'vlls'}"):
         load("cifar10")
-    (tmp_path / "vlls").mkdir()
+    (tmp_path / "vlls").mkdir(exist_ok=True)
     np.savez(tmp_path / "vlls" / "cifar10.npz", **small(classes=3))
     assert load("cifar10").train_y.max() == 2
 
