@@ -96,9 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("ask", "measure"))
     parser.add_argument("paths", type=Path, nargs="+", help="folders of runs, or files of probabilities")
-    parser.add_argument(
-        "--output", type=output_folder, default=Path("probabilities"), help="where `ask` puts the files"
-    )
+    parser.add_argument("--output", type=output_folder, default=Path("probabilities"), help="of `ask`")
     parser.add_argument("--device", default="cuda")
     arguments = parser.parse_args()
     if arguments.what == "ask":

@@ -21,9 +21,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "book" / "results"
 
 def add_output(parser: argparse.ArgumentParser, default: Path = RECORDS) -> None:
     """Add ``--output``, the record's folder, which is refused before anything is measured if it cannot be written."""
-    parser.add_argument(
-        "--output", type=output_folder, default=str(default), metavar="DIR", help="folder of the record"
-    )
+    parser.add_argument("--output", type=output_folder, default=str(default), help="folder of the record")
 
 
 def output_folder(text: str) -> Path:
