@@ -53,6 +53,8 @@ def test_arrays_file_with_its_own_classes(tmp_path):
     for classes in (np.array(["a", "bb", "c"]), np.array([b"a", b"bb", b"c"])):
         np.savez_compressed(tmp_path / "cifar100.npz", **arrays, classes=classes)
         assert load("cifar100", str(tmp_path)).classes == ("a", "bb", "c")
+    np.savez_compressed(tmp_path / "cifar100.npz", **arrays, classes=np.array([b"a", b"\xe9", b"c"]))  # no UTF-8
+    assert load("cifar100", tmp_path).classes == ("a", r"\xe9", "c")
 
 
 BAD = {

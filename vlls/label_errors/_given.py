@@ -75,6 +75,8 @@ def _of_names(entries: list[Any], classes: Sequence[str] | None) -> Classes:
     if classes is None:
         raise ValueError("labels are strings; pass classes=[...] with the names in the order of the model's outputs")
     places = {name: at for at, name in enumerate(classes)}
+    if len(places) < len(classes):
+        raise ValueError(f"labels are strings and two of the classes {', '.join(map(str, classes))} have one name")
     unknown = [entry for entry in entries if entry not in places and not _is_missing(entry)]
     if len(unknown) == len(entries):
         raise ValueError(f"no label is one of the classes {', '.join(map(str, classes))}; the first is {unknown[0]!r}")

@@ -19,7 +19,7 @@ from vlls._names import kind_of
 from vlls._validation import check_known, check_whole_number
 from vlls._warnings import warn_caller
 from vlls.noise._call import borrowed
-from vlls.noise._checks import check_labels
+from vlls.noise._checks import check_labels, items_of
 from vlls.noise._linearization import differentiable_input
 from vlls.noise._network import Estimator, LabelNoise
 from vlls.noise._options import NoiseOptions
@@ -168,7 +168,7 @@ def _batches(dataset: Any, batch_size: int) -> Iterator[Tensor]:
     if isinstance(dataset, Tensor):
         yield from dataset.split(batch_size)
         return
-    for batch in torch.utils.data.DataLoader(dataset, batch_size=batch_size):
+    for batch in items_of(dataset, batch_size):
         first = batch[0] if isinstance(batch, (tuple, list)) else batch
         if not isinstance(first, Tensor):
             raise ValueError(
