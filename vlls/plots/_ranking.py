@@ -53,7 +53,7 @@ def plot_noise_order(
     if size.ndim != 1 or not len(size) or not len(size) == len(picture) == len(y) == len(guess):
         shapes = ", ".join(str(np.shape(values)) for values in (size, picture, y, guess))
         raise ValueError(f"noise, images, labels and predicted have shapes {shapes}; pass N of each, at least one")
-    if picture.ndim != 3 and (picture.ndim != 4 or picture.shape[3] not in (3, 4)):
+    if picture.ndim != 3 and (picture.ndim != 4 or picture.shape[3] != 3):
         raise ValueError(f"images have shape {picture.shape}; pass (N, H, W) grey values or (N, H, W, 3) colours")
     for name, values in (("noise", size), ("smoothing", np.asarray(smoothing))):
         if not ((values >= 0) & np.isfinite(values)).all():
