@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 
 import mpmath
 import torch
-from record import write_record
+from record import add_output, write_record
 from sklearn.datasets import load_breast_cancer
 
 from vlls import (
@@ -109,7 +108,7 @@ def von_on_breast_cancer() -> dict[str, float]:
 def main() -> None:
     """Compute, print, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "records" / "accuracy.json")
+    add_output(parser)
     arguments = parser.parse_args()
     rows: dict[str, float] = {}
     for glm in problems():
@@ -120,7 +119,7 @@ def main() -> None:
     rows |= von_on_breast_cancer()
     for name, value in rows.items():
         print(f"{name:45s} {value:.1e}")
-    write_record(arguments.output, __doc__, rows=rows)
+    write_record(arguments.output / "accuracy.json", __doc__, rows=rows)
 
 
 if __name__ == "__main__":

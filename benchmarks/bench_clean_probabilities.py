@@ -13,13 +13,12 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import torch
 from bench_one_run import DRAWS, ERRORS, settings
 from one_run_cifar import calibration
-from record import write_record
+from record import RESULTS, add_output, write_record
 
 from vlls.label_errors import fit_correction, sampled_probabilities
 from vlls.train import RunConfig, load_run, run
@@ -56,7 +55,7 @@ def cell(task: tuple[str, str, int]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=2, help="runs at a time, a thread each")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "book" / "results")
+    add_output(parser, RESULTS)
     arguments = parser.parse_args()
     tasks = [(errors, method, seed) for errors in KINDS for method in ("ivon", "sgd") for seed in SEEDS]
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from record import write_record
+from record import RESULTS, add_output, write_record
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
@@ -28,7 +28,6 @@ from vlls import label_noise_moments
 from vlls.experiments import cells
 from vlls.train import load_run, run
 
-OUTPUT = Path(__file__).resolve().parents[1] / "book" / "results" / "covariances.json"
 IMAGES = 1_000
 MEASURES = (
     "test_accuracy", "test_nll", "test_ece", "posterior_accuracy", "posterior_nll", "posterior_ece", "memorised",
@@ -72,9 +71,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs; those in it are not done again")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--output", type=Path, default=OUTPUT)
+    add_output(parser, RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    path = arguments.output / "covariances.json"
     grid = cells("ladder", "mnist", seeds=max(arguments.seeds) + 1)
     for seed in arguments.seeds:
         sizes: dict[int, np.ndarray] = {}
@@ -87,11 +87,11 @@ def main() -> None:
         for number, row in enumerate(rows):
             row["rank_correlation_with_evon"] = float(spearmanr(sizes[number], sizes[like])[0])
         # rows that another process has written meanwhile stay
-        before = json.loads(arguments.output.read_text())["rows"] if arguments.output.exists() else []
+        before = json.loads(path.read_text())["rows"] if path.exists() else []
         kept = [row for row in before if row["seed"] != seed]
         both = sorted(kept + rows, key=lambda row: row["seed"])
         protocol = "mnist: 5,000 images of MNIST, 40 % symmetric label errors, cnn3, 12 epochs"
-        write_record(arguments.output, __doc__, protocol=protocol, images=IMAGES, rows=both)
+        write_record(path, __doc__, protocol=protocol, images=IMAGES, rows=both)
 
 
 if __name__ == "__main__":

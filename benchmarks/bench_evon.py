@@ -30,13 +30,12 @@ import gc
 import multiprocessing
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from bench_optimizer import Step, ivon, parameters, seconds
 from memory import PeakMemory, resident_bytes
-from record import write_record
+from record import add_output, write_record
 
 from vlls import EVON
 from vlls._bases import axes_of, back, project, turn_flat
@@ -219,8 +218,7 @@ def main() -> None:
     parser.add_argument("--device", nargs="+", default=available, choices=["cpu", "cuda"])
     parser.add_argument("--network", nargs="+", default=["cnn3", "resnet34"], choices=["cnn3", "resnet34"])
     parser.add_argument("--rounds", type=int, default=7, help="rounds of alternating iterations")
-    folder = Path(__file__).parent / "records"
-    parser.add_argument("--output", type=Path, default=folder, help="folder for evon-DEVICE.json")
+    add_output(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for device in arguments.device:

@@ -20,11 +20,10 @@ import argparse
 import multiprocessing
 import statistics
 import time
-from pathlib import Path
 
 import torch
 from memory import PeakMemory, resident_bytes
-from record import write_record
+from record import add_output, write_record
 from torch import Tensor
 
 from vlls import GLM, Bernoulli, GaussianPosterior, newton_step, von_step
@@ -95,7 +94,7 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=50, help="number of features P")
     parser.add_argument("--rounds", type=int, default=15, help="rounds of alternating iterations")
     parser.add_argument("--monte-carlo-up-to", type=int, default=10**5, help="largest N for naive Monte Carlo")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "records" / "glm.json")
+    add_output(parser)
     arguments = parser.parse_args()
 
     print(f"{'N':>9} {'newton ms':>10} {'von ms':>9} {'von/newton':>11} {'MC ms':>9} {'MC/von':>7} {'memory/X':>9}")
@@ -112,7 +111,7 @@ def main() -> None:
             f"{row['memory_over_features']:9.2f}",
             flush=True,
         )
-    write_record(arguments.output, __doc__, rounds=arguments.rounds, draws=DRAWS, rows=rows)
+    write_record(arguments.output / "glm.json", __doc__, rounds=arguments.rounds, draws=DRAWS, rows=rows)
 
 
 if __name__ == "__main__":

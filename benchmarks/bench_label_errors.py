@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import write_record
+from record import add_output, write_record
 
 from vlls.train import RunConfig, run
 
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument(
         "--runs", type=Path, default=None, help="where to keep the runs; a temporary folder if not given"
     )
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "records")
+    add_output(parser)
     arguments = parser.parse_args()
     configs = [
         {**NOISY, **(WIDE if method == "ivon" else {}), "method": method, "seed": seed}

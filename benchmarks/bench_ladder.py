@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import write_record
+from record import RESULTS, add_output, write_record
 from torch import Tensor
 
 from vlls import GLM, Categorical, GaussianPosterior
@@ -78,7 +78,7 @@ def cell(rate: float, seed: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=BOOK / "results")
+    add_output(parser, RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cells = []

@@ -22,12 +22,11 @@ from __future__ import annotations
 import argparse
 import time
 from itertools import combinations, product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from record import write_record
+from record import RESULTS, add_output, write_record
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
@@ -159,7 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--data", nargs="+", choices=SIZES, default=["digits"])
-    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "book" / "results")
+    add_output(parser, RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     found = {name: measure(name, arguments.seeds) for name in arguments.data}

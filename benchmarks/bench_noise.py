@@ -43,7 +43,7 @@ from typing import Any
 import torch
 from memory import PeakMemory, resident_bytes
 from noise_methods import ALSO, BACKPACK, OURS, Run, laplace_torch, methods, ours, quiet
-from record import write_record
+from record import add_output, write_record
 from torch import Tensor, nn
 
 from vlls import DiagonalPosterior
@@ -460,7 +460,7 @@ def arguments_of() -> argparse.Namespace:
     parser.add_argument("--resnet-epochs", type=int, help="of its training (4; 20 on a GPU)")
     parser.add_argument("--resnet-train-size", type=int, help="images of its training (2000; all on a GPU)")
     parser.add_argument("--throughput-images", type=int, help="to be ordered (all)")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "records")
+    add_output(parser)
     arguments = parser.parse_args()
     usual = {"rounds": 7, "images": 256, "draws": 4096, "resnet_draws": 4096}
     usual |= {"resnet_images": 16, "resnet_epochs": 4, "resnet_train_size": 2000}

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from record import write_record
+from record import RESULTS, add_output, write_record
 
 from vlls.label_errors import label_errors_from_probabilities, sampled_probabilities
 from vlls.train import METHODS as METHODS_BY_NAME
@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2, help="cells at a time, a thread each")
     parser.add_argument("--runs", type=Path, default=None, help="where to keep finished cells")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "book" / "results")
+    add_output(parser, RESULTS)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.runs or Path(temporary)

@@ -31,12 +31,11 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from memory import PeakMemory, resident_bytes
-from record import write_record
+from record import add_output, write_record
 
 from vlls import IVON, SAM
 from vlls.train._machine import synchronize
@@ -279,8 +278,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="rounds of alternating iterations (15; with --host 300)")
     parser.add_argument("--host", action="store_true", help="the host's time of a step over many small parameters")
     parser.add_argument("--only", nargs="+", metavar="METHOD", help="names from the table; adamw fused is needed")
-    folder = Path(__file__).parent / "records"
-    parser.add_argument("--output", type=Path, default=folder, help="folder for optimizer-DEVICE.json")
+    add_output(parser)
     arguments = parser.parse_args()
     for device in arguments.device:
         name = torch.cuda.get_device_name() if device == "cuda" else "cpu"

@@ -31,6 +31,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from record import RESULTS, add_output
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from scipy.stats import spearmanr
@@ -192,11 +193,11 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", choices=PROTOCOL_OF, default=["digits"])
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "book" / "results" / "regimes.csv")
+    add_output(parser, RESULTS)
     parser.add_argument("--quick", action="store_true", help="four cells of two epochs; no record")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    path: Path = arguments.output
+    path = arguments.output / "regimes.csv"
     cells = [cell for name in arguments.data for cell in grid(name, arguments.seeds)]
     if arguments.quick:
         cells = [replace(cell, epochs=2) for cell in cells[:4]]

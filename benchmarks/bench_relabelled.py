@@ -29,7 +29,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from cleanlab.rank import get_label_quality_scores
-from record import write_record
+from record import RESULTS, add_output, write_record
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--runs", type=Path, default=None, help="where to keep finished cells")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "book" / "results")
+    add_output(parser, RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     data = load("mnist")

@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from record import write_record
+from record import add_output, write_record
 
 from vlls.experiments import LocalExecutor, cells, sweep
 from vlls.experiments._executors import available_cores
@@ -35,7 +35,7 @@ def arguments_of() -> argparse.Namespace:
     parser.add_argument("--side-by-side", type=int, nargs="+", help="numbers of runs; the cores, or 2 and 4")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", type=Path, help="folder with the data sets; $VLLS_DATA otherwise")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "records")
+    add_output(parser)
     parser.add_argument("--quick", action="store_true", help="two runs, one round; no record")
     return parser.parse_args()
 

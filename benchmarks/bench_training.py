@@ -19,14 +19,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import ivon
 import numpy as np
 import torch
 import torch.nn.functional as F
-from record import write_record
+from record import add_output, write_record
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
@@ -189,7 +188,7 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=None, help="processes of the plain loop's DataLoader")
     parser.add_argument("--side-by-side", type=int, nargs="*", help="numbers of runs (2 and 4 on a GPU)")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "records")
+    add_output(parser)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     cuda = device.type == "cuda"

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from record import write_record
+from record import RESULTS, add_output, write_record
 
 import vlls
 from vlls.smoothing import LabelSmoothingLoss
@@ -81,8 +81,7 @@ def main() -> None:
     """Train, rank, find, and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with MNIST; $VLLS_DATA otherwise")
-    folder = Path(__file__).parents[1] / "book" / "results"
-    parser.add_argument("--output", type=Path, default=folder, help="folder for mnist_pictures.json")
+    add_output(parser, RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     orders = {name: noisy_and_clear(trained(arguments.data, posterior=kind)) for kind, name in POSTERIORS.items()}

@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 from bench_one_run import measured, ranked
-from record import write_record
+from record import RESULTS, output_folder, write_record
 
 from vlls.label_errors import fit_correction, sampled_probabilities
 from vlls.train import load_run
 from vlls.train._metrics import classification_metrics
 
-RECORD = Path(__file__).parents[1] / "book" / "results" / "one_run_cifar.json"
+RECORD = RESULTS / "one_run_cifar.json"
 DRAWS = 8
 
 
@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("ask", "measure"))
     parser.add_argument("paths", type=Path, nargs="+", help="folders of runs, or files of probabilities")
-    parser.add_argument("--output", type=Path, default=Path("probabilities"), help="where `ask` puts the files")
+    parser.add_argument("--output", type=output_folder, default=Path("probabilities"), help="of `ask`")
     parser.add_argument("--device", default="cuda")
     arguments = parser.parse_args()
     if arguments.what == "ask":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import platform
 import time
 from pathlib import Path
@@ -10,7 +12,28 @@ from typing import Any
 
 import torch
 
+from vlls._files import expanded, make_folder
 from vlls.train._machine import processor
+
+RECORDS = Path(__file__).parent / "records"
+RESULTS = Path(__file__).resolve().parents[1] / "book" / "results"
+
+
+def add_output(parser: argparse.ArgumentParser, default: Path = RECORDS) -> None:
+    """Add ``--output``, the record's folder, which is refused before anything is measured if it cannot be written."""
+    parser.add_argument("--output", type=output_folder, default=str(default), help="folder of the record")
+
+
+def output_folder(text: str) -> Path:
+    """Return a folder, made if need be, as the type of an argument of the command line."""
+    try:
+        path = expanded(text)
+        make_folder(path)
+    except (ValueError, OSError) as error:
+        raise argparse.ArgumentTypeError(error.strerror if isinstance(error, OSError) else str(error)) from None
+    if not os.access(path, os.W_OK):
+        raise argparse.ArgumentTypeError(f"the folder {path} cannot be written; choose another one")
+    return path
 
 
 def write_record(path: Path, question: str, **measured: Any) -> None:

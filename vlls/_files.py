@@ -40,6 +40,14 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
             os.close(handle)
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path with the home folder in place of its ~; a ValueError tells where there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{os.fspath(path)} names a home folder that is not known; write the path out") from None
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it, or raise an OSError that names the folder."""
     try:

@@ -57,6 +57,17 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
+def plain(options: dict[str, Any]) -> dict[str, Any]:
+    """Return an optimizer's options with Python's numbers for NumPy's, which torch.load refuses in a saved state."""
+    return {name: _plain(value) for name, value in options.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):  # such as Adam's betas
+        return tuple(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def check_rate(value: float, name: str, *, include_zero: bool) -> None:
     """Raise a ValueError unless ``value`` lies in [0, 1], or in (0, 1] without zero."""
     allowed = "[0, 1]" if include_zero else "(0, 1]"

@@ -12,11 +12,35 @@ import torch
 
 from vlls import IVON
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+WITH_OUTPUT = sorted(path.stem for path in BENCHMARKS.glob("*.py") if "arguments.output" in path.read_text())
+
 
 @pytest.fixture
-def optimizers(monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[2] / "benchmarks"), *sys.path])
+def on_the_path(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+
+
+@pytest.fixture
+def optimizers(on_the_path):
     return importlib.import_module("bench_optimizer")
+
+
+@pytest.mark.parametrize("name", WITH_OUTPUT)
+def test_an_output_that_is_no_folder_is_refused_before_anything_is_measured(
+    name, on_the_path, monkeypatch, tmp_path, capsys
+):
+    (tmp_path / "record.json").write_text("kept")
+    script = importlib.import_module(name)
+    for output in ("record.json", "record.json/below"):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", "--output", str(tmp_path / output)])
+        with pytest.raises(SystemExit) as end:
+            script.main()
+        told = capsys.readouterr()
+        assert end.value.code == 2 and not told.out
+        assert f"argument --output: the folder {tmp_path / output} could not be made" in told.err
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("record.json", "kept")]
+    assert len(WITH_OUTPUT) > 15
 
 
 class Stream:

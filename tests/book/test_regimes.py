@@ -151,7 +151,7 @@ def test_a_stopped_benchmark_goes_on_where_it_was(tmp_path, monkeypatch, capsys)
 
     monkeypatch.setattr(bench, "measured", stand_in)
     monkeypatch.setattr(bench, "grid", lambda name, seeds: list(_grid(name, seeds))[:5])
-    monkeypatch.setattr("sys.argv", ["bench_regimes.py", "--output", str(tmp_path / "regimes.csv")])
+    monkeypatch.setattr("sys.argv", ["bench_regimes.py", "--output", str(tmp_path)])
     with pytest.raises(KeyboardInterrupt):
         bench.main()
     bench.main()

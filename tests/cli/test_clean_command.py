@@ -270,6 +270,9 @@ def test_a_folder_that_was_moved_keeps_its_decisions_and_another_one_is_refused(
         ("dark/01.png,dark,correct,brigth,{}", "did you mean 'bright'?"),
         ("dark/00.png,dark,correct,bright,{}", "line 3: dark/00.png is decided twice, differently"),
         ("dark/01.png,dark,keep,dark,", "without a fingerprint"),
+        ("\n\ndark/77.png,dark,keep,dark,{}", "line 5: 'dark/77.png' is no image of photos"),
+        ('dark/01.png,"dark,keep,dark,{}', "the line 3 is broken: unexpected end of data"),
+        ("dark/01.png,dark,keep,dark,{},more", "line 3 has 6 entries and the first line names 5 columns"),
     ],
 )
 def test_decisions_that_make_no_sense(photos, line, told):
@@ -390,6 +393,10 @@ def test_a_list_with_missing_unknown_and_contradicting_labels(tmp_path):
         ("path,label\na.png,cat\nb.png,cat\n", "all labels are 'cat'"),
         ("path,label\na.png,\nb.png,\n", "fewer than two classes have labels"),
         ("path,label\n,cat\nb.png,dog\n", "line 2 has no path"),
+        ('\n\npath,label\n\n"a.png","c\nat"\n , \n,dog\n', "line 8 has no path"),
+        ('path,label\na.png,"cat\nb.png,dog\nc.png,cat\n', "the line 2 is broken: unexpected end of data; look at"),
+        ('path,label\na.png,dog\nb.png,"cat"s\n', "the line 3 is broken: "),
+        ("path,label\na,1.png,cat\nb.png,dog\n", "line 2 has 3 entries and the first line names 2 columns"),
         ("path,label,part\na.png,cat,train\nb.png,dog,middle\n", "of the part 'middle'"),
         ("path,label\na.png,cat\nb.png,dog\n", "none of the 2 images can be read"),
     ],
@@ -409,6 +416,31 @@ def test_files_of_other_columns_and_numbers_as_classes(tmp_path):
     assert data.parts.tolist() == ["validation", "test", "train", "train"] and data.keys == ("a", "b", "c", "d")
     text = data.table(["9"] * 4).decode()
     assert list(csv.reader(io.StringIO(text)))[:2] == [["path", "label", "part"], ["a", "9", "validation"]]
+
+
+@pytest.mark.parametrize("missing", ["-1", "nan", "NaN", ""])
+def test_beside_numbers_minus_one_and_nan_are_missing_labels(missing):
+    from vlls.data._labelled import read_list
+
+    with pytest.warns(UserWarning, match="1 label.s. are missing"):
+        data = read_list(Path(listed("l.csv", ["a,2", f"b,{missing}", "c,10"])))
+    assert data.classes == ("2", "10") and data.labels.tolist() == [0, -1, 1]
+    if missing:  # beside other names it is one
+        assert missing in read_list(Path(listed("l.csv", ["a,2", f"b,{missing}", "c,cat"]))).classes
+
+
+def test_a_list_may_have_empty_lines_a_byte_order_mark_and_entries_with_commas():
+    from vlls.data._labelled import read_list
+
+    Path("l.csv").write_bytes('\ufeff\r\n"path",label,\r\n\r\n"a,1.png","cat, big",\r\nb.png,dog\r\n'.encode())
+    data = read_list(Path("l.csv"))
+    assert data.keys == ("a,1.png", "b.png") and data.classes == ("cat, big", "dog")
+
+
+@pytest.mark.parametrize("classes", ["cat,dog,cat", "cat,,dog"])
+def test_classes_of_the_command_line_have_names_that_differ(classes):
+    listed("l.csv", ["a.png,cat", "b.png,dog"])
+    error(clean("l.csv", "--classes", classes), "need names that differ and are not empty")
 
 
 # ------------------------------------------------------------------ help

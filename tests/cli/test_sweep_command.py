@@ -200,6 +200,16 @@ def test_a_figure_is_drawn_from_the_folder(done):
     assert told.output.strip() == "fig.pdf" and Path("fig.pdf").stat().st_size > 5000
 
 
+def test_a_tilde_that_the_shell_left_is_the_home_folder(done, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    invoke("results", "--experiment", "fig5", "--output=~/runs.csv")
+    assert invoke("figure", "fig5", "--table=~/runs.csv", "--output=~/fig.png").exit_code == 0
+    assert sorted(path.suffix for path in (tmp_path / "home").iterdir()) == [".csv", ".png"]
+    assert not Path("~").exists()
+    assert "names a home folder that is not known" in invoke("figure", "fig5", "--output=~no-one/fig.png").output
+
+
 def test_a_figure_is_drawn_from_a_table(done):
     invoke("results", "--output", "runs.csv")
     told = invoke("figure", "fig5", "--table", "runs.csv", "--results", "nothing")

@@ -1,6 +1,8 @@
 """Data sets held in memory: digits, arrays files, names, and the folder that they are looked for in."""
 
 import importlib
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +53,8 @@ def test_arrays_file_with_its_own_classes(tmp_path):
     for classes in (np.array(["a", "bb", "c"]), np.array([b"a", b"bb", b"c"])):
         np.savez_compressed(tmp_path / "cifar100.npz", **arrays, classes=classes)
         assert load("cifar100", str(tmp_path)).classes == ("a", "bb", "c")
+    np.savez_compressed(tmp_path / "cifar100.npz", **arrays, classes=np.array([b"a", b"\xe9", b"c"]))  # no UTF-8
+    assert load("cifar100", tmp_path).classes == ("a", r"\xe9", "c")
 
 
 BAD = {
@@ -171,6 +175,29 @@ def test_root_then_environment_then_cache(tmp_path, monkeypatch):
     assert load("cifar10").train_y.max() == 4
     monkeypatch.setenv("VLLS_DATA", "~/data")
     assert default_root() == tmp_path / "home" / "data"
+
+
+def test_without_a_home_data_are_among_the_temporary_files(tmp_path, monkeypatch):
+    """A container's user may have no home, neither in HOME nor in the table of users."""
+    pwd = pytest.importorskip("pwd")
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: (_ for _ in ()).throw(KeyError(uid)))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("HOME", "VLLS_DATA", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert len(load("digits").train_y) == 1437
+    with pytest.raises(ValueError, match=f"cifar10 is not under {tmp_path / 'vlls'}"):
+        load("cifar10")
+    (tmp_path / "vlls").mkdir(exist_ok=True)
+    np.savez(tmp_path / "vlls" / "cifar10.npz", **small(classes=3))
+    assert load("cifar10").train_y.max() == 2
+
+
+def test_a_home_folder_that_is_not_known_is_told():
+    for name in ("~nobody-of-this-name/images", Path("~nobody-of-this-name")):
+        with pytest.raises(ValueError, match="^~nobody.* names a home folder that is not known; write the path out$"):
+            load(name)
+    with pytest.raises(ValueError, match="names a home folder that is not known"):
+        load("cifar10", "~nobody-of-this-name")
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import sympy as sp
 import torch
 from cases import D, covariance_of, posterior_of, seeded
 from cases import mlp as network
-from scipy import integrate, special
+from scipy import integrate, special, stats
 from torch import nn
 from torch.func import functional_call, jacrev
 
@@ -224,6 +224,28 @@ def test_the_error_of_the_curvature_pairs_is_the_spread_over_their_draws(scale):
     spread = torch.stack([noise.mean_shift for noise in found]).std(0)
     told = torch.stack([noise.standard_error.square() for noise in found]).mean(0).sqrt()
     assert within(spread / told - 1, torch.full_like(told, 1 / math.sqrt(2 * 99))), spread / told
+
+
+@pytest.mark.slow
+def test_the_error_of_few_pairs_follows_student_s_distribution_and_of_many_the_normal_one():
+    """Under a wide posterior: weights of size 0.5 with standard deviations around 0.3."""
+    torch.manual_seed(0)
+    model = mlp()
+    q, x = spread_of(model, 0.3), torch.randn(4, 2, dtype=D)
+
+    def noise(pairs, seed):
+        return label_noise_moments(model, q, x, curvature_pairs=pairs, generator=seeded(seed))
+
+    limit = noise(4000, 1000).mean_shift
+    few, many = (
+        torch.stack([(found.mean_shift - limit) / found.standard_error for found in (noise(n, i) for i in range(runs))])
+        for n, runs in ((4, 200), (64, 20))
+    )
+    assert many.abs().max() < 4.5
+    for share in (0.05, 0.2):
+        beyond = (few.abs() > stats.t.ppf(1 - share / 2, 3)).double().flatten(1).mean(1)  # one number for each seed
+        assert abs(beyond.mean() - share) < 4 * beyond.std() / 200**0.5
+    assert (few.abs() > 1.96).double().mean() > 0.1  # of a normal distribution, 0.05
 
 
 @pytest.mark.parametrize("family", [Categorical(3), Bernoulli(), Poisson()], ids=repr)

@@ -48,6 +48,55 @@ def test_inference_mode_changes_nothing(name):
     assert torch.equal(CALLS[name](model, *made_inside), usual)
 
 
+class Returns(nn.Module):
+    """A linear model whose logits are changed at last."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.linear, self.change = nn.Linear(4, 3), change
+
+    def forward(self, x):
+        return self.change(self.linear(x))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda logits: {"logits": logits}, "a dict .*: wrap it in a module"),
+        (lambda logits: (logits, logits), "a tuple .*: wrap it in a module"),
+        (lambda logits: None, "a NoneType"),
+        (lambda logits: logits[:, None], r"shape \(\d, 1, 3\)"),
+        (lambda logits: logits[:, 0], r"shape \(\d,\)"),
+        (lambda logits: logits[:, :0], r"shape \(\d, 0\)"),
+        (lambda logits: logits > 0, "torch.bool, torch.strided, .*, dense and of real floats"),
+        (lambda logits: logits.long(), "torch.int64"),
+        (lambda logits: logits + 0j, "torch.complex64"),
+        (lambda logits: logits.to_sparse(), "torch.float32, torch.sparse_coo"),
+    ],
+    ids=["dict", "tuple", "None", "(B, T, K)", "(B,)", "(B, 0)", "bool", "int", "complex", "sparse"],
+)
+def test_what_is_no_matrix_of_logits_is_told(change, told):
+    model = Returns(change)
+    q = posterior_of(model)
+    for call in CALLS.values():
+        with pytest.raises(ValueError, match=f"the model returned {told}") as error:
+            call(model, q, X)
+        assert "has to return logits of shape" in str(error.value) and "\n" not in str(error.value)
+
+
+class Two(Returns):
+    def forward(self, x, y):
+        return self.linear(x) + y
+
+
+def test_a_model_of_two_inputs_is_told():
+    model = Two(None)
+    q = posterior_of(model)
+    for call in CALLS.values():
+        with pytest.raises(ValueError, match="the model fails on an example of x, .* 1 required positional argument"):
+            call(model, q, X)
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_a_compiled_model_is_the_model(name):
     model = mlp()
@@ -136,8 +185,11 @@ class Items(torch.utils.data.Dataset):
         (Items(lambda x: {"image": x}), "has a dict where its input should be; wrap the data set"),
         (Items(lambda x: ((x, x), 0)), "has a list where its input should be"),
         (Items(lambda x: "text"), "has a str where its input should be"),
+        ((X, LABELS), "dataset is a tuple; pass the tensor of its inputs, a list of items or a data set"),
+        ({"x": X}, "dataset is a dict; pass the tensor of its inputs"),
+        ([*X[:5], X[5, :3]], r"items of the data set differ in size .*; make them alike, or pass"),
     ],
-    ids=["loader", "dict", "nested", "text"],
+    ids=["loader", "dict", "nested", "text", "tuple", "dict of tensors", "sizes"],
 )
 def test_data_sets_of_other_items(dataset, message):
     model = mlp()

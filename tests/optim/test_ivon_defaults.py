@@ -141,6 +141,28 @@ def test_a_read_only_cache(unbuilt, monkeypatch, taken):
     assert built.stat().st_mtime_ns == before.st_mtime_ns and list(own.iterdir()) == [built]
 
 
+@needs_compiler
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="users without numbers")
+@pytest.mark.parametrize("home", [None, "file"], ids=["no home", "a home that cannot be written"])
+def test_without_a_home_the_kernel_goes_to_the_temporary_files(unbuilt, monkeypatch, home):
+    """A container's user may have no home, neither in HOME nor in the table of users."""
+    import pwd
+
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: (_ for _ in ()).throw(KeyError(uid)))
+    for name in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if home:
+        (unbuilt / home).write_text("")
+        monkeypatch.setenv("HOME", str(unbuilt / home))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ours, optimizer = trained()
+    assert optimizer.executor.startswith("cpu ivon-")
+    assert [file.suffix for file in (unbuilt / f"vlls-{os.getuid()}").iterdir()] == [".so"]
+    _cpu._library.cache_clear()
+    assert torch.equal(ours, trained(fused=True)[0])
+
+
 # ---------------------------------------------------------------------- on a GPU
 @pytest.fixture
 def taken_for_a_gpu(monkeypatch):

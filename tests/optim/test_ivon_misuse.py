@@ -182,8 +182,8 @@ class Returns(nn.Module):
         (lambda z: SimpleNamespace(logits=z), r"a SimpleNamespace; .* forward returns one tensor of logits, here its"),
         (lambda z: (z, z), "a tuple of 2; wrap it in a module whose forward returns one tensor of logits"),
         (lambda z: {"cat": z, "dog": z}, r"a dict of \['cat', 'dog'\]; wrap it"),
-        (lambda z: z.argmax(1), r"a tensor of shape \(5,\) and torch.int64; .* returns real logits"),
-        (lambda z: z.sum(), r"a tensor of shape \(\) and torch.float32; .* a row an example"),
+        (lambda z: z.argmax(1), r"a tensor of shape \(5,\) and torch.int64, .* returns dense real logits"),
+        (lambda z: z.sum(), r"a tensor of shape \(\) and torch.float32, .* a row an example"),
         (lambda z: None, "a NoneType; wrap it"),
     ],
 )

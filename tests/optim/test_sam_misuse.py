@@ -40,6 +40,23 @@ def test_resuming_is_bit_exact(base, route):
     assert same(values(model), values(resumed))
 
 
+@pytest.mark.parametrize("where", ["constructor", "groups", "add_param_group"])
+def test_options_of_numpy_are_read_back(where):
+    options = {"rho": np.float32(0.25), "lr": np.float64(0.5), "betas": (np.float64(0.5), np.float32(0.75))}
+    params = [nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))]
+    if where == "constructor":
+        optimizer = SAM(params, torch.optim.AdamW, **options)
+    else:
+        groups = [{"params": [p], **options} for p in params]
+        optimizer = SAM(groups[:1] if where == "add_param_group" else groups, torch.optim.AdamW)
+        if where == "add_param_group":
+            optimizer.add_param_group(groups[1])
+    for group in through_torch(optimizer.state_dict())["param_groups"]:
+        read = {name: group[name] for name in options}
+        assert read == {"rho": 0.25, "lr": 0.5, "betas": (0.5, 0.75)}
+        assert not any(isinstance(value, np.generic) for value in (read["rho"], read["lr"], *read["betas"]))
+
+
 @pytest.mark.parametrize("route", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
 @pytest.mark.parametrize("base", [SGD, ADAMW], ids=["sgd", "adamw"])
 def test_copies_of_the_optimizer_go_on_alone(base, route):

@@ -31,6 +31,21 @@ def test_a_figure_of_no_runs_says_how_to_make_them(figure):
         assert texts(ax) == ["No runs yet: vlls sweep fig8"] and not ax.axison
 
 
+@pytest.mark.parametrize("figure", RUN_FIGURES)
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"seed": math.nan}, r"1 row\(s\) of the table have no seed; fill it in"),
+        ({"panel": None}, r"1 row\(s\) of the table have no panel; fill it in"),
+        ({"test_accuracy": "high"}, "the column test_accuracy of the table holds 'high'; pass numbers"),
+    ],
+)
+def test_rows_that_cannot_be_placed_are_told(figure, changes, told):
+    rows = table(run("ivon", 0.9) | changes, run("sgd", 0.8))
+    with pytest.raises(ValueError, match=told):
+        plot_experiment("fig5", rows, figure=figure)
+
+
 def test_the_figure_of_an_experiment_is_its_own_or_one_that_is_named_or_given():
     rows = table(sweep())
     assert len(plot_experiment("fig5", rows).axes) == 2  # LS above SAM

@@ -159,6 +159,15 @@ BAD_INPUT = {
     "two margins": (lambda: ACLS(margin=torch.ones(2)), r"margin=tensor\(\[1\., 1\.\]\) is not allowed"),
     "infinite weight": (lambda: ACLS(pos_weight=math.inf), r"pos_weight=inf is not allowed"),
     "reduction": (lambda: LabelSmoothingLoss(0.1, reduction="avg"), r"reduction='avg' .* 'mean', 'sum' or 'none'"),
+    "validate": (lambda: ACLS(validate="no"), r"validate='no' is not allowed; choose True or False"),
+    **{
+        f"{make.__name__} in {dtype}": (
+            lambda make=make, dtype=dtype: make(0.5, 4, dtype=dtype),
+            r"dtype=.* is not allowed; choose torch.float64, or torch.float32",
+        )
+        for make in (OnlineLabelSmoothing, MeanPredictionSmoothing)
+        for dtype in (torch.int64, torch.float16, torch.complex64, "float32", None)
+    },
     "K unknown": (lambda: smooth_labels(CLASSES, 0.1), r"num_classes is not given.*pass num_classes=K"),
     "K disagrees": (lambda: smooth_labels(ROWS, 0.1, 7), r"shape \(3, 4\).*shape \(N, 7\)"),
     "label too large": (lambda: smooth_labels(CLASSES, 0.1, 3), r"labels lie in 0\.\.3, outside 0\.\.2; number"),
@@ -183,6 +192,7 @@ BAD_INPUT = {
     "infinite row": (lambda: smooth_labels(ROWS / 0, 0.1), r"do not sum to 1 in 3 of 3 rows \(row 0 sums to inf\)"),
     "logits integers": (lambda: ACLS()(LOGITS.long(), CLASSES), r"logits are of dtype int64 and shape \(3, 4\)"),
     "logits 3-D": (lambda: ACLS()(LOGITS[None], CLASSES), r"logits are .*shape \(1, 3, 4\); pass floats of shape"),
+    "logits sparse": (lambda: ACLS()(LOGITS.to_sparse(), CLASSES), r"logits are torch.sparse_coo; pass dense ones"),
     "logits one column": (lambda: ACLS()(LOGITS[:, :1], CLASSES), r"number of columns of logits is 1"),
     "logits NaN": (lambda: ACLS().label_noise(LOGITS * nan, CLASSES), r"logits hold NaN or infinity in 3 of 3 rows"),
     "OLS soft labels": (
@@ -206,6 +216,13 @@ def test_bad_input_is_named(case):
     call, message = BAD_INPUT[case]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_rate_may_be_a_tensor_of_one_number(dtype):
+    made = [OnlineLabelSmoothing(0.5, 4, smoothing=rate, dtype=dtype) for rate in (0.25, torch.tensor([[0.25]]))]
+    assert torch.equal(made[0](LOGITS, CLASSES), made[1](LOGITS, CLASSES))
+    assert made[0].soft_labels.dtype == dtype and repr(made[0]) == repr(made[1])
 
 
 def test_a_failed_call_leaves_no_trace_in_the_statistics():

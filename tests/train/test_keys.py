@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import warnings
+from pathlib import Path
 
 import pytest
 from training import StopAt, differences, tiny, without_machine
@@ -198,3 +199,9 @@ def test_a_record_is_known_by_its_config(tmp_path):
     with pytest.raises(ValueError, match="record.json belongs to another config; remove it to train again"):
         run(config, tmp_path)
     assert json.loads((folder / RECORD).read_text())["config"]["lr"] == 0.7
+
+
+def test_runs_are_written_under_the_home_folder_where_they_are_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = RunConfig(dataset="digits").resolved()
+    assert keys.run_folder(Path("~/runs"), config) == tmp_path / "runs" / config.name

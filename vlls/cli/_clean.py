@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from vlls._errors import needs
-from vlls._files import make_folder, write_atomically
+from vlls._files import expanded, make_folder, write_atomically
 from vlls._names import check_known
 from vlls.cli._options import DATA_HELP, DEVICE_HELP, option
 from vlls.cli._terminal import Failed, note, say, tell_stopped, terminable, threads_of, warnings_noted
@@ -124,7 +124,7 @@ def clean(
     quiet: Annotated[bool, option(OUTPUT, "print errors only", None, "--quiet")] = False,
 ) -> None:
     """Train, judge, write, report; or apply decisions."""
-    source = source.expanduser()
+    source = expanded(source)
     check_known(part, PARTS, "part")
     if method is not None:
         check_known(method, METHODS, "method")
@@ -136,7 +136,7 @@ def clean(
     training = {name: value for name, value in training.items() if value is not None}
     if is_run:
         _check_run(training, part, cross_validate, images, classes)
-    target = (_default_output(source, is_run) if output is None else output).expanduser()
+    target = expanded(_default_output(source, is_run) if output is None else output)
     _check_output(source, target, is_run)
     listed = None if classes is None else [name.strip() for name in classes.split(",")]
     notes = Console(stderr=True, quiet=quiet)
@@ -277,7 +277,7 @@ def _applied(labels: LabelledImages, path: Path, target: Path, drop_unsure: bool
     """Write the corrected list; return the summary and the lines to print."""
     from vlls.label_errors._decisions import CORRECT, UNSURE, corrected_list, count_decisions, read_decisions
 
-    decisions = read_decisions(path.expanduser(), labels)
+    decisions = read_decisions(expanded(path), labels)
     listed = corrected_list(labels, decisions, drop_unsure)
     counts = count_decisions(decisions)
     make_folder(target.parent)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
+from vlls._files import expanded
 from vlls.cli._terminal import note
 from vlls.data import ImageFiles
 from vlls.data._labelled import (
@@ -150,7 +151,7 @@ def read_labels(base: Path, images: Path | None, classes: Sequence[str] | None) 
             f"{base} does not exist; pass a folder of images by class, a CSV file of paths and labels, or a run"
         )
     if base.is_file():
-        return read_list(base, None if images is None else images.expanduser(), classes)
+        return read_list(base, None if images is None else expanded(images), classes)
     if images is not None or classes:
         name = "--images" if images is not None else "--classes"
         raise ValueError(f"{name} is for a list of labels; {base} is a folder, leave it out")

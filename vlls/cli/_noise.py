@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from vlls._errors import needs
-from vlls._files import make_folder, write_atomically
+from vlls._files import expanded, make_folder, write_atomically
 from vlls._names import check_known
 from vlls.cli._noise_report import ALL, CSV, HTML, Asked, NoiseReport, name_options, name_parts, rank_parts
 from vlls.cli._options import DATA_HELP, DEVICE_HELP, option
@@ -106,7 +106,7 @@ def noise(
             if limit is not None:
                 parts = {name: images.first(limit) for name, images in parts.items()}
             target = folder if output is None else output
-            make_folder(target.expanduser())
+            make_folder(expanded(target))
             began = time.perf_counter()
             number = sum(map(len, parts.values()))
             title = f"{run.folder.name}: label noise of {number:,} {name_parts(parts)} images"
@@ -120,8 +120,8 @@ def noise(
             report = NoiseReport(run, part, asked, posterior, parts, ranking, part_of, seconds)
             table, page = report.table(), report.page(show)
             summary = report.summary(show, target)
-            write_atomically(target.expanduser() / CSV, table)
-            write_atomically(target.expanduser() / HTML, page)
+            write_atomically(expanded(target) / CSV, table)
+            write_atomically(expanded(target) / HTML, page)
     except torch.cuda.OutOfMemoryError as error:
         raise Failed("the GPU has not enough memory; choose a smaller --memory") from error
     except KeyboardInterrupt as stopped:

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from vlls._files import expanded
 from vlls._names import check_known
 from vlls.cli._options import option
 from vlls.cli._terminal import console_of_tables, note, say, warnings_noted
@@ -113,11 +114,12 @@ def figure(
 ) -> None:
     """Draw and write."""
     _check(name, size)
-    path = output or Path(f"{name}.png")
+    path = expanded(output or f"{name}.png")
     check_known(path.suffix, ENDINGS, "the figure's ending")
     from vlls.plots import plot_experiment  # needs the extra plots
 
     if table is not None:
+        table = expanded(table)
         if not table.exists():
             raise ValueError(f"there is no table {table}; vlls results --output writes one")
         runs = load_table(table)

@@ -130,7 +130,7 @@ def load_npz(path: Path, name: str, known_classes: tuple[str, ...]) -> ImageArra
     classes = arrays.get("classes", np.array(known_classes))
     if classes.ndim != 1 or classes.dtype.kind not in "US":
         raise DataError(f"{path}: classes is {classes.dtype} of shape {classes.shape}; it must be the names, str (K,)")
-    names = tuple(c.decode() if isinstance(c, bytes) else c for c in classes.tolist())
+    names = tuple(c.decode(errors="backslashreplace") if isinstance(c, bytes) else c for c in classes.tolist())
     return assemble(path, name, arrays, names)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from vlls._files import expanded
 from vlls._names import check_known
 
 
@@ -122,13 +124,20 @@ HUMAN_LABELS = {
 def default_root() -> Path:
     """Return the folder with the data sets: ``$VLLS_DATA``, or else ``vlls`` in the user's cache folder.
 
+    A user without a home folder has it among the temporary files.
+
     Example:
         >>> default_root().is_absolute() or "VLLS_DATA" in os.environ
         True
     """
     if chosen := os.environ.get("VLLS_DATA"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vlls"
+        return expanded(chosen)
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        return expanded(cache) / "vlls"
+    try:
+        return Path.home() / ".cache" / "vlls"
+    except RuntimeError:
+        return Path(tempfile.gettempdir(), "vlls")
 
 
 def in_memory(name: str) -> bool:
@@ -139,11 +148,11 @@ def in_memory(name: str) -> bool:
 def as_folder(name: str | os.PathLike[str]) -> Path | None:
     """Return the folder that ``name`` means, or None if it is no path."""
     if isinstance(name, os.PathLike):
-        return Path(name).expanduser()
+        return expanded(name)
     if not isinstance(name, str):
         return None
     is_path = any(separator in name for separator in (os.sep, os.altsep) if separator) or name in (".", "..", "~")
-    path = Path(name).expanduser()
+    path = expanded(name)
     return path if is_path or (name and name not in DATASETS and path.is_dir()) else None
 
 

@@ -124,13 +124,13 @@ def read_list(path: Path, images: Path | None = None, classes: Sequence[str] | N
     first: dict[str, int] = {}
     again: list[str] = []
     disagree: list[str] = []
-    for row, (key, label, _) in enumerate(rows):
+    for row, (number, key, label, _) in enumerate(rows):
         if not key:
-            raise DataError(f"{path}: line {row + 2} has no {columns[0]}; fill it in, or remove the line")
+            raise DataError(f"{path}: line {number} has no {columns[0]}; fill it in, or remove the line")
         before = first.setdefault(key, row)
         if before != row:
-            (again if rows[before][1] == label else disagree).append(key)
-    kept = [rows[row] for row in first.values()]
+            (again if rows[before][2] == label else disagree).append(key)
+    kept = [rows[row][1:] for row in first.values()]
     if again:
         warn_caller(f"{path}: {len(again)} path(s) are listed twice, such as {again[0]}; the first line counts")
     if disagree:
@@ -144,14 +144,39 @@ def read_list(path: Path, images: Path | None = None, classes: Sequence[str] | N
     return LabelledImages(path.stem, tuple(printable(key) for key, *_ in kept), labels, names, parts, files)
 
 
-def _rows(path: Path) -> tuple[list[tuple[str, str, str]], tuple[str, str]]:
-    """Return path, label and part of each line, and the names of the first two columns."""
+def csv_lines(path: Path, remedy: str) -> list[tuple[int, list[str]]]:
+    """Return the lines of a CSV file that are not empty, each with its number; the first names the columns.
+
+    Raises:
+        DataError: if the file cannot be read, a quotation mark is not closed, or a line has more entries than columns.
+    """
+    lines: list[tuple[int, list[str]]] = []
+    number = 1
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = list(csv.reader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a CSV file ({one_line(error)}); save it as CSV in UTF-8") from error
-    head = [name.strip().lower() for name in lines[0]] if lines else []
+            reader = csv.reader(file, strict=True)
+            for line in reader:
+                if any(entry.strip() for entry in line):
+                    lines.append((number, line))
+                number = reader.line_num + 1  # an entry may hold line breaks
+    except csv.Error as error:
+        told = f"the line {number} is broken: {one_line(error)}; look at its quotation marks"
+        raise DataError(f"{path} cannot be read as a CSV file, for {told}") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a CSV file ({one_line(error)}); {remedy}") from error
+    for number, line in lines:
+        if any(entry.strip() for entry in line[len(lines[0][1]) :]):
+            raise DataError(
+                f"{path}: line {number} has {len(line)} entries and the first line names {len(lines[0][1])} columns; "
+                "put quotation marks around an entry with a comma in it"
+            )
+    return lines
+
+
+def _rows(path: Path) -> tuple[list[tuple[int, str, str, str]], tuple[str, str]]:
+    """Return number, path, label and part of each line, and the names of the columns of path and label."""
+    lines = csv_lines(path, "save it as CSV in UTF-8")
+    head = [name.strip().lower() for name in lines[0][1]] if lines else []
 
     def column(names: Sequence[str]) -> int | None:
         return next((head.index(name) for name in names if name in head), None)
@@ -162,14 +187,14 @@ def _rows(path: Path) -> tuple[list[tuple[str, str, str]], tuple[str, str]]:
             f"{path} has the columns {', '.join(head) or '(none)'}; its first line must name a column path and "
             "a column label"
         )
-    body = [line for line in lines[1:] if any(entry.strip() for entry in line)]
-    if not body:
+    if len(lines) == 1:
         raise DataError(f"{path} lists no images; put a line with a path and a label for each")
 
     def entry(line: list[str], at: int | None) -> str:
         return line[at].strip() if at is not None and at < len(line) else ""
 
-    return [(entry(line, at), entry(line, label), entry(line, part)) for line in body], (head[at], head[label])
+    rows = [(number, entry(line, at), entry(line, label), entry(line, part)) for number, line in lines[1:]]
+    return rows, (head[at], head[label])
 
 
 def _part(path: Path, name: str) -> str:
@@ -182,11 +207,15 @@ def _part(path: Path, name: str) -> str:
 def _labels(
     path: Path, given: Sequence[str], classes: Sequence[str] | None
 ) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
-    """Return the labels as class indices, and the names of the classes."""
+    """Return the labels as class indices, and the names of the classes; beside numbers, -1 and NaN are missing labels."""
+    named = set(given) - {"", "-1", "nan", "NaN"}
+    whole = all(label.isdecimal() for label in named)
+    given = [label if label in named or not whole else "" for label in given]
     present = Counter(label for label in given if label)
-    whole = all(label.isdecimal() for label in present)
     names = tuple(sorted(present, key=int) if whole else sorted(present)) if classes is None else tuple(classes)
     places = {name: at for at, name in enumerate(names)}
+    if len(places) < len(names) or "" in places:
+        raise DataError(f"the classes {', '.join(map(repr, names))} need names that differ and are not empty")
     unknown = [label for label in present if label not in places]
     if unknown:
         warn_caller(

@@ -10,6 +10,7 @@ from pkgutil import resolve_name
 from typing import Any, Literal, overload
 
 from vlls._errors import DataError, MissingDataError, one_line
+from vlls._files import expanded
 from vlls._names import check_known
 from vlls.data._arrays import ImageArrays, as_labels, read_npz
 from vlls.data._folders import load_folder
@@ -99,7 +100,7 @@ def load(
     try:
         if folder is not None:
             return load_folder(folder)
-        home = default_root() if root is None else Path(root).expanduser()
+        home = default_root() if root is None else expanded(root)
         dataset = DATASETS[str(name)]
         read = resolve_name(dataset.read) if isinstance(dataset.read, str) else dataset.read
         data: ImageArrays | ImageStream = read(dataset, home, download)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import vlls
-from vlls._files import make_folder, write_atomically
+from vlls._files import expanded, make_folder, write_atomically
 from vlls.experiments._cells import Cell
 from vlls.train._config import RunConfig
 from vlls.train._files import CHECKPOINT, RECORD, FolderBusy, folder_lock, load_record, load_run_record, save_record
@@ -53,7 +53,7 @@ class ResultsFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).expanduser()
+        self.path = expanded(path)
         self.runs, self.sweeps = self.path / "runs", self.path / "sweeps"
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"the results folder {self.path} is a file; choose a folder")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from vlls._files import expanded
 from vlls.experiments._cells import Cell, cells, panels_at
 from vlls.experiments._folder import ResultsFolder, skipped
 from vlls.experiments._grids import EXPERIMENTS
@@ -85,7 +86,7 @@ def _files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Return the files that hold records: those given, and those in folders."""
     files: list[Path] = []
     for path in map(Path, paths):
-        path = path.expanduser()
+        path = expanded(path)
         if not path.exists():
             raise ValueError(f"there is no {path}; pass records or folders of them")
         if path.is_dir():

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from vlls._files import write_atomically
+from vlls._files import expanded, write_atomically
 from vlls.experiments._folder import FAILURE, FORMAT, LABELS, MANIFEST, ResultsFolder, config_of
 from vlls.train._config import RunConfig
 from vlls.train._files import (
@@ -56,7 +56,7 @@ def migrate(path: str | os.PathLike[str]) -> Migration:
         ValueError: if there are no runs, or another process holds the folder.
         OSError: if a file cannot be written; runs that were renamed stay so.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.suffix == ".csv" and path.is_file():
         return _migrate_table(path)
     results = ResultsFolder(path) if (path / MANIFEST).exists() else None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlls._errors import needs, one_line, pip_command
-from vlls._files import make_folder, write_atomically
+from vlls._files import expanded, make_folder, write_atomically
 from vlls._names import check_known
 from vlls.experiments._cells import Cell
 from vlls.experiments._choice import best_runs, by_candidate, check_method, compared, finished, sgd_last
@@ -177,7 +177,7 @@ def save_table(table: DataFrame, path: str | os.PathLike[str], *, add: bool = Fa
         ValueError: for another ending, an older file that is no table of runs, or where Parquet's package is missing.
         OSError: if the file cannot be written; an older one is as it was.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.suffix not in FORMATS:
         raise ValueError(
             f"{path} ends in {path.suffix or 'nothing'}; choose a name that ends in {' or '.join(FORMATS)}"
@@ -228,7 +228,7 @@ def load_table(path: str | os.PathLike[str]) -> DataFrame:
     needs("pandas", "a table of results")
     import pandas as pd
 
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.exists():
         return pd.DataFrame(columns=list(COLUMNS))
     try:

@@ -8,8 +8,8 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
+from vlls._files import expanded
 from vlls.experiments._cells import Cell, cells
 from vlls.experiments._folder import ResultsFolder
 from vlls.experiments._jobs import GRACE, Executor, Job, Outcome
@@ -130,7 +130,7 @@ def sweep(
         job = Job(
             result.cells[0],
             folder.runs.absolute(),
-            root=None if root is None else Path(root).expanduser().absolute(),
+            root=None if root is None else expanded(root).absolute(),
             checkpoint_seconds=checkpoint_seconds,
             keep_weights=keep_weights,
             compile=compile,

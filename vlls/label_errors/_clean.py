@@ -143,9 +143,8 @@ class LabelCorrection:
         Raises:
             ValueError: if they are no probabilities of K classes, or labels are no classes.
         """
-        samples, k = checked_probabilities(probabilities), len(self.transition)
-        if samples.shape[2] != k:
-            raise ValueError(f"probabilities have {samples.shape[2]} classes and transition has {k}; pass K of both")
+        samples = checked_probabilities(probabilities)
+        self.check_classes(samples.shape[2])
         p = samples.mean(axis=0, dtype=np.float64)
         known = ~np.isnan(p).any(axis=1)
         q = np.full(p.shape, np.nan)
@@ -156,6 +155,13 @@ class LabelCorrection:
         both = q * np.where(given == MISSING, 1.0, self.transition[:, given]).T
         total = both.sum(axis=1, keepdims=True)
         return np.where(total > 0, both / np.maximum(total, _TINY), q)  # a label of probability 0 is ignored
+
+    def check_classes(self, k: int) -> None:
+        """Raise a ValueError unless the matrix is of as many classes as the probabilities."""
+        if len(self.transition) != k:
+            raise ValueError(
+                f"probabilities have {k} classes and transition has {len(self.transition)}; pass as many of both"
+            )
 
     def _clean(self, p: Array) -> Array:
         if self.method == "inverse":
@@ -196,8 +202,7 @@ def fit_correction(
     """
     found = LabelCorrection(estimate_transition(probabilities, labels) if transition is None else transition, 1, method)
     p, given = judged(probabilities, labels)
-    if p.shape[1] != len(found.transition):
-        raise ValueError(f"probabilities have {p.shape[1]} classes and transition has {len(found.transition)}")
+    found.check_classes(p.shape[1])
     untempered = found(p)
     of_label = found.transition[:, given].T  # (n, K)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
-from vlls._errors import DataError, one_line
+from vlls._errors import DataError
 from vlls._names import check_known
-from vlls.data._labelled import LabelledImages
+from vlls.data._labelled import LabelledImages, csv_lines
 
 KEEP, CORRECT, UNSURE = "keep", "correct", "unsure"
 COLUMNS = ("given", "decision", "label", "data")  # beside the column with the image's key
@@ -41,14 +41,14 @@ def read_decisions(path: Path, data: LabelledImages) -> dict[str, Decision]:
             classes, or contradict each other.
     """
     lines = _lines(path, data.kind)
-    if foreign := sorted({line["data"] for line in lines} - {data.fingerprint}):
+    if foreign := sorted({line["data"] for _, line in lines} - {data.fingerprint}):
         raise DataError(
             f"{path} holds decisions on other data ({foreign[0] or 'without a fingerprint'}, not {data.fingerprint}): "
             f"they are of another folder, or files or labels of {data.name} have changed since its page was made; pass "
             "the folder that they are on, or make the page again"
         )
     known, found = dict(zip(data.keys, range(len(data)), strict=True)), dict[str, Decision]()
-    for number, line in enumerate(lines, start=2):
+    for number, line in lines:
         key, kind = line[data.kind], line["decision"]
         if key not in known:
             raise DataError(f"{path}, line {number}: {key!r} is no image of {data.name}; remove the line")
@@ -64,14 +64,9 @@ def read_decisions(path: Path, data: LabelledImages) -> dict[str, Decision]:
     return found
 
 
-def _lines(path: Path, kind: str) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval="")
-            lines = list(reader)
-            head = reader.fieldnames or []
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a CSV file ({one_line(error)}); save the decisions again") from error
+def _lines(path: Path, kind: str) -> list[tuple[int, dict[str, str]]]:
+    """Return the lines as dicts, each with its number."""
+    (_, head), *lines = csv_lines(path, "save the decisions again") or [(1, [])]
     if lacking := [name for name in (kind, *COLUMNS) if name not in head]:
         raise DataError(
             f"{path} is no file of decisions, for it lacks the column(s) {', '.join(lacking)}; pass the one that the "
@@ -79,7 +74,7 @@ def _lines(path: Path, kind: str) -> list[dict[str, str]]:
         )
     if not lines:
         raise DataError(f"{path} holds no decisions; decide on some labels in the page, and save them")
-    return lines
+    return [(number, dict(zip_longest(head, line[: len(head)], fillvalue=""))) for number, line in lines]
 
 
 def corrected_list(data: LabelledImages, decisions: Mapping[str, Decision], drop_unsure: bool = False) -> bytes:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from vlls._warnings import warn_caller
 from vlls.label_errors._clean import LabelCorrection
-from vlls.label_errors._given import MISSING, Classes, check_count, given_labels
+from vlls.label_errors._given import MISSING, Classes, check_count, check_names, given_labels
 from vlls.label_errors._judge import Flag, Judge
 from vlls.label_errors._probabilities import checked_probabilities
 from vlls.label_errors._sampled import AnyPosterior, Batch, Forward, Progress, as_tensors, length_of, walk
@@ -132,9 +132,14 @@ def find_label_errors(
     for batch in walk(model, posterior, dataset, num_samples, batch_size, forward, progress, generator):
         if labels is None and batch.labels is None:
             raise ValueError("labels are not given, and the items of the data set have none; pass labels=...")
-        if labels is not None and given is None:  # report an error in them before the other batches run
-            given = given_labels(labels, (length_of(dataset), batch.probabilities.shape[2]), classes)
-            judge.check_number(given)
+        if not walked:  # report an error in the arguments before the other batches run
+            k = batch.probabilities.shape[2]
+            check_names(classes, k)
+            if correction is not None:
+                correction.check_classes(k)
+            if labels is not None:
+                given = given_labels(labels, (length_of(dataset), k), classes)
+                judge.check_number(given)
         walked.append(batch)
     probabilities = np.concatenate([batch.probabilities for batch in walked], axis=1)
     if given is None:

@@ -24,8 +24,7 @@ def given_labels(labels: Any, shape: Sequence[int], classes: Sequence[str] | Non
     missing too, and a warning counts them.
     """
     num, num_classes = shape[-2:]
-    if classes is not None and len(classes) != num_classes:
-        raise ValueError(f"classes has {len(classes)} names and the probabilities have {num_classes} columns")
+    check_names(classes, num_classes)
     found = _numbers(labels, classes)
     check_count(found, num or found.size)
     outside = (found < MISSING) | (found >= num_classes)
@@ -38,6 +37,12 @@ def given_labels(labels: Any, shape: Sequence[int], classes: Sequence[str] | Non
     if (found == MISSING).all():
         raise ValueError("all labels are missing; pass at least one")
     return found
+
+
+def check_names(classes: Sequence[str] | None, num_classes: int) -> None:
+    """Raise a ValueError unless there is a name for each class, or none at all."""
+    if classes is not None and len(classes) != num_classes:
+        raise ValueError(f"classes has {len(classes)} names and the probabilities have {num_classes} columns")
 
 
 def check_count(given: Classes, num: int) -> None:
@@ -70,6 +75,8 @@ def _of_names(entries: list[Any], classes: Sequence[str] | None) -> Classes:
     if classes is None:
         raise ValueError("labels are strings; pass classes=[...] with the names in the order of the model's outputs")
     places = {name: at for at, name in enumerate(classes)}
+    if len(places) < len(classes):
+        raise ValueError(f"labels are strings and two of the classes {', '.join(map(str, classes))} have one name")
     unknown = [entry for entry in entries if entry not in places and not _is_missing(entry)]
     if len(unknown) == len(entries):
         raise ValueError(f"no label is one of the classes {', '.join(map(str, classes))}; the first is {unknown[0]!r}")

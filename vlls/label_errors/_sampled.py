@@ -19,7 +19,7 @@ from vlls._errors import one_line
 from vlls._locks import holding_model
 from vlls._names import kind_of
 from vlls._validation import check_generator, check_whole_number
-from vlls.noise._checks import passes
+from vlls.noise._checks import items_of, passes
 from vlls.optim._predict import _draws_of, _evaluating, _probabilities
 from vlls.optim._protocol import VariationalOptimizer
 from vlls.optim._wrapped import itself
@@ -169,7 +169,7 @@ def _rows(p: Tensor, num: int) -> Tensor:
     """Return probabilities (B, K), of two classes if the model has one logit."""
     if p.ndim == 1 or p.shape[1:] == (1,):
         p = torch.stack([1 - p.flatten(), p.flatten()], dim=1)
-    if p.ndim != 2 or len(p) != num:
+    if p.ndim != 2 or len(p) != num or p.shape[1] == 0:
         raise ValueError(f"the model returned shape {tuple(p.shape)} for {num} examples; it needs ({num}, K)")
     if bool(p.isnan().any()):
         raise ValueError("the model returned logits that are NaN or infinite; look at its weights and its inputs")
@@ -188,9 +188,9 @@ def _batches(dataset: Any, batch_size: int, dtype: torch.dtype) -> Iterator[Any]
         for at in range(0, length_of(dataset), batch_size):
             yield {name: value[at : at + batch_size] for name, value in dataset.items()}
     elif isinstance(dataset, DataLoader) and not isinstance(dataset.dataset, IterableDataset):
-        yield from DataLoader(
+        yield from items_of(
             dataset.dataset,
-            batch_size=dataset.batch_size or batch_size,
+            dataset.batch_size or batch_size,
             collate_fn=dataset.collate_fn,
             num_workers=dataset.num_workers,
             multiprocessing_context=dataset.multiprocessing_context,
@@ -199,7 +199,7 @@ def _batches(dataset: Any, batch_size: int, dtype: torch.dtype) -> Iterator[Any]
     elif isinstance(dataset, DataLoader):
         yield from dataset
     else:
-        yield from DataLoader(dataset, batch_size=batch_size)
+        yield from items_of(dataset, batch_size)
 
 
 def as_tensors(dataset: Any, dtype: torch.dtype) -> Any:

@@ -6,13 +6,12 @@ import csv
 import io
 import os
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vlls._files import write_atomically
+from vlls._files import expanded, write_atomically
 
 Columns = dict[str, npt.NDArray[Any]]
 
@@ -58,7 +57,7 @@ class Table:
         writer.writerow(columns)
         for row in zip(*(column.tolist() for column in columns.values()), strict=True):
             writer.writerow("" if value != value else value for value in row)  # NaN as pandas writes it
-        write_atomically(Path(path), text.getvalue().encode())
+        write_atomically(expanded(path), text.getvalue().encode())
 
     def __repr__(self) -> str:
         return f"Table({len(self)} rows: {', '.join(self._columns)})"

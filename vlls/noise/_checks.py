@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from vlls._names import kind_of
 from vlls._validation import is_number, whole_labels
 
 MEBIBYTE = 1 << 20
 _BATCH = nn.modules.batchnorm._BatchNorm
-_MISFIT = re.compile("dtype|scalar type|shape|size|dimension|channel|on the same device|out of range", re.IGNORECASE)
+_MISFIT = re.compile(
+    "dtype|scalar type|shape|size|dimension|channel|on the same device|out of range|missing [0-9]+ required",
+    re.IGNORECASE,
+)
 
 TOGETHER = (
     "the logits of an example change with the others of its batch (statistics of the batch, attention or a softmax "
@@ -70,6 +74,22 @@ def passes(x: Tensor) -> Iterator[None]:
         ) from error
 
 
+def items_of(dataset: Any, batch_size: int, **options: Any) -> Iterator[Any]:
+    """Yield the items of a data set in batches, after a check that it is none of a few things that people pass."""
+    if isinstance(dataset, tuple | Mapping):
+        raise ValueError(
+            f"dataset is {kind_of(dataset)}; pass the tensor of its inputs, a list of items or a data set, such as "
+            "torch.utils.data.TensorDataset(inputs, labels)"
+        )
+    try:
+        yield from DataLoader(dataset, batch_size=batch_size, **options)
+    except RuntimeError as error:
+        if "equal size" not in str(error):
+            raise
+        told = "the items of the data set differ in size"
+        raise ValueError(f"{told} ({_first_line(error)}); make them alike, or pass batch_size=1") from error
+
+
 @contextmanager
 def forward_derivatives(instead: str) -> Iterator[None]:
     """Re-raise torch's error of a missing forward derivative as a ValueError that says what to do."""
@@ -120,9 +140,13 @@ def _tracks(module: nn.Module) -> bool:
 
 def check_logits(logits: Tensor, num: int) -> Tensor:
     """Raise a ValueError unless the model returned (B, K) finite logits for ``num`` examples."""
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != num:
-        what = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"the model returned {what} for {num} example(s); it has to return logits of shape ({num}, K)")
+    wanted = f"for {num} example(s); it has to return logits of shape ({num}, K)"
+    if not isinstance(logits, Tensor):
+        raise ValueError(f"the model returned {kind_of(logits)} {wanted}: wrap it in a module whose forward does")
+    if logits.ndim != 2 or len(logits) != num or logits.shape[1] == 0:
+        raise ValueError(f"the model returned shape {tuple(logits.shape)} {wanted}")
+    if not logits.is_floating_point() or logits.layout != torch.strided:
+        raise ValueError(f"the model returned {logits.dtype}, {logits.layout}, {wanted}, dense and of real floats")
     if not bool(torch.isfinite(logits).all()):
         raise ValueError("the model returned logits that are NaN or infinite; look at its weights and its inputs")
     return logits

@@ -171,9 +171,10 @@ def label_noise_moments(model: nn.Module, posterior: _AnyPosterior, x: Tensor, o
             f(m) to :math:`\mathbb E_q[f]`. In a linearised network the two are equal, in a real one they are not, and
             for ``mean_shift`` the difference is of the leading order (Chapter 6). Each pair costs two passes forward.
             A few suffice for ``magnitude``; its order of the examples hardly changes even without pairs. Under a wide
-            posterior ``mean_shift`` needs 64 pairs, or ``monte_carlo``; ``standard_error`` tells. But where the pairs
-            move the logits so far that the probabilities saturate, ``standard_error`` is too small, down to 0, and only
-            ``monte_carlo`` is right.
+            posterior ``mean_shift`` needs 64 pairs, or ``monte_carlo``; ``standard_error`` tells. A standard error of n
+            pairs has n - 1 degrees of freedom: of 4 pairs, one result in a hundred is more than 5.8 of them off, by
+            Student's distribution. Where the pairs move the logits so far that the probabilities saturate, it is too
+            small, down to 0, and only ``monte_carlo`` is right. What the linearisation itself changes it never counts.
         linear: give ``covariance`` and with it ``std`` and ``magnitude`` as Eq. 20 has them, :math:`A'' V A''`, without
             the curvature of A'. ``direction`` always does.
         memory_limit: MiB that temporaries may take; 64 on a CPU and 2048 on a GPU if left out.

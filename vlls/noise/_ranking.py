@@ -7,7 +7,6 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from vlls._files import write_atomically
+from vlls._files import expanded, write_atomically
 from vlls._names import kind_of
 from vlls._validation import check_known, check_whole_number
 from vlls._warnings import warn_caller
 from vlls.noise._call import borrowed
-from vlls.noise._checks import check_labels
+from vlls.noise._checks import check_labels, items_of
 from vlls.noise._linearization import differentiable_input
 from vlls.noise._network import Estimator, LabelNoise
 from vlls.noise._options import NoiseOptions
@@ -65,7 +64,7 @@ class ExampleRanking:
         columns = self.columns()
         writer.writerow(columns)
         writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
-        write_atomically(Path(path), text.getvalue().encode())
+        write_atomically(expanded(path), text.getvalue().encode())
 
 
 @torch.inference_mode(False)
@@ -169,7 +168,7 @@ def _batches(dataset: Any, batch_size: int) -> Iterator[Tensor]:
     if isinstance(dataset, Tensor):
         yield from dataset.split(batch_size)
         return
-    for batch in torch.utils.data.DataLoader(dataset, batch_size=batch_size):
+    for batch in items_of(dataset, batch_size):
         first = batch[0] if isinstance(batch, (tuple, list)) else batch
         if not isinstance(first, Tensor):
             raise ValueError(

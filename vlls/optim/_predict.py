@@ -120,12 +120,12 @@ def _draws_of(
 
 def _probabilities(logits: Any) -> Tensor:
     """Return class probabilities of a model's output, in float32 at least, if it is a tensor of logits."""
-    if isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim:
+    if isinstance(logits, Tensor) and logits.is_floating_point() and logits.layout == torch.strided and logits.ndim:
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return logits.sigmoid() if logits.ndim == 1 or logits.shape[1] == 1 else logits.softmax(1)
     if isinstance(logits, Tensor):
-        given = f"a tensor of shape {tuple(logits.shape)} and {logits.dtype}"
-        advice = "real logits, a row an example"
+        given = f"a tensor of shape {tuple(logits.shape)} and {logits.dtype}, {logits.layout}"
+        advice = "dense real logits, a row an example"
     else:
         heads = [*logits] if isinstance(logits, Mapping) else len(logits) if isinstance(logits, tuple | list) else None
         given = kind_of(logits) + (f" of {heads}" if heads is not None else "")

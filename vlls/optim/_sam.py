@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from vlls._compiled import capturing, drop_cached_casts
 from vlls._locks import holding
 from vlls._names import kind_of
+from vlls._validation import plain
 from vlls._warnings import warn_caller
 from vlls.optim._finite import are_finite, mesh_of
 from vlls.optim._running import FrozenRunningState
@@ -97,7 +98,7 @@ def _checked_group(group: dict[str, Any]) -> dict[str, Any]:
             )
     if len({id(p) for p in tensors}) < len(tensors):
         raise ValueError("params holds a parameter more than once in a group; pass each once")
-    return {**group, "params": params, "rho": radius}  # torch.load(weights_only=True) reads no NumPy number
+    return plain({**group, "params": params, "rho": radius})
 
 
 def _checked_groups(params: Any, defaults: dict[str, Any]) -> list[dict[str, Any]]:
@@ -202,7 +203,7 @@ class SAM(Optimizer):
         if not isinstance(foreach, bool | None):
             raise ValueError(f"foreach={foreach!r}; choose True, False or None")
         options = {"rho": rho, "adaptive": adaptive}
-        base = base_optimizer(_checked_groups(params, options), **kwargs)
+        base = base_optimizer(_checked_groups(params, options), **plain(kwargs))
         if clash := sorted(options.keys() & base.defaults.keys()):
             raise ValueError(f"base_optimizer={name} has an option {clash[0]!r} of its own; choose another optimizer")
         super().__init__(base.param_groups, {**base.defaults, **options})

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from vlls._names import check_whole_number
 from vlls.plots._style import WIDTH, as_array, styled
 
 _RED, _INK = "#c1272d", "0.15"  # the paper's colour for IVON, dark enough beside the grey line
@@ -31,10 +32,14 @@ def plot_noise_order(
     Args:
         noise: (N,) noise of every example, the highest first, as :func:`.rank_examples` sorts it.
         smoothing: the noise that label smoothing adds to every example, drawn as a dashed line.
-        images: (N, H, W) grey values in the same order.
+        images: (N, H, W) grey values, or (N, H, W, 3) colours, in the same order.
         labels: (N,) classes.
         predicted: (N,) classes that the model predicts.
-        shown: examples at each end.
+        shown: examples at each end, at most; all of them if they are fewer.
+
+    Raises:
+        ValueError: if the arrays differ in length, are empty or of other shapes, the noise or ``smoothing`` is negative
+            or not finite, or ``shown`` is no whole number from 1.
 
     Example:
         >>> import torch
@@ -44,6 +49,16 @@ def plot_noise_order(
         7
     """
     size, picture, y, guess = (as_array(values) for values in (noise, images, labels, predicted))
+    check_whole_number(shown, "shown", 1)
+    if size.ndim != 1 or not len(size) or not len(size) == len(picture) == len(y) == len(guess):
+        shapes = ", ".join(str(np.shape(values)) for values in (size, picture, y, guess))
+        raise ValueError(f"noise, images, labels and predicted have shapes {shapes}; pass N of each, at least one")
+    if picture.ndim != 3 and (picture.ndim != 4 or picture.shape[3] != 3):
+        raise ValueError(f"images have shape {picture.shape}; pass (N, H, W) grey values or (N, H, W, 3) colours")
+    for name, values in (("noise", size), ("smoothing", np.asarray(smoothing))):
+        if not ((values >= 0) & np.isfinite(values)).all():
+            raise ValueError(f"{name} holds values that are negative, NaN or infinite; pass finite ones, 0 or more")
+    shown = min(shown, len(size))
     figure, axes = plt.subplot_mosaic(
         [["order"] * shown, [f"high{i}" for i in range(shown)], [f"low{i}" for i in range(shown)]],
         figsize=(WIDTH, 4.6),

@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
@@ -76,7 +77,15 @@ def _runs_of(table: DataFrame, *metrics: str) -> DataFrame:
     numbers = ("value", "test_accuracy", *metrics)
     check_table(table, "protocol", "role", "panel", "method", "seed", "status", "reduced", *numbers)
     methods_in(table)  # raises for those that are unknown
-    return table[table["role"] == "main"].astype(dict.fromkeys(numbers, float))
+    main = table[table["role"] == "main"]
+    for column in ("panel", "seed"):
+        if (absent := int(main[column].isna().sum())) > 0:
+            raise ValueError(f"{absent} row(s) of the table have no {column}; fill it in, or leave the rows out")
+    for column in numbers:
+        bad = main[column][pd.to_numeric(main[column], errors="coerce").isna() & main[column].notna()]
+        if len(bad):
+            raise ValueError(f"the column {column} of the table holds {bad.iloc[0]!r}; pass numbers")
+    return main.astype(dict.fromkeys(numbers, float))
 
 
 def check_table(table: DataFrame, *needed: str) -> None:

@@ -46,7 +46,10 @@ def width_of(columns: int) -> float:
 
 def as_array(values: Any) -> np.ndarray:
     """Return a tensor, on any device, or a sequence as a numpy array."""
-    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+    if not hasattr(values, "detach"):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    return np.asarray((values.float() if "bfloat16" in str(values.dtype) else values).numpy())
 
 
 def legend_above(figure: Figure, columns: int, *, opaque: bool = False, **look: Any) -> None:

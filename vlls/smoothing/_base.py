@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from numbers import Integral
 from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -70,6 +71,8 @@ class SmoothingLoss(nn.Module, ABC):
         super().__init__()
         if reduction not in ("mean", "sum", "none"):
             raise ValueError(f"reduction={reduction!r} is unknown; choose 'mean', 'sum' or 'none'")
+        if not isinstance(validate, bool | np.bool_):
+            raise ValueError(f"validate={validate!r} is not allowed; choose True or False")
         self.reduction = reduction
         self.validate = validate
 
@@ -177,6 +180,8 @@ def check_logits(logits: Tensor) -> None:
     """Raise a ValueError unless ``logits`` are floats of shape (N, K) with K at least 2."""
     if not isinstance(logits, Tensor) or logits.ndim != 2 or not logits.is_floating_point():
         raise ValueError(f"logits are {describe(logits)}; pass floats of shape (N, K), a row for each example")
+    if logits.layout != torch.strided:
+        raise ValueError(f"logits are {logits.layout}; pass dense ones, as logits.to_dense() returns")
     check_num_classes(logits.shape[1], "the number of columns of logits")
 
 

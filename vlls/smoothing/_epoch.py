@@ -100,6 +100,11 @@ class _LossWithMemory(SmoothingLoss):
 class _EpochSmoothing(_LossWithMemory):
     """Base class of the two strategies that make the labels of an epoch from the predictions of the one before."""
 
+    def __init__(self, n_classes: int, reduction: str, validate: bool, dtype: torch.dtype) -> None:
+        super().__init__(n_classes, reduction, validate)
+        if dtype not in (torch.float32, torch.float64):  # sums of 16 bits stop growing
+            raise ValueError(f"dtype={dtype!r} is not allowed; choose torch.float64, or torch.float32")
+
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss and, in training mode, add the predictions to the statistics of this epoch."""
         logits, targets = self._inputs(logits, labels)
@@ -157,7 +162,7 @@ class MeanPredictionSmoothing(_EpochSmoothing):
         validate: bool = True,
         dtype: torch.dtype = torch.float64,
     ) -> None:
-        super().__init__(n_classes, reduction, validate)
+        super().__init__(n_classes, reduction, validate, dtype)
         check_rate(smoothing, "smoothing", include_zero=True)
         self.smoothing = smoothing
         self.register_buffer("mean_prediction", torch.full((n_classes,), 1 / n_classes, dtype=dtype))
@@ -234,11 +239,11 @@ class OnlineLabelSmoothing(_EpochSmoothing):
         validate: bool = True,
         dtype: torch.dtype = torch.float64,
     ) -> None:
-        super().__init__(n_classes, reduction, validate)
+        super().__init__(n_classes, reduction, validate, dtype)
         check_rate(alpha, "alpha", include_zero=True)
         check_rate(smoothing, "smoothing", include_zero=True)
         self.alpha = alpha
-        self.smoothing = smoothing
+        self.smoothing = smoothing = float(smoothing)
         soft_labels = torch.full((n_classes, n_classes), smoothing / (n_classes - 1), dtype=dtype)
         self.register_buffer("soft_labels", soft_labels.fill_diagonal_(1 - smoothing))
         self._prob_sum = torch.zeros(n_classes, n_classes, dtype=dtype)

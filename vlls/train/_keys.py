@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlls._files import expanded
 from vlls.train.methods import unread_by
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def older_key(config: RunConfig) -> str:
 
 def run_folder(runs: Path, config: RunConfig) -> Path:
     """Return the folder of a run by its name, or the one that an older version named, if only that exists."""
+    runs = expanded(runs)
     folder = runs / config.name
     older = [] if folder.exists() else sorted(runs.glob(f"*-{older_key(config)}"))
     return older[0] if older else folder

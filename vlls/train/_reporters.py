@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 from vlls._errors import missing
-from vlls._files import make_folder
+from vlls._files import expanded, make_folder
 
 try:
     from rich.console import Console, Group
@@ -167,7 +166,7 @@ class TensorBoard(Reporter):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ValueError(f"TensorBoard's package is not installed ({error}); pip install tensorboard") from error
-        self.folder = Path(folder).expanduser()
+        self.folder = expanded(folder)
         make_folder(self.folder)
         self._make = SummaryWriter
         self._writer: Any = None

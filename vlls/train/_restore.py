@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vlls._errors import one_line
+from vlls._files import expanded
 from vlls._validation import check_known
 from vlls.data import DATASETS, ImageFiles
 from vlls.data._streams import decode_whole
@@ -190,7 +191,7 @@ def load_run(
         >>> loaded.model(test.batch(range(4))).shape, test.given[:4]
         (torch.Size([4, 10]), tensor([7, 9, 4, 7]))
     """
-    device, folder = pick_device(device), Path(folder).expanduser()
+    device, folder = pick_device(device), expanded(folder)
     _check_folder(folder)
     record = load_record(folder / RECORD) if (folder / RECORD).exists() else {}
     keys = [record["key"], first_key(record.get("config", {}))] if "key" in record else []
@@ -286,12 +287,12 @@ def _candidates(folder: Path, dataset: str, root: str | os.PathLike[str] | None)
     """Return the name of a run's data set, or the folders that may hold its images."""
     if dataset in DATASETS:
         return [dataset]
-    given = Path(dataset).expanduser()
+    given = expanded(dataset)
     # older versions kept a path relative to the folder that a run was started in, which is often above the run's
     beside = given.name if given.is_absolute() else given
     paths = [given, *(above / beside for above in list(folder.resolve().parents)[:3])]
     if root is not None:
-        paths.append(Path(root).expanduser() / given.name)
+        paths.append(expanded(root) / given.name)
     return list(dict.fromkeys(os.path.abspath(path) for path in paths if path.is_dir()))
 
 

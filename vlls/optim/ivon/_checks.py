@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
@@ -52,11 +51,6 @@ def _number(value: Any) -> float:
     if isinstance(value, Tensor):
         return float(value) if value.numel() == 1 and not value.is_complex() else math.nan
     return math.nan if isinstance(value, bool) or not hasattr(value, "__float__") else float(value)
-
-
-def plain(group: dict[str, Any]) -> dict[str, Any]:
-    """Return a group with Python's numbers in place of NumPy's, which torch.load refuses in a saved state."""
-    return {name: value.item() if isinstance(value, np.generic) else value for name, value in group.items()}
 
 
 def check_group(group: dict[str, Any]) -> None:

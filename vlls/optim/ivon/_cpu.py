@@ -18,6 +18,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,11 @@ def _processor() -> str:
 
 
 def _folder() -> Path:
-    """Return the folder for the kernel: the user's cache or, if it is read-only, a temporary folder of this user."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "vlls")
-    if _is_writable(cache, 0o777):
-        return cache
+    """Return the folder for the kernel: the user's cache or, if it is not writable, a temporary folder of this user."""
+    with suppress(RuntimeError):  # there is no home folder
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vlls"
+        if _is_writable(cache, 0o777):
+            return cache
     if hasattr(os, "getuid"):
         own = Path(tempfile.gettempdir(), f"vlls-{os.getuid()}")
         # another user could have made this folder first, with a library in it

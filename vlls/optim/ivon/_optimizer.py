@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from vlls._compiled import uncompiled
 from vlls._locks import holding
 from vlls._names import kind_of
+from vlls._validation import plain
 from vlls.optim._protocol import VariationalOptimizer
 from vlls.optim._running import frozen_running_state
 from vlls.optim._wrapped import on_itself, only_makes_state
@@ -149,7 +150,7 @@ class IVON(Optimizer, Joinable):
             "rescale_lr": rescale_lr,
             **own,
         }
-        defaults = checks.plain(defaults)
+        defaults = plain(defaults)
         self._check_group(defaults)
         super().__init__(params, defaults)
 
@@ -183,7 +184,7 @@ class IVON(Optimizer, Joinable):
         if isinstance(param_group, dict):
             params = param_group.get("params", [])
             params = [params] if isinstance(params, Tensor) else list(params)
-            param_group = checks.plain({**param_group, "params": params})
+            param_group = plain({**param_group, "params": params})
             checks.check_parameters(params)
             checks.check_keys(param_group, self.defaults)
             self._check_group({**self.defaults, **param_group})
