@@ -207,7 +207,7 @@ def _part(path: Path, name: str) -> str:
 def _labels(
     path: Path, given: Sequence[str], classes: Sequence[str] | None
 ) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
-    """Return the labels as class indices, and the names of the classes; beside numbers, -1 and NaN are missing labels."""
+    """Return class indices and the names of the classes; beside numbers, -1 and NaN are missing labels."""
     named = set(given) - {"", "-1", "nan", "NaN"}
     whole = all(label.isdecimal() for label in named)
     given = [label if label in named or not whole else "" for label in given]
