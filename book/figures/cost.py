@@ -105,7 +105,7 @@ def _panel(ax: Axes, what: str, part: DataFrame, mark: str) -> None:
             (5, 0),
             textcoords="offset points",
             va="center",
-            fontsize=8,
+            fontsize=8.5,
             zorder=4,
         )
     ax.set(xscale="log", xlim=(low, high), ylim=(len(part) - 0.4, -0.6))

@@ -41,6 +41,16 @@ def test_labels_sum_to_one_and_only_the_variational_one_depends_on_the_image():
     assert doubtful[3].max() > 1  # as the caption says
 
 
+def test_the_clear_digit_is_the_one_of_its_class_of_which_the_network_is_most_certain():
+    run = openings.digits_run()
+    noise = (run["mean"] - run["draws"].mean(0)).abs().sum(1)
+    same = [k for k in range(len(noise)) if run["right"][k] == run["right"][noise.argmax()]]
+    clear = max(same, key=lambda k: run["mean"][k, run["right"][k]])
+    assert run["mean"][clear].argmax() == run["right"][clear]
+    (strip,) = openings.plot_one_label().axes[0].child_axes
+    np.testing.assert_array_equal(strip.images[0].get_array()[1:-1, 1:-1], run["images"][clear])
+
+
 def test_the_loss_of_the_noisy_label_touches_the_averaged_one():
     plain, averaged, noisy, *_ = openings.plot_noisy_label(at=2.0).axes[0].lines
     f = averaged.get_xdata()
