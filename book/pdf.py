@@ -69,7 +69,9 @@ def complete(tex: str, numbered: list[str]) -> str:
     if works and (heading := re.search(REFERENCES, tex)):
         tex = tex.replace(works[0], "")
         place = rf"\clearpage\phantomsection{heading[1]}"
-        tex = tex.replace(heading[0], f"{place}\n\\renewcommand{{\\bibname}}{{References}}\n{works[0]}")
+        tex = tex.replace(
+            heading[0], f"{place}\n\\renewcommand{{\\bibname}}{{References}}\n{works[0]}"
+        )
     # a picture from another page: the pages of a PDF lie in no folders
     tex = tex.replace("{{../", "{{")
     return tex.replace(r"\begin{document}", none + "\n" + r"\begin{document}", 1)

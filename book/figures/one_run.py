@@ -201,7 +201,11 @@ def plot_one_run(rows: pd.DataFrame) -> Figure:
 
 def _broken(kind: str) -> str:
     """A kind of errors on short lines, its rate on the last."""
-    return kind.replace("-", "-\n").replace(", ", ",\n") if ", " in kind else re.sub(r" (?=\d)", "\n", kind, count=1)
+    return (
+        kind.replace("-", "-\n").replace(", ", ",\n")
+        if ", " in kind
+        else re.sub(r" (?=\d)", "\n", kind, count=1)
+    )
 
 
 def _look(name: str) -> dict[str, Any]:

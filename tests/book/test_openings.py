@@ -2,6 +2,7 @@
 
 import re
 
+import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from figures import openings
 from figures.by_protocol import gaps_by_panel, runs_by_protocol
 from figures.ladder import climb, diagonal, isotropic, laplace
 from figures.ledger import rows_of
+from matplotlib.text import Text
 
 import vlls
 
@@ -27,6 +29,15 @@ def test_every_chapter_opens_with_its_picture_and_a_caption(path):
 def test_no_two_chapters_open_alike():
     drawn = [nbformat.read(path, as_version=4).cells[1].source for path in chapters()]
     assert len(set(drawn)) == len(drawn) == sum(name.startswith("plot_") for name in openings.__all__)
+
+
+@pytest.mark.parametrize("name", [name for name in openings.__all__ if name.startswith("plot_")])
+def test_on_a_phone_no_letter_of_an_opening_is_lower_than_nine_pixels(name):
+    figure = getattr(openings, name)()
+    figure.draw_without_rendering()
+    inches = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"]).width
+    sizes = [text.get_fontsize() for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+    assert min(sizes) / 72 * 358 / inches >= 9  # a phone's line has 358 pixels
 
 
 def test_labels_sum_to_one_and_only_the_variational_one_depends_on_the_image():
