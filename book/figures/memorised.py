@@ -2,6 +2,7 @@ r"""Figures of Chapter 9: wrong labels learned by heart beside accuracy, and acc
 
 from __future__ import annotations
 
+import re
 from itertools import cycle
 
 import matplotlib.pyplot as plt
@@ -17,6 +18,7 @@ from vlls.train import METHODS
 __all__ = ["fewest_and_best", "named", "plot_first_noise", "plot_memorised"]
 
 _FILLS = ("full", "none", "left", "right", "top")
+_VALUE = re.compile(r"(?<= = )[\d.e-]+")  # in a name
 
 
 @styled
@@ -42,7 +44,7 @@ def plot_memorised(runs: DataFrame) -> Figure:
         raise ValueError("there are no runs; pass rows of a table, each with a name")
     panels = dict(iter(runs.groupby("panel", sort=False)))
     names = runs[["method", "name"]].drop_duplicates()
-    kinds = names["name"].str.partition(" = ")[0]
+    kinds = names["name"].str.replace(_VALUE, "…", regex=True)
     fills = {
         kind: fill
         for _, of_method in kinds.groupby(names["method"])
@@ -57,11 +59,15 @@ def plot_memorised(runs: DataFrame) -> Figure:
         if guesses.any():
             title += f"\n{guesses.sum()} runs that guess are not drawn"
         for (method, name), points in of_panel[~guesses].groupby(["method", "name"], sort=False):
-            record, kind = METHODS[method], name.partition(" = ")[0]
-            first, last = values[kind][0], values[kind][-1]
+            record, kind = METHODS[method], _VALUE.sub("…", name)
             look = {"color": record.colour, "marker": record.marker, "fillstyle": fills[kind]}
-            look["markersize"] = 4 + values[kind].index(name) if last != first else 7
-            look["label"] = f"{first} to {last.rpartition(' = ')[2]}" if last != first else name
+            look |= {"label": name, "markersize": 7}
+            if (first := values[kind][0]) != (last := values[kind][-1]):
+                ends = " to ".join(_VALUE.search(end)[0] for end in (first, last))
+                look |= {
+                    "label": kind.replace("…", ends),
+                    "markersize": 4 + values[kind].index(name),
+                }
             at = 100 * points[["memorised", "test_accuracy"]].astype(float)
             ax.plot(*at.to_numpy().T, linestyle="none", **look)
         ax.set_title(title, fontsize=10)
