@@ -26,6 +26,8 @@ PACKAGES = (
 RUNS = 5  # of xelatex, at most, until every reference is known
 FIRST = r"\phantomsection\label{\detokenize{book/intro::doc}}"
 BOLD_HEADING = r"\\begin\{DUlineblock\}\{0em\}\n\\item\[\] \\sphinxstylestrong\{\\[Ll]arge (.*)\}\n\\end\{DUlineblock\}"
+BIBLIOGRAPHY = r"\\begin\{sphinxthebibliography\}.*?\\end\{sphinxthebibliography\}\n"
+REFERENCES = r"\\chapter\{References\}\n(\\label.*)"
 WIDEST = 10.0  # points, a fifth of the margin, by which a line may be too long
 BLANK = 150.0  # points that a page may leave blank below, where no chapter ends: the place of a heading and of a box
 
@@ -62,6 +64,14 @@ def complete(tex: str, numbered: list[str]) -> str:
     tex = re.sub(r"\\sphinxupquote\{(?:[^{}]|\{[^{}]*\})*\}", breakable, tex)
     # the headings of the first page, which jupyter-book sets as lines in bold type
     tex = re.sub(BOLD_HEADING, r"\\section{\1}", tex)
+    # the list of works, which LaTeX would put at the end, under a second heading
+    works = re.search(BIBLIOGRAPHY, tex, re.DOTALL)
+    if works and (heading := re.search(REFERENCES, tex)):
+        tex = tex.replace(works[0], "")
+        place = rf"\clearpage\phantomsection{heading[1]}"
+        tex = tex.replace(
+            heading[0], f"{place}\n\\renewcommand{{\\bibname}}{{References}}\n{works[0]}"
+        )
     # a picture from another page: the pages of a PDF lie in no folders
     tex = tex.replace("{{../", "{{")
     return tex.replace(r"\begin{document}", none + "\n" + r"\begin{document}", 1)

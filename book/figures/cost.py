@@ -16,7 +16,7 @@ from vlls.plots._style import PALETTE, SINGLE, styled
 __all__ = ["plot_cost"]
 
 _PLAIN, _MET, _MISSED, _MARK = "0.72", PALETTE[0], PALETTE[1], "#111111"
-_LINE = 46  # letters of a title
+_LINE = 35  # letters of a title
 _ROW, _HEAD = 0.24, 0.75  # inches of a bar, and of a panel's title and axis
 
 
@@ -105,7 +105,7 @@ def _panel(ax: Axes, what: str, part: DataFrame, mark: str) -> None:
             (5, 0),
             textcoords="offset points",
             va="center",
-            fontsize=8,
+            fontsize=8.5,
             zorder=4,
         )
     ax.set(xscale="log", xlim=(low, high), ylim=(len(part) - 0.4, -0.6))

@@ -108,9 +108,7 @@ def plot_confusion(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -
     figure, axes = plt.subplots(1, len(matrices), figsize=size, sharey=True, squeeze=False)
     largest = max(float((matrix * (1 - np.eye(number))).max()) for matrix in matrices.values())
     for ax, (title, matrix) in zip(axes[0], matrices.items(), strict=True):
-        fontsize = (
-            9 if len(matrices) == 1 else 7
-        )  # one panel is made narrow on a phone, two are not
+        fontsize = 9 if len(matrices) == 1 else 7.5  # a phone shows one panel smaller than two
         _heat_map(ax, 100 * matrix, classes, max(100 * largest, 1e-9), fontsize)
         ax.set_title(title, fontsize=10)
         ax.set_xlabel("given label")

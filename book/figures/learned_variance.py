@@ -77,7 +77,7 @@ def plot_two_orders(
             ax.spines[:].set_visible(False)
             wrong = table.label[at] != table.predicted[at]
             text = f"{table.label[at]} → {table.predicted[at]}"
-            ax.set_xlabel(text, fontsize=8, color=COLORS[0] if wrong else "0.15")
+            ax.set_xlabel(text, fontsize=8.5, color=COLORS[0] if wrong else "0.15")
         first = axes[f"{name} {end} 0"]
         first.set_ylabel(
             f"{end} noise,\n{name}", rotation=0, ha="right", va="center", fontsize=8.5, color=color

@@ -2,6 +2,9 @@ r"""Figures of Chapter 9: wrong labels learned by heart beside accuracy, and acc
 
 from __future__ import annotations
 
+import re
+from itertools import cycle
+
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from pandas import DataFrame, concat
@@ -15,13 +18,15 @@ from vlls.train import METHODS
 __all__ = ["fewest_and_best", "named", "plot_first_noise", "plot_memorised"]
 
 _FILLS = ("full", "none", "left", "right", "top")
+_VALUE = re.compile(r"(?<= = )[\d.e-]+")  # in a name
 
 
 @styled
 def plot_memorised(runs: DataFrame) -> Figure:
     r"""Draw the test accuracy of runs against the share of wrong labels that they learned by heart, panel by panel.
 
-    Every run is a point, and the runs of one name have one colour and marker.
+    Every run is a point, and the runs of one name have one colour and marker. Names that differ in a value alone, as
+    ``LS, α = 0.1`` and ``LS, α = 0.3``, share an entry of the legend: the larger the mark, the larger the value.
 
     Args:
         runs: a row for each, with ``panel``, ``method``, ``name``, ``memorised`` and ``test_accuracy``, both fractions.
@@ -38,24 +43,37 @@ def plot_memorised(runs: DataFrame) -> Figure:
     if not len(runs):
         raise ValueError("there are no runs; pass rows of a table, each with a name")
     panels = dict(iter(runs.groupby("panel", sort=False)))
-    size = (width_of(len(panels)), 3.6)
+    names = runs[["method", "name"]].drop_duplicates()
+    kinds = names["name"].str.replace(_VALUE, "…", regex=True)
+    fills = {
+        kind: fill
+        for _, of_method in kinds.groupby(names["method"])
+        for kind, fill in zip(of_method.unique(), cycle(_FILLS), strict=False)
+    }
+    values = {kind: list(of_kind) for kind, of_kind in names["name"].groupby(kinds)}
+    size = (width_of(len(panels)), 3.0 + 0.1 * len(values))
     figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False)
-    names = list(runs[["method", "name"]].drop_duplicates().itertuples(index=False))
-    of_method = {method: [n for m, n in names if m == method] for method, _ in names}
     for ax, (title, of_panel) in zip(axes[0], panels.items(), strict=True):
         accuracy = of_panel["test_accuracy"].astype(float)
         guesses = accuracy < 0.3 * accuracy.max()
         if guesses.any():
             title += f"\n{guesses.sum()} runs that guess are not drawn"
         for (method, name), points in of_panel[~guesses].groupby(["method", "name"], sort=False):
-            record, fill = METHODS[method], _FILLS[of_method[method].index(name) % len(_FILLS)]
-            look = {"color": record.colour, "marker": record.marker, "fillstyle": fill}
+            record, kind = METHODS[method], _VALUE.sub("…", name)
+            look = {"color": record.colour, "marker": record.marker, "fillstyle": fills[kind]}
+            look |= {"label": name, "markersize": 7}
+            if (first := values[kind][0]) != (last := values[kind][-1]):
+                ends = " to ".join(_VALUE.search(end)[0] for end in (first, last))
+                look |= {
+                    "label": kind.replace("…", ends),
+                    "markersize": 4 + values[kind].index(name),
+                }
             at = 100 * points[["memorised", "test_accuracy"]].astype(float)
-            ax.plot(*at.to_numpy().T, linestyle="none", markersize=7, label=name, **look)
+            ax.plot(*at.to_numpy().T, linestyle="none", **look)
         ax.set_title(title, fontsize=10)
         ax.set_xlabel("wrong labels learned by heart (%)")
     axes[0, 0].set_ylabel(ACCURACY)
-    legend_above(figure, 3, fontsize=8, columnspacing=1.0, handletextpad=0.3)
+    legend_above(figure, 2, fontsize=8, columnspacing=1.0, handletextpad=0.3)
     return figure
 
 

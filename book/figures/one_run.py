@@ -200,8 +200,12 @@ def plot_one_run(rows: pd.DataFrame) -> Figure:
 
 
 def _broken(kind: str) -> str:
-    """Return a kind of errors on two lines, with its rate on the second."""
-    return kind.replace(", ", ",\n") if ", " in kind else re.sub(r" (?=\d)", "\n", kind, count=1)
+    """Return a kind of errors on short lines, with its rate on the last."""
+    return (
+        kind.replace("-", "-\n").replace(", ", ",\n")
+        if ", " in kind
+        else re.sub(r" (?=\d)", "\n", kind, count=1)
+    )
 
 
 def _look(name: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from figures.ladder import climb, diagonal, isotropic, laplace
 from vlls import GLM, IVON, Bernoulli, Gaussian, GaussianPosterior, Poisson
 from vlls.data.corruption import transition_matrix
 from vlls.experiments._choice import by_candidate
-from vlls.plots._style import PALETTE, legend_above, styled
+from vlls.plots._style import PALETTE, SINGLE, legend_above, styled
 from vlls.smoothing import LabelSmoothingLoss, OnlineLabelSmoothing
 from vlls.train import METHODS
 
@@ -51,7 +51,6 @@ __all__ = [
     "plot_without_its_variance",
 ]
 
-_WIDTH = 5.0  # inches, of one or two panels: letters can be read on a phone, too
 _DPI = 100  # less than elsewhere: a page's first picture is small
 _BLUE, _ORANGE, _GREEN, _RED = PALETTE[:4]
 _INK, _GRAY = "0.15", "0.6"
@@ -59,7 +58,7 @@ _RECORDS = RESULTS.parents[1] / "benchmarks" / "records"
 
 
 def _panels(height: float, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
-    return plt.subplots(1, columns, figsize=(_WIDTH, height), dpi=_DPI, **options)
+    return plt.subplots(1, columns, figsize=(SINGLE, height), dpi=_DPI, **options)
 
 
 # ---------------------------------------------------------------------- data of the pictures
@@ -160,13 +159,14 @@ def _strip(axes: Any, images: Tensor, titles: list[str], colors: list[Any]) -> N
 def plot_one_label() -> Figure:
     """Draw the label of a clear and of a doubtful digit under no smoothing, two designed ones, and variational learning.
 
-    The label of variational learning has the mean noise of IVON's posterior.
+    The label of variational learning has the mean noise of IVON's posterior. The doubtful digit has the most noise; the
+    clear one is the digit of its class with the largest probability of this class.
     """
     run = digits_run()
     epsilon = run["mean"] - run["draws"].mean(0)
     doubtful = int(epsilon.abs().sum(1).argmax())
-    same = (run["right"] == run["right"][doubtful]).nonzero()[:, 0]
-    clear = int(same[epsilon[same].abs().sum(1).argmin()])
+    given = run["right"][doubtful]
+    clear = int(run["mean"][:, given].where(run["right"] == given, 0.0).argmax())
     rows, label = [clear, doubtful], run["right"][[clear, doubtful]]
     plain = nn.functional.one_hot(label, 10).double()
     online = OnlineLabelSmoothing(0.5, 10)
@@ -179,7 +179,7 @@ def plot_one_label() -> Figure:
         "online label\nsmoothing": plain + online.label_noise(logits, label),
         "variational\nlearning": plain + epsilon[rows],
     }
-    figure, axes = _panels(3.9, 2, sharey=True)
+    figure, axes = _panels(4.1, 2, sharey=True)
     for k, (ax, title) in enumerate(zip(axes, ("a clear digit", "a doubtful digit"), strict=True)):
         for place, values in zip(range(0, -len(labels), -1), labels.values(), strict=True):
             colors = [_ORANGE if c == int(label[k]) else _BLUE for c in range(10)]
@@ -187,14 +187,11 @@ def plot_one_label() -> Figure:
             ax.axhline(place, color=_GRAY, linewidth=0.8)
             own = values[k, int(label[k])].item()
             ax.text(int(label[k]) - 0.6, place + 0.45, f"{own:.2f}", ha="right", fontsize=9)
-        ax.set_ylim(0.3 - len(labels), 2.1)
-        ax.imshow(
-            run["images"][rows[k]].numpy(),
-            cmap="gray_r",
-            extent=(3.1, 5.9, 1.0, 2.0),
-            aspect="auto",
-        )
-        ax.set(xlim=(-0.6, 9.6), title=title)
+        ax.set(xlim=(-0.6, 9.6), ylim=(0.3 - len(labels), 2.4), title=title)
+        strip = ax.inset_axes((2.6, 0.85, 3.8, 1.55), transform=ax.transData)
+        digit = np.pad(run["images"][rows[k]], 1)  # which fills its image from edge to edge
+        strip.imshow(digit, cmap="gray_r", interpolation="bicubic")
+        strip.set_axis_off()
         ax.set_xticks(range(10))
         ax.set_yticks([0.25 - row for row in range(len(labels))], list(labels))
         ax.tick_params(axis="y", length=0)
@@ -389,7 +386,7 @@ def plot_noise_of_digits() -> Figure:
     shown = len(record["orders"][names[1]]["most"])
     figure, axes = plt.subplot_mosaic(
         [["order"] * shown, *([f"{end} {k}" for k in range(shown)] for end in ends)],
-        figsize=(_WIDTH, 3.5),
+        figsize=(SINGLE, 3.5),
         dpi=_DPI,
         height_ratios=(3.4, 1, 1),
     )
@@ -404,7 +401,7 @@ def plot_noise_of_digits() -> Figure:
     ax.set(xlim=(0, 100), ylim=(1e-6, 1))
     ax.set_xlabel("place of a digit, from the most noise to the least (%)", fontsize=9)
     ax.set_ylabel("noise (probability)", fontsize=9)
-    ax.legend(fontsize=8.5)
+    ax.legend(loc="lower left", fontsize=9)
     for end in ends:
         row = record["orders"][names[1]][end]
         strip = [axes[f"{end} {k}"] for k in range(shown)]
@@ -565,7 +562,7 @@ def plot_price() -> Figure:
         colors = [METHODS["ivon"].colour if name == "IVON" else "0.7" for name in names]
         bars = ax.barh(list(names), values, 0.65, color=colors)
         ax.bar_label(bars, [f"{value:.2g}" for value in values], padding=3, fontsize=9)
-        ax.set_xlabel(unit)
+        ax.set_xlabel(unit, fontsize=9)
         ax.margins(x=0.15)
         ax.grid(visible=False, axis="y")
     axes[0].invert_yaxis()
@@ -607,7 +604,7 @@ def plot_found_labels(columns: int = 6) -> Figure:
         columns: digits in each of the two rows.
     """
     first = of_mnist()["doubted"]["first"][: 2 * columns]
-    figure, axes = plt.subplots(2, columns, figsize=(_WIDTH, 2.4), dpi=_DPI)
+    figure, axes = plt.subplots(2, columns, figsize=(SINGLE, 2.4), dpi=_DPI)
     titles = [f"“{digit['given']}”" for digit in first]
     colors = [_RED if digit["given"] != digit["right"] else _BLUE for digit in first]
     _strip(axes.flatten(), pixels(first), titles, colors)

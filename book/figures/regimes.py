@@ -370,7 +370,7 @@ def plot_causes(table: DataFrame) -> Figure:
     ax.axhline(1, color="0.4", linewidth=0.8, linestyle="dotted")
     ax.set_xlabel("ess / number of images seen in training")
     ax.set_ylabel("drift / curvature\nin what is learned")
-    ax.legend(fontsize=8, loc="upper left")
+    ax.legend(fontsize=9, loc="upper left")
     return figure
 
 

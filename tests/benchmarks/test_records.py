@@ -172,7 +172,7 @@ def test_the_figure_colours_by_the_goals(tmp_path):
     record = optimizer_record()
     figure = plot_cost(written(tmp_path, record))
     titles = [" ".join(ax.get_title(loc="left").split()) for ax in figure.axes]
-    assert titles[0] == "step over AdamW fused, CPU (×), less is better"
+    assert titles[0] == "step over AdamW fused, CPU (×) less is better"
     assert "step, faster than ivon-opt, CPU (×) more is better" in titles
     met, none = (bar.get_facecolor() for bar in figure.axes[0].patches)
     missed = plot_cost(written(tmp_path, optimizer_record(7.0))).axes[0].patches[0].get_facecolor()

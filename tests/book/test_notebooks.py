@@ -46,8 +46,9 @@ def opening(notebook, text):
         yield "does not open with a title"
     if len(re.findall(r"^# ", text, re.MULTILINE)) != 1:
         yield "has not exactly one title"
-    if "{admonition}" not in first.source or not ("CPU" in first.source and "GPU" in first.source):
-        yield "has no preview in its first cell: an admonition with the running time on CPU and GPU"
+    preview = re.search(r"\{admonition\} [^\n]*\n:class: tip\n", first.source)
+    if not preview or not ("CPU" in first.source and "GPU" in first.source):
+        yield "has no preview in its first cell: an admonition, a tip, with the running time on CPU and GPU"
 
 
 def lists(text):
@@ -160,7 +161,8 @@ def test_chapter(path):
 
 
 # ------------------------------------------------------------------ the checker itself
-TITLE = "# A chapter\n\n:::{admonition} What you will see\nIt. Running time: 1 s on two CPU cores, 1 s on a GPU.\n:::"
+PREVIEW = ":::{admonition} What you will see\n:class: tip\n\nIt. Running time: 1 s on two CPU cores, 1 s on a GPU.\n:::"
+TITLE = f"# A chapter\n\n{PREVIEW}"
 CLAIM = ":::{prf:theorem} Theorem 9 of the paper\n:label: thm-nine\n\nWell.\n:::\n\n:::{prf:proof}\nWell.\n:::"
 IMPORTS = "import sympy as sp\nimport vlls\nimport figures.von"
 PARAMETERS = "seed = 0  # of all draws"

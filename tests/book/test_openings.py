@@ -2,6 +2,7 @@
 
 import re
 
+import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from figures import openings
 from figures.by_protocol import gaps_by_panel, runs_by_protocol
 from figures.ladder import climb, diagonal, isotropic, laplace
 from figures.ledger import rows_of
+from matplotlib.text import Text
 
 import vlls
 
@@ -29,6 +31,15 @@ def test_no_two_chapters_open_alike():
     assert len(set(drawn)) == len(drawn) == sum(name.startswith("plot_") for name in openings.__all__)
 
 
+@pytest.mark.parametrize("name", [name for name in openings.__all__ if name.startswith("plot_")])
+def test_on_a_phone_no_letter_of_an_opening_is_lower_than_nine_pixels(name):
+    figure = getattr(openings, name)()
+    figure.draw_without_rendering()
+    inches = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"]).width
+    sizes = [text.get_fontsize() for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+    assert min(sizes) / 72 * 358 / inches >= 9  # a phone's line has 358 pixels
+
+
 def test_labels_sum_to_one_and_only_the_variational_one_depends_on_the_image():
     heights = []
     for ax in openings.plot_one_label().axes:
@@ -39,6 +50,16 @@ def test_labels_sum_to_one_and_only_the_variational_one_depends_on_the_image():
     np.testing.assert_allclose(clear[:3], doubtful[:3], atol=1e-12)
     assert abs(clear[3] - clear[0]).sum() < 0.1 < abs(doubtful[3] - doubtful[0]).sum()
     assert doubtful[3].max() > 1  # as the caption says
+
+
+def test_the_clear_digit_is_the_one_of_its_class_of_which_the_network_is_most_certain():
+    run = openings.digits_run()
+    noise = (run["mean"] - run["draws"].mean(0)).abs().sum(1)
+    same = [k for k in range(len(noise)) if run["right"][k] == run["right"][noise.argmax()]]
+    clear = max(same, key=lambda k: run["mean"][k, run["right"][k]])
+    assert run["mean"][clear].argmax() == run["right"][clear]
+    (strip,) = openings.plot_one_label().axes[0].child_axes
+    np.testing.assert_array_equal(strip.images[0].get_array()[1:-1, 1:-1], run["images"][clear])
 
 
 def test_the_loss_of_the_noisy_label_touches_the_averaged_one():

@@ -34,6 +34,14 @@ def test_chapters_have_numbers_in_the_parts_in_which_the_site_numbers_them():
     assert r"{{abc}.png}" in tex
 
 
+def test_the_list_of_works_stands_where_the_page_of_references_does_and_nowhere_else():
+    works = "\\begin{sphinxthebibliography}{1}\n\\bibitem[1]{khan}\n\\end{sphinxthebibliography}\n"
+    page = "\\chapter{References}\n\\label{references}\\label{doc}\n"
+    tex = pdf.complete(f"{page}\\part{{Appendix}}\n{works}\\end{{document}}", [])
+    assert tex.count(works) == 1 and tex.index("khan") < tex.index(r"\part{Appendix}")
+    assert r"\chapter{References}" not in tex and tex.index(r"\label{references}\label{doc}") < tex.index("khan")
+
+
 def test_the_numbered_parts_are_those_of_the_table_of_contents():
     assert pdf.numbered_parts() == ["Part I. Theory", "Part II. Experiments"]
     with pytest.raises(RuntimeError, match=r"no part 'Part II'"):

@@ -222,6 +222,17 @@ def test_every_run_is_a_point_of_its_name():
         plot_memorised(rows[:0])
 
 
+def test_names_that_differ_in_a_value_alone_share_an_entry_of_the_legend():
+    names = ["LS, α = 0.1", "LS, α = 0.5", "LS, α = 0.9", "LS, α = 0.5, smaller step", "SAM, ρ = 0.05"]
+    shares = {"panel": "a", "memorised": 0.25, "test_accuracy": 0.8}
+    rows = pd.DataFrame([{**shares, "method": name.split(",")[0].lower(), "name": name} for name in names])
+    figure = plot_memorised(rows)
+    told = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sorted(told) == ["LS, α = 0.1 to 0.9", "LS, α = 0.5, smaller step", "SAM, ρ = 0.05"]
+    sizes = [line.get_markersize() for line in figure.axes[0].lines if line.get_label() == "LS, α = 0.1 to 0.9"]
+    assert sizes == sorted(set(sizes)) and len(sizes) == 3
+
+
 def test_figure_10_is_drawn_over_the_first_noise():
     rows = pd.concat([runs(hess_init=h0, ivon=accuracy).assign(value=h0) for h0, accuracy in ((9.009, 90), (0.5, 60))])
     rows = pd.concat([rows, runs(sgd=10)]).assign(experiment="fig10")

@@ -188,8 +188,8 @@ def noise_levels(rows: DataFrame) -> Figure:
     with_values = [METHODS[method] for method in best if METHODS[method].symbol]
     for i, method in enumerate(reversed(with_values)):
         for at, value in best[method.name].groupby("rate")["value"].first().dropna().items():
-            text, look = f"{method.symbol} = {value:g}", {"color": method.colour, "fontsize": 7.5}
-            ax.annotate(text, (at, tops[at]), (6, 4 + 9 * i), textcoords="offset points", **look)
+            text, look = f"{method.symbol} = {value:g}", {"color": method.colour, "fontsize": 8.5}
+            ax.annotate(text, (at, tops[at]), (6, 4 + 10 * i), textcoords="offset points", **look)
     ax.set_xticks(sorted(rows["rate"].unique()))
     ax.margins(x=0.1, y=0.12)
     limit_accuracy(ax)
@@ -365,7 +365,7 @@ def _bars(rows: DataFrame, factors: Mapping[str, float], drawn: Sequence[tuple[s
         ax.set_ylabel(ylabel, fontsize=9)
         ax.grid(visible=False, axis="x")
     titles = [with_diverged(textwrap.fill(panel, 60 // len(shown)), of_panel) for panel, of_panel in shown.items()]
-    axes[-1, 0].set_xticks(range(len(shown)), titles, fontsize=8)
+    axes[-1, 0].set_xticks(range(len(shown)), titles, fontsize=9)
     return figure
 
 
