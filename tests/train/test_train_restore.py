@@ -12,7 +12,7 @@ from vlls._errors import DataError
 from vlls.train import Interrupted, LoadedRun, RunConfig, RunData, load_run, run
 from vlls.train._evaluate import predict_probabilities
 from vlls.train._prepare import prepare
-from vlls.train._trainer import Trainer
+from vlls.train._trainer import Trainer, make_model
 
 Image = pytest.importorskip("PIL.Image")
 ROWS = np.arange(200)
@@ -146,6 +146,15 @@ def test_a_config_with_fewer_fields_is_that_of_the_run(copy, kept):
     fewer = {name: value for name, value in kept.config.to_dict().items() if name != "image_size"}
     change(copy / "checkpoint.pt", config=fewer)
     assert load_run(copy).config == kept.config
+
+
+def test_no_pretrained_weights_are_fetched_for_a_run_that_has_its_own(kept, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "vlls.train._restore.make_model", lambda *given, **how: (asked.append(how), make_model(*given, **how))[1]
+    )
+    load_run(kept.folder)
+    assert asked == [{"pretrained": False}]
 
 
 def test_loading_leaves_the_random_numbers_alone(kept):
