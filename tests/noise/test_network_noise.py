@@ -214,15 +214,23 @@ def test_antithetic_pairs_are_unbiased_and_steadier(trained):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scale", [0.1, 1.0, 3.0])
-def test_the_error_of_the_curvature_pairs_is_the_spread_over_their_draws(scale):
+@pytest.mark.parametrize("scale, more", [(0.1, {}), (1.0, {}), (3.0, {}), (1.0, {"curvature_pairs": 2})])
+def test_the_error_of_the_curvature_pairs_is_the_spread_over_their_draws(scale, more):
     torch.manual_seed(0)
     model = mlp()
     q, x = spread_of(model, scale), torch.randn(4, 2, dtype=D)
-    found = [label_noise_moments(model, q, x, generator=seeded(i)) for i in range(100)]
+    found = [label_noise_moments(model, q, x, generator=seeded(i), **more) for i in range(100)]
     spread = torch.stack([noise.mean_shift for noise in found]).std(0)
     told = torch.stack([noise.standard_error.square() for noise in found]).mean(0).sqrt()
     assert within(spread / told - 1, torch.full_like(told, 1 / math.sqrt(2 * 99))), spread / told
+
+
+def test_the_push_tells_how_far_its_mean_is_from_that_of_other_points():
+    logits, root = torch.randn(20, 4, dtype=D), torch.randn(20, 4, 4, dtype=D)
+    found = [push(Categorical(4, num_points=16, seed=1000 * k), logits, root) for k in range(50)]
+    told = torch.stack([moments.error.square() for moments in found]).mean(0).sqrt()
+    ratio = told / torch.stack([moments.shift for moments in found]).std(0)
+    assert 0.85 < float(ratio.mean()) < 1.15
 
 
 @pytest.mark.parametrize("family", [Categorical(3), Bernoulli(), Poisson()], ids=repr)

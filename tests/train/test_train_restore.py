@@ -101,6 +101,9 @@ def test_images_are_those_that_the_trainer_shows_the_network(kept):
     trainer.model.load_state_dict(loaded.model.state_dict())
     probabilities, _ = predict_probabilities(trainer, data.train)
     assert torch.equal(loaded.model(whole).softmax(1), probabilities)
+    probabilities, _ = predict_probabilities(trainer, data.test)  # with the training images' mean and deviation
+    test = loaded.images("test")
+    assert torch.equal(loaded.model(test.batch(range(len(test)))).softmax(1), probabilities)
     assert torch.equal(images[7], whole[7]) and torch.equal(images[-1], whole[199])
     batches = list(torch.utils.data.DataLoader(images, batch_size=64))
     assert torch.equal(torch.cat(batches), whole)
@@ -192,7 +195,7 @@ def test_a_folder_of_images(photos, tmp_path):
     predicted = loaded.model(test.batch(range(len(test)))).argmax(1)
     assert float((predicted == test.given).float().mean()) == pytest.approx(result.final["test_accuracy"])
     images.path(2).write_bytes(b"no image")
-    assert torch.equal(images[2], images[3])
+    assert torch.equal(images[2 - len(images)], images[3])
     assert images.unreadable == {2}
     shutil.copy(images.path(3), photos / "cat" / "new1.png")
     shutil.copy(images.path(3), photos / "cat" / "new2.png")
