@@ -184,6 +184,31 @@ def test_evon_follows_its_twin_with_layers_of_one_shape_turned_at_once(monkeypat
     assert any(abs(twin.turn - np.eye(len(twin.m))).max() > 0.1 for twin in twins)
 
 
+def test_evon_learns_from_the_draw_of_each_layer_where_some_rest_while_samples_are_kept(monkeypatch):
+    """A layer without a gradient takes another sample; the next step of all has noise of two draws."""
+    monkeypatch.setattr(_optimizer, "_executors_of", lambda params, _: [EigenbasisCUDA] * len(params))
+    torch.manual_seed(0)
+    layers = [torch.nn.Parameter(torch.randn(5, 4, device=DEVICE)) for _ in range(2)]
+    options = {"lr": 0.05, "ess": 30.0, "hess_init": 0.5, "beta2": 0.9, "interval": 2, "basis_decay": 0.8}
+    optimizer = EVON(layers, generator=generator(2), fused=True, **options)
+    twins = [OneParameter(numbers(p), **options) for p in layers]
+    for p, twin in zip(layers, twins, strict=True):
+        twin.adopt = lambda _, k, new, p=p: numbers(optimizer.state[p][f"basis_{k}"]).copy()
+    with optimizer.keep_sampled():
+        for stepping in ((0, 1), (0, 1), (0,), (0, 1), (1,), (0, 1)):
+            seen = [numbers(p).ravel() for p in layers]
+            for k in stepping:
+                layers[k].grad = layers[k].detach() ** 3
+            optimizer.step()
+            for k in stepping:
+                twins[k].step([(seen[k], seen[k] ** 3)])
+                layers[k].grad = None
+    for p, twin in zip(layers, twins, strict=True):
+        for found, expected in ((p, twin.m), (optimizer.state[p]["hess"], twin.h)):
+            assert np.abs(numbers(found).ravel() - expected).max() < 1e-4
+        assert abs(twin.turn - np.eye(20)).max() > 0.1
+
+
 @pytest.mark.parametrize("how", ["context", "closure", "kept"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_beside_half_precision_and_frozen_parameters(how, dtype, monkeypatch):

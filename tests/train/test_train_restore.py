@@ -206,6 +206,17 @@ def test_a_folder_of_images(photos, tmp_path):
         load_run(result.folder)
 
 
+def test_a_folder_of_images_that_moved_with_its_runs_is_found(photos, tmp_path):
+    config = RunConfig(
+        dataset=str(photos), method="sgd", model="cnn3", image_size=16, epochs=1, batch_size=4, pretrained=False
+    )
+    name = run(config, tmp_path / "runs", workers=0).folder.name
+    (tmp_path / "there").mkdir()
+    for moved in (tmp_path / "runs", photos):
+        shutil.move(moved, tmp_path / "there")
+    assert len(load_run(tmp_path / "there" / "runs" / name).images()) == 16
+
+
 @pytest.mark.parametrize("moved", ["train", "test"])
 def test_a_folder_whose_images_changed_places(photos, tmp_path, moved):
     for path in list(photos.glob("*/*")):
