@@ -312,3 +312,16 @@ def test_checkpoint_of_other_data_under_the_same_name(tmp_path):
     photographs(root, classes=("bird",), each=10)  # a third class has come
     with pytest.raises(ValueError, match="does not fit this model and data .*have the data changed"):
         run(config, tmp_path / "runs", resume=True)
+
+
+def test_images_that_could_not_be_read_before_the_cut_are_counted(tmp_path):
+    root = photographs(tmp_path / "photos", each=10)
+    values = {"model": "cnn3", "pretrained": False, "image_size": 8, "epochs": 1, "batch_size": 4}
+    config = RunConfig(dataset=str(root), method="sgd", eval_samples=0, **values)
+    for path in root.glob("cat/*.png"):
+        path.write_bytes(b"no image")
+    whole = run(config, tmp_path / "whole", workers=0)
+    with pytest.raises(Interrupted):
+        run(config, tmp_path / "cut", workers=0, reporters=[StopAt(3)])
+    cut = run(config, tmp_path / "cut", workers=0, resume=True)
+    assert whole.counts == cut.counts and whole.counts["unreadable"] > 4  # of the last of four steps there are four
