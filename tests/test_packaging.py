@@ -130,11 +130,25 @@ def test_wheel_imports_where_only_torch_and_numpy_are(wheel, run_bare, tmp_path)
     assert done.stdout.strip() == str(tmp_path / "vlls" / "__init__.py"), done.stderr
 
 
+@pytest.fixture(scope="module")
+def checked_by_mypy(wheel, tmp_path_factory):
+    """Return a function that checks a module beside the installed package; torch is read once for all of them."""
+    folder = tmp_path_factory.mktemp("mypy")
+    zipfile.ZipFile(wheel).extractall(folder / "installed")
+
+    def check(source: str) -> str:
+        (folder / "theirs.py").write_text(source)
+        command = [sys.executable, "-m", "mypy", "--ignore-missing-imports", "--follow-imports=silent", "theirs.py"]
+        environment = {**os.environ, "MYPYPATH": str(folder / "installed")}
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False).stdout
+
+    return check
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
-def test_type_hints_reach_those_who_import_the_package(wheel, tmp_path):
-    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
-    (tmp_path / "theirs.py").write_text(
+def test_type_hints_reach_those_who_import_the_package(checked_by_mypy):
+    told = checked_by_mypy(
         "import torch\n"
         "import vlls\n"
         "optimizer = vlls.IVON(torch.nn.Linear(2, 2).parameters(), lr=0.1, ess=10)\n"
@@ -144,23 +158,17 @@ def test_type_hints_reach_those_who_import_the_package(wheel, tmp_path):
         "reveal_type(corrupt([0, 1], 'symmetric', rate=0.4, num_classes=2, seed=0))\n"
         "reveal_type(corrupt(torch.tensor([0, 1]), 'symmetric', rate=0.4, num_classes=2, seed=0))\n"
     )
-    command = [sys.executable, "-m", "mypy", "--ignore-missing-imports", "--follow-imports=silent", "theirs.py"]
-    environment = {**os.environ, "MYPYPATH": str(tmp_path / "installed")}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert re.search(r'theirs.py:4: note: Revealed type is "vlls\.optim\.ivon\._optimizer\.IVON"', done.stdout), (
-        done.stdout
-    )
-    assert re.search(r"theirs.py:5: error: Argument .lr. .* incompatible type .str.", done.stdout), done.stdout
-    assert re.search(r'theirs.py:7: note: Revealed type is "numpy\.ndarray', done.stdout), done.stdout
-    assert re.search(r'theirs.py:8: note: Revealed type is "torch\._tensor\.Tensor"', done.stdout), done.stdout
-    assert "Found 1 error in 1 file" in done.stdout
+    assert re.search(r'theirs.py:4: note: Revealed type is "vlls\.optim\.ivon\._optimizer\.IVON"', told), told
+    assert re.search(r"theirs.py:5: error: Argument .lr. .* incompatible type .str.", told), told
+    assert re.search(r'theirs.py:7: note: Revealed type is "numpy\.ndarray', told), told
+    assert re.search(r'theirs.py:8: note: Revealed type is "torch\._tensor\.Tensor"', told), told
+    assert "Found 1 error in 1 file" in told
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
-def test_the_protocols_are_checked_by_mypy(wheel, tmp_path):
-    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
-    (tmp_path / "theirs.py").write_text(
+def test_the_protocols_are_checked_by_mypy(checked_by_mypy):
+    told = checked_by_mypy(
         """\
 import torch
 import vlls
@@ -192,11 +200,7 @@ vlls.predict(model, torch.optim.SGD(model.parameters(), 0.1), x)
 wrong: VariationalOptimizer = torch.optim.SGD(model.parameters(), 0.1)
 """
     )
-    command = [sys.executable, "-m", "mypy", "--ignore-missing-imports", "--follow-imports=silent", "theirs.py"]
-    environment = {**os.environ, "MYPYPATH": str(tmp_path / "installed")}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    lines = [int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error: " in line]
-    assert lines == [25, 26, 27, 28], done.stdout
+    assert [int(line.split(":")[1]) for line in told.splitlines() if ": error: " in line] == [25, 26, 27, 28], told
 
 
 # ------------------------------------------------------------------ docstrings

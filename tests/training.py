@@ -18,6 +18,13 @@ def tiny(**changes) -> RunConfig:
     return RunConfig(**{**TINY, **changes})
 
 
+def normalizing() -> torch.nn.Sequential:
+    """A network of the digits with running statistics, quicker than a ResNet."""
+    torch.manual_seed(0)
+    layers = torch.nn.Conv2d(1, 6, 3), torch.nn.BatchNorm2d(6), torch.nn.ReLU(), torch.nn.Flatten()
+    return torch.nn.Sequential(*layers, torch.nn.Linear(216, 10))
+
+
 def without_machine(record: dict) -> dict:
     """Return the part of a record that follows from the config."""
     return {name: value for name, value in record.items() if name != "machine"}

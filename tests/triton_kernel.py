@@ -10,6 +10,7 @@ import torch
 from evon_reference import OneParameter, follow, numbers
 from ivon_problems import assert_lockstep, batch, take_steps, weights
 from ivon_reference import ReferenceIVON
+from philox import box_muller, philox, uniform
 
 from vlls import EVON, IVON
 from vlls.optim._evon import _optimizer
@@ -36,29 +37,10 @@ def generator(seed):
 
 
 # ------------------------------------------------------------------------------------------------ noise
-def philox(c0, c1, c2, c3, k0, k1):
-    """Philox4x32-10 (Salmon et al., 2011): four words of 32 bits."""
-    for _ in range(10):
-        a, b = c0 * 0xD2511F53, c2 * 0xCD9E8D57
-        c0, c1, c2, c3 = (b >> 32) ^ c1 ^ k0, b & 0xFFFFFFFF, (a >> 32) ^ c3 ^ k1, a & 0xFFFFFFFF
-        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
-    return c0, c1, c2, c3
-
-
 def normal(n, stream, key):
     """Return a parameter's noise: one call of Philox for four neighbours, then the Box-Muller transform."""
-    words = [philox(lane, 0, stream, 0, key & 0xFFFFFFFF, key >> 32) for lane in range(-(-n // 4))]
-    words = np.array(words, dtype=np.int64) >> 1
-    uniform = (words.astype(np.float32) + np.float32(0.5)).astype(np.float64) / 2**31
-    radius, angle = np.sqrt(-2 * np.log(uniform[:, ::2])), 2 * np.pi * uniform[:, 1::2]
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 2).reshape(-1)[:n]
-
-
-def test_philox_of_the_reference_gives_the_known_answers_of_its_authors():
-    zero = philox(0, 0, 0, 0, 0, 0)
-    assert zero == (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)
-    pi = philox(0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xA4093822, 0x299F31D0)
-    assert pi == (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)
+    words = np.stack(philox(np.arange(-(-n // 4)), 0, stream, 0, key & 0xFFFFFFFF, key >> 32), 1)
+    return np.stack(box_muller(uniform(words[:, ::2]), uniform(words[:, 1::2])), 2).reshape(-1)[:n]
 
 
 def test_the_noise_is_that_of_the_reference():
@@ -137,9 +119,11 @@ def placed(values, offset):
 def test_memory_that_begins_anywhere_and_ends_anywhere(how, hess_approx):
     """The numbers do not depend on the addresses of parameters and gradients, and nothing is written outside."""
 
+    sizes = (1, 3, 1023, 2049)
+
     def train(offset, of_grads):
         torch.manual_seed(0)
-        memory = [placed(torch.randn(n), offset) for n in SIZES]
+        memory = [placed(torch.randn(n), offset) for n in sizes]
         params = [torch.nn.Parameter(view) for view, _ in memory]
         optimizer = IVON(
             params, lr=0.1, ess=20.0, hess_init=0.5, beta2=0.9, hess_approx=hess_approx, hess_clip=0.3, fused=True,
@@ -151,7 +135,7 @@ def test_memory_that_begins_anywhere_and_ends_anywhere(how, hess_approx):
                 p.grad = placed(p.detach() ** 3 - 0.2, of_grads)[0]
 
         take_steps(optimizer, closure, how, 2)
-        for (view, around), n in zip(memory, SIZES, strict=True):
+        for (view, around), n in zip(memory, sizes, strict=True):
             assert (around == 7).sum() == 16 and view.data_ptr() == around.data_ptr() + 4 * (4 + offset), n
         return vector([*params, *(optimizer.state[p][name] for p in params for name in ("momentum", "hess"))])
 
@@ -176,8 +160,17 @@ def test_channels_last_and_a_parameter_without_gradient():
     assert p.is_contiguous(memory_format=torch.channels_last) and (unused == 1).all()
 
 
-@pytest.mark.parametrize("how, samples", [("context", 1), ("context", 2), ("kept", 1)])
-@pytest.mark.parametrize("more", [{}, {"hess_approx": "gradsq"}, {"max_axis": 8}, {"weight_decay": 0.0}], ids=str)
+@pytest.mark.parametrize(
+    "how, samples, more",
+    [
+        ("context", 1, {}),
+        ("context", 2, {"hess_approx": "gradsq"}),
+        ("context", 2, {"max_axis": 8}),
+        ("kept", 1, {}),
+        ("kept", 1, {"weight_decay": 0.0}),
+    ],
+    ids=str,
+)
 def test_evon_follows_its_twin_with_layers_of_one_shape_turned_at_once(monkeypatch, how, samples, more):
     monkeypatch.setattr(_optimizer, "_executors_of", lambda params, _: [EigenbasisCUDA] * len(params))
     torch.manual_seed(0)
@@ -189,6 +182,31 @@ def test_evon_follows_its_twin_with_layers_of_one_shape_turned_at_once(monkeypat
     twins = [OneParameter(numbers(p), basis_decay=0.8, **options) for p in model.parameters()]
     assert max(follow(model, [part.to(DEVICE) for part in batch()], optimizer, twins, how, 5, samples)) < 1e-4
     assert any(abs(twin.turn - np.eye(len(twin.m))).max() > 0.1 for twin in twins)
+
+
+def test_evon_learns_from_the_draw_of_each_layer_where_some_rest_while_samples_are_kept(monkeypatch):
+    """A layer without a gradient takes another sample; the next step of all has noise of two draws."""
+    monkeypatch.setattr(_optimizer, "_executors_of", lambda params, _: [EigenbasisCUDA] * len(params))
+    torch.manual_seed(0)
+    layers = [torch.nn.Parameter(torch.randn(5, 4, device=DEVICE)) for _ in range(2)]
+    options = {"lr": 0.05, "ess": 30.0, "hess_init": 0.5, "beta2": 0.9, "interval": 2, "basis_decay": 0.8}
+    optimizer = EVON(layers, generator=generator(2), fused=True, **options)
+    twins = [OneParameter(numbers(p), **options) for p in layers]
+    for p, twin in zip(layers, twins, strict=True):
+        twin.adopt = lambda _, k, new, p=p: numbers(optimizer.state[p][f"basis_{k}"]).copy()
+    with optimizer.keep_sampled():
+        for stepping in ((0, 1), (0, 1), (0,), (0, 1), (1,), (0, 1)):
+            seen = [numbers(p).ravel() for p in layers]
+            for k in stepping:
+                layers[k].grad = layers[k].detach() ** 3
+            optimizer.step()
+            for k in stepping:
+                twins[k].step([(seen[k], seen[k] ** 3)])
+                layers[k].grad = None
+    for p, twin in zip(layers, twins, strict=True):
+        for found, expected in ((p, twin.m), (optimizer.state[p]["hess"], twin.h)):
+            assert np.abs(numbers(found).ravel() - expected).max() < 1e-4
+        assert abs(twin.turn - np.eye(20)).max() > 0.1
 
 
 @pytest.mark.parametrize("how", ["context", "closure", "kept"])

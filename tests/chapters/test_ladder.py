@@ -158,7 +158,7 @@ def test_a_learned_covariance_evens_lengths_out_and_sets_copies_apart(decay):
 def test_all_orders_end_at_the_same_mean(glm):
     generator = torch.Generator().manual_seed(4)
     root = torch.randn(P * K, P * K, dtype=torch.float64, generator=generator)
-    preconditioner = root @ root.T + EYE
+    preconditioner = root @ root.T / (P * K) + EYE
     for kept in (1.0, 0.05):
         start = GaussianPosterior(torch.zeros(P, K), kept)
         newton = vlls.fit(glm, ladder_step, start, restrict=hold(1 / kept), tol=1e-11, max_iter=200).final

@@ -399,6 +399,19 @@ def test_without_held_out_images_there_is_no_fair_choice():
     assert choose(table, how="validation")["method"].tolist() == ["ivon", "sgd"]
 
 
+def test_images_that_a_data_set_holds_out_itself_choose_among_runs_on_all_others():
+    rows = [(0.1, 0.60, 0.9), (0.5, 0.64, 0.8), (0.7, 0.50, 0.7)]
+    table = runs([("ls", value, 0, "main", test, held_out, "finished") for value, test, held_out in rows])
+    for how, value in (("test", 0.5), ("validation", 0.1)):
+        assert choose(table, how=how, methods=["ls"])["value"].tolist() == [value]
+
+
+def test_a_value_that_wins_and_has_diverged_leaves_its_method_out():
+    rows = [("ls", 0.1, 0, "main", 0.6, NAN, "finished"), ("ls", 0.5, 0, "main", 0.1, NAN, "diverged")]
+    rows += [("ls", value, 0, "tune", 0.6, held_out, "finished") for value, held_out in ((0.1, 0.3), (0.5, 0.8))]
+    assert choose(runs(rows), how="validation", methods=["ls"]).empty
+
+
 def test_gains_of_ivon_have_the_standard_error_of_both_means():
     ls = gains(runs(RUNS), "ls", "test").loc["p"]
     error = 100 * math.hypot(np.std([0.9, 0.94], ddof=1), np.std([0.6, 0.7], ddof=1)) / math.sqrt(2)

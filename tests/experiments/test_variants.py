@@ -2,6 +2,7 @@
 
 import csv
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -99,9 +100,11 @@ def test_a_row_tells_the_best_epoch_and_the_one_that_images_held_out_choose(tmp_
     record = {"key": "", "status": "finished", "reason": "", "counts": {"train_images": 100}, "machine": {}}
     record |= {"final": {"test_accuracy": 0.5}}
     no_validation = [{name: x for name, x in epoch.items() if name != "validation_accuracy"} for epoch in epochs]
+    average = [{**epoch, "ema_accuracy": 0.9 / epoch["epoch"]} for epoch in no_validation[1:]]
+    averaged = replace(other, variant="averaged weights", config=replace(other.config, ema=0.9))
     with folder.locked():
-        folder.add_sweep([cell, other])
-        for which, measured in ((cell, epochs), (other, no_validation)):
+        folder.add_sweep([cell, other, averaged])
+        for which, measured in ((cell, epochs), (other, no_validation), (averaged, average)):
             folder.run(which.config).mkdir(parents=True)
             path = folder.run(which.config) / "record.json"
             save_record(path, {**record, "config": which.config.to_dict(), "epochs": measured})
@@ -109,12 +112,13 @@ def test_a_row_tells_the_best_epoch_and_the_one_that_images_held_out_choose(tmp_
     names = ["test_accuracy", "best_test_accuracy", "best_epoch", "chosen_test_accuracy", "chosen_epoch"]
     assert rows[names].iloc[0].tolist() == [0.5, 0.6, 4, 0.4, 2]
     assert rows[names].iloc[1].tolist()[:3] == [0.5, 0.6, 4] and rows[names[3:]].iloc[1].isna().all()
+    assert rows[names].iloc[2].tolist()[1:3] == [0.45, 2]
     assert list(rows)[: COLUMNS.index("seed") + 1] == list(COLUMNS[: COLUMNS.index("seed") + 1])
     curves = collate_curves(tmp_path)
     assert list(curves) == ["key", "epoch", "train_loss", "test_accuracy", "validation_accuracy"]
-    assert curves["epoch"].tolist() == [1, 2, 4, 6] * 2 and set(curves["key"]) == set(rows["key"])
+    assert curves["epoch"].tolist() == [1, 2, 4, 6, 1, 2, 4, 6, 2, 4, 6] and set(curves["key"]) == set(rows["key"])
     told = CliRunner().invoke(app, ["results", "--results", str(tmp_path), "--curves", str(tmp_path / "c.csv")])
-    assert told.exit_code == 0 and len(load_table(tmp_path / "c.csv")) == 8
+    assert told.exit_code == 0 and len(load_table(tmp_path / "c.csv")) == 11
 
 
 def test_candidates_stand_side_by_side_with_their_epochs():

@@ -6,6 +6,7 @@ import sympy
 import torch
 from label_error_cases import random_case
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import gammaln
 
 from vlls.data.corruption import corrupt, transition_matrix
 from vlls.label_errors import LabelCorrection, confident_joint, estimate_transition, fit_correction
@@ -164,6 +165,24 @@ def test_few_labels_say_little_of_single_classes():
             true = transition_matrix(corruption, 5, 0.4)
             assert np.abs(found - true).max() < np.abs(raw - true).max() / 2
     assert spread["pair_flip"] > 5 * spread["symmetric"]
+
+
+@pytest.mark.parametrize("corruption", KINDS)
+def test_the_strength_is_the_largest_within_a_factor_e_of_the_likeliest(corruption):
+    _, given, p = network(1, 150, corruption, 0.4)
+    counts = confident_joint(p, given).T.astype(float)
+    right = (np.trace(counts) + 1) / (counts.sum() + 2)
+    prior = np.where(np.eye(5) == 1, right, (1 - right) / 4)
+
+    def evidence(strength):
+        a = strength * prior
+        rows = gammaln(a.sum(1)) - gammaln((a + counts).sum(1))
+        return rows.sum() + (gammaln(a + counts) - gammaln(a)).sum()
+
+    strengths = 2.0 ** np.arange(15)
+    strength = max(s for s in strengths if evidence(s) > max(map(evidence, strengths)) - 1)
+    posterior = counts + strength * prior
+    assert_allclose(estimate_transition(p, given), posterior / posterior.sum(1, keepdims=True))
 
 
 def test_a_class_without_labels_has_a_row():

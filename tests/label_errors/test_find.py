@@ -165,8 +165,11 @@ def test_keywords_of_a_model_come_from_dicts(model):
 
 
 def test_the_size_of_the_noise_needs_one_tensor(model):
-    with pytest.raises(ValueError, match="a model that takes one tensor; leave it out"):
+    words = "a model that takes one tensor; leave it out"
+    with pytest.raises(ValueError, match=words):
         find_label_errors(Named(model), posterior_of(Named(model)), {"a": X[:, :1], "b": X[:, 1:]}, Y, noise=True)
+    with pytest.raises(ValueError, match=words):
+        find_label_errors(model, posterior_of(model), X, Y, noise=True, forward=lambda model, x: model(x))
 
 
 def test_a_function_of_the_batch_serves_any_other_form(model):

@@ -188,3 +188,22 @@ def test_unusual_labels_give_a_table(name):
         assert len(table) == len(p) and int(table["flag"].sum()) == 1
         assert np.isfinite(table["score"]).all() and table["score"].between(0, 1 + 1e-6).all()
     label_errors_from_probabilities(p, labels, flag="bayes")
+
+
+@pytest.mark.parametrize("flag", ["confident_joint", "bayes"])
+@pytest.mark.parametrize("apart, flagged", [(4e-8, False), (0.02, True)])
+def test_a_class_that_rounding_makes_the_likelier_one_is_no_error(apart, flagged, flag):
+    p, labels = [[0.5 - apart / 2, 0.5 + apart / 2], [0.9, 0.1], [0.6, 0.4]], [0, 0, 1]
+    blind = LabelCorrection(np.full((2, 2), 0.5)) if flag == "bayes" else None  # the label says nothing of the class
+    table = label_errors_from_probabilities(np.array(p), labels, flag=flag, correction=blind)
+    assert bool(table.set_index("index")["flag"].loc[0]) == flagged
+
+
+def test_a_probability_of_zero_reaches_no_threshold():
+    p = [[0.9, 0.1, 0.0], [0.1, 0.9, 0.0], [0.9, 0.1, 0.0], [0.5, 0.5, 0.0]]  # the threshold of class 2 is 0
+    assert confident_joint(p, [0, 1, 2, 0]).tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 0]]
+
+
+def test_labels_of_which_none_is_confident_count_as_right():
+    p = [[0.9, 0.1, 0.0], [0.1, 0.9, 0.0], [0.5, 0.5, 0.0], [0.5, 0.5, 0.0]]
+    assert_allclose(confident_joint(p, [0, 1, 2, 2], calibrated=True), np.diag([0.25, 0.25, 0.5]))

@@ -13,6 +13,7 @@ from vlls import Bernoulli, DiagonalPosterior, label_noise_moments
 from vlls.models import cnn3
 from vlls.noise import _network, _push
 from vlls.noise._layers import MOVE
+from vlls.noise._linearization import Linearization
 from vlls.noise._options import NoiseOptions
 
 
@@ -96,6 +97,13 @@ def test_it_is_the_exact_noise_in_every_batch():
     assert torch.allclose(alone.std, rank.std[2:3], rtol=1e-4)
     few = noise(x, method="rank", rank=4)  # less than half: exactly this rank
     assert bool((torch.linalg.matrix_rank(few.logit_covariance.double(), rtol=1e-5) == 4).all())
+
+
+@pytest.mark.parametrize("rank, taken", [(4, 4), (5, 10)])
+def test_below_half_of_the_classes_the_rank_is_kept_even_if_all_were_cheaper(rank, taken, monkeypatch):
+    monkeypatch.setattr(Linearization, "operations", lambda self, number: -(10**12) * number)
+    model, q, x = problem(small, 10)
+    assert _network.Estimator(model, q, x, NoiseOptions(method="rank", rank=rank)).line.num_directions == taken
 
 
 def test_directions_that_cost_nothing_are_kept():

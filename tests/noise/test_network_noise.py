@@ -215,12 +215,12 @@ def test_antithetic_pairs_are_unbiased_and_steadier(trained):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scale", [0.1, 1.0, 3.0])
-def test_the_error_of_the_curvature_pairs_is_the_spread_over_their_draws(scale):
+@pytest.mark.parametrize("scale, more", [(0.1, {}), (1.0, {}), (3.0, {}), (1.0, {"curvature_pairs": 2})])
+def test_the_error_of_the_curvature_pairs_is_the_spread_over_their_draws(scale, more):
     torch.manual_seed(0)
     model = mlp()
     q, x = spread_of(model, scale), torch.randn(4, 2, dtype=D)
-    found = [label_noise_moments(model, q, x, generator=seeded(i)) for i in range(100)]
+    found = [label_noise_moments(model, q, x, generator=seeded(i), **more) for i in range(100)]
     spread = torch.stack([noise.mean_shift for noise in found]).std(0)
     told = torch.stack([noise.standard_error.square() for noise in found]).mean(0).sqrt()
     assert within(spread / told - 1, torch.full_like(told, 1 / math.sqrt(2 * 99))), spread / told
@@ -246,6 +246,14 @@ def test_the_error_of_few_pairs_follows_student_s_distribution_and_of_many_the_n
         beyond = (few.abs() > stats.t.ppf(1 - share / 2, 3)).double().flatten(1).mean(1)  # one number for each seed
         assert abs(beyond.mean() - share) < 4 * beyond.std() / 200**0.5
     assert (few.abs() > 1.96).double().mean() > 0.1  # of a normal distribution, 0.05
+
+
+def test_the_push_tells_how_far_its_mean_is_from_that_of_other_points():
+    logits, root = torch.randn(20, 4, dtype=D), torch.randn(20, 4, 4, dtype=D)
+    found = [push(Categorical(4, num_points=16, seed=1000 * k), logits, root) for k in range(50)]
+    told = torch.stack([moments.error.square() for moments in found]).mean(0).sqrt()
+    ratio = told / torch.stack([moments.shift for moments in found]).std(0)
+    assert 0.85 < float(ratio.mean()) < 1.15
 
 
 @pytest.mark.parametrize("family", [Categorical(3), Bernoulli(), Poisson()], ids=repr)

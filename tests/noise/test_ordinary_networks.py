@@ -78,10 +78,11 @@ def test_ordinary_networks_pass(name, dtype):
         model = model.to(dtype)
         for some in (x, x[:1]):
             labels = torch.zeros(len(some), dtype=torch.uint16)
-            for method in METHODS:
-                label_noise(model, q, some, method=method, num_samples=2, curvature_pairs=0)
-            sam_label_noise(model, some, labels, linear=True, rho=scale)
-            sam_label_noise(model, some, labels, per_example=True)
+            found = [label_noise(model, q, some, method=method, num_samples=2, curvature_pairs=0) for method in METHODS]
+            found.append(sam_label_noise(model, some, labels, linear=True, rho=scale))
+            found.append(sam_label_noise(model, some, labels, per_example=True))
+            for noise in found:
+                assert len(noise) == len(some) and noise.isfinite().all() and noise.any()
 
 
 @pytest.mark.parametrize("seed", [0, 4, 10])

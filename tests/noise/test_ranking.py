@@ -1,12 +1,14 @@
 """Examples in the order of their label noise."""
 
 import csv
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from cases import D
 from small_network import LABELS, inputs, mlp, uneven
+from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from vlls.noise import label_noise_moments, rank_examples
@@ -85,6 +87,17 @@ def test_options_are_passed_on_and_progress_ends_at_the_end():
     assert not np.allclose(noise(linear=True), noise())
     drawn = [noise(method="monte_carlo", num_samples=8, generator=torch.Generator().manual_seed(i)) for i in (0, 0, 1)]
     assert np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
+
+
+@pytest.mark.parametrize("num, told", [(19, True), (20, False)])
+def test_an_uncertain_disagreement_of_more_than_one_example_in_twenty_is_told(num, told):
+    model, x = nn.Linear(4, 3, bias=False).double(), torch.zeros(num, 4, dtype=D)
+    x[0] = 5.0  # the others have no noise
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        how = {"method": "monte_carlo", "num_samples": 16, "generator": torch.Generator().manual_seed(0)}
+        rank_examples(model, uneven(model, 1.0), x, torch.zeros(num, dtype=torch.int64), **how)
+    assert [str(w.message)[:40] for w in caught] == [f"the disagreement of 1 of {num} examples has"[:40]] * told
 
 
 RANK_ERRORS = {

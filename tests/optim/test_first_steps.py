@@ -61,6 +61,15 @@ def test_silent_on_a_linear_model_that_starts_at_zero():
     assert said(model, batch(), lr=0.1, ess=30.0) == []
 
 
+def test_silent_on_a_large_head_that_starts_at_zero():
+    """Its weights say nothing of their scale: over all of them, the noise would be five times as large."""
+    torch.manual_seed(0)
+    head = torch.nn.Linear(8, 1000)
+    torch.nn.init.zeros_(head.weight)
+    torch.nn.init.zeros_(head.bias)
+    assert said(torch.nn.Sequential(torch.nn.Linear(6, 8), head), batch(), lr=0.1, ess=100.0) == []
+
+
 def test_silent_when_training_goes_on_from_a_checkpoint():
     model = mlp()
     optimizer = IVON(model.parameters(), lr=1e-3, ess=1000.0)

@@ -107,6 +107,24 @@ def test_lockstep_with_the_float64_reference(executor, how, setting):
 
 
 @executors
+def test_a_kept_sample_is_of_the_step_s_posterior(executor):
+    """The moments of the sample that a step leaves, in units of the new sigma."""
+    n = 20_001
+    p = torch.nn.Parameter(torch.ones(n))
+    given = {"lr": 0.1, "ess": 4.0, "hess_init": 0.3, "weight_decay": 0.2, "beta2": 0.5, "hess_approx": "gradsq"}
+    optimizer = IVON([p], **given, **EXECUTORS[executor])
+    with optimizer.keep_sampled():
+        p.grad = torch.linspace(0, 1, n)
+        optimizer.step()
+        sample = p.detach().clone()
+    precision = given["ess"] * (optimizer.state[p]["hess"].double() + given["weight_decay"])
+    e = (sample.double() - p.detach().double()) * precision.sqrt()
+    assert abs(e.mean()) < 4.5 / math.sqrt(n)
+    for part in (e, e[: n // 2], e[n // 2 :]):  # at small and at large gradients
+        assert abs(part.square().mean() - 1) < 4.5 * math.sqrt(2 / len(part))
+
+
+@executors
 def test_samples_have_the_posterior_s_moments(executor):
     """Mean, variance and fourth moment of the noise in units of sigma, within 4.5 standard errors; both halves of a
     Box-Muller pair and neighbouring elements uncorrelated."""

@@ -66,6 +66,13 @@ def test_other_dtypes_take_torch_s_operations():
 
 
 @needs_compiler
+def test_processors_that_share_a_home_folder_have_kernels_of_their_own(unbuilt, monkeypatch):
+    first = _cpu._build()._name
+    monkeypatch.setattr(_cpu, "_processor", lambda: "another")
+    assert _cpu._build()._name != first
+
+
+@needs_compiler
 def test_it_is_built_at_the_first_sample_and_once_on_a_machine(unbuilt):
     optimizer = IVON([torch.nn.Parameter(torch.ones(3))], **OPTIONS)
     assert not (unbuilt / "cache").exists()

@@ -1,6 +1,7 @@
 """A model's buffers stay as the passes at the mean left them: statistics, vectors, custom counters."""
 
 import threading
+import time
 
 import pytest
 import torch
@@ -199,8 +200,10 @@ def test_a_first_step_without_a_second_holds_no_compilation_up_for_good():
     optimizer = SAM(layer.parameters(), torch.optim.SGD, lr=0.1)
     layer(torch.ones(3, 2)).sum().backward()
     optimizer.first_step()
+    began = time.monotonic()
     with nothing_listens(seconds=0.01):
         pass
     optimizer.second_step()
     with nothing_listens():
         pass
+    assert time.monotonic() - began < 30  # a wait that nobody ends takes 60 seconds

@@ -1,11 +1,13 @@
 """Several threads on one model: each sees and leaves the weights as a single thread would."""
 
+import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from ivon_problems import EXECUTORS, batch, cnn, executors, images, loss_of, mlp, weights
+from ivon_problems import EXECUTORS, batch, cnn, executors, images, loss_of, mlp, needs_compiler, weights
 
 from vlls import IVON, SAM, predict, rank_examples
 
@@ -131,3 +133,31 @@ def test_two_optimizers_train_side_by_side():
     both = threading.Barrier(1)
     for seed in (0, 1):
         assert torch.equal(together[seed][0], run(mlp(seed=seed)))
+
+
+@needs_compiler
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_samples_with_threads_of_its_own():
+    """It would wait for ever for those of its parent, which are not there."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        p = torch.nn.Parameter(torch.zeros(32_768))  # two threads of the kernel, and none of torch's
+        optimizer = IVON([p], lr=0.1, ess=1.0, fused=True)
+        with optimizer.sampled_params():
+            pass
+        child = os.fork()
+        if child == 0:
+            with optimizer.sampled_params():
+                os._exit(7 if p.detach().all() else 1)
+        ended = time.monotonic() + 60
+        while not (found := os.waitpid(child, os.WNOHANG))[0]:
+            if time.monotonic() > ended:
+                os.kill(child, 9)
+                os.waitpid(child, 0)
+                pytest.fail("the forked process hangs")
+            time.sleep(0.01)
+        assert os.waitstatus_to_exitcode(found[1]) == 7
+    finally:
+        torch.set_num_threads(before)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import StopAt, differences, relative_difference, saved, tiny, without_machine
+from training import StopAt, differences, normalizing, relative_difference, saved, tiny, without_machine
 
 from vlls._compiled import Compiled
 from vlls.noise import label_noise_moments
@@ -35,12 +35,6 @@ def trainer_of(config, model=None, monkeypatch=None, **options):
         monkeypatch.setattr(_trainer, "build", lambda *_, **__: model)
     config = config.resolved()
     return Trainer(config, prepare(config), CPU, **options)
-
-
-def normalizing():
-    torch.manual_seed(0)
-    layers = torch.nn.Conv2d(1, 6, 3), torch.nn.BatchNorm2d(6), torch.nn.ReLU(), torch.nn.Flatten()
-    return torch.nn.Sequential(*layers, torch.nn.Linear(216, 10))
 
 
 # ---------------------------------------------------------------------- with a compiler

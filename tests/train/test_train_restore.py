@@ -12,7 +12,7 @@ from vlls._errors import DataError
 from vlls.train import Interrupted, LoadedRun, RunConfig, RunData, load_run, run
 from vlls.train._evaluate import predict_probabilities
 from vlls.train._prepare import prepare
-from vlls.train._trainer import Trainer
+from vlls.train._trainer import Trainer, make_model
 
 Image = pytest.importorskip("PIL.Image")
 ROWS = np.arange(200)
@@ -101,6 +101,9 @@ def test_images_are_those_that_the_trainer_shows_the_network(kept):
     trainer.model.load_state_dict(loaded.model.state_dict())
     probabilities, _ = predict_probabilities(trainer, data.train)
     assert torch.equal(loaded.model(whole).softmax(1), probabilities)
+    probabilities, _ = predict_probabilities(trainer, data.test)  # with the training images' mean and deviation
+    test = loaded.images("test")
+    assert torch.equal(loaded.model(test.batch(range(len(test)))).softmax(1), probabilities)
     assert torch.equal(images[7], whole[7]) and torch.equal(images[-1], whole[199])
     batches = list(torch.utils.data.DataLoader(images, batch_size=64))
     assert torch.equal(torch.cat(batches), whole)
@@ -148,6 +151,15 @@ def test_a_config_with_fewer_fields_is_that_of_the_run(copy, kept):
     assert load_run(copy).config == kept.config
 
 
+def test_no_pretrained_weights_are_fetched_for_a_run_that_has_its_own(kept, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "vlls.train._restore.make_model", lambda *given, **how: (asked.append(how), make_model(*given, **how))[1]
+    )
+    load_run(kept.folder)
+    assert asked == [{"pretrained": False}]
+
+
 def test_loading_leaves_the_random_numbers_alone(kept):
     before = torch.get_rng_state()
     load_run(kept.folder)
@@ -183,7 +195,7 @@ def test_a_folder_of_images(photos, tmp_path):
     predicted = loaded.model(test.batch(range(len(test)))).argmax(1)
     assert float((predicted == test.given).float().mean()) == pytest.approx(result.final["test_accuracy"])
     images.path(2).write_bytes(b"no image")
-    assert torch.equal(images[2], images[3])
+    assert torch.equal(images[2 - len(images)], images[3])
     assert images.unreadable == {2}
     shutil.copy(images.path(3), photos / "cat" / "new1.png")
     shutil.copy(images.path(3), photos / "cat" / "new2.png")
@@ -192,6 +204,17 @@ def test_a_folder_of_images(photos, tmp_path):
     shutil.rmtree(photos)
     with pytest.raises(ValueError, match="the data of the run .* cannot be had: .*photos is no folder"):
         load_run(result.folder)
+
+
+def test_a_folder_of_images_that_moved_with_its_runs_is_found(photos, tmp_path):
+    config = RunConfig(
+        dataset=str(photos), method="sgd", model="cnn3", image_size=16, epochs=1, batch_size=4, pretrained=False
+    )
+    name = run(config, tmp_path / "runs", workers=0).folder.name
+    (tmp_path / "there").mkdir()
+    for moved in (tmp_path / "runs", photos):
+        shutil.move(moved, tmp_path / "there")
+    assert len(load_run(tmp_path / "there" / "runs" / name).images()) == 16
 
 
 @pytest.mark.parametrize("moved", ["train", "test"])
