@@ -24,7 +24,7 @@ __all__ = [
     "valid_up_to",
 ]
 
-#: The colours of the two posteriors: the paper's for IVON, and another.
+#: The colours of the two posteriors, of which the first is the colour of IVON in the paper.
 COLORS = ("#c1272d", "#0072b2")
 _LEAST = 1e-5  # the bottom of the logarithmic axis
 _NOISE = r"noise $\sqrt{\mathbb{E}\,\|\epsilon\|^2}$ (probability)"

@@ -22,7 +22,7 @@ NOISES: dict[str, tuple[str, Callable[[Tensor, Tensor], Tensor]]] = {
     "sign": ("the wrong sign", lambda now, first: -now),
     "none": ("none", lambda now, first: torch.zeros_like(now)),
 }
-"""The label noises by name: their name on the page, and their value from this step's and the first step's noise."""
+"""The label noises by name, each with its name on the page and its value from this step's and the first step's noise."""
 
 
 def two_paths(
