@@ -137,7 +137,7 @@ class ParameterState:
 
     @property
     def sampled_hess(self) -> Tensor:
-        """The Hessian that gives the samples their standard deviation: the learned one, except in controls."""
+        """The Hessian that gives the samples their standard deviation; it is the learned one, except in controls."""
         return self.hess if self.drawn_hess is None else self.drawn_hess
 
     def std(self) -> Tensor:
