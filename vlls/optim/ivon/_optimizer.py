@@ -206,7 +206,7 @@ class IVON(Optimizer, Joinable):
 
     @property
     def capturable(self) -> bool:
-        """Whether a CUDA graph can hold the steps, which is so if a kernel does them: it reads no number from the device."""
+        """Whether a CUDA graph can hold the steps, as those of a kernel, which read no number from the device."""
         return bool(self.fused) or all(kind.option == "fused" for kind in self._executors())
 
     def _executors(self) -> list[type[StepExecutor]]:
