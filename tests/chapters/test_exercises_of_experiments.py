@@ -1,5 +1,7 @@
 """The exercises "change and predict" of Chapters 9 to 14 that train no network, run as those of Chapters 1 to 7."""
 
+import re
+
 import numpy as np
 import pytest
 from test_exercises_of_theory import Run, as_it_was  # noqa: F401 -- a fixture
@@ -86,6 +88,16 @@ def test_a_larger_lead_orders_two_classifiers_right():
 def test_few_wrong_labels_order_two_classifiers_right():
     run = Run("12", FRACTIONS, {"a81eabec": ("one / 2", "19 * tenth / 2")}, fails="a81eabec")
     assert "A = 43/60 and 841/1200" in run.printed and r"\frac{43}{60}" in run.solution(6)
+
+
+def test_with_fewer_draws_the_check_holds_within_larger_standard_errors():
+    few = {"2705374b": ("draws = 200_000", "draws = 2_000")}
+    run = Run("12", f"{FRACTIONS} 020d41a6 cf9161cd", few)
+    found = re.findall(r"on (\d+\.\d+) %, error (\d\.\d) standard", run.printed)
+    said = re.findall(r"\d+\.\d", run.solution(7))
+    assert [float(x) for pair in zip(*found, strict=True) for x in pair] == pytest.approx(
+        [*map(float, said)], abs=0.051
+    )
 
 
 # ------------------------------------------------------------------ Chapter 14
