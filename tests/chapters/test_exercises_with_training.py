@@ -4,20 +4,30 @@ Processors round differently and networks train differently on them, so the solu
 """
 
 import re
+import sys
 
 import pytest
 from sklearn.metrics import roc_auc_score
 from test_exercises_of_theory import Run, as_it_was  # noqa: F401 -- a fixture
 
 import vlls
+from vlls.experiments import _grids as grids
+from vlls.train import methods
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
 def in_the_book(monkeypatch):
+    """Run beside the book's modules, and forget the methods and experiments that cells register."""
     monkeypatch.syspath_prepend("book")
     monkeypatch.syspath_prepend("benchmarks")
+    monkeypatch.delitem(sys.modules, "adamw", raising=False)  # it registers its method when it is imported
+    before = [(table, dict(table)) for table in (methods._METHODS, grids._EXPERIMENTS)]
+    yield
+    for table, entries in before:
+        table.clear()
+        table.update(entries)
 
 
 def numbers(text):
