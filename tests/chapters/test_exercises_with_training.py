@@ -42,7 +42,7 @@ def test_after_few_epochs_the_pattern_is_there_and_ivon_is_not_stronger():
     run = Run("08", cells, {"75153a79": few, "8a10c0d1": without}, fails="5ff5319f")
     *ranks, paper, learned, of_ols = numbers(run.solution(5))
     for rank, (found, stronger, _) in zip(ranks, run["compared"].values(), strict=True):
-        assert found == pytest.approx(rank, abs=0.1) and stronger < 1
+        assert found == pytest.approx(rank, abs=0.15) and stronger < 1
     moved = {name: 1 - entries.diagonal().mean() for name, entries in run["table"].items()}
     assert list(moved.values())[:3] == pytest.approx([paper, learned, of_ols], rel=0.25)
     assert run["with_ols"] == pytest.approx(numbers(run.solution(6))[0], abs=0.2)
