@@ -80,7 +80,7 @@ def leading_directions(family: Family, logits: Tensor, rank: int) -> Tensor:
             mirror /= mirror.norm()
             return (torch.eye(k).to(logits) - 2 * mirror @ mirror.T)[:, :-1].expand(num, -1, -1)
         p = family.mean(logits)
-        return _leading_directions(p, rank, np if p.is_cpu else torch)  # NumPy's calls are shorter, for few numbers
+        return _leading_directions(p, rank, np if p.is_cpu and k <= 100 else torch)  # NumPy is faster for few classes
     value = family.curvature(logits)
     if isinstance(family, VectorFamily):
         return torch.linalg.eigh(value)[1][..., -rank:]
@@ -111,6 +111,7 @@ def _leading_directions(p: Tensor, rank: int, xp: Any) -> Tensor:
     it, by one pole each and a constant that have their value and slope (Li, 1993), which doubles the digits. Equal
     probabilities are first separated by a relative 1e-13.
     """
+    on_cpu = p.is_cpu
     top, order = p.topk(rank + 1)
     steps = torch.arange(rank + 1, 0, -1, dtype=p.dtype, device=p.device)
     top = top * (1 + 1e-13 * steps) + 1e-100 * steps
@@ -122,9 +123,9 @@ def _leading_directions(p: Tensor, rank: int, xp: Any) -> Tensor:
     with np.errstate(divide="ignore", invalid="ignore"):
         for _ in range(_STEPS):
             shares = 1 / (places - t)
-            value = xp.einsum("brk,bok->br", shares, p)[..., None]
+            value = (shares * p).sum(-1, keepdims=True)
             shares *= shares
-            of_right, of_left = (xp.einsum("brk,brk->br", shares, side)[..., None] for side in (right, left))
+            of_right, of_left = ((shares * side).sum(-1, keepdims=True) for side in (right, left))
             low, high = xp.where(value > 0, low, t), xp.where(value > 0, t, high)
             # the root in (0, 1) of c - s / t + r / (1 - t), that is of c t² - b t + s
             s, r = t * t * of_left, (1 - t) ** 2 * of_right
@@ -132,7 +133,7 @@ def _leading_directions(p: Tensor, rank: int, xp: Any) -> Tensor:
             b = c + s + r
             root = (b * b - 4 * c * s).clip(0) ** 0.5
             before, t = t, xp.clip(xp.where(b > 0, 2 * s / (b + root), (b - root) / (2 * c)), low, high)
-            if xp is np and (abs(t - before) <= 1e-15 * before).all():  # on a GPU the check would wait for the device
+            if on_cpu and (abs(t - before) <= 1e-15 * before).all():  # on a GPU the check would wait for the device
                 break
     vectors = torch.as_tensor(p / (distance - t * gap))
     return torch.nn.functional.normalize(vectors, dim=-1).mT
