@@ -1,7 +1,11 @@
 """book/build.py: when the execution cache is dropped, and the state after a failed build."""
 
+from pathlib import Path
+
 import build
+import nbformat
 import pytest
+from jupyter_cache import get_cache
 
 
 @pytest.fixture
@@ -100,3 +104,19 @@ def test_an_interrupted_build_starts_again_from_an_empty_site(project, monkeypat
     assert not (build.HTML / "index.html").exists()
     assert build.main() == 0
     assert not (build.HTML / "half.html").exists()
+
+
+def test_chapters_are_executed_one_thread_each_and_leave_no_files(project):
+    left = "import os, tempfile; print(os.environ['OMP_NUM_THREADS'], tempfile.mkdtemp())"
+    for name, source in (("good", left), ("bad", "1 / 0")):
+        cell = nbformat.v4.new_code_cell(source)
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), build.ROOT / f"{name}.ipynb")
+    (build.ROOT / "_toc.yml").write_text("- file: good\n- file: bad\n")
+    build.CACHE.mkdir(parents=True)
+    build.execute()
+    (executed,) = get_cache(build.CACHE).list_cache_records()
+    assert executed.uri.endswith("good.ipynb")
+    notebook = get_cache(build.CACHE).get_cache_bundle(executed.pk).nb
+    threads, folder = notebook.cells[0].outputs[0].text.split()
+    assert threads == "1" and not Path(folder).exists()
+    assert "ZeroDivisionError" in get_cache(build.CACHE).list_project_records()[-1].traceback
