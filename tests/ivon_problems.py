@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from vlls import IVON
-from vlls.optim.ivon._cpu import compiler
+from vlls._native import Kernel, compiler
 
 EXECUTORS = {
     "single": {"foreach": False},
@@ -19,6 +19,11 @@ needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C compiler")
 executors = pytest.mark.parametrize(
     "executor", ["single", "foreach", pytest.param("fused", marks=needs_compiler)], ids=str
 )
+
+
+def unbuilt(kernel):
+    """Return the kernel as it is before its first call."""
+    return Kernel(kernel.source, kernel.name, *kernel.argtypes)
 
 
 def mlp(dtype=torch.float32, seed=0):

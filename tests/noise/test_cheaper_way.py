@@ -1,6 +1,5 @@
 """A rank of half of the classes or more is computed along all directions if that takes fewer operations."""
 
-from functools import partial
 from math import prod
 
 import pytest
@@ -11,7 +10,7 @@ from torch.utils.flop_counter import flop_registry
 
 from vlls import Bernoulli, DiagonalPosterior, label_noise_moments
 from vlls.models import cnn3
-from vlls.noise import _network, _push
+from vlls.noise import _directions, _network
 from vlls.noise._layers import MOVE
 from vlls.noise._linearization import Linearization
 from vlls.noise._options import NoiseOptions
@@ -65,8 +64,7 @@ def counted(estimate, x):
 @pytest.mark.parametrize("k", [4, 10, 30])
 @pytest.mark.parametrize("network", [small, wide, images])
 def test_the_way_that_is_taken_is_not_the_dearer_one(network, k, monkeypatch):
-    by_torch = partial(_push._leading_directions, xp=torch)  # whose calls are counted
-    monkeypatch.setattr(_push, "_leading_directions", lambda p, rank, xp: by_torch(p, rank))
+    monkeypatch.setattr(_directions, "_by_kernel", _directions._by_torch)  # whose calls are counted
     model, q, x = problem(network, k)
     taken = {}
     for rank in sorted({k // 2, 3 * k // 4, k - 2, k - 1}):

@@ -4,15 +4,16 @@ import copy
 import pickle
 
 import mpmath
-import numpy as np
 import pytest
 import sympy as sp
 import torch
+from ivon_problems import needs_compiler, unbuilt
 from torch import nn
 
 from vlls import Bernoulli, Categorical, DiagonalPosterior, Gaussian, label_noise, label_noise_moments
-from vlls.noise import _network, _push, rank_examples
-from vlls.noise._push import curvature, leading_directions
+from vlls.noise import _directions, _network, _push, rank_examples
+from vlls.noise._directions import leading_directions
+from vlls.noise._push import curvature
 
 D = torch.float64
 
@@ -32,6 +33,15 @@ def probabilities(k):
     return torch.stack([3 * equal, 0.1 * equal, tied, tiny, sharp, halves, flat, nearly])
 
 
+@pytest.fixture(params=["kernel", "torch"])
+def compiler(request, monkeypatch):
+    """With a C compiler and without one, as on a GPU."""
+    if request.param == "torch":
+        monkeypatch.setenv("CC", "no-such-compiler")
+        monkeypatch.setattr(_directions, "KERNEL", unbuilt(_directions.KERNEL))
+
+
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize(("k", "rank"), [(2, 1), (3, 1), (3, 2), (4, 3), (10, 3), (10, 9), (300, 3)])
 def test_leading_directions_against_an_eigendecomposition(k, rank):
     logits = probabilities(k)
@@ -51,6 +61,7 @@ def test_leading_directions_against_an_eigendecomposition(k, rank):
     assert float((projectors[0] - projectors[1]).abs().max()) < 1e-9
 
 
+@pytest.mark.usefixtures("compiler")
 def test_leading_directions_by_sympy_and_in_sixty_digits():
     """For probabilities that add up to 1, entries whose sum is zero form an eigenvector."""
     *p, x = sp.symbols("p1:4 x")
@@ -72,11 +83,15 @@ def test_leading_directions_by_sympy_and_in_sixty_digits():
     assert torch.allclose((found * by_digits).sum(0).abs(), torch.ones(3, dtype=D), rtol=1e-12)
 
 
-@pytest.mark.parametrize("rank", [1, 3, 8])
-def test_leading_directions_by_torch_as_on_a_gpu(rank):
-    p = probabilities(10).softmax(1)
-    by_torch, by_numpy = (_push._leading_directions(p, rank, xp) for xp in (torch, np))
-    assert torch.allclose(by_torch, by_numpy, rtol=0, atol=1e-12)
+@needs_compiler
+@pytest.mark.parametrize(("k", "rank"), [(3, 1), (10, 3), (10, 8), (300, 40)])
+def test_leading_directions_by_the_kernel_are_those_by_torch(k, rank):
+    logits = torch.cat([probabilities(k)[[0, 1, 3, 7]], torch.full((1, k), torch.nan, dtype=D)])
+    p = logits.softmax(1)
+    by_torch, by_kernel = (how(p, rank) for how in (_directions._by_torch, _directions._by_kernel))
+    assert torch.equal(by_kernel[:4].mT, leading_directions(Categorical(k), logits[:4], rank))  # the kernel is taken
+    assert torch.allclose(by_torch, by_kernel, rtol=0, atol=1e-12, equal_nan=True)
+    assert torch.equal(by_kernel[2:4], _directions._by_kernel(p.T.contiguous().T[2:4], rank))  # alone, other strides
 
 
 def test_leading_directions_of_other_families():

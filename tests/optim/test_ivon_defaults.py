@@ -8,25 +8,21 @@ import warnings
 
 import pytest
 import torch
-from ivon_problems import batch, cnn, images, mlp, needs_compiler, train_step, weights
+from ivon_problems import batch, cnn, images, mlp, needs_compiler, train_step, unbuilt, weights
 
-from vlls import EVON, IVON
+from vlls import EVON, IVON, _native
 from vlls.optim.ivon import _cpu, _cuda
 
 OPTIONS = {"lr": 0.1, "ess": 30.0}
 
 
 @pytest.fixture
-def unbuilt(monkeypatch, tmp_path):
-    """Start without a built kernel, in this process and in its caches."""
+def folder(monkeypatch, tmp_path):
+    """A folder with the cache and the temporary files of a machine on which no kernel was built."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    caches = _cpu._library, _cpu._available
-    for cache in caches:
-        cache.cache_clear()
-    yield tmp_path
-    for cache in caches:
-        cache.cache_clear()
+    monkeypatch.setattr(_cpu, "KERNEL", unbuilt(_cpu.KERNEL))
+    return tmp_path
 
 
 def trained(make=IVON, dtype=torch.float32, **options):
@@ -66,19 +62,19 @@ def test_other_dtypes_take_torch_s_operations():
 
 
 @needs_compiler
-def test_processors_that_share_a_home_folder_have_kernels_of_their_own(unbuilt, monkeypatch):
-    first = _cpu._build()._name
-    monkeypatch.setattr(_cpu, "_processor", lambda: "another")
-    assert _cpu._build()._name != first
+def test_processors_that_share_a_home_folder_have_kernels_of_their_own(folder, monkeypatch):
+    first = _cpu.KERNEL.label()
+    monkeypatch.setattr(_native, "_processor", lambda: "another")
+    assert unbuilt(_cpu.KERNEL).label() != first
 
 
 @needs_compiler
-def test_it_is_built_at_the_first_sample_and_once_on_a_machine(unbuilt):
+def test_it_is_built_at_the_first_sample_and_once_on_a_machine(folder):
     optimizer = IVON([torch.nn.Parameter(torch.ones(3))], **OPTIONS)
-    assert not (unbuilt / "cache").exists()
+    assert not (folder / "cache").exists()
     with optimizer.sampled_params():
         pass
-    (built,) = (unbuilt / "cache" / "vlls").iterdir()
+    (built,) = (folder / "cache" / "vlls").iterdir()
     before = built.stat()
     code = "import torch, vlls; print(vlls.IVON([torch.nn.Parameter(torch.ones(3))], 0.1, 30.0).executor)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -101,8 +97,8 @@ def compiler_that(folder, does):
     ids=["none", "fails", "writes nothing", "writes something else"],
 )
 @pytest.mark.parametrize("make", [IVON, EVON])
-def test_a_compiler_that_fails_leaves_torch_s_operations_without_a_word(make, does, unbuilt, monkeypatch):
-    monkeypatch.setenv("CC", "no-such-compiler" if does is None else compiler_that(unbuilt, does))
+def test_a_compiler_that_fails_leaves_torch_s_operations_without_a_word(make, does, folder, monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler" if does is None else compiler_that(folder, does))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ours, optimizer = trained(make)
@@ -112,15 +108,15 @@ def test_a_compiler_that_fails_leaves_torch_s_operations_without_a_word(make, do
         trained(make, fused=True)
 
 
-def test_a_compiler_that_fails_is_tried_once(unbuilt, monkeypatch):
-    count = unbuilt / "count"
-    monkeypatch.setenv("CC", compiler_that(unbuilt, f"echo once >> {count}; exit 1"))
+def test_a_compiler_that_fails_is_tried_once(folder, monkeypatch):
+    count = folder / "count"
+    monkeypatch.setenv("CC", compiler_that(folder, f"echo once >> {count}; exit 1"))
     for _ in range(3):
         trained()
     assert count.read_text().split() == ["once"]
 
 
-def test_repr_tells_of_a_kernel_that_cannot_be_had(unbuilt, monkeypatch):
+def test_repr_tells_of_a_kernel_that_cannot_be_had(folder, monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")
     assert "executor: fused=True needs a C compiler" in repr(IVON(mlp().parameters(), **OPTIONS, fused=True))
 
@@ -128,14 +124,14 @@ def test_repr_tells_of_a_kernel_that_cannot_be_had(unbuilt, monkeypatch):
 @needs_compiler
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="users without numbers")
 @pytest.mark.parametrize("taken", [False, True], ids=["own folder", "a folder that others may write to"])
-def test_a_read_only_cache(unbuilt, monkeypatch, taken):
+def test_a_read_only_cache(folder, monkeypatch, taken):
     """The cache's folder is a file: the kernel is built once, in this user's folder for temporary files."""
-    own = unbuilt / f"vlls-{os.getuid()}"
+    own = folder / f"vlls-{os.getuid()}"
     if taken:
         own.mkdir()
         own.chmod(0o777)
-    (unbuilt / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(unbuilt / "file"))
+    (folder / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "file"))
     assert trained()[1].executor.startswith("cpu ivon-")
     if taken:
         assert not list(own.iterdir())
@@ -143,7 +139,7 @@ def test_a_read_only_cache(unbuilt, monkeypatch, taken):
     assert own.stat().st_mode & 0o777 == 0o700
     (built,) = own.iterdir()
     before = built.stat()
-    _cpu._library.cache_clear()
+    monkeypatch.setattr(_cpu, "KERNEL", unbuilt(_cpu.KERNEL))
     trained()
     assert built.stat().st_mtime_ns == before.st_mtime_ns and list(own.iterdir()) == [built]
 
@@ -151,7 +147,7 @@ def test_a_read_only_cache(unbuilt, monkeypatch, taken):
 @needs_compiler
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="users without numbers")
 @pytest.mark.parametrize("home", [None, "file"], ids=["no home", "a home that cannot be written"])
-def test_without_a_home_the_kernel_goes_to_the_temporary_files(unbuilt, monkeypatch, home):
+def test_without_a_home_the_kernel_goes_to_the_temporary_files(folder, monkeypatch, home):
     """A container's user may have no home, neither in HOME nor in the table of users."""
     import pwd
 
@@ -159,14 +155,14 @@ def test_without_a_home_the_kernel_goes_to_the_temporary_files(unbuilt, monkeypa
     for name in ("XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
     if home:
-        (unbuilt / home).write_text("")
-        monkeypatch.setenv("HOME", str(unbuilt / home))
+        (folder / home).write_text("")
+        monkeypatch.setenv("HOME", str(folder / home))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ours, optimizer = trained()
     assert optimizer.executor.startswith("cpu ivon-")
-    assert [file.suffix for file in (unbuilt / f"vlls-{os.getuid()}").iterdir()] == [".so"]
-    _cpu._library.cache_clear()
+    assert [file.suffix for file in (folder / f"vlls-{os.getuid()}").iterdir()] == [".so"]
+    monkeypatch.setattr(_cpu, "KERNEL", unbuilt(_cpu.KERNEL))
     assert torch.equal(ours, trained(fused=True)[0])
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from vlls import IVON, SAM, predict
+from vlls._native import compiler
 from vlls.optim import VariationalOptimizer
-from vlls.optim.ivon._cpu import compiler
 
 
 def model_and_optimizer(**options):

@@ -6,11 +6,11 @@ import pytest
 import torch
 from training import StopAt, differences, saved, tiny
 
-from vlls.optim.ivon._cpu import available
+from vlls.optim.ivon._cpu import KERNEL
 from vlls.train import Interrupted, Reporter, methods, run
 from vlls.train._files import load_checkpoint, save_checkpoint
 
-needs_kernel = pytest.mark.skipif(not available(), reason="no C compiler")
+needs_kernel = pytest.mark.skipif(not KERNEL.available(), reason="no C compiler")
 
 
 def without_compiler(monkeypatch):

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from vlls.families import Family
 from vlls.noise._call import borrowed, differentiable
 from vlls.noise._checks import available_memory, check_logits, forward_derivatives, memory_aim
+from vlls.noise._directions import leading_directions
 from vlls.noise._linearization import Linearization, differentiable_input
 from vlls.noise._options import NoiseOptions, keywords
-from vlls.noise._push import bend, leading_directions, mean_bend, operations, push, symmetric_root, the_family
+from vlls.noise._push import bend, mean_bend, operations, push, symmetric_root, the_family
 from vlls.noise._trial import Setting, prepare
 from vlls.posterior import _AnyPosterior
 

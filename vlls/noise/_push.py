@@ -6,20 +6,19 @@ No pass through the network is needed, and the curvature of A' is not linearised
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from vlls._names import kind_of
 from vlls._quadrature import gaussian_expectation, sobol_normal
 from vlls.families import Bernoulli, Categorical, Family, VectorFamily
+from vlls.noise._directions import STEPS
 from vlls.noise._layers import MOVE
 
 _POINTS = Categorical(2)  # for families without their own points
 _ROOM = 1 << 19  # numbers of one temporary
-_STEPS = 9  # to find an eigenvalue of A''; no probabilities were found that need more than seven
 
 
 class Moments(NamedTuple):
@@ -70,24 +69,6 @@ def _bend(p: Tensor, vectors: Tensor) -> Tensor:
     return weighted - p[..., None] * weighted.sum(1, keepdim=True)
 
 
-def leading_directions(family: Family, logits: Tensor, rank: int) -> Tensor:
-    """Return orthonormal eigenvectors of the ``rank`` largest eigenvalues of A'', (B, K, rank); rank < K."""
-    num, k = logits.shape
-    if isinstance(family, Categorical):
-        if rank == k - 1:  # all but the vector of ones, which A'' takes to 0: Householder's reflection moves it last
-            mirror = logits.new_full((k, 1), 1 / math.sqrt(k))
-            mirror[-1] += 1
-            mirror /= mirror.norm()
-            return (torch.eye(k).to(logits) - 2 * mirror @ mirror.T)[:, :-1].expand(num, -1, -1)
-        p = family.mean(logits)
-        return _leading_directions(p, rank, np if p.is_cpu and k <= 100 else torch)  # NumPy is faster for few classes
-    value = family.curvature(logits)
-    if isinstance(family, VectorFamily):
-        return torch.linalg.eigh(value)[1][..., -rank:]
-    largest = value.topk(rank).indices
-    return torch.nn.functional.one_hot(largest, k).mT.to(value)
-
-
 def operations(family: Family, k: int, rank: int) -> int:
     """Count the multiplications of an example's root of a covariance seen along leading directions, or whole."""
     points = _points_of(family)
@@ -95,48 +76,10 @@ def operations(family: Family, k: int, rank: int) -> int:
     if rank < k:
         total += k * rank**2
         if isinstance(family, Categorical):
-            total += (_STEPS * 6 * MOVE * k * rank) * (rank < k - 1)  # six operations on (K, R) numbers in a step
+            total += (STEPS * 6 * MOVE * k * rank) * (rank < k - 1)  # six operations on (K, R) numbers in a step
         elif isinstance(family, VectorFamily):
             total += 10 * k**3
     return total
-
-
-def _leading_directions(p: Tensor, rank: int, xp: Any) -> Tensor:
-    r"""The leading eigenvectors of diag(p) - p pᵀ for (B, K) probabilities in float64, by NumPy or torch.
-
-    It is a diagonal minus a matrix of rank one, so that between two neighbours of :math:`p_1 > p_2 > \cdots` there is
-    exactly one eigenvalue, the root of the increasing function :math:`\sum_k p_k / (p_k - \lambda)`, whose summands are
-    the eigenvector's entries (Golub, 1973). It is found as its distance from :math:`p_{i+1}`, to full relative
-    accuracy, so that the vectors are orthogonal: each step replaces the summands left of the root, and those right of
-    it, by one pole each and a constant that have their value and slope (Li, 1993), which doubles the digits. Equal
-    probabilities are first separated by a relative 1e-13.
-    """
-    on_cpu = p.is_cpu
-    top, order = p.topk(rank + 1)
-    steps = torch.arange(rank + 1, 0, -1, dtype=p.dtype, device=p.device)
-    top = top * (1 + 1e-13 * steps) + 1e-100 * steps
-    p, upper, lower = (xp.asarray(a) for a in (p.scatter(1, order, top)[:, None], top[:, :-1, None], top[:, 1:, None]))
-    gap, distance, right = upper - lower, p - lower, p * (p >= upper)  # (B, R, 1), (B, R, K), (B, R, K)
-    places, left = distance / gap, p - right
-    low, high = lower / upper / (4 * rank), xp.ones_like(gap)  # of t = (eigenvalue - lower) / gap
-    t = lower / (lower + upper)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        for _ in range(_STEPS):
-            shares = 1 / (places - t)
-            value = (shares * p).sum(-1, keepdims=True)
-            shares *= shares
-            of_right, of_left = ((shares * side).sum(-1, keepdims=True) for side in (right, left))
-            low, high = xp.where(value > 0, low, t), xp.where(value > 0, t, high)
-            # the root in (0, 1) of c - s / t + r / (1 - t), that is of c t² - b t + s
-            s, r = t * t * of_left, (1 - t) ** 2 * of_right
-            c = value + t * of_left - (1 - t) * of_right
-            b = c + s + r
-            root = (b * b - 4 * c * s).clip(0) ** 0.5
-            before, t = t, xp.clip(xp.where(b > 0, 2 * s / (b + root), (b - root) / (2 * c)), low, high)
-            if on_cpu and (abs(t - before) <= 1e-15 * before).all():  # on a GPU the check would wait for the device
-                break
-    vectors = torch.as_tensor(p / (distance - t * gap))
-    return torch.nn.functional.normalize(vectors, dim=-1).mT
 
 
 def symmetric_root(covariance: Tensor) -> Tensor:

@@ -171,9 +171,9 @@ def _evon(training: Training) -> torch.optim.Optimizer:
 
 def _has_kernel(training: Training) -> bool:
     """Return whether IVON can take its step in one kernel here, by Triton or a C compiler."""
-    from vlls.optim.ivon._cpu import available
+    from vlls.optim.ivon._cpu import KERNEL
 
-    return find_spec("triton") is not None if training.params[0].is_cuda else available()
+    return find_spec("triton") is not None if training.params[0].is_cuda else KERNEL.available()
 
 
 # ---------------------------------------------------------------------- the record

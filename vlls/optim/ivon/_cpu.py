@@ -1,24 +1,15 @@
-"""IVON's fused executor for float32 parameters on the CPU: builds and calls ``_ivon.c``.
+"""IVON's fused executor for float32 parameters on the CPU, which calls ``_ivon.c``.
 
-The kernel is plain C without headers of torch or Python, so building it takes the compiler a second; the result is
-kept in a cache folder. Threads are Python's: the call releases the interpreter lock, and a second OpenMP runtime beside
-torch's would compete with it for the cores.
+Threads are Python's: the call releases the interpreter lock, and a second OpenMP runtime beside torch's would compete
+with it for the cores.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
-import platform
-import shlex
-import shutil
-import subprocess
-import tempfile
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,14 +18,16 @@ import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
 
+from vlls._native import Kernel
 from vlls.optim.ivon._executors import EXCHANGE, UPDATE, Fused, Memory, States
 from vlls.optim.ivon._state import ParameterState, beta2_at, bias_correction_at
 
 TILE = 4096  # of _ivon.c
-SOURCE = Path(__file__).with_name("_ivon.c")
-FLAGS = ["-O3", "-std=c11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"]
-
-_building = threading.Lock()
+KERNEL = Kernel(
+    Path(__file__).with_name("_ivon.c"),
+    "ivon_run",
+    *(ctypes.c_int, ctypes.c_void_p, *[ctypes.c_int64] * 4, ctypes.c_int, ctypes.c_int),
+)
 
 
 class _Numbers(ctypes.Structure):  # of _ivon.c
@@ -55,92 +48,11 @@ class _Row(ctypes.Structure):  # of _ivon.c
     ]
 
 
-def compiler() -> list[str] | None:
-    """Return the C compiler's command: ``$CC``, else the first of cc, gcc and clang that is installed."""
-    if os.environ.get("CC"):
-        command = shlex.split(os.environ["CC"])
-        return command if shutil.which(command[0]) else None
-    found = next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
-    return [found] if found else None
-
-
-def _processor() -> str:
-    """Return the processor's features, on which ``-march=native`` depends: machines may share a home folder."""
+def _kernel() -> Callable[..., None]:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line for line in lines if line.startswith(("flags", "Features")))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def _folder() -> Path:
-    """Return the folder for the kernel: the user's cache or, if it is not writable, a temporary folder of this user."""
-    with suppress(RuntimeError):  # there is no home folder
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vlls"
-        if _is_writable(cache, 0o777):
-            return cache
-    if hasattr(os, "getuid"):
-        own = Path(tempfile.gettempdir(), f"vlls-{os.getuid()}")
-        # another user could have made this folder first, with a library in it
-        if _is_writable(own, 0o700) and (own.lstat().st_uid, own.lstat().st_mode & 0o77) == (os.getuid(), 0):
-            return own
-    return Path(tempfile.mkdtemp(prefix="vlls-"))
-
-
-def _is_writable(folder: Path, mode: int) -> bool:
-    """Make the folder if it is missing; return whether it can be written to."""
-    try:
-        folder.mkdir(mode, parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK)
-
-
-@lru_cache(maxsize=1)
-def _library() -> ctypes.CDLL:
-    with _building:  # one thread at a time
-        return _build()
-
-
-def _build() -> ctypes.CDLL:
-    command = compiler()
-    if command is None:
-        raise RuntimeError(
-            "fused=True needs a C compiler for parameters on the CPU and found none of cc, gcc, clang; "
-            "install one, point $CC to it, or leave fused out"
-        )
-    native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
-    build = [*command, *FLAGS, native, "-x", "c", "-"]
-    source = SOURCE.read_bytes()
-    name = hashlib.sha256(b"\0".join([source, repr(build).encode(), _processor().encode()])).hexdigest()[:16]
-    path = _folder() / f"ivon-{name}.so"
-    if not path.exists():
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        built = subprocess.run([*build, "-o", str(partial), "-lm"], input=source, capture_output=True, check=False)
-        if built.returncode != 0:
-            raise RuntimeError(
-                f"{shlex.join(build)} failed on {SOURCE.name}: {built.stderr.decode(errors='replace').strip()[:500]}; "
-                "point $CC to another compiler, or leave fused out"
-            )
-        partial.replace(path)  # atomic, also if another process builds it
-    library = ctypes.CDLL(str(path))
-    library.ivon_run.restype = None
-    library.ivon_run.argtypes = [ctypes.c_int, ctypes.c_void_p, *[ctypes.c_int64] * 4, ctypes.c_int, ctypes.c_int]
-    return library
-
-
-def available() -> bool:
-    """Whether a compiler is installed and compiles the kernel; tried again only if an environment variable changes."""
-    return _available(*(os.environ.get(name) for name in ("CC", "PATH", "HOME", "XDG_CACHE_HOME", "TMPDIR")))
-
-
-@lru_cache(maxsize=1)
-def _available(*surroundings: str | None) -> bool:
-    try:
-        _library()
-    except (OSError, RuntimeError, AttributeError):  # AttributeError: the library lacks the kernel
-        return False
-    return True
+        return KERNEL.function()
+    except RuntimeError as error:
+        raise RuntimeError(f"fused=True {error}, or leave fused out") from None
 
 
 @lru_cache(maxsize=1)
@@ -205,16 +117,16 @@ class FusedCPU(Fused):
 
     @classmethod
     def works(cls, param: Tensor) -> bool:
-        return cls.supports(param) and available()
+        return cls.supports(param) and KERNEL.available()
 
     @classmethod
     def label(cls) -> str:
-        """The compiled library, by the hash of its source, compiler options and processor."""
-        return f"cpu {Path(_library()._name).stem}"
+        _kernel()
+        return f"cpu {KERNEL.label()}"
 
     @_disable_dynamo
     def save(self, states: States) -> None:
-        _library()  # builds the kernel
+        _kernel()  # builds it
         super().save(states)
 
     def _table(self, states: States) -> _Table:
@@ -226,7 +138,7 @@ class FusedCPU(Fused):
 
     @_disable_dynamo  # torch.compile sees no C
     def _run(self, mode: int, states: States, key: Tensor | None, at_sample: bool, resample: bool) -> None:
-        library, number = _library(), 0 if key is None else int(key)
+        kernel, number = _kernel(), 0 if key is None else int(key)
         self.tell_autograd(states)
         keep: list[Tensor] = []  # tensors made here live until the kernel is done
         table = self._table(states)
@@ -237,7 +149,7 @@ class FusedCPU(Fused):
 
         def part(k: int) -> None:
             address = ctypes.addressof(table.array)
-            library.ivon_run(mode, address, len(states), cuts[k], cuts[k + 1], number, at_sample, resample)
+            kernel(mode, address, len(states), cuts[k], cuts[k + 1], number, at_sample, resample)
 
         others: list[Future[None]] = []
         try:
