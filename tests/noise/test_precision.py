@@ -28,3 +28,18 @@ def test_less_precise_products_stay_within_a_tenth_of_the_error(precision, metho
         noise = label_noise_moments(model, posterior, x, method=method, curvature_pairs=0)
         found.append(noise.magnitude.double())
     assert float((found[1] - found[0]).norm() / found[0].norm()) < ERROR / 10
+
+
+class Cast(torch.nn.Linear):
+    """Returns logits in half precision, whatever its weights and inputs are."""
+
+    def forward(self, x):
+        return super().forward(x).half()
+
+
+@pytest.mark.parametrize("method", ["exact", "rank", "direction"])
+def test_a_cast_of_the_logits_to_half_precision_is_among_the_causes(method):
+    model, x = Cast(3, 4), torch.randn(5, 3)
+    with pytest.raises(ValueError, match="otherwise than .* a cast to half precision.*monte_carlo"):
+        label_noise_moments(model, posterior_of(model, 0.05), x, method=method)
+    assert label_noise_moments(model, posterior_of(model, 0.05), x, method="monte_carlo").std.dtype == torch.float32

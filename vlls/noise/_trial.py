@@ -200,7 +200,8 @@ class Trials:
             named = f", and no gradient reaches {unreached[0]!r}" if unreached else ""
             raise ValueError(
                 f"the logits move with the weights otherwise than autograd says{named} (a part under torch.no_grad, a "
-                f"detach, a reentrant checkpoint, rounding with a straight-through gradient); {instead}"
+                "detach, a reentrant checkpoint, rounding with a straight-through gradient, a cast to half precision); "
+                + instead
             )
         return wrong[0]
 
@@ -220,7 +221,8 @@ class Trials:
         if not self._holds(arithmetic, slope):
             raise ValueError(
                 "the logits move with the weights otherwise than their forward derivative says (a part under "
-                f"torch.no_grad, a detach, rounding with a straight-through gradient); {instead}"
+                "torch.no_grad, a detach, rounding with a straight-through gradient, a cast to half precision); "
+                + instead
             )
 
     # ------------------------------------------------------------------ both
