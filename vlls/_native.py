@@ -1,7 +1,7 @@
 """Kernels in plain C, compiled on first use and called through ctypes.
 
 They include no headers of torch or Python, so building one takes the compiler a second; the result is kept in a cache
-folder. A call releases the interpreter lock.
+folder.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,33 @@ class Kernel:
         self.function()
         assert self._path is not None
         return self._path.stem
+
+
+def in_parallel(part: Callable[[int], None], number: int) -> None:
+    """Call part(0), ..., part(number - 1) side by side, and return when all are done.
+
+    Threads are Python's: a kernel releases the interpreter lock, and a second OpenMP runtime beside torch's would
+    compete with it for the cores.
+    """
+    others: list[Future[None]] = []
+    try:
+        for k in range(1, number):
+            others.append(_threads(os.getpid()).submit(part, k))
+    except RuntimeError:  # at its exit Python starts no thread, but the work must be done
+        for k in range(len(others) + 1, number):
+            part(k)
+    try:
+        part(0)
+    finally:  # also when interrupted: no thread may write after this returns
+        wait(others)
+    for other in others:
+        other.result()
+
+
+@lru_cache(maxsize=1)
+def _threads(pid: int) -> ThreadPoolExecutor:
+    """Return a pool for this process: a forked child must not wait for its parent's threads."""
+    return ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="vlls-kernel")
 
 
 def compiler() -> list[str] | None:

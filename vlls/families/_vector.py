@@ -11,6 +11,7 @@ from torch import Tensor
 from vlls._quadrature import sobol_normal
 from vlls._validation import as_float64, check_finite, check_whole_number, quote
 from vlls.families._base import Family
+from vlls.families._softmax import softmax_moments
 
 
 class VectorFamily(Family):
@@ -80,8 +81,7 @@ class VectorFamily(Family):
         """Return E[A'(f)] (N, K) and E[A''(f)] (N, K, K) from the same points."""
 
         def moments(f: Tensor) -> list[Tensor]:
-            mean = self.mean(f)
-            return [mean.mean(2).transpose(0, 1), self._second_moments(f, mean)]
+            return [value.mean(2).transpose(0, 1) for value in (self.mean(f), self.curvature(f))]
 
         first, second = self._integrate(mean, var, moments)
         return first.mean(0), second.mean(0)
@@ -92,12 +92,17 @@ class VectorFamily(Family):
         rows = torch.arange(n, device=y.device).repeat_interleave(k)
         return rows, weights, torch.zeros(n * k, dtype=torch.bool, device=y.device)
 
-    def _second_moments(self, f: Tensor, mean: Tensor) -> Tensor:
-        """Average A'' over the points: (B, R, S, K) -> (R, B, K, K); ``mean`` is A'(f), where it helps."""
-        return self.curvature(f).mean(2).transpose(0, 1)
-
     def _integrate(self, mean: Tensor, var: Tensor, moments: Callable[[Tensor], Sequence[Tensor]]) -> list[Tensor]:
         """Return moments (R, N, ...) by replicate; ``moments`` averages over the points (B, R, S, K) -> (R, B, ...)."""
+        mean, root, points, shape = self._prepared(mean, var)
+        rows = max(1, (1 << 21) // points.numel())
+        blocks = zip(mean.split(rows), root.split(rows), strict=True)
+        parts = [moments(m[:, None, None] + points @ b[:, None]) for m, b in blocks]
+        averages = [torch.cat(part, 1) for part in zip(*parts, strict=True)]
+        return [average.reshape(len(points), *shape, *average.shape[2:]) for average in averages]
+
+    def _prepared(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor, Tensor, torch.Size]:
+        """Check both; return means (N, K), roots (N, K, K), points (R, S, K) and the shape of the examples' axes."""
         k = self.num_outputs
         mean, var = torch.as_tensor(mean), torch.as_tensor(var)
         shape = mean.shape[:-1]
@@ -109,12 +114,7 @@ class VectorFamily(Family):
         check_finite(var, "var")
         mean = mean.reshape(-1, k)
         root = self._root(var.reshape(-1, *var.shape[len(shape) :]))
-        points = sobol_normal(k, self.num_points, self.replicates, self.seed).to(mean)
-        rows = max(1, (1 << 21) // points.numel())
-        blocks = zip(mean.split(rows), root.split(rows), strict=True)
-        parts = [moments(m[:, None, None] + points @ b[:, None]) for m, b in blocks]
-        averages = [torch.cat(part, 1) for part in zip(*parts, strict=True)]
-        return [average.reshape(len(points), *shape, *average.shape[2:]) for average in averages]
+        return mean, root, sobol_normal(k, self.num_points, self.replicates, self.seed).to(mean), shape
 
     def _root(self, var: Tensor) -> Tensor:
         """Return the symmetric square root of V: a continuous function of V, so that iterations over it converge."""
@@ -171,9 +171,18 @@ class Categorical(VectorFamily):
         """Return -yᵀ f + A(f): (..., K) logits and (..., K) labels -> (...)."""
         return -(y * torch.log_softmax(f, -1)).sum(-1) + (1 - y.sum(-1)) * self.log_partition(f)
 
-    def _second_moments(self, f: Tensor, mean: Tensor) -> Tensor:
-        p = mean.transpose(0, 1)  # (R, B, S, K)
-        return torch.diag_embed(p.mean(2)) - p.mT @ p / p.shape[2]
+    def expected_mean_with_error(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+        mean, root, points, shape = self._prepared(mean, var)
+        by_replicate = softmax_moments(mean, root, points, root[..., :0]).by_replicate
+        value, error = self.mean(mean) + by_replicate.mean(1), by_replicate.std(1) / math.sqrt(self.replicates)
+        return value.reshape(*shape, -1), error.reshape(*shape, -1)
+
+    def expected_derivatives(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+        mean, root, points, shape = self._prepared(mean, var)
+        by_replicate, _, covariance = softmax_moments(mean, root, points)
+        first = self.mean(mean) + by_replicate.mean(1)
+        second = torch.diag_embed(first) - first[:, :, None] * first[:, None] - covariance
+        return first.reshape(*shape, -1), second.reshape(*shape, *second.shape[1:])
 
     def check_targets(self, targets: Tensor, num_examples: int) -> Tensor:
         """Return one-hot or soft labels (N, K) in float64; see :meth:`Family.check_targets`."""

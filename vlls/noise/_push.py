@@ -14,6 +14,7 @@ from torch import Tensor
 from vlls._names import kind_of
 from vlls._quadrature import gaussian_expectation, sobol_normal
 from vlls.families import Bernoulli, Categorical, Family, VectorFamily
+from vlls.families._softmax import softmax_moments
 from vlls.noise._directions import STEPS
 from vlls.noise._layers import MOVE
 
@@ -111,23 +112,21 @@ def push(family: Family, logits: Tensor, root: Tensor, vectors: Tensor | None = 
         known = {"shift": shift, "error": torch.zeros_like(shift)}
     source = _points_of(family)
     points = sobol_normal(root.shape[-1], source.num_points, source.replicates, source.seed).to(root)
+    if isinstance(family, Categorical):
+        by_replicate, variance, covariance = softmax_moments(logits, root, points, vectors)
+        return Moments(-by_replicate.mean(1), variance, by_replicate.std(1) / math.sqrt(source.replicates), covariance)
     points = points.reshape(-1, points.shape[-1])  # (R * S, ...)
     centre = family.mean(logits)
     rows = max(1, _ROOM // (len(points) * k))
     parts = []
     for start in range(0, len(logits), rows):
         here = slice(start, start + rows)
-        across = root[here]
-        f = torch.baddbmm(logits[here, :, None], across, points.T.expand(len(across), -1, -1))  # (B, K, R * S)
-        if isinstance(family, Categorical):  # its mean along another axis, which is faster for few classes
-            change = torch.softmax(f, 1).sub_(centre[here, :, None])
-        else:
-            change = family.mean(f.mT).mT - centre[here, :, None]
-        by_replicate = change.unflatten(2, (source.replicates, -1)).mean(3)
-        mean = by_replicate.mean(2)
-        change -= mean[:, :, None]
-        variance = torch.linalg.vector_norm(change, dim=2).square() / len(points)
-        products = change @ (change.mT if vectors is None else change.mT @ vectors[here]) / len(points)
-        parts.append(Moments(-mean, variance, by_replicate.std(2) / math.sqrt(source.replicates), products))
+        change = family.mean(logits[here, None] + points @ root[here].mT) - centre[here, None]  # (B, R * S, K)
+        by_replicate = change.unflatten(1, (source.replicates, -1)).mean(2)
+        mean = by_replicate.mean(1)
+        change -= mean[:, None]
+        variance = change.square().mean(1)
+        products = change.mT @ (change if vectors is None else change @ vectors[here]) / len(points)
+        parts.append(Moments(-mean, variance, by_replicate.std(1) / math.sqrt(source.replicates), products))
     moments = Moments(*(torch.cat(column) for column in zip(*parts, strict=True)))
     return moments._replace(**known)

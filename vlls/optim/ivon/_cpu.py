@@ -1,16 +1,9 @@
-"""IVON's fused executor for float32 parameters on the CPU, which calls ``_ivon.c``.
-
-Threads are Python's: the call releases the interpreter lock, and a second OpenMP runtime beside torch's would compete
-with it for the cores.
-"""
+"""IVON's fused executor for float32 parameters on the CPU, which calls ``_ivon.c``."""
 
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +11,7 @@ import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
 
-from vlls._native import Kernel
+from vlls._native import Kernel, in_parallel
 from vlls.optim.ivon._executors import EXCHANGE, UPDATE, Fused, Memory, States
 from vlls.optim.ivon._state import ParameterState, beta2_at, bias_correction_at
 
@@ -53,12 +46,6 @@ def _kernel() -> Callable[..., None]:
         return KERNEL.function()
     except RuntimeError as error:
         raise RuntimeError(f"fused=True {error}, or leave fused out") from None
-
-
-@lru_cache(maxsize=1)
-def _threads(pid: int) -> ThreadPoolExecutor:
-    """Return a pool for this process: a forked child must not wait for its parent's threads."""
-    return ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="vlls-ivon")
 
 
 class _Table(Memory):
@@ -151,16 +138,4 @@ class FusedCPU(Fused):
             address = ctypes.addressof(table.array)
             kernel(mode, address, len(states), cuts[k], cuts[k + 1], number, at_sample, resample)
 
-        others: list[Future[None]] = []
-        try:
-            for k in range(1, threads):
-                others.append(_threads(os.getpid()).submit(part, k))
-        except RuntimeError:  # at its exit Python starts no thread, but the mean must come back
-            for k in range(len(others) + 1, threads):
-                part(k)
-        try:
-            part(0)
-        finally:  # also when interrupted: no thread may write after this returns
-            wait(others)
-        for other in others:
-            other.result()
+        in_parallel(part, threads)
