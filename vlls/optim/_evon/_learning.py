@@ -10,13 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlls._bases import distance_from_orthonormal, in_full, matrices_of, widened
-from vlls._warnings import warn_caller
+from vlls._bases import in_full, matrices_of, widened
 from vlls.optim._evon._state import EigenState
 
 SAMPLES = 10  # gradients that enter a factor between two changes of its basis
 AT_ONCE = 2**19  # entries of the factors whose bases are found at once
-LOST = 1e-3  # distance from orthonormal beyond which a basis is repaired
 
 
 def new_buffers(state: EigenState) -> list[Tensor]:
@@ -64,28 +62,12 @@ def _follow(due: Sequence[tuple[EigenState, int]]) -> Iterator[tuple[tuple[Eigen
             if first:
                 bases = _eigenvectors(factors)
             else:
-                bases = _power_iteration(factors, torch.stack([_sound(state, axis) for state, axis in part]))
+                bases = _power_iteration(factors, torch.stack([state.sound_basis(axis) for state, axis in part]))
             yield from zip(part, bases, strict=True)
 
 
 def _eigenvectors(factors: Tensor) -> Tensor:
     return torch.linalg.eigh(factors)[1].flip(-1)  # largest first
-
-
-def _sound(state: EigenState, axis: int) -> Tensor:
-    """Return the basis of an axis, made orthonormal again if rounding or a loaded state has changed it."""
-    name = f"basis_{axis}"
-    basis = state.lasting[name]
-    distance = distance_from_orthonormal(basis)
-    if not distance < LOST:
-        warn_caller(
-            f"{name} of a parameter of shape {tuple(state.param.shape)} is off orthonormal by {distance:.2g}; it is "
-            "made orthonormal again"
-        )
-        state.lasting[name] = basis = (
-            torch.linalg.qr(basis).Q if distance < torch.inf else torch.eye(len(basis)).to(basis)
-        )
-    return basis
 
 
 def _power_iteration(factors: Tensor, bases: Tensor) -> Tensor:

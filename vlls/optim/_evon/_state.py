@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vlls._bases import Bases, axes_of, project, turn_flat
+from vlls._bases import Bases, axes_of, distance_from_orthonormal, project, turn_flat
+from vlls._warnings import warn_caller
 from vlls.optim.ivon._state import ParameterState
+
+LOST = 1e-3  # distance from orthonormal beyond which a basis is repaired
 
 
 class EigenState(ParameterState):
@@ -27,6 +31,10 @@ class EigenState(ParameterState):
         for name in [name for name in lasting if name.startswith(("factor_", "basis_"))]:
             if lasting[name].dtype != self.dtype or lasting[name].device != self.param.device:
                 lasting[name] = lasting[name].to(self.param.device, self.dtype)
+        for axis in range(len(self.axes)):
+            basis = lasting.get(f"basis_{axis}")
+            if basis is not None and all(basis is not known for known in self.bases):  # of a loaded state
+                self.sound_basis(axis)
         self.take_bases()
 
     @property
@@ -69,19 +77,34 @@ class EigenState(ParameterState):
         grad = grad.to(self.dtype)
         return super().seen(project(grad, self.bases) if self.turned else grad, noise)
 
-    def tensors(self) -> list[Tensor]:
-        """Return IVON's tensors, factors and bases; missing ones are made."""
-        own = []
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield IVON's tensors, factors and bases; zeros stand for a missing one."""
+        yield from super().tensors()
         for axis in self.turning:
-            unit = torch.eye(self.axes[axis], dtype=self.dtype, device=self.param.device)
-            own.append(self.lasting.setdefault(f"factor_{axis}", torch.zeros_like(unit)))
-            own.append(self.lasting.setdefault(f"basis_{axis}", unit))
-        return [*super().tensors(), *own]
+            for name in (f"factor_{axis}", f"basis_{axis}"):
+                zeros = self.momentum.new_zeros(self.axes[axis], self.axes[axis])
+                yield self.lasting.setdefault(name, zeros)
+                if not self.lasting[name].any():
+                    del self.lasting[name]
 
     def take_bases(self) -> None:
         """Look the bases up."""
         found = [self.lasting.get(f"basis_{axis}") for axis in range(len(self.axes))]
         self.bases = found if any(basis is not None for basis in found) else ()
+
+    def sound_basis(self, axis: int) -> Tensor:
+        """Return the basis of an axis, made orthonormal again if rounding or a loaded state has changed it."""
+        name = f"basis_{axis}"
+        basis: Tensor = self.lasting[name]
+        distance = distance_from_orthonormal(basis)
+        if not distance < LOST:
+            warn_caller(
+                f"{name} of a parameter of shape {tuple(self.param.shape)} is off orthonormal by {distance:.2g}; it is "
+                "made orthonormal again"
+            )
+            found = torch.linalg.qr(basis).Q if distance < torch.inf else torch.eye(len(basis)).to(basis)
+            self.lasting[name] = basis = found
+        return basis
 
     def turn(self, axis: int, new: Tensor, free: list[Tensor]) -> None:
         """Change a basis: the momentum is rotated, the Hessian becomes the diagonal of the rotated one."""
