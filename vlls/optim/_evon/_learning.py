@@ -36,10 +36,9 @@ def learn_bases(states: Sequence[EigenState], buffers: Callable[[EigenState], li
                 if axis in axes:
                     with in_full(rows):
                         gram = rows @ rows.T
-                    factor = state.lasting.setdefault(f"factor_{axis}", torch.zeros_like(gram))
-                    factor.lerp_(gram, 1.0 - state.group["basis_decay"] ** every)
+                    state.learned(axis)[0].lerp_(gram, 1.0 - state.group["basis_decay"] ** every)
         if step % interval == 0:
-            due += [(state, axis) for axis in axes if f"factor_{axis}" in state.lasting]
+            due += [(state, axis) for axis in axes]
     with in_full(states[0].hess) if due else nullcontext():
         for (state, axis), basis in _follow(due):
             state.turn(axis, basis, buffers(state))
@@ -49,10 +48,10 @@ def _follow(due: Sequence[tuple[EigenState, int]]) -> Iterator[tuple[tuple[Eigen
     """Yield new bases, small ones of one size computed at once; none for a factor that is zero or not finite."""
     alike: dict[Any, list[tuple[EigenState, int]]] = {}
     for state, axis in due:
-        factor, basis = state.lasting[f"factor_{axis}"], state.lasting.get(f"basis_{axis}")
+        factor, basis = state.learned(axis)[0], state.basis(axis)
         total = float(factor.diagonal().sum())
         if not math.isfinite(total):  # the square of a gradient was too large: the average begins again
-            del state.lasting[f"factor_{axis}"]
+            factor.zero_()
         elif total > 0:
             alike.setdefault((basis is None, factor.shape, factor.dtype, factor.device), []).append((state, axis))
     for (first, (size, _), *_), members in alike.items():
