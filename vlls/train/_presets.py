@@ -74,7 +74,7 @@ def hyperparameters(
 
     There IVON's Hessian only decays from :math:`h_0` and learns next to nothing. With ``posterior="learned"`` the data
     teach most of it (:func:`.learned_share`): :math:`\lambda` is 1,000 for each training image, where the paper's is 1,
-    :math:`h_0` is 0.001 for any number of images, and ``hess_clip`` is 100.
+    :math:`h_0` is 0.001 for any number of images, and ``hess_clip`` is 100. EVON then takes twice IVON's learning rate.
 
     Args:
         dataset: as :func:`.load` takes it.
