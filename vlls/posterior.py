@@ -13,7 +13,7 @@ need of a posterior, so that any other covariance can be written in a class of a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol, overload, runtime_checkable
 
@@ -460,11 +460,8 @@ class KroneckerPosterior:
     ) -> None:
         plain = DiagonalPosterior(mean, std)
         self.mean, self.std = plain.mean, plain.std
-        self.bases = {
-            name: tuple(None if basis is None else basis.detach() for basis in of)
-            for name, of in (bases or {}).items()
-            if any(basis is not None for basis in of)
-        }
+        found = {} if bases is None else {name: _bases_of(name, of) for name, of in _mapping(bases, "bases").items()}
+        self.bases = {name: of for name, of in found.items() if any(basis is not None for basis in of)}
         for name, of in self.bases.items():
             if name not in self.mean:
                 raise ValueError(f"bases has {name!r}, which mean has not; mean has {', '.join(map(repr, self.mean))}")
@@ -558,11 +555,24 @@ def check_weights(name: str, mean: Tensor, std: Tensor | None = None) -> None:
         )
 
 
-def _weights(values: Mapping[str, Tensor], which: str) -> dict[str, Tensor]:
-    """Return tensors by name, detached, after a check that they hold real floating-point numbers."""
+def _mapping(values: Any, which: str) -> Mapping[str, Any]:
     if not isinstance(values, Mapping):
         raise ValueError(f"{which} is {kind_of(values)}; pass a dict of tensors by parameter name")
-    for name, value in values.items():
+    return values
+
+
+def _bases_of(name: str, bases: Any) -> tuple[Tensor | None, ...]:
+    """Return the bases of a parameter, detached, after a check that each is a matrix of numbers or None."""
+    if not isinstance(bases, Sequence):
+        raise ValueError(f"bases of {name!r} is {kind_of(bases)}; pass a list, of a basis or None for each axis")
+    return tuple(
+        None if basis is None else _weights({name: basis}, f"basis {axis}")[name] for axis, basis in enumerate(bases)
+    )
+
+
+def _weights(values: Mapping[str, Tensor], which: str) -> dict[str, Tensor]:
+    """Return tensors by name, detached, after a check that they hold real floating-point numbers."""
+    for name, value in _mapping(values, which).items():
         if not isinstance(value, Tensor) or not value.is_floating_point():
             given = value.dtype if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"{which} of {name!r} is of type {given}; pass tensors of real floating-point numbers")

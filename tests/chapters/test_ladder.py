@@ -237,6 +237,9 @@ def test_what_the_chapter_says_by_hand_is_in_the_record():
         assert all(gap.side == 1 for gap in gaps(RECORD, upper, lower, "variation").values())
     matched = gaps(RECORD, "full", "matched", "variation")
     assert [matched[rate].side for rate in RECORD["rates"]] == [0, 1, 1]
+    for rate, left in {0.2: 0.5, 0.4: 0.75}.items():  # of the difference to one variance, at the same amount of noise
+        full, isotropic, same_noise = (of(rate, name, "variation") for name in ("full", "isotropic", "matched"))
+        assert (full - same_noise > left * (full - isotropic)).all()
     assert gaps(RECORD, "full", "isotropic", "variation_eq20")[0.0].side == -1
     mean_noise = gaps(RECORD, "full", "isotropic", "variation_eq16")
     assert all(gap.side == 1 for gap in mean_noise.values())
@@ -252,7 +255,10 @@ def test_what_the_chapter_says_by_hand_is_in_the_record():
     assert max(last, key=lambda name: last[name]["noise"]) == "identity"
     assert min(last, key=lambda name: last[name]["variation"]) == "identity"
     assert gaps(RECORD, "full", "identity", "accuracy")[0.4].side == -1
+    compared = ("full", "diagonal", *chapter.FIRST_ORDER)
+    assert min(compared, key=lambda name: of(0.0, name, "accuracy").mean()) == "identity"
     assert all(gap.side == 0 for gap in gaps(RECORD, "full", "matched", "accuracy").values())
+    assert all(gap.side == 1 for gap in gaps(RECORD, "full", "matched", "nll").values())
     found = np.concatenate([of(rate, name, "auroc_wrong") for rate in (0.2, 0.4) for name in RUNGS])
     assert found.max() < 0.65
     assert (of(0.4, "eigenspace", "kl") < of(0.2, "eigenspace", "kl")).all()

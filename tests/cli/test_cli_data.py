@@ -252,7 +252,7 @@ def test_a_network_that_has_learned_is_not_at_chance(tmp_path):
     assert result.labels["test_most_frequent"] == int(np.bincount(load_run(result.folder).data.test.given).max())
     assert tell_chance(result.config, result.labels, result.epochs) == ""
     summary = json.loads(invoke("noise", result.folder, "--std", "0.01", "--limit", "9", "--json").stdout)
-    assert summary["at_chance"] is False and summary["precision_learned"] is None
+    assert summary["at_chance"] is False and summary["learned_share"] is None
     page = BeautifulSoup((result.folder / "noise.html").read_text(), "html.parser")
     assert page.find("p", role="note") is None
 
@@ -289,12 +289,12 @@ def test_the_false_alarms_of_chance_are_rare_and_its_misses_too():
         (
             ["--method", "ivon"],
             r"standard deviation 0\.00471, the same for all of [\d,]+ weights, as at the start: not learned yet; "
-            r"0\.002 % of the precision is learned, the rest is its start's \(--hess-init\), and more with more steps",
+            r"[\d.e-]+ % of the Hessian is learned \(median\), the rest is its start's \(--hess-init\), and more",
         ),
         (
             ["--method", "ivon", "--beta2", "0.5"],
             r"as learned; standard deviations of [\d,]+ weights from [\d.e-]+ to [\d.e-]+, median [\d.e-]+; "
-            r"75 % of the precision is learned, the rest is its start's",
+            r"[\d.]+ % of the Hessian is learned \(median\), the rest is its start's",
         ),
         (
             ["--method", "vgd"],
@@ -306,9 +306,18 @@ def test_the_page_says_how_much_of_the_posterior_is_learned(options, words, tmp_
     small = "--epochs 1 --train-size 100 --batch-size 50 --eval-samples 0 --quiet".split()
     assert invoke("train", "--dataset", "digits", *options, *small).exit_code == 0
     (folder,) = (tmp_path / "runs").iterdir()
-    learned = json.loads(invoke("noise", folder, "--limit", "9", "--json").stdout)["precision_learned"]
+    learned = json.loads(invoke("noise", folder, "--limit", "9", "--json").stdout)["learned_share"]
     page = BeautifulSoup((folder / "noise.html").read_text(), "html.parser")
     facts = {div.dt.text: div.dd.text for div in page.find_all("div") if div.dt}
     assert re.match(words, facts["posterior"]), facts["posterior"]
-    config = load_run(folder).config
-    assert learned == (None if config.method == "vgd" else 1 - config.beta2**2)
+    run = load_run(folder)
+    config = run.config
+    if config.method == "vgd":
+        assert learned is None
+        return
+    precision = 1 / torch.cat([std.flatten().double() for std in run.posterior.std.values()]).square()
+    hess = precision / config.ess_for(100) - config.weight_decay
+    expected = (1 - config.beta2**2 * config.hess_init / hess).median()  # two steps
+    assert learned == pytest.approx(float(expected), rel=1e-3, abs=1e-6)
+    shown = 100 * max(0.0, learned)
+    assert float(re.search(r"([\d.e-]+) % of the Hessian", facts["posterior"])[1]) == pytest.approx(shown, rel=0.05)

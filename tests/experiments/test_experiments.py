@@ -170,6 +170,12 @@ def test_a_reduced_run_says_what_is_reduced():
     assert reductions(config, config) == ""
 
 
+@pytest.mark.parametrize("size", ["paper", "short", "mnist", "smoke"])
+def test_a_learning_rate_of_a_candidate_keeps_its_ratio_to_that_of_others(size):
+    learned = {c.config.method: c.config for c in cells("ladder", size, seeds=1) if c.config.posterior == "learned"}
+    assert learned["evon"].resolved().lr == pytest.approx(5 * learned["ivon"].resolved().lr)
+
+
 @pytest.mark.parametrize(
     "call, named",
     [

@@ -191,6 +191,13 @@ def test_bad_bases_are_named():
         "not orthonormal": {"w": [torch.ones(2, 2), None]},
         "not orthonormal: .* nan": {"w": [torch.full((2, 2), math.nan), None]},
         "3 bases": {"w": [torch.eye(2), torch.eye(3), torch.eye(1)]},
+        "bases is a list; pass a dict": [torch.eye(2)],
+        "bases of 'w' is a Tensor; pass a list": {"w": torch.eye(2)},
+        "bases of 'w' is an int; pass a list": {"w": 2},
+        "basis 1 of 'w' is of type str": {"w": [torch.eye(2), "I"]},
+        "basis 0 of 'w' is of type torch.complex64; pass tensors of real": {
+            "w": [torch.eye(2, dtype=torch.complex64), None]
+        },
     }
     for text, bases in cases.items():
         with pytest.raises(ValueError, match=text):

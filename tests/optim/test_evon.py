@@ -34,7 +34,11 @@ def give_bases(optimizer, basis_of=torch.eye):
             sizes = [*p.shape[:2], math.prod(p.shape[2:])] if p.ndim > 2 else [*p.shape]
             if p.ndim > 1:
                 longest = group["max_axis"]
-                found = {f"basis_{k}": basis_of(n).to(p.dtype) for k, n in enumerate(sizes) if 1 < n <= longest}
+                found = {
+                    f"basis_{k}": basis_of(n).to(torch.promote_types(p.dtype, torch.float32))
+                    for k, n in enumerate(sizes)
+                    if 1 < n <= longest
+                }
                 optimizer.state[p].update(found)
 
 
@@ -392,7 +396,20 @@ def test_a_state_with_one_basis_is_refused_too():
         theirs.load_state_dict(ours.state_dict())
 
 
-def test_a_bent_basis_is_told_and_repaired():
+def sample(optimizer):
+    with optimizer.sampled_params():
+        pass
+
+
+USES = {
+    "posterior": lambda optimizer, model: optimizer.posterior(model),
+    "predict": lambda optimizer, model: predict(model, optimizer, batch()[0], 2, scale=0.5),
+    "sample": lambda optimizer, _: sample(optimizer),
+}
+
+
+@pytest.mark.parametrize("first_use", USES.values(), ids=USES)
+def test_a_bent_basis_is_told_and_repaired(first_use):
     model = mlp()
     optimizer = evon(model)
     for _ in range(4):
@@ -400,6 +417,9 @@ def test_a_bent_basis_is_told_and_repaired():
     saved = optimizer.state_dict()
     saved["state"][0]["basis_1"] = saved["state"][0]["basis_1"] * 1.1
     optimizer.load_state_dict(saved)
+    with pytest.warns(UserWarning, match="basis_1 of a parameter of shape .40, 6. is off orthonormal by 0.21"):
+        first_use(optimizer, model)
+    optimizer.state[model[0].weight]["basis_1"].mul_(1.1)  # in place: it is seen when the basis changes
     train_step(model, optimizer, batch())
     with pytest.warns(UserWarning, match="basis_1 of a parameter of shape .40, 6. is off orthonormal by 0.21"):
         train_step(model, optimizer, batch())
@@ -407,6 +427,9 @@ def test_a_bent_basis_is_told_and_repaired():
     assert (basis.T @ basis - torch.eye(6)).abs().max() < 1e-5
     saved["state"][0]["basis_1"] = torch.full((6, 6), math.nan)
     with pytest.raises(ValueError, match="basis_1 of parameter 0 of group 0 has NaN"):
+        optimizer.load_state_dict(saved)
+    saved["state"][0]["basis_1"] = None
+    with pytest.raises(ValueError, match=r"basis_1 of parameter 0 of group 0 is a NoneType in the saved state"):
         optimizer.load_state_dict(saved)
     saved["state"][0]["basis_1"] = torch.eye(5)
     with pytest.raises(ValueError, match=r"is \(5, 5\) in the saved state and needs \(6, 6\)"):

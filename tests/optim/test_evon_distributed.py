@@ -68,20 +68,38 @@ def test_two_processes_are_one_with_two_samples(tmp_path, how):
         assert torch.allclose(ours, theirs, **(near if how else {"rtol": 1e-6, "atol": 1e-9}))
 
 
-def unequal(rank):
+def unequal(rank, batches, more):
     model, x, y, optimizer = problem()
     forward = torch.nn.parallel.DistributedDataParallel(model)
-    with Join([forward, optimizer]):
-        for step in range(STEPS - 7 * rank):  # one process has too few steps to make a basis
+
+    def step_all(steps):
+        for step in range(steps):
             optimizer.generator.manual_seed(seed(step, rank))
             train_step(forward, optimizer, (x[rank::2], y[rank::2]))
+
+    with Join([forward, optimizer]):
+        step_all(batches[rank])
+    joined = results(model, optimizer)
+    step_all(more)
     assert dist.get_world_size() == 2
-    return results(model, optimizer)
+    return joined, results(model, optimizer)
 
 
 @needs_gloo
 @pytest.mark.slow
 def test_a_process_that_runs_out_of_batches_takes_the_bases_over(tmp_path):
-    first, second = in_two_processes(tmp_path, unequal)
-    assert first.keys() == second.keys() and "2.weight.basis_0" in first
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    # one process has too few steps to make a basis; and its steps are counted from the other's on
+    found = in_two_processes(tmp_path, partial(unequal, batches=(STEPS, 3), more=INTERVAL + 1))
+    for first, second in zip(*found, strict=True):
+        assert first.keys() == second.keys() and first["2.weight.basis_0"].any()
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@needs_gloo
+@pytest.mark.slow
+def test_bases_that_no_process_has_are_not_made_when_one_runs_out_of_batches(tmp_path):
+    found = in_two_processes(tmp_path, partial(unequal, batches=(INTERVAL - 1, 1), more=1))
+    for joined, later in found:
+        assert joined["2.weight.factor_0"].any() and not joined["2.weight.basis_0"].any()
+        assert later["2.weight.basis_0"].any()
+    assert all(torch.equal(found[0][1][name], found[1][1][name]) for name in found[0][1])

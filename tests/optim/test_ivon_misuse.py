@@ -151,6 +151,26 @@ def test_a_compiled_model_keeps_its_running_statistics_too():
 
 
 @pytest.mark.filterwarnings("ignore:Using `torch.compile")
+def test_a_compiled_model_is_evaluated_at_samples_of_an_optimizer():
+    model, compiled, x = statistics_of_a_compiled_model()
+    optimizer = IVON(model.parameters(), lr=0.1, ess=100, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for _ in range(3):
+            with optimizer.sampled_params():
+                assert torch.equal(compiled(x), model(x))
+
+
+def test_predict_does_not_compile_at_each_sample():
+    model, _, x = statistics_of_a_compiled_model()
+    optimizer, graphs = IVON(model.parameters(), lr=0.1, ess=100), []
+    compiled = torch.compile(model, backend=lambda graph, _: graphs.append(graph) or graph)
+    found, expected = (
+        predict(m, optimizer, x, 4, generator=torch.Generator().manual_seed(0)) for m in (compiled, model)
+    )
+    assert torch.equal(found, expected) and len(graphs) <= 1
+
+
+@pytest.mark.filterwarnings("ignore:Using `torch.compile")
 def test_sam_counts_each_batch_of_a_compiled_model_once():
     model, compiled, x = statistics_of_a_compiled_model()
     optimizer = SAM(model.parameters(), torch.optim.SGD, lr=0.1)

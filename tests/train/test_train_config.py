@@ -158,6 +158,14 @@ def test_a_learned_posterior_has_other_defaults_and_the_paper_s_none(method):
     assert {name: now[name] for name in found} == found
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ivon", "evon"])
+def test_with_the_defaults_of_a_learned_posterior_wrong_labels_are_not_learned_by_heart(method, tmp_path):
+    config = RunConfig(dataset="digits", method=method, corruption="symmetric", rate=0.4, posterior="learned")
+    final = run(config, tmp_path).final
+    assert final["learned_share"] > 0.5 and final["test_accuracy"] > 0.9 and final["memorised"] < 0.2
+
+
 def test_a_learned_posterior_where_the_number_of_images_is_not_known(tmp_path):
     (tmp_path / "photos").mkdir()
     config = RunConfig(dataset=str(tmp_path / "photos"), posterior="learned").resolved()

@@ -182,11 +182,10 @@ class NoiseReport:
 
     @property
     def learned(self) -> float | None:
-        """Share of a learned precision that comes from the data, not from its initial value; None if not learned."""
-        config = self.run.config
-        if config.beta2 is None or self.asked.std is not None:  # only methods that learn it have beta2
+        """Share of the median weight's Hessian that comes from the data, not from its start; None if not learned."""
+        if self.run.config.beta2 is None or self.asked.std is not None:  # only methods that learn it have beta2
             return None
-        return 1 - config.beta2 ** (self.run.step // (config.hess_every or 1))
+        return None if self.run.learned_share is None else self.run.learned_share.median
 
     @property
     def wrong(self) -> np.ndarray | None:
@@ -292,14 +291,15 @@ class NoiseReport:
             said = f"standard deviations of {weights} from {least:.3g} to {most:.3g}, median {middle:.3g}"
         if self.learned is None:
             return f"{said}: set with --hess-init, not learned"
-        share = f"{100 * self.learned:.2g} % of the precision is learned, the rest is its start's (--hess-init)"
+        share = f"{100 * max(0.0, self.learned):.2g} % of the Hessian is learned (median), the rest is its start's"
         if not alike:
-            return f"as learned; {said}; {share}"
+            more = "" if self.learned > 0.5 else "; more with --posterior learned"
+            return f"as learned; {said}; {share} (--hess-init){more}"
         config, start = self.run.config, 0.0
         if config.hess_init is not None and config.weight_decay is not None:
             start = (config.ess_for(len(self.run.data.train)) * (config.hess_init + config.weight_decay)) ** -0.5
         moved = ", as at the start" if abs(middle - start) < 0.01 * start else ""
-        return f"{said}{moved}: not learned yet; {share}, and more with more steps or a smaller --beta2"
+        return f"{said}{moved}: not learned yet; {share} (--hess-init), and more with more steps or a smaller --beta2"
 
     def summary(self, show: int, folder: Path) -> dict[str, Any]:
         """Return the summary that ``--json`` prints."""
@@ -315,7 +315,7 @@ class NoiseReport:
             "samples": (asked.samples or 64) if asked.method in ("direction", "monte_carlo") else None,
             "std": asked.std,
             "at_chance": bool(self.chance),
-            "precision_learned": self.learned,
+            "learned_share": self.learned,
             "examples": len(self.ranking),
             "unreadable": self.unreadable,
             "noise": {"max": float(values.max()), "median": float(np.median(values)), "min": float(values.min())},

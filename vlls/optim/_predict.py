@@ -73,6 +73,8 @@ def predict(
         raise ValueError(f"scale={scale!r} is not allowed; choose a finite number >= 0, 1 for the posterior as it is")
     num_samples = num_samples if scale else 1
     check_generator(generator)
+    # compiled, it would be compiled again at each sample: torch compiles the hook that keeps its running state too
+    model = uncompiled(model)
     with ExitStack() as blocks:
         if isinstance(posterior, VariationalOptimizer):
             optimizer = itself(posterior)
@@ -87,10 +89,8 @@ def predict(
                 blocks.enter_context(_drawing_from(optimizer, generator))
                 draw: Callable[[], AbstractContextManager[None]] = partial(optimizer.sampled_params, train=False)
             else:
-                model, generator = uncompiled(model), generator or optimizer.generator
-                draw = _draws_of(model, optimizer, scale, generator)
+                draw = _draws_of(model, optimizer, scale, generator or optimizer.generator)
         else:
-            model = uncompiled(model)
             draw = _draws_of(model, posterior, scale, generator)
         blocks.enter_context(holding_model(model))
         blocks.enter_context(_evaluating(model))

@@ -52,7 +52,8 @@ class FrozenRunningState:
             this = weakref.ref(self)  # an optimizer that is dropped between two steps takes its hook along
 
             def hook(module: torch.nn.Module, _: object) -> None:
-                if (alive := this()) is not None:
+                # a module that is being compiled is a part of one that has been seen, in a call that was not compiled
+                if not torch.compiler.is_compiling() and (alive := this()) is not None:
                     alive._remember(module)
 
             with _CHANGE:

@@ -18,7 +18,7 @@ from vlls._files import expanded
 from vlls._validation import check_known
 from vlls.data import DATASETS, ImageFiles
 from vlls.data._streams import decode_whole
-from vlls.optim import VariationalOptimizer
+from vlls.optim import LearnedShare, VariationalOptimizer, learned_share
 from vlls.posterior import Posterior
 from vlls.train._batches import center, normalize
 from vlls.train._config import ResolvedConfig, RunConfig
@@ -124,6 +124,7 @@ class LoadedRun:
         epochs: metrics of the epochs that were over by then, as in :class:`.RunResult`.
         model: the network, in evaluation mode, at its weights or their mean; float32, whatever it was trained in.
         posterior: the learned one; None for methods that learn none (``sgd``, ``ls``, ``sam``, ...).
+        learned_share: how much of its Hessian the data taught (:func:`.learned_share`); None for the same methods.
         data: the images that it was trained and measured on.
     """
 
@@ -134,6 +135,7 @@ class LoadedRun:
     epochs: list[dict[str, float]] = field(repr=False)
     model: nn.Module = field(repr=False)
     posterior: Posterior | None
+    learned_share: LearnedShare | None = field(repr=False)
     data: RunData = field(repr=False)
 
     def images(self, part: str = "train") -> RunImages:
@@ -206,7 +208,7 @@ def load_run(
             f"{', '.join(changed)} differ; pass those that it was trained on"
         )
     model = make_model(config, data, device, pretrained=False)
-    posterior = None
+    posterior = share = None
     try:
         model.load_state_dict(state["model"])
         if METHODS[config.method].variational:
@@ -215,7 +217,7 @@ def load_run(
             saved = state["optimizer"]
             kept = {i: {k: v for k, v in slot.items() if k != "generator"} for i, slot in saved["state"].items()}
             optimizer.load_state_dict({"state": kept, "param_groups": saved["param_groups"]})  # nothing is drawn here
-            posterior = optimizer.posterior(model)
+            posterior, share = optimizer.posterior(model), learned_share(optimizer)
         step, epochs = state["step"], state["epochs"]
     except (KeyError, RuntimeError, ValueError) as error:
         raise ValueError(
@@ -223,7 +225,7 @@ def load_run(
             "have the data changed? Choose the folder with those it was trained on"
         ) from error
     status = record.get("status", "unfinished")
-    return LoadedRun(folder, config, status, step, epochs, model.eval(), posterior, data)
+    return LoadedRun(folder, config, status, step, epochs, model.eval(), posterior, share, data)
 
 
 def _check_folder(folder: Path) -> None:

@@ -10,13 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlls._bases import distance_from_orthonormal, in_full, matrices_of, widened
-from vlls._warnings import warn_caller
+from vlls._bases import in_full, matrices_of, widened
 from vlls.optim._evon._state import EigenState
 
 SAMPLES = 10  # gradients that enter a factor between two changes of its basis
 AT_ONCE = 2**19  # entries of the factors whose bases are found at once
-LOST = 1e-3  # distance from orthonormal beyond which a basis is repaired
 
 
 def new_buffers(state: EigenState) -> list[Tensor]:
@@ -38,10 +36,9 @@ def learn_bases(states: Sequence[EigenState], buffers: Callable[[EigenState], li
                 if axis in axes:
                     with in_full(rows):
                         gram = rows @ rows.T
-                    factor = state.lasting.setdefault(f"factor_{axis}", torch.zeros_like(gram))
-                    factor.lerp_(gram, 1.0 - state.group["basis_decay"] ** every)
+                    state.learned(axis)[0].lerp_(gram, 1.0 - state.group["basis_decay"] ** every)
         if step % interval == 0:
-            due += [(state, axis) for axis in axes if f"factor_{axis}" in state.lasting]
+            due += [(state, axis) for axis in axes]
     with in_full(states[0].hess) if due else nullcontext():
         for (state, axis), basis in _follow(due):
             state.turn(axis, basis, buffers(state))
@@ -51,10 +48,10 @@ def _follow(due: Sequence[tuple[EigenState, int]]) -> Iterator[tuple[tuple[Eigen
     """Yield new bases, small ones of one size computed at once; none for a factor that is zero or not finite."""
     alike: dict[Any, list[tuple[EigenState, int]]] = {}
     for state, axis in due:
-        factor, basis = state.lasting[f"factor_{axis}"], state.lasting.get(f"basis_{axis}")
+        factor, basis = state.learned(axis)[0], state.basis(axis)
         total = float(factor.diagonal().sum())
         if not math.isfinite(total):  # the square of a gradient was too large: the average begins again
-            del state.lasting[f"factor_{axis}"]
+            factor.zero_()
         elif total > 0:
             alike.setdefault((basis is None, factor.shape, factor.dtype, factor.device), []).append((state, axis))
     for (first, (size, _), *_), members in alike.items():
@@ -64,28 +61,12 @@ def _follow(due: Sequence[tuple[EigenState, int]]) -> Iterator[tuple[tuple[Eigen
             if first:
                 bases = _eigenvectors(factors)
             else:
-                bases = _power_iteration(factors, torch.stack([_sound(state, axis) for state, axis in part]))
+                bases = _power_iteration(factors, torch.stack([state.sound_basis(axis) for state, axis in part]))
             yield from zip(part, bases, strict=True)
 
 
 def _eigenvectors(factors: Tensor) -> Tensor:
     return torch.linalg.eigh(factors)[1].flip(-1)  # largest first
-
-
-def _sound(state: EigenState, axis: int) -> Tensor:
-    """Return the basis of an axis, made orthonormal again if rounding or a loaded state has changed it."""
-    name = f"basis_{axis}"
-    basis = state.lasting[name]
-    distance = distance_from_orthonormal(basis)
-    if not distance < LOST:
-        warn_caller(
-            f"{name} of a parameter of shape {tuple(state.param.shape)} is off orthonormal by {distance:.2g}; it is "
-            "made orthonormal again"
-        )
-        state.lasting[name] = basis = (
-            torch.linalg.qr(basis).Q if distance < torch.inf else torch.eye(len(basis)).to(basis)
-        )
-    return basis
 
 
 def _power_iteration(factors: Tensor, bases: Tensor) -> Tensor:

@@ -103,9 +103,9 @@ class EVON(IVON):
         super()._check_saved(checked, param, which)
         for axis, size in enumerate(axes_of(param.shape)):
             for name in (f"factor_{axis}", f"basis_{axis}"):
-                value = state.get(name)
-                if value is None:
+                if name not in state:
                     continue
+                value = state[name]
                 given = tuple(value.shape) if isinstance(value, Tensor) else kind_of(value)
                 if given != (size, size):
                     raise ValueError(f"{name} of {which} is {given} in the saved state and needs {(size, size)}")

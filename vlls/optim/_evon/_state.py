@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vlls._bases import Bases, axes_of, project, turn_flat
+from vlls._bases import Bases, axes_of, distance_from_orthonormal, project, turn_flat
+from vlls._warnings import warn_caller
 from vlls.optim.ivon._state import ParameterState
+
+LOST = 1e-3  # distance from orthonormal beyond which a basis is repaired
 
 
 class EigenState(ParameterState):
@@ -24,10 +28,12 @@ class EigenState(ParameterState):
         super().refresh(group, lasting, index)
         if self.step is not self.counted:
             self.count, self.counted = int(self.step), self.step
+        for axis in self.turning:
+            self.learned(axis)
         for name in [name for name in lasting if name.startswith(("factor_", "basis_"))]:
             if lasting[name].dtype != self.dtype or lasting[name].device != self.param.device:
                 lasting[name] = lasting[name].to(self.param.device, self.dtype)
-        self.take_bases()
+        self._take([self._found(axis) for axis in range(len(self.axes))])
 
     @property
     def axes(self) -> tuple[int, ...]:
@@ -69,34 +75,59 @@ class EigenState(ParameterState):
         grad = grad.to(self.dtype)
         return super().seen(project(grad, self.bases) if self.turned else grad, noise)
 
-    def tensors(self) -> list[Tensor]:
-        """Return IVON's tensors, factors and bases; missing ones are made."""
-        own = []
+    def tensors(self) -> Iterator[Tensor]:
+        yield from super().tensors()
         for axis in self.turning:
-            unit = torch.eye(self.axes[axis], dtype=self.dtype, device=self.param.device)
-            own.append(self.lasting.setdefault(f"factor_{axis}", torch.zeros_like(unit)))
-            own.append(self.lasting.setdefault(f"basis_{axis}", unit))
-        return [*super().tensors(), *own]
+            yield from self.learned(axis)
 
-    def take_bases(self) -> None:
-        """Look the bases up."""
-        found = [self.lasting.get(f"basis_{axis}") for axis in range(len(self.axes))]
-        self.bases = found if any(basis is not None for basis in found) else ()
+    def learned(self, axis: int) -> list[Tensor]:
+        """Return factor and basis of an axis: zeros until they are learned, so that all saved states have them."""
+        names = [f"factor_{axis}", f"basis_{axis}"]
+        for name in names:
+            if name not in self.lasting:
+                self.lasting[name] = self.momentum.new_zeros(self.axes[axis], self.axes[axis])
+        return [self.lasting[name] for name in names]
+
+    def basis(self, axis: int) -> Tensor | None:
+        """Return the basis of an axis, if it has one."""
+        return self.bases[axis] if self.bases else None
+
+    def _take(self, bases: list[Tensor | None]) -> None:
+        self.bases = bases if any(basis is not None for basis in bases) else ()
+
+    def _found(self, axis: int) -> Tensor | None:
+        """Return the basis of an axis in the lasting state, after a check if it is another than before."""
+        basis: Tensor | None = self.lasting.get(f"basis_{axis}")
+        if basis is None or basis is self.basis(axis):
+            return basis
+        return self.sound_basis(axis) if bool(basis.any()) else None
+
+    def sound_basis(self, axis: int) -> Tensor:
+        """Return the basis of an axis, made orthonormal again if rounding or a loaded state has changed it."""
+        name = f"basis_{axis}"
+        basis: Tensor = self.lasting[name]
+        distance = distance_from_orthonormal(basis)
+        if not distance < LOST:
+            warn_caller(
+                f"{name} of a parameter of shape {tuple(self.param.shape)} is off orthonormal by {distance:.2g}; it is "
+                "made orthonormal again"
+            )
+            found = torch.linalg.qr(basis).Q if distance < torch.inf else torch.eye(len(basis)).to(basis)
+            self.lasting[name] = basis = found
+        return basis
 
     def turn(self, axis: int, new: Tensor, free: list[Tensor]) -> None:
         """Change a basis: the momentum is rotated, the Hessian becomes the diagonal of the rotated one."""
-        old = self.lasting.get(f"basis_{axis}")
+        old = self.basis(axis)
         rotation = new if old is None else old.T @ new  # project multiplies by the transpose
         for tensor, matrix in ((self.momentum, rotation), (self.hess, rotation.square())):
             bases = [matrix if k == axis else None for k in range(len(self.axes))]
             turned = self.turn_flat(self.flat(tensor), bases, 0, free)
             tensor.copy_(self.unflat(turned))
             free.append(turned)
-        if old is None:
-            self.lasting[f"basis_{axis}"] = new.clone(memory_format=torch.contiguous_format)
-            self.take_bases()
-        else:
-            old.copy_(new)
+        found = [self.basis(k) for k in range(len(self.axes))]
+        found[axis] = self.learned(axis)[1].copy_(new)
+        self._take(found)
 
 
 def channels_last(param: Tensor) -> bool:

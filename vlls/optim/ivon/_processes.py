@@ -142,7 +142,7 @@ def take_over_from_last(states: list[ParameterState], is_last: bool) -> None:
     steps = torch.stack([state.step for state in states]).to(device)
     dist.broadcast(steps, int(last))
     for state, step in zip(states, steps.tolist(), strict=True):
-        state.step.fill_(step)
+        state.lasting["step"] = torch.full_like(state.step, step)  # another tensor: who counts along looks at it again
         for tensor in state.tensors():
             dist.broadcast(tensor, int(last))
 

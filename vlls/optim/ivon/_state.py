@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -148,9 +149,9 @@ class ParameterState:
         """The contribution of a sample to the Hessian estimate, from its gradient and the noise of the executor."""
         return sample_statistic(grad.to(self.dtype), noise, hess_approx=self.group["hess_approx"])
 
-    def tensors(self) -> list[Tensor]:
-        """Return all tensors that the next step depends on, except the number of steps."""
-        return [self.param.detach(), self.momentum, self.hess, *([self.mean] if self.keeps_master else [])]
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield all tensors that the next step depends on, except the number of steps; they may be written to."""
+        yield from [self.param.detach(), self.momentum, self.hess, *([self.mean] if self.keeps_master else [])]
 
     @property
     def has_gradient(self) -> bool:
