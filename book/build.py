@@ -143,7 +143,8 @@ def check() -> bool:
     if CHECKED.exists() and CHECKED.read_text() == contents():
         print("The site is the one that was checked before.")
         return True
-    passed = run("-m", "pytest", "-rs", "-p", "no:cacheprovider", "--numprocesses=auto", *CHECKS)
+    options = "-rs --noconftest -p no:cacheprovider --numprocesses=auto --dist=loadgroup".split()
+    passed = run("-m", "pytest", *options, *CHECKS)
     if passed:
         CHECKED.write_text(contents())
     return passed
