@@ -101,11 +101,17 @@ def execute() -> None:
     multiprocessing.log_to_stderr(REPORT_LEVEL)  # a line as each begins and ends
     jobs = [ProcessData(record.pk, record.uri, cache, CELL_TIMEOUT, False) for record in waiting]
     jobs.sort(key=lambda job: job.uri, reverse=True)  # the last chapters are the longest
-    with tempfile.TemporaryDirectory() as left:  # killed kernels leave files
+    # killed kernels leave files
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as left:
         environment = {"OMP_NUM_THREADS": "1", "TMPDIR": left}  # each core executes one chapter
         with multiprocessing.Pool(initializer=os.environ.update, initargs=(environment,)) as pool:
-            for _ in pool.imap_unordered(Worker(), jobs):
-                pass
+            try:
+                for _ in pool.imap_unordered(Worker(), jobs):
+                    pass
+            except KeyboardInterrupt:  # after nbclient handled it, the pool would wait for ever
+                for process in multiprocessing.active_children():
+                    process.kill()
+                raise
 
 
 def execute_what_is_new() -> None:
@@ -143,7 +149,8 @@ def check() -> bool:
     if CHECKED.exists() and CHECKED.read_text() == contents():
         print("The site is the one that was checked before.")
         return True
-    passed = run("-m", "pytest", "-rs", "-p", "no:cacheprovider", "--numprocesses=auto", *CHECKS)
+    options = "-rs --noconftest -p no:cacheprovider --numprocesses=auto --dist=loadgroup".split()
+    passed = run("-m", "pytest", *options, *CHECKS)
     if passed:
         CHECKED.write_text(contents())
     return passed

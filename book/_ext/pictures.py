@@ -7,6 +7,7 @@ with ``fig-``, such as ``(fig-peak)=``, below the cell that draws the figure; ``
 import html
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class NumberCaptions(SphinxTransform):
                     self.document.ids[label] = figure
 
 
+@cache
 def about(path: Path) -> dict[str, str]:
     """Return the metadata of a picture, and whether it has transparent pixels."""
     with Image.open(path) as picture:

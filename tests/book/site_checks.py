@@ -12,6 +12,8 @@ import pytest
 from bs4 import BeautifulSoup
 from chapters import ROOT, chapters, claims, markdown, pages
 
+pytestmark = pytest.mark.xdist_group("site")  # one process reads all pages, once
+
 SITE = ROOT / "_build" / "html"
 MOST = 25_000_000  # bytes of the whole site
 RESOURCES = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "video": "src"}
@@ -22,6 +24,13 @@ MARKUP = re.compile(r"\{(prf|py|eq|cite|doc|ref|numref|dropdown|admonition|math)
 def page(path: Path) -> BeautifulSoup:
     """Return a parsed page."""
     return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+@cache
+def resources(path: Path) -> list[str]:
+    """Return the addresses of all that a browser loads with a page."""
+    tags = page(path).find_all([*RESOURCES])
+    return [tag[RESOURCES[tag.name]] for tag in tags if tag.has_attr(RESOURCES[tag.name])]
 
 
 @cache
@@ -38,9 +47,7 @@ def is_remote(address: str) -> bool:
 def dead_links(path: Path) -> list[str]:
     """Return the links and resources of a page that lead to no file or no anchor of the site."""
     found = []
-    addresses = [tag["href"] for tag in page(path).find_all("a", href=True)]
-    addresses += [tag[key] for name, key in RESOURCES.items() for tag in page(path).find_all(name, **{key: True})]
-    for address in addresses:
+    for address in [tag["href"] for tag in page(path).find_all("a", href=True)] + resources(path):
         url = urlsplit(address)
         if url.scheme or url.netloc or address == "#":
             continue
@@ -54,8 +61,7 @@ def dead_links(path: Path) -> list[str]:
 
 def network_requests(path: Path) -> list[str]:
     """Return what a page would load from the network, by its tags or by addresses in its scripts."""
-    found = [tag[key] for name, key in RESOURCES.items() for tag in page(path).find_all(name, **{key: True})]
-    found = [address for address in found if is_remote(address)]
+    found = [address for address in resources(path) if is_remote(address)]
     for script in page(path).find_all(["script", "style"]):
         found += re.findall(r"https?://[^\s\"'`)]+", script.string or "")
     return found

@@ -55,6 +55,7 @@ def found(browser, tmp_path):
         theme(browser, "light")
         checks.press(browser, "TAB")
         names |= {"focus"} if browser.execute_script(checks.UNSEEN_FOCUS) else set()
+        browser.execute_script(checks.SIMPLER)
         browser.execute_script(checks.axe_core())
         for rules in ([], [["color-contrast"]]):
             names |= {"barrier"} if browser.execute_async_script(checks.BARRIERS, *rules) else set()
@@ -83,6 +84,12 @@ def test_a_page_without_faults_passes(found):
         ("barrier", "<main>", "<div>"),
         ("barrier", "<p>Some text.</p>", "<h1>One</h1><h3>Three</h3>"),
         ("barrier", "Some text.", "<span style='display: block; height: 1em; overflow: auto'>a<br>b<br>c</span>"),
+        ("barrier", "Some text.", "Some <a href='#' style='color: inherit; text-decoration: none'>text</a>."),
+        (
+            "scroll bar, barrier",
+            'tabindex="0" class="math"\nstyle="display: inline-flex; overflow: auto hidden">\n<mjx-container>',
+            'class="math" style="display: inline-flex; width: 20px; overflow: auto"><mjx-container>a long line',
+        ),
         ("focus", "Some text.", "<button style='outline: none'>a</button>"),
         ("focus", "Some text.", "<a href='#' style='opacity: 0'>a</a>"),
         ("console", "<p>", "<script>nothing.there</script><p>"),

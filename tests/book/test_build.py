@@ -1,5 +1,11 @@
 """book/build.py: when the execution cache is dropped, and the state after a failed build."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import build
@@ -120,3 +126,27 @@ def test_chapters_are_executed_one_thread_each_and_leave_no_files(project):
     threads, folder = notebook.cells[0].outputs[0].text.split()
     assert threads == "1" and not Path(folder).exists()
     assert "ZeroDivisionError" in get_cache(build.CACHE).list_project_records()[-1].traceback
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="sends the signal of Ctrl-C to a group of processes")
+def test_ctrl_c_ends_the_execution_of_chapters(project):
+    begun = build.ROOT / "begun"
+    cell = nbformat.v4.new_code_cell(f"import pathlib, time; pathlib.Path({str(begun)!r}).touch(); time.sleep(99)")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), build.ROOT / "long.ipynb")
+    (build.ROOT / "_toc.yml").write_text("- file: long\n")
+    script = (
+        f"import build, pathlib; build.ROOT = pathlib.Path({str(build.ROOT)!r}); build.CACHE = build.ROOT / 'cache'"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(build.__file__).parent)}
+    command = [sys.executable, "-c", f"{script}; build.execute()"]
+    with subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+        while not begun.exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        try:
+            assert process.wait(20) != 0
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
