@@ -1,5 +1,10 @@
 """Moments of the softmax in thirty digits, by torch, and by the kernel, which gives way where it cannot be used."""
 
+import os
+import shutil
+import subprocess
+import sys
+
 import mpmath
 import pytest
 import torch
@@ -138,3 +143,22 @@ def test_derivatives_are_taken_by_torch():
     assert torch.allclose(batched[1], softmax_moments(moved[1], var, torch.ones(2, 4, 3, dtype=D)).variance)
     single = family.expected_mean(mean.float(), var.float())
     assert single.dtype == torch.float32 and torch.allclose(single.double(), plain, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler")
+def test_torch_compile_sees_torch_s_operations():
+    mean, root, points, vectors = problem()
+    compiled = torch.compile(lambda *given: softmax_moments(*given).covariance, fullgraph=True)
+    found = compiled(mean, root, points, vectors)
+    assert torch.allclose(found, softmax_moments(mean, root, points, vectors).covariance, atol=1e-15)
+
+
+@needs_compiler
+def test_the_kernel_is_called_without_the_seconds_that_torch_takes_to_load_its_compiler():
+    code = """
+import sys, torch, vlls
+vlls.Categorical(3).expected_mean(torch.zeros(1, 3, dtype=torch.float64), torch.ones(1, 3, dtype=torch.float64))
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

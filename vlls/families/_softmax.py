@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch._compile import _disable_dynamo
 from torch.autograd.forward_ad import unpack_dual
 
 from vlls._native import Kernel, in_parallel
@@ -42,17 +41,17 @@ def softmax_moments(mean: Tensor, root: Tensor, points: Tensor, vectors: Tensor 
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether the kernel can read the numbers, and no derivative is taken through them."""
+    """Whether the kernel can read the numbers, and neither torch.compile nor a derivative follows them."""
     return (
         tensor.is_cpu
         and tensor.dtype == torch.float64
         and not (tensor.requires_grad and torch.is_grad_enabled())
+        and not torch.compiler.is_compiling()
         and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
         and unpack_dual(tensor).tangent is None
     )
 
 
-@_disable_dynamo  # torch.compile sees no C
 def _by_kernel(mean: Tensor, root: Tensor, points: Tensor, vectors: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Do the same as :func:`_by_torch` on a CPU."""
     num, k = mean.shape
