@@ -10,6 +10,7 @@
   chapters stay cached).
 """
 
+import base64
 import hashlib
 import multiprocessing
 import os
@@ -18,6 +19,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -25,7 +28,7 @@ from jupyter_cache import get_cache
 from jupyter_cache.executors.basic import REPORT_LEVEL, ExecutionWorkerLocalMProc, ProcessData
 from jupyter_cache.executors.utils import single_nb_execution
 
-from slim import slim
+from slim import as_webp, slim
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
@@ -33,6 +36,7 @@ HTML = BUILD / "html"
 DOCTREES = BUILD / ".doctrees"
 CACHE = BUILD / ".jupyter_cache"
 FINGERPRINT = CACHE / "made-with"
+PICTURES = CACHE / "pictures"
 COMPLETE = BUILD / ".complete"
 CHECKED = BUILD / ".checked"
 CHECKS = (
@@ -125,6 +129,16 @@ def execute_what_is_new() -> None:
     execute()
 
 
+def pictures() -> Iterator[bytes]:
+    """Yield the pictures of the executed chapters."""
+    cache = get_cache(CACHE)
+    for record in cache.list_cache_records():
+        for cell in cache.get_cache_bundle(record.pk).nb.cells:
+            for output in cell.get("outputs", ()):
+                if png := output.get("data", {}).get("image/png"):
+                    yield base64.b64decode(png)
+
+
 def settings() -> str:
     """Return the contents of the files that all pages depend on."""
     files = [
@@ -165,8 +179,12 @@ def main() -> int:
     COMPLETE.unlink(missing_ok=True)
     (HTML / "index.html").unlink(missing_ok=True)
 
-    built = run("-c", JUPYTER_BOOK, "build", ".", "--nitpick", "--warningiserror", "--keep-going")
-    slim(HTML)
+    with multiprocessing.Pool(1) as pool:  # Sphinx takes one core
+        pool.map_async(partial(as_webp, store=PICTURES), pictures())
+        built = run(
+            *("-c", JUPYTER_BOOK, "build", ".", "--nitpick", "--warningiserror", "--keep-going")
+        )
+    slim(HTML, PICTURES)
     if not (built and check()):
         drop(DOCTREES, HTML)
         print(

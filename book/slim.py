@@ -5,9 +5,13 @@ without JavaScript. The theme brings a style sheet of 400 kB, two thousand icons
 needs a tenth of that. A second call changes nothing.
 """
 
+import hashlib
+import io
 import multiprocessing
+import os
 import re
 import shutil
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -99,14 +103,19 @@ PROPERTY = re.compile(
 )
 
 
-def slim(site: Path) -> None:
-    """Make a site light: its pages, their pictures, scripts, styles and icons."""
+def slim(site: Path, store: Path) -> None:
+    """Make a site light: its pages, their pictures, scripts, styles and icons.
+
+    Args:
+        site: the folder of the site.
+        store: the folder that keeps pictures for the next build.
+    """
     static = site / "_static"
     bundle(static / "mathjax")
     for path in {path for pattern in UNUSED for path in static.glob(pattern)}:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     with multiprocessing.Pool() as pool:
-        pool.map(to_webp, (site / "_images").glob("*.png"))
+        pool.map(partial(to_webp, store=store), (site / "_images").glob("*.png"))
     pages = [path for path in site.rglob("*.html") if static not in path.parents]
     for path in pages:
         text = path.read_text(encoding="utf-8")
@@ -178,13 +187,22 @@ def light(page: str, folder: Path) -> str:
 
 
 # ------------------------------------------------------------------ pictures
-def to_webp(path: Path) -> None:
-    """Store a picture as WebP, which takes half of the bytes.
+def to_webp(path: Path, store: Path) -> None:
+    """Replace a picture by its WebP, which takes half of the bytes."""
+    path.with_suffix(".webp").write_bytes(as_webp(path.read_bytes(), store))
+    path.unlink()
+
+
+def as_webp(png: bytes, store: Path) -> bytes:
+    """Return a picture as WebP, from the store if it is there.
 
     It gets a palette of 256 colours, unless more than one pixel in 500 would change visibly; nothing else is lost.
     Transparent pictures keep all of their colours.
     """
-    with Image.open(path) as picture:
+    stored = store / f"{hashlib.sha256(png).hexdigest()}.webp"
+    if stored.exists():
+        return stored.read_bytes()
+    with Image.open(io.BytesIO(png)) as picture:
         kept = picture.convert("RGBA")
     if kept.getchannel("A").getextrema()[0] == 255:
         kept = kept.convert("RGB")
@@ -192,8 +210,12 @@ def to_webp(path: Path) -> None:
         red, green, blue = ImageChops.difference(few, kept).split()
         changes = ImageChops.lighter(ImageChops.lighter(red, green), blue).histogram()
         kept = few if sum(changes[9:]) < 0.002 * sum(changes) else kept
-    kept.save(path.with_suffix(".webp"), lossless=True)
-    path.unlink()
+    kept.save(made := io.BytesIO(), "WEBP", lossless=True)
+    store.mkdir(parents=True, exist_ok=True)
+    partial_file = stored.with_suffix(f".{os.getpid()}")
+    partial_file.write_bytes(made.getvalue())
+    partial_file.replace(stored)
+    return made.getvalue()
 
 
 # ------------------------------------------------------------------ styles and icons

@@ -52,7 +52,7 @@ def test_space_goes_where_it_is_not_seen_and_stays_in_code():
 def test_pictures_get_their_sizes_and_are_loaded_when_they_come_into_sight(tmp_path):
     (tmp_path / "_images").mkdir()
     Image.new("RGB", (30, 20), "white").save(tmp_path / "_images" / "a.png")
-    slim.to_webp(tmp_path / "_images" / "a.png")
+    slim.to_webp(tmp_path / "_images" / "a.png", tmp_path / "store")
     page = '<a href="_images/a.png"><img alt="x" src="_images/a.png" /></a><img src="data:image/png;base64,iVB">'
     light = slim.light(page, tmp_path)
     assert '<img loading="lazy" width="30" height="20" alt="x" src="_images/a.webp" />' in light
@@ -83,17 +83,26 @@ def test_a_plot_gets_a_palette_and_a_photograph_keeps_its_colours(tmp_path):
     for name, pixels in {"plot": plot, "photograph": photograph}.items():
         path = tmp_path / f"{name}.png"
         Image.fromarray(pixels).save(path)
-        slim.to_webp(path)
+        slim.to_webp(path, tmp_path / "store")
         assert not path.exists()
         with Image.open(path.with_suffix(".webp")) as picture:
             assert np.array_equal(np.asarray(picture.convert("RGB")), pixels)
+
+
+def test_a_picture_is_converted_once(tmp_path, monkeypatch):
+    Image.new("RGB", (30, 20), "white").save(tmp_path / "a.png")
+    png, store = (tmp_path / "a.png").read_bytes(), tmp_path / "store"
+    made = slim.as_webp(png, store)
+    monkeypatch.setattr(slim.Image, "open", None)
+    slim.to_webp(tmp_path / "a.png", store)
+    assert (tmp_path / "a.webp").read_bytes() == made and len(list(store.iterdir())) == 1
 
 
 def test_a_ground_that_is_seen_through_stays_so(tmp_path):
     pixels = np.zeros((30, 40, 4), np.uint8)
     pixels[10:20] = (200, 30, 90, 255)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    slim.to_webp(tmp_path / "a.png")
+    slim.to_webp(tmp_path / "a.png", tmp_path / "store")
     with Image.open(tmp_path / "a.webp") as picture:
         assert np.array_equal(np.asarray(picture.convert("RGBA")), pixels)
 
@@ -164,7 +173,7 @@ def test_a_site_loses_the_parts_that_no_page_loads_and_twice_is_once(tmp_path):
         (static / name).write_text(f"/* {name} */")
     (tmp_path / "page.html").write_text(PAGE.format(body='<span class="math">x</span>'))
     for _ in range(2):
-        slim.slim(tmp_path)
+        slim.slim(tmp_path, tmp_path / "store")
         assert [name for name in (*kept, *gone, *parts) if (static / name).exists()] == list(kept)
         bundle = (static / "mathjax" / "tex-chtml.js").read_text()
         assert [bundle.index(part) for part in parts] == sorted(bundle.index(part) for part in parts)
