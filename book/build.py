@@ -45,7 +45,14 @@ CHECKS = (
 )  # of the site, and of the site in a browser
 CELL_TIMEOUT = 600  # seconds, as in _config.yml
 # Of a chapter that fails, show the cell and its own traceback, not those of the tools around it.
-JUPYTER_BOOK = "import sys; sys.tracebacklimit = 0; from jupyter_book.cli.main import main; main()"
+# Sphinx makes millions of objects that stay; looking through them for garbage took a third of its time.
+JUPYTER_BOOK = """
+import gc, sys
+from jupyter_book.cli.main import main
+gc.set_threshold(100_000, 50, 1000)
+sys.tracebacklimit = 0
+main()
+"""
 
 
 def fingerprint() -> str:

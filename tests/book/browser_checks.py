@@ -123,7 +123,7 @@ BARRIERS = """
 # Letters of formulas and words of code are nine tenths of a page and of axe-core's time. CONTRAST has measured them, so
 # here a formula is reduced to one letter unless something scrolls it, and code and signatures to their text and links.
 SIMPLER = """
-    const wide = tag => tag.scrollWidth > tag.clientWidth || tag.scrollHeight > tag.clientHeight;
+    const wide = tag => tag.scrollWidth > tag.clientWidth + 13 || tag.scrollHeight > tag.clientHeight + 13;  // as axe-core
     const scrolled = tag => tag !== document.body
         && (getComputedStyle(tag).overflow !== 'visible' && wide(tag) || scrolled(tag.parentElement));
     const formulas = [...document.querySelectorAll('mjx-container')].filter(tag => !scrolled(tag));
