@@ -123,9 +123,11 @@ BARRIERS = """
 # Letters of formulas and words of code are nine tenths of a page and of axe-core's time. CONTRAST has measured them, so
 # here a formula is reduced to one letter unless something scrolls it, and code and signatures to their text and links.
 SIMPLER = """
-    const wide = tag => tag.scrollWidth > tag.clientWidth + 13 || tag.scrollHeight > tag.clientHeight + 13;  // as axe-core
+    const moves = (style, inner, outer) => ['auto', 'scroll'].includes(style) && inner > outer;
+    const scrolls = (tag, style) => moves(style.overflowX, tag.scrollWidth, tag.clientWidth)
+        || moves(style.overflowY, tag.scrollHeight, tag.clientHeight);
     const scrolled = tag => tag !== document.body
-        && (getComputedStyle(tag).overflow !== 'visible' && wide(tag) || scrolled(tag.parentElement));
+        && (scrolls(tag, getComputedStyle(tag)) || scrolled(tag.parentElement));
     const formulas = [...document.querySelectorAll('mjx-container')].filter(tag => !scrolled(tag));
     for (const formula of formulas) formula.replaceWith('x');
     for (const word of document.querySelectorAll('.highlight span, .sig span')) word.replaceWith(...word.childNodes);
