@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
+from vlls import DiagonalPosterior
 from vlls.train import Method
 
 
@@ -40,12 +43,41 @@ class SignMomentum(torch.optim.Optimizer):
         return loss
 
 
+class SameNoise(torch.optim.SGD):
+    """Takes SGD's steps at weights with noise of one size, so that it learns no Hessian."""
+
+    generator = None
+    std = 0.01
+
+    @contextmanager
+    def sampled_params(self, train=False):
+        weights = [p for group in self.param_groups for p in group["params"]]
+        before = [p.detach().clone() for p in weights]
+        with torch.no_grad():
+            for p in weights:
+                p.add_(torch.randn(p.shape, generator=self.generator), alpha=self.std)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for p, mean in zip(weights, before, strict=True):
+                    p.copy_(mean)
+
+    def posterior(self, model):
+        mean = {name: p.detach().clone() for name, p in model.named_parameters()}
+        return DiagonalPosterior(mean, {name: torch.full_like(p, self.std) for name, p in mean.items()})
+
+
 def annealed(config, num_classes):
     return Annealed(config["temperature"])
 
 
 def sign_momentum(training):
     return SignMomentum(training.params, training.lr, training.config["beta"])
+
+
+def same_noise(training):
+    return SameNoise(training.params, lr=training.lr)
 
 
 ANNEALED = Method(
@@ -57,3 +89,4 @@ ANNEALED = Method(
     sgd_value=1.0,
 )
 SIGN = Method(name="sign", reads={"beta": 0.9, "nesterov": False}, presets={"lr": 1e-3}, optimizer=sign_momentum)
+NOISE = Method(name="same_noise", variational=True, presets={"lr": 0.1}, optimizer=same_noise)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from outside import ANNEALED, SIGN, annealed
+from outside import ANNEALED, NOISE, SIGN, annealed
 from training import StopAt, differences, saved, tiny, without_machine
 
 from vlls.train import METHODS, Interrupted, Method, RunConfig, hyperparameters, load_run, methods, register, run
@@ -18,9 +18,9 @@ from vlls.train import METHODS, Interrupted, Method, RunConfig, hyperparameters,
 
 @pytest.fixture(autouse=True)
 def registered():
-    """Register both methods for one test."""
+    """Register the methods for one test."""
     before = dict(METHODS)
-    for method in (ANNEALED, SIGN):
+    for method in (ANNEALED, SIGN, NOISE):
         register(method)
     yield
     methods._METHODS.clear()
@@ -41,6 +41,14 @@ def test_a_method_from_outside_learns_resumes_and_is_loaded(tmp_path, options):
     assert (
         loaded.config == whole.config and differences(dict(loaded.model.state_dict()), whole.model.state_dict()) == []
     )
+
+
+def test_a_posterior_without_a_hessian_is_loaded(tmp_path):
+    result = run(tiny(method="same_noise", epochs=1, eval_samples=2), tmp_path)
+    assert "posterior_accuracy" in result.final and "learned_share" not in result.final
+    loaded = load_run(result.folder)
+    assert loaded.learned_share is None
+    assert all(torch.equal(std, torch.full_like(std, 0.01)) for std in loaded.posterior.std.values())
 
 
 def test_its_loss_hears_of_epochs(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,7 @@ class LoadedRun:
         epochs: metrics of the epochs that were over by then, as in :class:`.RunResult`.
         model: the network, in evaluation mode, at its weights or their mean; float32, whatever it was trained in.
         posterior: the learned one; None for methods that learn none (``sgd``, ``ls``, ``sam``, ...).
-        learned_share: how much of its Hessian the data taught (:func:`.learned_share`); None for the same methods.
+        learned_share: how much of its Hessian the data taught (:func:`.learned_share`); None if it keeps none.
         data: the images that it was trained and measured on.
     """
 
@@ -217,7 +218,9 @@ def load_run(
             saved = state["optimizer"]
             kept = {i: {k: v for k, v in slot.items() if k != "generator"} for i, slot in saved["state"].items()}
             optimizer.load_state_dict({"state": kept, "param_groups": saved["param_groups"]})  # nothing is drawn here
-            posterior, share = optimizer.posterior(model), learned_share(optimizer)
+            posterior = optimizer.posterior(model)
+            with suppress(ValueError):  # a registered optimizer may keep no Hessian
+                share = learned_share(optimizer)
         step, epochs = state["step"], state["epochs"]
     except (KeyError, RuntimeError, ValueError) as error:
         raise ValueError(
