@@ -460,6 +460,23 @@ def test_a_step_with_nan_is_left_out(how):
     assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
 
 
+@pytest.mark.parametrize("first", [0, 4, 2048])
+@pytest.mark.parametrize("fused", [None, False])
+def test_longer_axes_get_bases_when_they_are_allowed_at_kept_samples(fused, first):
+    model = mlp()
+    optimizer = evon(model, fused=fused, interval=2, max_axis=first)
+    with optimizer.keep_sampled():
+        for step in range(8):
+            if step == 3:
+                assert set(optimizer._weights.planned[0].turning) == ({0, 1} if first > 4 else set())
+                optimizer.param_groups[0]["max_axis"] = 2048
+            optimizer.zero_grad()
+            backward(model, optimizer, batch())
+            optimizer.step()
+    assert all(q is not None for of in optimizer.posterior(model).bases.values() for q in of)
+    assert set(optimizer.posterior(model).bases) == {"0.weight", "2.weight"}
+
+
 def test_gradients_whose_squares_overflow_are_finite():
     model = mlp()
     optimizer = evon(model, clip_radius=0.01, hess_clip=1.0)

@@ -6,11 +6,12 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from vlls import IVON, SAM, predict
+from vlls import EVON, IVON, SAM, predict
 from vlls._native import compiler
 from vlls.optim import VariationalOptimizer
 
@@ -231,3 +232,94 @@ optimizer.step()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# ---------------------------------------------------------------------- hyperparameters that change in the middle
+CHANGES = [
+    ("ess", 0.0, r"ess=0.0 is outside \[1, 1e\+30\]"),
+    ("lr", float("nan"), r"lr=nan is outside \[0, inf\)"),
+    ("lr", "0.1", r"lr='0.1' is outside \[0, inf\)"),
+    ("weight_decay", -1.0, r"weight_decay=-1.0 is outside \[0, inf\)"),
+    ("beta2", 2.0, r"beta2=2.0 is outside \[0, 1\]"),
+    ("hess_every", 0, "hess_every=0 is not allowed"),
+    ("hess_approx", "hessian", "hess_approx='hessian' is unknown"),
+]
+OF_EVON = [("interval", 0, "interval=0 is not allowed"), ("basis_decay", 1.5, r"basis_decay=1.5 is outside \[0, 1\)")]
+
+
+def of_changes(kind):
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3)
+    optimizer = kind(model.parameters(), lr=0.1, ess=100)
+    for _ in range(2):
+        optimizer.step(lambda: backward_of(model))
+    return model, optimizer, [p.detach().clone() for p in model.parameters()]
+
+
+def backward_of(model):
+    model.zero_grad()
+    model(torch.ones(5, 4)).square().mean().backward()
+
+
+@pytest.mark.parametrize("when", ["before the sample", "before the step", "at kept samples", "at the posterior"])
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "told"), [*((IVON, *c) for c in CHANGES), *((EVON, *c) for c in [CHANGES[0], *OF_EVON])]
+)
+def test_a_change_out_of_range_is_refused_and_nothing_is_lost(kind, name, value, told, when):
+    model, optimizer, before = of_changes(kind)
+    group = optimizer.param_groups[0]
+    good = group[name]
+    if when == "at kept samples":
+        with optimizer.keep_sampled():
+            backward_of(model)
+            group[name] = value
+            with pytest.raises(ValueError, match=told):
+                optimizer.step()
+            group[name] = good
+            backward_of(model)
+            optimizer.step()
+    elif when == "before the step":
+        with optimizer.sampled_params(train=True):
+            backward_of(model)
+        group[name] = value
+        with pytest.raises(ValueError, match=told):
+            optimizer.step()
+        assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+        group[name] = good
+        optimizer.step()  # with the sample that waited
+    else:
+        group[name] = value
+        with pytest.raises(ValueError, match=told):
+            optimizer.posterior(model) if when == "at the posterior" else optimizer.step(lambda: backward_of(model))
+        assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+        group[name] = good
+        optimizer.step(lambda: backward_of(model))
+    assert not all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+    assert all(bool(p.isfinite().all()) for p in model.parameters())
+
+
+def test_the_number_of_samples_is_checked_when_it_changes():
+    model, optimizer, _ = of_changes(IVON)
+    optimizer.mc_samples = 0
+    with pytest.raises(ValueError, match="mc_samples=0 is not allowed"):
+        optimizer.step(lambda: backward_of(model))
+
+
+def test_a_scheduler_may_write_any_number_that_is_allowed():
+    model, optimizer, _ = of_changes(EVON)
+    for lr in (0.0, np.float64(0.2), torch.tensor(0.1), 1):
+        optimizer.param_groups[0]["lr"] = lr
+        optimizer.step(lambda: backward_of(model))
+    assert all(bool(p.isfinite().all()) for p in model.parameters())
+
+
+def test_errors_name_the_optimizer_that_was_made():
+    whole = nn.Parameter(torch.ones(3, dtype=torch.int64), requires_grad=False)
+    for kind in (IVON, EVON):
+        name = kind.__name__
+        with pytest.raises(ValueError, match=f"{name} needs real floating-point parameters"):
+            kind([whole], lr=0.1, ess=100)
+        with pytest.raises(ValueError, match=f"pass it to {name} itself"):
+            kind([{"params": [nn.Parameter(torch.ones(3))], "sync": True}], lr=0.1, ess=100)
+        with pytest.raises(ValueError, match=f"{name} has no eps="):
+            kind([{"params": [nn.Parameter(torch.ones(3))], "eps": 1e-8}], lr=0.1, ess=100)

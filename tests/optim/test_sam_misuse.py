@@ -278,3 +278,18 @@ def test_an_optimizer_dropped_between_its_steps_leaves_no_hook():
     del optimizer
     gc.collect()
     assert len(_global_forward_pre_hooks) == before
+
+
+@pytest.mark.parametrize("rho", [-0.1, math.nan, "0.1", None])
+def test_a_radius_set_in_the_middle_is_checked(rho):
+    model = network()
+    optimizer = SAM(model.parameters(), rho=0.1, **SGD)
+    optimizer.step(closure_of(model, optimizer))
+    before = values(model)
+    optimizer.param_groups[0]["rho"] = rho
+    with pytest.raises(ValueError, match="is not a radius; choose a finite number >= 0"):
+        optimizer.step(closure_of(model, optimizer))
+    assert same(values(model), before)
+    optimizer.param_groups[0]["rho"] = np.float64(0.05)
+    optimizer.step(closure_of(model, optimizer))
+    assert not same(values(model), before)

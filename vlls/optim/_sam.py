@@ -72,14 +72,20 @@ def perturb_(
 
 
 # ---------------------------------------------------------------------- checks of the arguments
+def _radius_of(group: dict[str, Any]) -> float:
+    """Return a group's rho, if it is a radius."""
+    rho = group["rho"]
+    radius = float(rho) if isinstance(rho, numbers.Real) and not isinstance(rho, bool) else math.nan
+    if not 0 <= radius < math.inf:
+        raise ValueError(f"rho={rho!r} is not a radius; choose a finite number >= 0, such as 0.05")
+    return radius
+
+
 def _checked_group(group: dict[str, Any]) -> dict[str, Any]:
     """Return a copy of a parameter group whose ``params`` are a list, ``rho`` and ``adaptive`` being valid."""
     if missing := [key for key in ("params", "rho", "adaptive") if key not in group]:
         raise ValueError(f"a group of params has no {missing[0]!r}, only {sorted(group)}; add it")
-    params, rho, adaptive = group["params"], group["rho"], group["adaptive"]
-    radius = float(rho) if isinstance(rho, numbers.Real) and not isinstance(rho, bool) else math.nan
-    if not 0 <= radius < math.inf:
-        raise ValueError(f"rho={rho!r} is not a radius; choose a finite number >= 0, such as 0.05")
+    params, radius, adaptive = group["params"], _radius_of(group), group["adaptive"]
     if not isinstance(adaptive, bool):
         raise ValueError(f"adaptive={adaptive!r}; choose True or False")
     params = [params] if isinstance(params, Tensor) else list(params)
@@ -236,7 +242,7 @@ class SAM(Optimizer):
 
         Raises:
             RuntimeError: if the first step was taken already.
-            ValueError: if a gradient is sparse.
+            ValueError: if a gradient is sparse, or ``rho`` has been set to no radius.
         """
         with ExitStack() as hold:
             hold.enter_context(self._alone())
@@ -249,7 +255,7 @@ class SAM(Optimizer):
     def _perturb(self) -> None:
         alike: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}  # parameters and gradients which move in one way
         for i, group in enumerate(self.param_groups):
-            rho = -group["rho"] if group.get("maximize", False) else group["rho"]
+            rho = -_radius_of(group) if group.get("maximize", False) else _radius_of(group)
             for j, p in enumerate(group["params"]):
                 if p.grad is None or not p.requires_grad:
                     continue

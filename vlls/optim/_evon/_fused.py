@@ -49,8 +49,13 @@ class FusedEigenbasis(Fused):
     def save(self, states: States) -> None:
         self._straight.save(states)
         own = [state for state in states if isinstance(state, EigenState)]
+        self._reserve(own)
+        torch._foreach_copy_([state.other for state in own], [state.param for state in own])
+
+    def _reserve(self, states: Sequence[EigenState]) -> None:
+        """Make the memory long enough for the coordinates of these parameters."""
         sizes: dict[torch.device, list[int]] = {}
-        for state in own:
+        for state in states:
             if state.turning or state.turned:
                 sizes.setdefault(state.param.device, []).append(state.param.numel())
         for device, numels in sizes.items():
@@ -58,7 +63,6 @@ class FusedEigenbasis(Fused):
             if device not in self._memory or longest > self._memory[device].shape[1]:
                 self._memory[device] = torch.empty(3, longest, device=device)
                 self._plans = ()
-        torch._foreach_copy_([state.other for state in own], [state.param for state in own])
 
     def draw(self, states: States, generator: Generator | None) -> None:
         key = self.new_key(generator, states[0].param.device)
@@ -103,6 +107,7 @@ class FusedEigenbasis(Fused):
             self._straight._run(mode, states, key, at_sample, resample)
 
     def _free(self, state: EigenState) -> list[Tensor]:
+        self._reserve([state])  # max_axis may be larger than at the sample
         return list(self._memory[state.param.device][:, : state.param.numel()])
 
     def _plan(self, states: States) -> _Plan:

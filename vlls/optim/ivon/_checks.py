@@ -79,16 +79,18 @@ def check_keywords(unknown: dict[str, Any], optimizer: str, own: Sequence[str]) 
         raise ValueError(f"{optimizer} has no {name}={value!r}; pass {instead}")
 
 
-def check_keys(group: dict[str, Any], known: Iterable[str]) -> None:
+def check_keys(group: dict[str, Any], known: Iterable[str], optimizer: str) -> None:
     """Raise a ValueError for a key that a group cannot have, or that is nearly a hyperparameter's name.
 
     Others are left alone, as everywhere in torch: schedulers and users keep their own entries in groups.
     """
     for key in group.keys() - set(known) - {"params"}:
         if key in OF_ALL:
-            raise ValueError(f"{key}={group[key]!r} in a group: it is for all parameters; pass it to IVON itself")
+            raise ValueError(
+                f"{key}={group[key]!r} in a group: it is for all parameters; pass it to {optimizer} itself"
+            )
         if key in INSTEAD:
-            raise ValueError(f"IVON has no {key}={group[key]!r} in a group; pass {INSTEAD[key]}")
+            raise ValueError(f"{optimizer} has no {key}={group[key]!r} in a group; pass {INSTEAD[key]}")
         if close := difflib.get_close_matches(key, known, n=1, cutoff=0.8):
             raise ValueError(f"a group has the unknown key {key!r}; did you mean {close[0]!r}?")
 
@@ -118,7 +120,7 @@ def check_generator_state(state: Tensor | None, generator: torch.Generator | Non
         )
 
 
-def check_parameters(params: Sequence[Any]) -> None:
+def check_parameters(params: Sequence[Any], optimizer: str) -> None:
     """Raise a ValueError if one of the parameters cannot be optimized."""
     places: dict[int, int] = {}
     for position, param in enumerate(params):
@@ -132,13 +134,13 @@ def check_parameters(params: Sequence[Any]) -> None:
         if first != position:
             raise ValueError(f"{where} is params[{first}] again; list a parameter once, even if layers share it")
         if not tensor.is_floating_point():
-            raise ValueError(f"{where} has dtype {tensor.dtype}; IVON needs real floating-point parameters")
+            raise ValueError(f"{where} has dtype {tensor.dtype}; {optimizer} needs real floating-point parameters")
         if tensor.layout != torch.strided:
-            raise ValueError(f"{where} has layout {tensor.layout}; IVON needs dense parameters")
+            raise ValueError(f"{where} has layout {tensor.layout}; {optimizer} needs dense parameters")
         if is_traceable_wrapper_subclass(tensor) or getattr(tensor, "_fsdp_flattened", False):
             kind = "shard of FullyShardedDataParallel" if hasattr(tensor, "_fsdp_flattened") else type(tensor).__name__
             raise ValueError(
-                f"{where} is a {kind}; IVON needs whole plain tensors: for several processes use "
+                f"{where} is a {kind}; {optimizer} needs whole plain tensors: for several processes use "
                 "DistributedDataParallel with sync=True, or SAM on fully_shard"
             )
 
@@ -187,11 +189,11 @@ def check_state_dict(state_dict: dict[str, Any], optimizer: Any) -> None:
                 optimizer._check_saved(state, param, f"parameter {k} of group {g}")
 
 
-def check_state(state: dict[str, Any], param: Tensor, which: str) -> None:
+def check_state(state: dict[str, Any], param: Tensor, which: str, optimizer: str) -> None:
     """Raise a ValueError if the saved state of a parameter lacks something or has other shapes."""
     missing = sorted({"step", "momentum", "hess"} - state.keys())
     if missing:
-        raise ValueError(f"the saved state of {which} lacks {missing}; it was not saved by IVON")
+        raise ValueError(f"the saved state of {which} lacks {missing}; it was not saved by {optimizer}")
     for name in ("momentum", "hess", *(["mean"] if "mean" in state else [])):
         if not isinstance(state[name], Tensor):
             raise ValueError(f"{name} of {which} is {kind_of(state[name])} in the saved state, not a tensor")
@@ -239,7 +241,7 @@ class FirstSteps:
         if moved < STILL * self._size and rates == self._rates:  # a warm-up goes on to larger steps
             warn_caller(
                 f"the first {self.steps} steps have moved the weights by {moved / self._size:.1%} of their size, too "
-                "little to learn from scratch; IVON's lr is ten times that of SGD with momentum 0.9, not Adam's: try "
+                "little to learn from scratch; its lr is ten times that of SGD with momentum 0.9, not Adam's: try "
                 f"lr=0.1 (it is {rates[0]:g})"
             )
         return True

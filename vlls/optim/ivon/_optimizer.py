@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
+from operator import is_
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
@@ -16,7 +18,7 @@ from torch.optim import Optimizer
 from vlls._compiled import uncompiled
 from vlls._locks import holding
 from vlls._names import kind_of
-from vlls._validation import plain
+from vlls._validation import check_whole_number, plain
 from vlls.optim._protocol import VariationalOptimizer
 from vlls.optim._running import frozen_running_state
 from vlls.optim._wrapped import on_itself, only_makes_state
@@ -158,9 +160,20 @@ class IVON(Optimizer, Joinable):
         """Raise a ValueError if a hyperparameter is out of range."""
         checks.check_group(group)
 
+    def _check_changes(self) -> None:
+        """Check the hyperparameters again if one has been replaced since the last check, by a scheduler or by hand."""
+        if torch.compiler.is_compiling():
+            return
+        values = [self.mc_samples, *chain.from_iterable(group.values() for group in self.param_groups)]
+        if len(values) != len(self._checked) or not all(map(is_, values, self._checked)):
+            check_whole_number(self.mc_samples, "mc_samples", 1)
+            for group in self.param_groups:
+                self._check_group(group)
+            self._checked = values
+
     def _check_saved(self, state: dict[str, Any], param: Tensor, which: str) -> None:
         """Raise a ValueError if the saved state of a parameter is not one of this optimizer."""
-        checks.check_state(state, param, which)
+        checks.check_state(state, param, which, type(self).__name__)
         if any(name.startswith("basis_") for name in state):
             raise ValueError(f"the saved state of {which} is EVON's, with a Hessian in an eigenbasis; load it in EVON")
 
@@ -168,6 +181,7 @@ class IVON(Optimizer, Joinable):
         """Forget samples and scratch memory; lasting state is in ``self.state``."""
         self._weights = Weights(self)
         self._seeds_checked = False
+        self._checked: list[Any] = []  # the hyperparameters when they were last checked
         self._begun = False  # True from the first training sample on
         self._first_steps: checks.FirstSteps | None = None
 
@@ -185,8 +199,9 @@ class IVON(Optimizer, Joinable):
             params = param_group.get("params", [])
             params = [params] if isinstance(params, Tensor) else list(params)
             param_group = plain({**param_group, "params": params})
-            checks.check_parameters(params)
-            checks.check_keys(param_group, self.defaults)
+            name = type(self).__name__
+            checks.check_parameters(params, name)
+            checks.check_keys(param_group, self.defaults, name)
             self._check_group({**self.defaults, **param_group})
         with self._alone():
             self._refuse_inside("add_param_group()")
@@ -238,6 +253,7 @@ class IVON(Optimizer, Joinable):
 
         Raises:
             RuntimeError: inside another sample of the same thread, or if a gradient is sparse.
+            ValueError: if a hyperparameter has been set out of range.
         """
         with self._alone():
             self._refuse_inside("sampled_params()")
@@ -318,6 +334,7 @@ class IVON(Optimizer, Joinable):
     @torch.no_grad()
     def _begin(self, train: bool) -> tuple[list[ParameterState], processes.LocalGradients | None]:
         """Prepare the next sample, which overwrites the last one's noise and, if it trains, ``param.grad``."""
+        self._check_changes()
         states = self._weights.plan()
         if train and not self._begun and not torch.compiler.is_compiling():
             self._begun = True
@@ -350,9 +367,11 @@ class IVON(Optimizer, Joinable):
         Raises:
             RuntimeError: without a sample to learn from, inside a sample, with a closure while a sample waits, or if a
                 gradient is sparse. Nothing has changed then.
+            ValueError: if a hyperparameter has been set out of range since the last step; the sample still waits.
         """
         with self._alone():
             weights, loss = self._weights, None
+            self._check_changes()
             if weights.kept:
                 loss = _call(closure) if closure is not None else None
                 weights.count_sample(weights.planned)
@@ -487,11 +506,12 @@ class IVON(Optimizer, Joinable):
             A :class:`.DiagonalPosterior` of copies, on the parameters' devices.
 
         Raises:
-            ValueError: if the optimizer trains none of the model's parameters.
+            ValueError: if the optimizer trains none of the model's parameters, or a hyperparameter is out of range.
             RuntimeError: inside a sample.
         """
         with self._alone():
             self._refuse_inside("posterior()")
+            self._check_changes()
             states = {state.param: state for state in self._weights.refresh()}
             named = {name: states[p] for name, p in uncompiled(model).named_parameters() if p in states}
             if not named:

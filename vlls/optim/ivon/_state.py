@@ -168,7 +168,7 @@ class ParameterState:
                 grad = alias.grad if grad is None else grad + alias.grad
         if grad is not None and grad.layout != torch.strided:
             raise RuntimeError(
-                f"a gradient of shape {tuple(grad.shape)} has layout {grad.layout}; IVON needs dense gradients: "
+                f"a gradient of shape {tuple(grad.shape)} has layout {grad.layout}; only dense gradients are allowed: "
                 "use sparse=False in torch.nn.Embedding, or grad.to_dense()"
             )
         return grad
