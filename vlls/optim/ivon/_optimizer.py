@@ -104,6 +104,7 @@ class IVON(Optimizer, Joinable):
 
     _own: tuple[str, ...] = ()  # hyperparameters that a subclass adds
     _join_config = _JoinConfig.construct_disabled_join_config()  # Join sets another
+    _checked: list[Any]
     _by_world = True  # divide_by_initial_world_size, of Join
     _step_supports_amp_scaling = True  # GradScaler hands over its scale and found_inf; step() undoes and skips
 
@@ -181,7 +182,7 @@ class IVON(Optimizer, Joinable):
         """Forget samples and scratch memory; lasting state is in ``self.state``."""
         self._weights = Weights(self)
         self._seeds_checked = False
-        self._checked: list[Any] = []  # the hyperparameters when they were last checked
+        self._checked = []  # the hyperparameters when they were last checked
         self._begun = False  # True from the first training sample on
         self._first_steps: checks.FirstSteps | None = None
 
