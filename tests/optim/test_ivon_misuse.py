@@ -319,7 +319,7 @@ def test_errors_name_the_optimizer_that_was_made():
         name = kind.__name__
         with pytest.raises(ValueError, match=f"{name} needs real floating-point parameters"):
             kind([whole], lr=0.1, ess=100)
-        with pytest.raises(ValueError, match=f"for all parameters: pass it to {name}"):
+        with pytest.raises(ValueError, match=f"pass it to {name} itself"):
             kind([{"params": [nn.Parameter(torch.ones(3))], "sync": True}], lr=0.1, ess=100)
         with pytest.raises(ValueError, match=f"{name} has no eps="):
             kind([{"params": [nn.Parameter(torch.ones(3))], "eps": 1e-8}], lr=0.1, ess=100)

@@ -86,7 +86,8 @@ def check_keys(group: dict[str, Any], known: Iterable[str], optimizer: str) -> N
     """
     for key in group.keys() - set(known) - {"params"}:
         if key in OF_ALL:
-            raise ValueError(f"{key}={group[key]!r} in a group: it is for all parameters: pass it to {optimizer}")
+            told = f"{key}={group[key]!r} in a group: it is for all parameters"
+            raise ValueError(f"{told}; pass it to {optimizer} itself")
         if key in INSTEAD:
             raise ValueError(f"{optimizer} has no {key}={group[key]!r} in a group; pass {INSTEAD[key]}")
         if close := difflib.get_close_matches(key, known, n=1, cutoff=0.8):
