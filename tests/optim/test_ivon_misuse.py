@@ -305,10 +305,10 @@ def test_the_number_of_samples_is_checked_when_it_changes():
         optimizer.step(lambda: backward_of(model))
 
 
-def test_a_scheduler_may_write_any_number_that_is_allowed():
+def test_any_number_that_is_allowed_may_be_written():
     model, optimizer, _ = of_changes(EVON)
     for lr in (0.0, np.float64(0.2), torch.tensor(0.1), 1):
-        optimizer.param_groups[0]["lr"] = lr
+        optimizer.param_groups[0] |= {"lr": lr, "basis_decay": np.float32(0.9), "interval": np.int64(3)}
         optimizer.step(lambda: backward_of(model))
     assert all(bool(p.isfinite().all()) for p in model.parameters())
 

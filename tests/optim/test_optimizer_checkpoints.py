@@ -171,11 +171,14 @@ def test_a_pre_hook_may_mend_what_would_be_refused():
     assert other.state_dict()["state"].keys() == saved["state"].keys()
 
 
-def test_hyperparameters_of_numpy_are_read_back(tmp_path):
+@pytest.mark.parametrize("later", [False, True])
+def test_hyperparameters_of_numpy_are_read_back(tmp_path, later):
     """torch.load refuses NumPy numbers, so that a state with one would be lost."""
     first, second = mlp().parameters(), mlp().parameters()
     groups = [{"params": first}, {"params": second, "weight_decay": np.float64(0.01), "debias": np.bool_(False)}]
     optimizer = IVON(groups, lr=np.logspace(-2, 0, 3)[1], ess=np.int64(30), beta2=np.float32(0.5))
+    if later:  # as a schedule of one's own may
+        optimizer.param_groups[0] |= {"lr": np.float64(0.1), "ess": np.int64(30), "debias": np.bool_(True)}
     torch.save(optimizer.state_dict(), tmp_path / "state.pt")
     loaded = torch.load(tmp_path / "state.pt", weights_only=True)["param_groups"]
     assert [(g["lr"], g["ess"], g["beta2"], g["weight_decay"], g["debias"]) for g in loaded] == [

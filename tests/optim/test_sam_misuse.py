@@ -40,7 +40,7 @@ def test_resuming_is_bit_exact(base, route):
     assert same(values(model), values(resumed))
 
 
-@pytest.mark.parametrize("where", ["constructor", "groups", "add_param_group"])
+@pytest.mark.parametrize("where", ["constructor", "groups", "add_param_group", "written later"])
 def test_options_of_numpy_are_read_back(where):
     options = {"rho": np.float32(0.25), "lr": np.float64(0.5), "betas": (np.float64(0.5), np.float32(0.75))}
     params = [nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))]
@@ -51,6 +51,8 @@ def test_options_of_numpy_are_read_back(where):
         optimizer = SAM(groups[:1] if where == "add_param_group" else groups, torch.optim.AdamW)
         if where == "add_param_group":
             optimizer.add_param_group(groups[1])
+    if where == "written later":
+        optimizer.param_groups[0] |= options
     for group in through_torch(optimizer.state_dict())["param_groups"]:
         read = {name: group[name] for name in options}
         assert read == {"rho": 0.25, "lr": 0.5, "betas": (0.5, 0.75)}

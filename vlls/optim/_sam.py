@@ -403,7 +403,9 @@ class SAM(Optimizer):
         """
         with self._alone():
             self._check_at_theta("state_dict")
-            return {**super().state_dict(), "base_optimizer": type(self.base_optimizer).__name__}
+            saved = super().state_dict()
+            groups = [plain(group) for group in saved["param_groups"]]
+            return {**saved, "param_groups": groups, "base_optimizer": type(self.base_optimizer).__name__}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume from a :meth:`state_dict`; tensors are copied.

@@ -169,7 +169,7 @@ class IVON(Optimizer, Joinable):
         if len(values) != len(self._checked) or not all(map(is_, values, self._checked)):
             check_whole_number(self.mc_samples, "mc_samples", 1)
             for group in self.param_groups:
-                self._check_group(group)
+                self._check_group(plain(group))
             self._checked = values
 
     def _check_saved(self, state: dict[str, Any], param: Tensor, which: str) -> None:
@@ -539,6 +539,7 @@ class IVON(Optimizer, Joinable):
             self._refuse_inside("state_dict()")
             self._store_generator()
             saved = super().state_dict()
+            saved["param_groups"] = [plain(group) for group in saved["param_groups"]]
             if self.generator is not None:
                 saved["generator"] = self.generator.get_state()
             return saved
