@@ -1,6 +1,6 @@
 """Does one run find wrong labels as well as cross-validation does, and at which share of its cost?
 
-    python benchmarks/bench_one_run.py                # three seeds, three quarters of an hour on two cores; needs MNIST
+    python benchmarks/bench_one_run.py                # three seeds, an hour on two cores; needs MNIST
     python benchmarks/bench_one_run.py --runs folder  # keeps finished cells there, and goes on where it was cut
 
 6,000 images of MNIST and all of the 8 by 8 digits, the 3-layer CNN, batches of 50. For every kind of label errors and
@@ -37,10 +37,13 @@ from vlls.label_errors import label_errors_from_probabilities, sampled_probabili
 from vlls.train import METHODS as METHODS_BY_NAME
 from vlls.train import RunConfig, load_run, run
 from vlls.train._prepare import RunData, prepare
+from vlls.train._presets import STEP_TO_LEARN
 
 ERRORS = {
+    "symmetric 5 %": {"corruption": "symmetric", "rate": 0.05},
     "symmetric 20 %": {"corruption": "symmetric", "rate": 0.2},
     "symmetric 40 %": {"corruption": "symmetric", "rate": 0.4},
+    "pair flip 5 %": {"corruption": "pair_flip", "rate": 0.05},
     "pair flip 20 %": {"corruption": "pair_flip", "rate": 0.2},
     "pair flip 40 %": {"corruption": "pair_flip", "rate": 0.4},
     "class-dependent, κ = 0.1": {"corruption": "class_dependent", "rate": 0.1, "rate_step": 0.05},
@@ -62,8 +65,8 @@ FOLDS, DRAWS = 5, 8
 
 
 def settings(name: str, method: str) -> dict[str, Any]:
-    """Return the config of a method on a data set; EVON's learning rate is five times IVON's, as in the whole book."""
-    lr = LR[name][METHODS_BY_NAME[method].variational] * (5 if method == "evon" else 1)
+    """Return the config of a method on a data set; EVON's step is longer than IVON's, as in a run by its defaults."""
+    lr = LR[name][METHODS_BY_NAME[method].variational] * STEP_TO_LEARN.get(method, 1.0)
     return {"method": method, "lr": lr, **METHODS[method]}
 
 

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
@@ -115,11 +116,10 @@ def execute() -> None:
     # killed kernels leave files
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as left:
         environment = {"OMP_NUM_THREADS": "1", "TMPDIR": left}  # each core executes one chapter
-        with multiprocessing.Pool(initializer=os.environ.update, initargs=(environment,)) as pool:
+        with ProcessPoolExecutor(initializer=os.environ.update, initargs=(environment,)) as pool:
             try:
-                for _ in pool.imap_unordered(Worker(), jobs):
-                    pass
-            except KeyboardInterrupt:  # after nbclient handled it, the pool would wait for ever
+                list(pool.map(Worker(), jobs))
+            except BaseException:  # interrupted: a process in nbclient would not end by itself
                 for process in multiprocessing.active_children():
                     process.kill()
                 raise

@@ -28,6 +28,7 @@ __all__ = [
     "cifar_table",
     "corrected_in_words",
     "cost_of",
+    "few_in_words",
     "of_one_run",
     "of_one_run_cifar",
     "one_run_table",
@@ -187,25 +188,27 @@ def plot_one_run(rows: pd.DataFrame) -> Figure:
         ax.set_yscale("log")
         ticks = [
             at
-            for at in (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005)
+            for at in (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001)
             if lost.min() / 1.5 < at < lost.max() * 1.5
         ]
         ax.set_yticks(ticks, [f"{1 - at:g}" for at in ticks])
         ax.minorticks_off()
         ax.invert_yaxis()
-        ax.set_xticks(range(len(errors)), [_broken(kind) for kind in errors], fontsize=8)
+        ax.set_xticks(range(len(errors)), _ticks(errors), fontsize=8)
         ax.set(title=data, ylabel="AUROC (higher is better)")
     legend_above(figure, 3, fontsize=8, columnspacing=1.0)
     return figure
 
 
-def _broken(kind: str) -> str:
-    """Return a kind of errors on short lines, with its rate on the last."""
-    return (
-        kind.replace("-", "-\n").replace(", ", ",\n")
-        if ", " in kind
-        else re.sub(r" (?=\d)", "\n", kind, count=1)
-    )
+def _ticks(errors: list[str]) -> list[str]:
+    """Return the rates of errors, and in the middle of those of one kind its name on lines below."""
+    parts = [re.fullmatch(r"(.*?),? (\S+ (?:%|= .*))", kind) for kind in errors]
+    kinds = [part[1] if part else kind for part, kind in zip(parts, errors, strict=True)]
+    ticks = [part[2] if part else "" for part in parts]
+    for kind in dict.fromkeys(kinds):
+        middle = kinds.index(kind) + (kinds.count(kind) - 1) // 2
+        ticks[middle] += "\n" + kind.replace("-", "-\n")
+    return ticks
 
 
 def _look(name: str) -> dict[str, Any]:
@@ -217,7 +220,7 @@ def _look(name: str) -> dict[str, Any]:
         "SGD, averaged weights": "none",
     }.get(name, "full")
     look = {"color": method.colour, "marker": method.marker, "label": name, "fillstyle": fill}
-    return {**look, "linestyle": "none", "markersize": 6}
+    return {**look, "linestyle": "none", "markersize": 5}
 
 
 # ---------------------------------------------------------------------- in words
@@ -260,6 +263,21 @@ def bayes_in_words(rows: pd.DataFrame, errors: str = "pair flip 40 %") -> str:
             f"five folds {mean[FOLDS]:.3f}"
         )
     return f"AUROC with {errors}: {'; '.join(parts)}."
+
+
+def few_in_words(
+    rows: pd.DataFrame, ranking: str = "IVON, at the mean", other: str = "IVON, Bayes score"
+) -> str:
+    """Give the average precision of two rankings and of cross-validation where 5 % of the labels are wrong."""
+    few = rows[rows["errors"].str.endswith(" 5 %")]
+    parts = []
+    for (data, errors), cell in few.groupby(["data", "errors"], sort=False):
+        mean = cell.groupby("ranking")["precision"].mean()
+        parts.append(
+            f"on {data} with {errors} {mean[ranking]:.3f}, by the Bayes score {mean[other]:.3f}, by five folds "
+            f"{mean[FOLDS]:.3f}"
+        )
+    return f"Average precision of one run of IVON: {'; '.join(parts)}."
 
 
 def cifar_in_words(rows: pd.DataFrame) -> str:
