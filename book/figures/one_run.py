@@ -98,7 +98,7 @@ def one_run_table(rows: pd.DataFrame, data: str) -> pd.DataFrame:
     groups = rows[rows["data"] == data].groupby(["ranking", "errors"], sort=False)
     means = groups[["auroc", "precision"]].mean()
     shown = means.apply(
-        lambda row: f"{row['auroc']:.3f}\u00a0/\u00a0{row['precision']:.3f}", axis=1
+        lambda row: f"{row['auroc']:.3f}\u00a0/ {row['precision']:.3f}", axis=1
     )
     table = shown.unstack("errors")[list(rows["errors"].unique())]
     costs = groups["cost"].mean().groupby("ranking", sort=False).mean()
@@ -191,6 +191,7 @@ def plot_one_run(rows: pd.DataFrame) -> Figure:
             for at in (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001)
             if lost.min() / 1.5 < at < lost.max() * 1.5
         ]
+        ticks = ticks[:: 1 + len(ticks) // 10]
         ax.set_yticks(ticks, [f"{1 - at:g}" for at in ticks])
         ax.minorticks_off()
         ax.invert_yaxis()
