@@ -97,12 +97,11 @@ def one_run_table(rows: pd.DataFrame, data: str) -> pd.DataFrame:
     """Return AUROC / average precision of each ranking and kind of errors of a data set, and the cost: means over seeds."""
     groups = rows[rows["data"] == data].groupby(["ranking", "errors"], sort=False)
     means = groups[["auroc", "precision"]].mean()
-    shown = means.apply(
-        lambda row: f"{row['auroc']:.3f}\u00a0/ {row['precision']:.3f}", axis=1
-    )
+    shown = means.apply(lambda row: f"{row['auroc']:.3f}\u00a0/ {row['precision']:.3f}", axis=1)
     table = shown.unstack("errors")[list(rows["errors"].unique())]
     costs = groups["cost"].mean().groupby("ranking", sort=False).mean()
-    return table.assign(cost=[f"{100 * cost:.0f} %" for cost in costs]).rename_axis(
+    table = table.assign(cost=[f"{100 * cost:.0f}\u00a0%" for cost in costs])
+    return table.rename(columns=lambda name: name.replace(" %", "\u00a0%")).rename_axis(
         index=f"{data}: one run", columns=None
     )
 
