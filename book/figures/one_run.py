@@ -100,7 +100,7 @@ def one_run_table(rows: pd.DataFrame, data: str) -> pd.DataFrame:
     shown = means.apply(lambda row: f"{row['auroc']:.3f}\u00a0/ {row['precision']:.3f}", axis=1)
     table = shown.unstack("errors")[list(rows["errors"].unique())]
     costs = groups["cost"].mean().groupby("ranking", sort=False).mean()
-    table = table.assign(cost=[f"{100 * cost:.0f}\u00a0%" for cost in costs])
+    table["cost (%)"] = [f"{100 * cost:.0f}" for cost in costs]
     return table.rename(columns=lambda name: name.replace(" %", "\u00a0%")).rename_axis(
         index=f"{data}: one run", columns=None
     )
