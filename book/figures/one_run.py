@@ -202,9 +202,8 @@ def plot_one_run(rows: pd.DataFrame) -> Figure:
 
 def _ticks(errors: list[str]) -> list[str]:
     """Return the rates of errors, and in the middle of those of one kind its name on lines below."""
-    parts = [re.fullmatch(r"(.*?),? (\S+ (?:%|= .*))", kind) for kind in errors]
-    kinds = [part[1] if part else kind for part, kind in zip(parts, errors, strict=True)]
-    ticks = [part[2] if part else "" for part in parts]
+    parts = [re.split(r",? (?=\S+ %|\S+ = )", kind) for kind in errors]
+    kinds, ticks = ([part[k] for part in parts] for k in (0, 1))
     for kind in dict.fromkeys(kinds):
         middle = kinds.index(kind) + (kinds.count(kind) - 1) // 2
         ticks[middle] += "\n" + kind.replace("-", "-\n")
@@ -265,19 +264,21 @@ def bayes_in_words(rows: pd.DataFrame, errors: str = "pair flip 40 %") -> str:
     return f"AUROC with {errors}: {'; '.join(parts)}."
 
 
-def few_in_words(
-    rows: pd.DataFrame, ranking: str = "IVON, at the mean", other: str = "IVON, Bayes score"
-) -> str:
-    """Give the average precision of two rankings and of cross-validation where 5 % of the labels are wrong."""
+def few_in_words(rows: pd.DataFrame) -> str:
+    """Give the average precision of IVON's rankings and of cross-validation where 5 % of the labels are wrong."""
     few = rows[rows["errors"].str.endswith(" 5 %")]
     parts = []
     for (data, errors), cell in few.groupby(["data", "errors"], sort=False):
-        mean = cell.groupby("ranking")["precision"].mean()
-        parts.append(
-            f"on {data} with {errors} {mean[ranking]:.3f}, by the Bayes score {mean[other]:.3f}, by five folds "
-            f"{mean[FOLDS]:.3f}"
+        found = cell.groupby("ranking")["precision"].agg(["mean", "std"])
+        mean, bayes, folds = (
+            f"{found['mean'][name]:.3f} ± {found['std'][name]:.3f}"
+            for name in ("IVON, at the mean", "IVON, Bayes score", FOLDS)
         )
-    return f"Average precision of one run of IVON: {'; '.join(parts)}."
+        parts.append(
+            f"on {data} with {errors} {mean}, by the Bayes score {bayes}, by five folds {folds}"
+        )
+    seeds = few["seed"].nunique()
+    return f"Average precision of one run of IVON at the mean of its weights, ± over {seeds} seeds: {'; '.join(parts)}."
 
 
 def cifar_in_words(rows: pd.DataFrame) -> str:

@@ -298,11 +298,13 @@ def test_a_change_out_of_range_is_refused_and_nothing_is_lost(kind, name, value,
     assert all(bool(p.isfinite().all()) for p in model.parameters())
 
 
-def test_the_number_of_samples_is_checked_when_it_changes():
-    model, optimizer, _ = of_changes(IVON)
-    optimizer.mc_samples = 0
-    with pytest.raises(ValueError, match="mc_samples=0 is not allowed"):
+@pytest.mark.parametrize(("name", "value"), [("mc_samples", 0), ("generator", 5)])
+def test_options_of_the_whole_optimizer_are_checked_when_they_change(name, value):
+    model, optimizer, before = of_changes(IVON)
+    setattr(optimizer, name, value)
+    with pytest.raises(ValueError, match=name):
         optimizer.step(lambda: backward_of(model))
+    assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
 
 
 def test_any_number_that_is_allowed_may_be_written():

@@ -282,16 +282,18 @@ def test_an_optimizer_dropped_between_its_steps_leaves_no_hook():
     assert len(_global_forward_pre_hooks) == before
 
 
-@pytest.mark.parametrize("rho", [-0.1, math.nan, "0.1", None])
-def test_a_radius_set_in_the_middle_is_checked(rho):
+@pytest.mark.parametrize(
+    ("name", "value"), [("rho", -0.1), ("rho", math.nan), ("rho", "0.1"), ("rho", None), ("adaptive", "no")]
+)
+def test_an_option_set_in_the_middle_is_checked(name, value):
     model = network()
     optimizer = SAM(model.parameters(), rho=0.1, **SGD)
     optimizer.step(closure_of(model, optimizer))
     before = values(model)
-    optimizer.param_groups[0]["rho"] = rho
-    with pytest.raises(ValueError, match="is not a radius; choose a finite number >= 0"):
+    optimizer.param_groups[0][name] = value
+    with pytest.raises(ValueError, match=f"{name}={value!r}.*; choose"):
         optimizer.step(closure_of(model, optimizer))
     assert same(values(model), before)
-    optimizer.param_groups[0]["rho"] = np.float64(0.05)
+    optimizer.param_groups[0] |= {"rho": np.float64(0.05), "adaptive": True}
     optimizer.step(closure_of(model, optimizer))
     assert not same(values(model), before)

@@ -72,22 +72,22 @@ def perturb_(
 
 
 # ---------------------------------------------------------------------- checks of the arguments
-def _radius_of(group: dict[str, Any]) -> float:
-    """Return a group's rho, if it is a radius."""
-    rho = group["rho"]
+def _checked_options(group: dict[str, Any]) -> tuple[float, bool]:
+    """Return a group's ``rho`` and ``adaptive``, if they are valid."""
+    rho, adaptive = group["rho"], group["adaptive"]
     radius = float(rho) if isinstance(rho, numbers.Real) and not isinstance(rho, bool) else math.nan
     if not 0 <= radius < math.inf:
         raise ValueError(f"rho={rho!r} is not a radius; choose a finite number >= 0, such as 0.05")
-    return radius
+    if not isinstance(adaptive, bool):
+        raise ValueError(f"adaptive={adaptive!r}; choose True or False")
+    return radius, adaptive
 
 
 def _checked_group(group: dict[str, Any]) -> dict[str, Any]:
     """Return a copy of a parameter group whose ``params`` are a list, ``rho`` and ``adaptive`` being valid."""
     if missing := [key for key in ("params", "rho", "adaptive") if key not in group]:
         raise ValueError(f"a group of params has no {missing[0]!r}, only {sorted(group)}; add it")
-    params, radius, adaptive = group["params"], _radius_of(group), group["adaptive"]
-    if not isinstance(adaptive, bool):
-        raise ValueError(f"adaptive={adaptive!r}; choose True or False")
+    params, (radius, _) = group["params"], _checked_options(group)
     params = [params] if isinstance(params, Tensor) else list(params)
     tensors = [p[1] if isinstance(p, tuple) else p for p in params]  # torch allows pairs (name, parameter)
     for i, p in enumerate(tensors):
@@ -242,7 +242,7 @@ class SAM(Optimizer):
 
         Raises:
             RuntimeError: if the first step was taken already.
-            ValueError: if a gradient is sparse, or ``rho`` has been set to no radius.
+            ValueError: if a gradient is sparse, or ``rho`` or ``adaptive`` has been set out of range.
         """
         with ExitStack() as hold:
             hold.enter_context(self._alone())
@@ -255,7 +255,8 @@ class SAM(Optimizer):
     def _perturb(self) -> None:
         alike: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}  # parameters and gradients which move in one way
         for i, group in enumerate(self.param_groups):
-            rho = -_radius_of(group) if group.get("maximize", False) else _radius_of(group)
+            radius, adaptive = _checked_options(group)
+            rho = -radius if group.get("maximize", False) else radius
             for j, p in enumerate(group["params"]):
                 if p.grad is None or not p.requires_grad:
                     continue
@@ -263,7 +264,7 @@ class SAM(Optimizer):
                     where = f"the gradient of params[{j}] in group {i} is sparse ({p.grad.layout})"
                     raise ValueError(f"{where}; SAM needs dense ones, as sparse=False in torch.nn.Embedding gives")
                 foreach = p.is_cuda if self.foreach is None else self.foreach
-                key = rho, group["adaptive"], foreach, (p.device, p.dtype, mesh_of(p))
+                key = rho, adaptive, foreach, (p.device, p.dtype, mesh_of(p))
                 params, grads = alike.setdefault(key, ([], []))
                 params.append(p)
                 grads.append(p.grad)

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from vlls._compiled import uncompiled
 from vlls._locks import holding
 from vlls._names import kind_of
-from vlls._validation import check_whole_number, plain
+from vlls._validation import check_generator, check_whole_number, plain
 from vlls.optim._protocol import VariationalOptimizer
 from vlls.optim._running import frozen_running_state
 from vlls.optim._wrapped import on_itself, only_makes_state
@@ -165,9 +165,10 @@ class IVON(Optimizer, Joinable):
         """Check the hyperparameters again if one has been replaced since the last check, by a scheduler or by hand."""
         if torch.compiler.is_compiling():
             return
-        values = [self.mc_samples, *chain.from_iterable(group.values() for group in self.param_groups)]
+        values = [self.mc_samples, self.generator, *chain.from_iterable(group.values() for group in self.param_groups)]
         if len(values) != len(self._checked) or not all(map(is_, values, self._checked)):
             check_whole_number(self.mc_samples, "mc_samples", 1)
+            check_generator(self.generator)
             for group in self.param_groups:
                 self._check_group(plain(group))
             self._checked = values
